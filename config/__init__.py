@@ -1,0 +1,1 @@
+"""Settings, the Celery configuration, ejabberd's configuration with its bridge module, and process files."""

@@ -1,0 +1,61 @@
+"""The Celery configuration, and a client that sends tasks by name.
+
+Task names are in `config.task_names`.
+"""
+
+from celery import Celery
+from kombu import Queue
+
+from config.broker import TRANSPORT_OPTIONS
+from config.settings import Settings
+from config.task_names import EXPIRE_ACCOUNTS, SWEEP_CALLBACKS, SWEEP_OPERATIONS
+
+LIFECYCLE_QUEUE = "lifecycle"
+"""Workflows: few, long."""
+CALLBACK_QUEUE = "callbacks"
+"""Deliveries to LHC: many, short, latency matters."""
+
+_SWEEP_SECONDS = 2.0
+"""How late at most a due piece of work starts whose wake-up was lost."""
+
+
+def make_celery(settings: Settings, name: str = "orchestrator") -> Celery:
+    """A Celery application with our configuration and no tasks: enough to send tasks by name."""
+    app = Celery(name, broker=settings.broker_url.get_secret_value())
+    app.conf.update(
+        broker_transport_options={**TRANSPORT_OPTIONS, "visibility_timeout": 3600},
+        broker_connection_retry_on_startup=True,
+        task_default_queue=LIFECYCLE_QUEUE,
+        task_queues=[Queue(LIFECYCLE_QUEUE, durable=True), Queue(CALLBACK_QUEUE, durable=True)],
+        task_routes={"callbacks.*": {"queue": CALLBACK_QUEUE}},
+        # The database is the record of what was done; nobody waits for a task's result.
+        task_ignore_result=True,
+        task_serializer="json",
+        accept_content=["json"],
+        # Every task may run twice, and its row of work is claimed in the database: early acknowledgement would only
+        # add the sweep's delay when a worker dies.
+        task_acks_late=True,
+        worker_prefetch_multiplier=1,
+        # Flower
+        task_send_sent_event=True,
+        worker_send_task_events=True,
+        # A sweep that waited longer than the next one is due is of no use.
+        beat_schedule={
+            SWEEP_OPERATIONS: {
+                "task": SWEEP_OPERATIONS,
+                "schedule": _SWEEP_SECONDS,
+                "options": {"expires": 2 * _SWEEP_SECONDS},
+            },
+            SWEEP_CALLBACKS: {
+                "task": SWEEP_CALLBACKS,
+                "schedule": _SWEEP_SECONDS,
+                "options": {"expires": 2 * _SWEEP_SECONDS},
+            },
+            EXPIRE_ACCOUNTS: {"task": EXPIRE_ACCOUNTS, "schedule": 300.0, "options": {"expires": 300}},
+        },
+        worker_soft_shutdown_timeout=10.0,
+        worker_cancel_long_running_tasks_on_connection_loss=True,
+        worker_hijack_root_logger=False,
+        timezone="UTC",
+    )
+    return app

@@ -1,0 +1,76 @@
+"""Every setting of the system, read from the environment with the prefix `ORCHESTRATOR_`.
+
+`script/up` writes the settings of its private servers to `settings.env` in the state folder; what stands in the
+environment wins over that file.
+"""
+
+import os
+from functools import cached_property
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+ENV_PREFIX = "ORCHESTRATOR_"
+DEFAULT_STATE_DIR = ".state"
+
+
+def state_dir() -> Path:
+    """The folder that holds everything `script/up` makes; `ORCHESTRATOR_STATE_DIR`, `.state` by default."""
+    return Path(os.environ.get(f"{ENV_PREFIX}STATE_DIR", DEFAULT_STATE_DIR)).resolve()
+
+
+class Settings(BaseSettings):
+    """The settings. Secrets are `SecretStr`, so that no log line or traceback shows them."""
+
+    model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, extra="ignore")
+
+    # The product
+    hosting: bool = Field(True, description="True: many instances, named in every username. False: one unnamed one.")
+    xmpp_host: str = Field("localhost", description="The XMPP domain that all accounts live on.")
+    accept_unknown_tenants: bool = Field(
+        default=True, description="The JSON face may create and end tenants that the panel did not announce."
+    )
+    visitor_online_seconds: float = Field(300, gt=0, description="How long one page view keeps a visitor online.")
+    account_idle_hours: float = Field(24, gt=0, description="Visitor and chat accounts idle for longer are removed.")
+    operator_ping_seconds: float = Field(60, gt=0, description="Interval of XEP-0199 pings to each operator.")
+    operator_ping_timeout: float = Field(32, gt=0, description="An operator silent for so long is disconnected.")
+
+    # Callbacks to LHC: {protocol}{address}.{base_domain}:{port}, unless the registry holds a URL for the tenant
+    callback_protocol: Literal["http://", "https://"] = "https://"
+    callback_base_domain: str = "localhost"
+    callback_port: int | None = None
+    callback_timeout: float = Field(30, gt=0, description="Seconds for one whole callback request.")
+    callback_verify_tls: bool = True
+
+    # Stores and servers
+    database_url: SecretStr = SecretStr("sqlite+aiosqlite:///orchestrator.db")
+    broker_url: SecretStr = SecretStr("redis://127.0.0.1:6379/0")
+    shard_count: int = Field(64, ge=1, le=1024)
+    ejabberd_api_url: str = "http://127.0.0.1:5281/api"
+    component_host: str = "127.0.0.1"
+    component_port: int = 5275
+    component_secret: SecretStr = SecretStr("")
+
+    # Keys. An empty key opens nothing.
+    hosting_key: SecretStr = Field(SecretStr(""), description="`secret_key` of the JSON face at the root.")
+    panel_token: SecretStr = Field(SecretStr(""), description="Bearer token of the control panel.")
+    rpc_user: str = "admin"
+    rpc_password: SecretStr = Field(SecretStr(""), description="The hosting-wide XML-RPC password.")
+
+    # Telemetry
+    sentry_dsn: SecretStr = SecretStr("")
+    environment: str = "production"
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: Literal["json", "console"] = "json"
+
+    @cached_property
+    def component_jid(self) -> str:
+        """The component's own domain, as the bridge module and ejabberd's listener know it."""
+        return f"lhc.{self.xmpp_host}"
+
+    @classmethod
+    def load(cls) -> Self:
+        """Read the settings: the environment first, then `.env`, then the state folder's `settings.env`."""
+        return cls(_env_file=(state_dir() / "settings.env", ".env"))

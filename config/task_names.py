@@ -1,0 +1,10 @@
+"""The names of all Celery tasks. They are an interface: a control panel may send `tenants.*` tasks by name."""
+
+PROVISION = "tenants.provision"
+DESTROY = "tenants.destroy"
+ADVANCE = "operations.advance"
+SWEEP_OPERATIONS = "operations.sweep"
+DELIVER_MESSAGES = "callbacks.deliver_messages"
+DELIVER_PRESENCE = "callbacks.deliver_presence"
+SWEEP_CALLBACKS = "callbacks.sweep"
+EXPIRE_ACCOUNTS = "accounts.expire"

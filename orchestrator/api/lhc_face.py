@@ -1,0 +1,160 @@
+"""Where LHC instances call: the JSON and XML-RPC faces, at the root and under `/t/{instance_name}`.
+
+A plain ASGI application: the answers must be those of LHC's old server to the byte, errors included.
+"""
+
+import html
+import json
+import re
+from collections.abc import Mapping
+from email.message import Message
+from typing import Any
+
+import structlog
+from sqlalchemy.exc import DBAPIError
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from orchestrator.api import json_face, rpc_face
+from tenants import registry
+from tenants.errors import DomainError, UnavailableError
+from tenants.secrets import same
+from tenants.services import Services
+
+log = structlog.get_logger(__name__)
+
+MAX_BODY = 100 * 1024
+"""Bytes: the limit of LHC's old server."""
+
+_OK = "text/html; charset=utf-8"
+_PLAIN_ANSWER = {"xmpp", "xmpp-send-message"}
+_TESTING = {"xmpp-testing-json", "xmpp-testing-body"}
+_RPC = "rpc"
+_TENANT_PATH = re.compile(r"/t/([^/]+)(/.*)?")
+
+
+class RefusedError(Exception):
+    """An answer other than 200."""
+
+    def __init__(self, status: int, text: str) -> None:
+        super().__init__(text)
+        self.status = status
+
+
+class LhcFace:
+    """The ASGI application; `services` is set on the surrounding application's state."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return
+        request = Request(scope, receive)
+        try:
+            response = await self._respond(request, request.app.state.services)
+        except ClientDisconnect:
+            return
+        await response(scope, receive, send)
+
+    async def _respond(self, request: Request, services: Services) -> Response:
+        # Mounted at the root, so the path is whole. The old server told no case, and minded no trailing slash.
+        path = request.url.path.lower()
+        confined_to = None
+        if found := _TENANT_PATH.fullmatch(path):
+            confined_to, path = found[1], found[2] or "/"
+        endpoint = path.strip("/")
+        if not endpoint and request.method in {"GET", "HEAD"}:
+            return Response("ok", media_type=_OK)
+        known = endpoint in json_face.HANDLERS or endpoint in _TESTING or endpoint == _RPC
+        if request.method != "POST" or not known:
+            return _not_found(request)
+        try:
+            body = await _read_body(request)
+            if endpoint == _RPC:
+                return Response(await rpc_face.answer(services, confined_to, body), media_type="text/xml")
+            data = _decode(request, body)
+        except RefusedError as refused:
+            return _error_response(request, refused.status, str(refused))
+        if endpoint in _TESTING:
+            return _json_response({"status": True})
+        return await self._call(request, services, endpoint, confined_to, data)
+
+    async def _call(
+        self, request: Request, services: Services, endpoint: str, confined_to: str | None, data: Any
+    ) -> Response:
+        try:
+            if not await _may_call(services, confined_to, data):
+                return Response("Forbidden", 403, media_type="text/plain; charset=utf-8")
+            with structlog.contextvars.bound_contextvars(endpoint=endpoint):
+                message = await json_face.HANDLERS[endpoint](json_face.Call(services, data, confined_to))
+        except json_face.MissingKeyError:
+            # the old server called this one case no error
+            return _json_response({"error": endpoint != "xmpp-unregister", "msg": "Invalid arguments"})
+        except UnavailableError as error:
+            log.warning("not accepted", endpoint=endpoint, error=str(error))
+            return _error_response(request, 503, str(error))
+        except DBAPIError as error:
+            log.error("database", endpoint=endpoint, error=type(error).__name__)  # noqa: TRY400 - the statement holds what people wrote
+            return _error_response(request, 503, "the database cannot be reached")
+        except (json_face.ApplicationError, DomainError) as error:
+            return _json_response({"error": True, "msg": str(error)})
+        if endpoint in _PLAIN_ANSWER:
+            return Response("ok", media_type=_OK)
+        return _json_response({"error": False, "msg": message})
+
+
+async def _may_call(services: Services, confined_to: str | None, data: Any) -> bool:
+    """Whether `secret_key` opens the door: the tenant's own key on its path, the hosting key at the root."""
+    key = data.get("secret_key") if isinstance(data, Mapping) else None
+    if not isinstance(key, str):
+        return False
+    if confined_to is None:
+        return same(key, services.settings.hosting_key.get_secret_value())
+    tenant = await registry.find(services, confined_to)
+    return tenant is not None and registry.has_key(tenant, key)
+
+
+async def _read_body(request: Request) -> bytes:
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > MAX_BODY:
+            raise RefusedError(413, "request entity too large")
+    return bytes(body)
+
+
+def _decode(request: Request, body: bytes) -> Any:
+    """The JSON body. One that is not said to be JSON is ignored, so the key is missing from it."""
+    content_type = Message()
+    content_type["Content-Type"] = request.headers.get("content-type", "")
+    if content_type.get_content_type() != "application/json" or not body:
+        return {}
+    charset = content_type.get_content_charset("utf-8")
+    if not charset.startswith("utf-"):
+        raise RefusedError(415, f'unsupported charset "{charset.upper()}"')
+    try:
+        data = json.loads(body.decode(charset))
+    except (ValueError, LookupError, RecursionError):
+        raise RefusedError(400, "the body is not valid JSON") from None
+    if not isinstance(data, dict | list):
+        raise RefusedError(400, "the body must be a JSON object")
+    return data
+
+
+def _json_response(data: dict[str, Any], status: int = 200, media_type: str = _OK) -> Response:
+    # `msg` may repeat what the caller sent, lone surrogates included
+    text = json.dumps(data, ensure_ascii=False, separators=(",", ":")).encode(errors="replace")
+    return Response(text, status, media_type=media_type)
+
+
+def _error_response(request: Request, status: int, message: str) -> Response:
+    wants_json = request.headers.get("accept", "").startswith("application/json")
+    return _json_response({"error": True, "msg": message}, status, "application/json" if wants_json else _OK)
+
+
+def _not_found(request: Request) -> Response:
+    return Response(
+        f"<!DOCTYPE html>\n<title>Error</title>\n<pre>Cannot {html.escape(request.method)} "
+        f"{html.escape(request.url.path)}</pre>\n",
+        404,
+        media_type=_OK,
+    )

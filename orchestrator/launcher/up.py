@@ -1,0 +1,192 @@
+"""Starts and stops the whole system on one machine: supervisord runs the processes, this orders and reports."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+
+import httpx
+from rich.console import Console
+
+from config.settings import ENV_PREFIX, Settings
+from orchestrator.launcher import servers
+from orchestrator.launcher.local import LocalSystem, write_private
+
+_SERVERS = ("ejabberd", "redis")
+_PROCESSES = ("api", "worker", "beat", "pool", "flower")
+_SERVER_DEADLINE = 60.0
+_READY_DEADLINE = 60.0
+_STOP_DEADLINE = 60.0
+
+
+class LaunchError(Exception):
+    """The system did not start, or did not stop; says what was the matter."""
+
+
+class Launcher:
+    """The system of one state folder."""
+
+    def __init__(self, state: Path, console: Console) -> None:
+        self._state = state
+        self._console = console
+        self._bin = Path(sys.executable).parent
+
+    def running(self) -> bool:
+        """Whether a supervisord of this folder is there."""
+        pidfile = self._state / "supervisord.pid"
+        try:
+            pid = int(pidfile.read_text())
+            command = Path(f"/proc/{pid}/cmdline").read_bytes()
+        except (OSError, ValueError):
+            return False
+        return str(self._state).encode() in command
+
+    def up(self, *, detach: bool) -> None:
+        """Start everything that is not running; without `detach`, stay until Ctrl-C and then stop everything.
+
+        Raises:
+            LaunchError: it did not become ready.
+        """
+        os.environ[f"{ENV_PREFIX}STATE_DIR"] = str(self._state)
+        if self.running():
+            self._console.print("Already running.")
+            self._say_where(json.loads((self._state / "endpoints.json").read_text()))
+            return
+        started = time.monotonic()
+        system = LocalSystem.open(self._state)
+        settings = Settings.load()
+        self._step("Preparing ejabberd with its bridge module", lambda: servers.prepare(system, settings))
+        supervisor = self._start_supervisor(detach=detach)
+        try:
+            self._start(system, settings)
+            endpoints = system.endpoints(settings)
+            write_private(self._state / "endpoints.json", json.dumps(endpoints, indent=2) + "\n")
+        except BaseException:
+            self.down()
+            raise
+        self._console.print(f"[bold green]Ready[/] after {time.monotonic() - started:.0f} s.")
+        self._say_where(endpoints)
+        if supervisor is not None:
+            self._stay(supervisor)
+
+    def down(self) -> None:
+        """Stop everything that was started from this folder, and nothing else.
+
+        Raises:
+            LaunchError: something is still running.
+        """
+        if not self.running():
+            return
+        self._control("shutdown")
+        deadline = time.monotonic() + _STOP_DEADLINE
+        while self.running():
+            if time.monotonic() > deadline:
+                raise LaunchError(f"still running after {_STOP_DEADLINE:.0f} s; see {self._state}/logs/supervisord.log")
+            time.sleep(0.1)
+
+    def _start(self, system: LocalSystem, settings: Settings) -> None:
+        self._control("start", *_SERVERS)
+        self._wait("ejabberd", lambda: _answers(f"{settings.ejabberd_api_url}/status"), _SERVER_DEADLINE)
+        self._wait("Redis", lambda: self._redis_answers(system), _SERVER_DEADLINE)
+        self._step("Migrating the database", self._migrate)
+        self._control("start", *_PROCESSES)
+        self._wait("API, worker, beat and pool", lambda: _answers(f"{system.api_url}/readyz"), _READY_DEADLINE)
+        flower = f"http://127.0.0.1:{system.ports['flower']}/healthcheck"
+        self._wait("Flower", lambda: _answers(flower), _READY_DEADLINE)
+
+    def _start_supervisor(self, *, detach: bool) -> "subprocess.Popen[bytes] | None":
+        command = [str(self._bin / "supervisord"), "-c", str(self._state / "supervisord.conf")]
+        log = (self._state / "logs" / "launcher.log").open("ab")
+        # A session of its own: Ctrl-C is for us, and we stop the processes in good order.
+        if detach:
+            subprocess.run(command, check=True, stdout=log, stderr=log, timeout=30)
+            supervisor = None
+        else:
+            supervisor = subprocess.Popen([*command, "-n"], stdout=log, stderr=log, start_new_session=True)
+        deadline = time.monotonic() + 10
+        while self._control("pid", check=False) is None:
+            if time.monotonic() > deadline:
+                raise LaunchError(f"supervisord did not start; see {self._state}/logs/launcher.log")
+            time.sleep(0.1)
+        return supervisor
+
+    def _stay(self, supervisor: "subprocess.Popen[bytes]") -> None:
+        """Until a signal, or the end of supervisord."""
+
+        def stop(_signum: int, _frame: FrameType | None) -> None:
+            raise KeyboardInterrupt
+
+        for signum in (signal.SIGTERM, signal.SIGHUP):
+            signal.signal(signum, stop)
+        self._console.print("Ctrl-C stops everything.")
+        try:
+            supervisor.wait()
+        except KeyboardInterrupt:
+            self._console.print("Stopping …")
+            for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                signal.signal(signum, signal.SIG_IGN)
+            self.down()
+            supervisor.wait(_STOP_DEADLINE)
+            self._console.print("Stopped.")
+
+    def _control(self, *words: str, check: bool = True) -> str | None:
+        """Run a supervisorctl command. Returns what it printed; None when it failed and `check` is off."""
+        command = [str(self._bin / "supervisorctl"), "-c", str(self._state / "supervisord.conf"), *words]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+        if done.returncode == 0:
+            return done.stdout
+        if check:
+            raise LaunchError(f"{' '.join(words)}: {done.stdout.strip()} {done.stderr.strip()}; see {self._state}/logs")
+        return None
+
+    def _redis_answers(self, system: LocalSystem) -> bool:
+        done = subprocess.run(
+            ["redis-cli", "-h", "127.0.0.1", "-p", str(system.ports["redis"]), "ping"],
+            env={**os.environ, "REDISCLI_AUTH": system.secrets["redis_password"]},
+            capture_output=True,
+            timeout=10,
+            check=False,
+        )
+        return done.stdout.strip() == b"PONG"
+
+    def _migrate(self) -> None:
+        subprocess.run([str(self._bin / "orchestrator"), "migrate"], check=True, timeout=60)
+
+    def _wait(self, what: str, ready: Callable[[], bool], seconds: float) -> None:
+        def poll() -> None:
+            deadline = time.monotonic() + seconds
+            while not ready():
+                if time.monotonic() > deadline:
+                    raise LaunchError(f"{what} not ready after {seconds:.0f} s; see {self._state}/logs")
+                time.sleep(0.1)
+
+        self._step(f"Starting {what}", poll)
+
+    def _step(self, what: str, work: Callable[[], None]) -> None:
+        started = time.monotonic()
+        with self._console.status(f"{what} …"):
+            work()
+        self._console.print(f"  [green]✓[/] {what} [dim]{time.monotonic() - started:.1f} s[/]")
+
+    def _say_where(self, endpoints: dict[str, str | int]) -> None:
+        say = self._console.print
+        say(f"  API      {endpoints['api']}  (OpenAPI: {endpoints['api']}/docs)")
+        say(f"  Flower   {endpoints['flower']}")
+        say(
+            f"  XMPP     {endpoints['xmpp_host']} at {endpoints['c2s_host']} port {endpoints['c2s_port']}"
+            f" (with TLS: port {endpoints['c2s_tls_port']})"
+        )
+        say(f"  Keys and addresses for programs: {self._state}/endpoints.json, logs: {self._state}/logs")
+        say("Next: [bold]script/demo[/] lets a visitor and an operator talk; [bold]script/down[/] stops it all.")
+
+
+def _answers(url: str) -> bool:
+    try:
+        return httpx.get(url, timeout=10).is_success
+    except httpx.HTTPError:
+        return False

@@ -1,0 +1,64 @@
+# Shared by the scripts of this folder: installs what the project needs, once, and says what it does.
+# Sourced, not run.
+
+project=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+venv=$project/.venv
+
+say() { printf '\033[1m%s\033[0m\n' "$*" >&2; }
+
+as_root() {
+  if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi
+}
+
+# Debian packages: ejabberd (with Erlang's compiler and its headers), Redis, openssl, a Python that can make venvs.
+install_packages() {
+  local missing=()
+  command -v erlc >/dev/null && compgen -G '/usr/lib/*/ejabberd-*/include' >/dev/null || missing+=(ejabberd erlang-base)
+  command -v redis-server >/dev/null && command -v redis-cli >/dev/null || missing+=(redis-server)
+  command -v openssl >/dev/null || missing+=(openssl)
+  find_python >/dev/null || missing+=(python3 python3-venv)
+  if [ ${#missing[@]} = 0 ]; then return; fi
+
+  say "Installing Debian packages: ${missing[*]} …"
+  # The packages would start services of their own. We start private ones, so the packages are told not to.
+  local policy=/usr/sbin/policy-rc.d made_policy=no
+  if [ ! -e $policy ]; then
+    printf '#!/bin/sh\nexit 101\n' | as_root tee $policy >/dev/null
+    as_root chmod +x $policy
+    made_policy=yes
+  fi
+  local status=0
+  {
+    as_root apt-get update -q &&
+      as_root env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends "${missing[@]}"
+  } >&2 || status=$?
+  if [ $made_policy = yes ]; then as_root rm -f $policy; fi
+  return $status
+}
+
+# A Python of 3.11 or newer that can make a virtual environment with pip.
+find_python() {
+  local python
+  for python in python3.13 python3.12 python3.11 python3; do
+    if command -v "$python" >/dev/null &&
+      "$python" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+      echo "$python"
+      return
+    fi
+  done
+  return 1
+}
+
+# install_python LOCK: the virtual environment with exactly the packages of the lock file, checked by their hashes.
+install_python() {
+  local lock=$project/$1 python
+  local wanted
+  wanted=$(cat "$lock" "$project/pyproject.toml" | sha256sum)
+  if [ "$(cat "$venv/installed-$1" 2>/dev/null)" = "$wanted" ]; then return; fi
+  python=$(find_python) || { say "Python 3.11 or newer is needed"; return 1; }
+  say "Installing Python packages from $1 …"
+  [ -x "$venv/bin/pip" ] || "$python" -m venv "$venv"
+  "$venv/bin/pip" install --disable-pip-version-check --progress-bar off --require-hashes -r "$lock" >&2
+  "$venv/bin/pip" install --disable-pip-version-check -q --no-deps --no-build-isolation -e "$project" >&2
+  echo "$wanted" >"$venv/installed-$1"
+}

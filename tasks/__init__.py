@@ -1,0 +1,1 @@
+"""Celery tasks: each is thin, takes ids, and calls `tenants`."""

@@ -1,0 +1,62 @@
+"""Workflows as tasks. A control panel may send `tenants.provision` and `tenants.destroy` by name."""
+
+from celery import Task, shared_task
+
+from config import task_names
+from tasks.runtime import run
+from tenants import claims, heartbeats, operations, registry
+from tenants.models import Operation
+from tenants.services import Services
+from tenants.workflows import WORKFLOWS
+
+_SWEEP_LIMIT = 100
+
+
+@shared_task(name=task_names.PROVISION)
+def provision(instance_name: str) -> None:
+    """Create the tenant if need be and start its provisioning; without effect on one that is active."""
+
+    async def start(services: Services) -> None:
+        await registry.put(services, instance_name, registry.TenantSpec(), requested_by="celery", own_key=False)
+
+    run(start)
+
+
+@shared_task(name=task_names.DESTROY)
+def destroy(instance_name: str) -> None:
+    """Start the tenant's end."""
+
+    async def start(services: Services) -> None:
+        await registry.destroy(services, instance_name, requested_by="celery")
+
+    run(start)
+
+
+@shared_task(bind=True, name=task_names.ADVANCE)
+def advance(self: Task, operation_id: str, instance_name: str, kind: str) -> None:
+    """Run the operation's next step; then the one after it is a task of its own.
+
+    The tenant's name and the workflow's kind are there to be seen in Flower.
+    """
+
+    async def step(services: Services) -> None:
+        outcome = await operations.advance(services, WORKFLOWS, operation_id, celery_id=self.request.id)
+        if outcome is operations.Next.STEP:
+            await services.wake(task_names.ADVANCE, operation_id=operation_id, instance_name=instance_name, kind=kind)
+
+    run(step)
+
+
+@shared_task(name=task_names.SWEEP_OPERATIONS)
+def sweep_operations() -> None:
+    """Wake operations that are due: retries, lost wake-ups, and those of workers that died."""
+
+    async def sweep(services: Services) -> None:
+        async with services.database.read() as session:
+            due = await claims.due(session, Operation, services.clock(), _SWEEP_LIMIT)
+        for operation_id in due:
+            await operations.wake(services, await operations.get(services, operation_id))
+        # beat, broker and worker have all done their part when this is written
+        await heartbeats.beat(services, heartbeats.WORKER)
+
+    run(sweep)

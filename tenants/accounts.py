@@ -1,0 +1,183 @@
+"""Accounts of a tenant in ejabberd and in the registry. The registry's row comes first, so a crash leaves no orphan."""
+
+from enum import StrEnum
+
+import structlog
+from sqlalchemy import delete, select, update
+
+from tenants import rosters
+from tenants.commands import CloseVisitor
+from tenants.database import rows_changed
+from tenants.ejabberd import UserExistsError, UserUnknownError
+from tenants.errors import ConflictError, InvalidInputError, NotFoundError
+from tenants.models import Account, AccountState, Tenant, VisitorSession
+from tenants.naming import AccountKind, AccountName, RosterName
+from tenants.secrets import digest, matches
+from tenants.services import Services
+from tenants.visitors import DEFAULT_NICK
+from tenants.workflows import remove_from_ejabberd
+
+log = structlog.get_logger(__name__)
+
+_EXPIRY_BATCH = 200
+
+
+class Registered(StrEnum):
+    """What registering did."""
+
+    CREATED = "created"
+    UPDATED = "updated"
+    """It existed and is the tenant's: it has the password now."""
+
+
+async def find(services: Services, name: AccountName) -> Account | None:
+    """The account's row."""
+    async with services.database.read() as session:
+        return await session.get(Account, services.naming.username(name))
+
+
+async def register(services: Services, tenant: Tenant, name: AccountName, password: str) -> Registered:
+    """Create the account, or set the password of one that is the tenant's already.
+
+    Raises:
+        ConflictError: ejabberd has an account of that name which the registry does not know.
+        InvalidInputError: an empty password.
+    """
+    if not password:
+        raise InvalidInputError("password", "must not be empty")
+    username = services.naming.username(name)
+    new = await _insert(services, tenant, name, password)
+    try:
+        await services.ejabberd.register(username, password)
+    except UserExistsError:
+        if new:
+            async with services.database.write() as session:
+                await session.execute(
+                    delete(Account).where(Account.username == username, Account.state == AccountState.PENDING)
+                )
+            raise ConflictError(f"User {username}@{services.settings.xmpp_host} already registered") from None
+        await services.ejabberd.change_password(username, password)
+    async with services.database.write() as session:
+        await session.execute(
+            update(Account)
+            .where(Account.username == username)
+            .values(state=AccountState.ACTIVE, password_digest=_digest(name, username, password))
+        )
+    return Registered.CREATED if new else Registered.UPDATED
+
+
+async def join_roster(services: Services, name: AccountName, nick: str | None = None) -> None:
+    """Make the account a contact of its tenant's operators: bearing `nick`, if it is the visitor's own."""
+    username = services.naming.username(name)
+    if nick and nick != DEFAULT_NICK:
+        # before the roster push, which takes the contact's name from here
+        await services.ejabberd.set_nickname(username, nick)
+    await services.ejabberd.add_to_roster(username, rosters.group_of(services.naming, name.instance, name.roster))
+
+
+async def leave_roster(services: Services, name: AccountName, roster: RosterName) -> None:
+    """Remove the account from the roster; unknown names are a success."""
+    await services.ejabberd.remove_from_roster(services.naming.username(name), services.naming.group(roster))
+
+
+async def change_password(services: Services, name: AccountName, password: str) -> None:
+    """Set the account's password.
+
+    Raises:
+        NotFoundError: the tenant has no such account.
+    """
+    username = services.naming.username(name)
+    if not password:
+        raise InvalidInputError("password", "must not be empty")
+    async with services.database.write() as session:
+        known = await session.scalar(select(Account.username).where(Account.username == username))
+        if known is None:
+            raise NotFoundError(f"there is no account '{username}'")
+        await session.execute(
+            update(Account)
+            .where(Account.username == username)
+            .values(password_digest=_digest(name, username, password))
+        )
+    try:
+        await services.ejabberd.change_password(username, password)
+    except UserUnknownError:
+        raise NotFoundError(f"there is no account '{username}'") from None
+
+
+async def remove(services: Services, name: AccountName) -> None:
+    """End the account: the visitor leaves, contact and account go. One that is gone already is a success."""
+    username = services.naming.username(name)
+    if name.kind is not AccountKind.OPERATOR:
+        await services.commands.publish(CloseVisitor(instance_name=name.instance, username=username))
+    await remove_from_ejabberd(services, name.instance, username)
+    async with services.database.write() as session:
+        await session.execute(delete(VisitorSession).where(VisitorSession.username == username))
+        await session.execute(delete(Account).where(Account.username == username))
+
+
+async def ensure_visitor(services: Services, tenant: Tenant, name: AccountName, password: str, nick: str) -> bool:
+    """Whether the visitor's password is right; an account that does not exist is made with it.
+
+    LHC keeps its own row of an account whose registration failed, and later speaks for an account that is not there.
+    """
+    account = await find(services, name)
+    if account is not None and account.state is AccountState.ACTIVE:
+        return matches(account.username, password, account.password_digest)
+    if not password:
+        return False
+    await register(services, tenant, name, password)
+    await join_roster(services, name, nick)
+    return True
+
+
+async def expire(services: Services) -> int:
+    """Remove visitor and chat accounts that were idle for longer than their tenant allows. Returns how many.
+
+    Never an operator, never one that is online; one batch, the next run takes the next.
+    """
+    now = services.clock()
+    async with services.database.read() as session:
+        online = select(VisitorSession.username)
+        usernames = list(
+            await session.scalars(
+                select(Account.username)
+                .join(Tenant, Tenant.instance_name == Account.instance_name)
+                .where(
+                    Account.kind != AccountKind.OPERATOR,
+                    Account.last_active_at < now - Tenant.idle_hours * 3600,
+                    Account.username.not_in(online),
+                )
+                .order_by(Account.last_active_at)
+                .limit(_EXPIRY_BATCH)
+            )
+        )
+    for username in usernames:
+        await remove(services, services.naming.parse_username(username))
+    if usernames:
+        log.info("idle accounts removed", count=len(usernames))
+    return len(usernames)
+
+
+async def _insert(services: Services, tenant: Tenant, name: AccountName, password: str) -> bool:
+    """Put the row there when it is not. True when this call made it."""
+    username = services.naming.username(name)
+    now = services.clock()
+    async with services.database.write() as session:
+        made = await session.execute(
+            services.database.insert(Account)
+            .values(
+                username=username,
+                instance_name=tenant.instance_name,
+                kind=name.kind,
+                state=AccountState.PENDING,
+                password_digest=_digest(name, username, password),
+                created_at=now,
+                last_active_at=now,
+            )
+            .on_conflict_do_nothing()
+        )
+    return bool(rows_changed(made))
+
+
+def _digest(name: AccountName, username: str, password: str) -> str | None:
+    return None if name.kind is AccountKind.OPERATOR else digest(username, password)

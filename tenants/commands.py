@@ -1,0 +1,74 @@
+"""What a tenant's shard is told to do, and which shard that is.
+
+Commands are JSON on one durable queue per shard. They carry all they need, so that the pool asks no database on its
+hot path, and each may be handled twice: a repeated message keeps its stanza id.
+"""
+
+import hashlib
+
+import msgspec
+
+
+class Command(msgspec.Struct, frozen=True, tag_field="command", kw_only=True):
+    """Base: every command concerns one tenant."""
+
+    instance_name: str
+
+
+class ShowVisitor(Command, frozen=True, tag="show", kw_only=True):
+    """The visitor or chat is online until `online_until` (Unix seconds), with this nick and status."""
+
+    username: str
+    nick: str
+    status: str
+    online_until: float
+
+
+class SendMessage(Command, frozen=True, tag="message", kw_only=True):
+    """A message of the visitor to an operator. `message_id` becomes the stanza's id (RFC 6120, 8.1.3)."""
+
+    username: str
+    operator: str
+    body: str
+    message_id: str
+
+
+class CloseVisitor(Command, frozen=True, tag="close", kw_only=True):
+    """The visitor or chat is gone: operators see them leave at once."""
+
+    username: str
+
+
+class CloseTenant(Command, frozen=True, tag="close-tenant", kw_only=True):
+    """All of the tenant's visitors are gone."""
+
+
+AnyCommand = ShowVisitor | SendMessage | CloseVisitor | CloseTenant
+
+_encoder = msgspec.json.Encoder()
+_decoder: msgspec.json.Decoder[AnyCommand] = msgspec.json.Decoder(AnyCommand)
+
+
+def encode(command: AnyCommand) -> bytes:
+    """The command as it travels."""
+    return _encoder.encode(command)
+
+
+def decode(body: bytes | str) -> AnyCommand:
+    """Read a command.
+
+    Raises:
+        msgspec.DecodeError: the body is none of the commands.
+    """
+    return _decoder.decode(body)
+
+
+def shard_of(instance_name: str, shard_count: int) -> int:
+    """The shard a tenant belongs to: the same in every process and on every machine, for ever."""
+    digest = hashlib.blake2b(instance_name.encode(), digest_size=8).digest()
+    return int.from_bytes(digest) % shard_count
+
+
+def queue_name(shard: int) -> str:
+    """The name of the shard's queue."""
+    return f"shard.{shard:04d}"

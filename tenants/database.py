@@ -1,0 +1,77 @@
+"""Database sessions: one way to read, one way to write, the same on SQLite and PostgreSQL."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, cast
+
+from sqlalchemy import Connection, CursorResult, Insert, Result, event
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.engine import make_url
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
+
+from tenants.models import Base
+
+_LOCK_TIMEOUT = 10
+"""Seconds that a writer waits for another: far longer than any of our transactions, far shorter than for ever."""
+
+
+class Database:
+    """Opens sessions on one database.
+
+    SQLite takes its write lock at the first *write* of a transaction and fails at once when another writer came in
+    between. Writing sessions therefore begin with the lock (`BEGIN IMMEDIATE`) and wait for their turn.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self._sqlite = make_url(url).get_backend_name() == "sqlite"
+        connect_args = {"timeout": _LOCK_TIMEOUT} if self._sqlite else {"connect_timeout": _LOCK_TIMEOUT}
+        self.engine = create_async_engine(url, connect_args=connect_args, pool_pre_ping=not self._sqlite)
+        if self._sqlite:
+            event.listen(self.engine.sync_engine, "connect", _set_up_sqlite)
+            event.listen(self.engine.sync_engine, "begin", _begin_sqlite)
+        writer = self.engine.execution_options(write=True)
+        self._read = async_sessionmaker(self.engine, expire_on_commit=False)
+        self._write = async_sessionmaker(writer, expire_on_commit=False)
+
+    @asynccontextmanager
+    async def read(self) -> AsyncIterator[AsyncSession]:
+        """A session for reading; nothing is committed."""
+        async with self._read() as session:
+            yield session
+
+    @asynccontextmanager
+    async def write(self) -> AsyncIterator[AsyncSession]:
+        """A transaction: committed at the end, rolled back when the block raises."""
+        async with self._write.begin() as session:
+            yield session
+
+    def insert(self, model: type[Base]) -> Any:
+        """An `INSERT` of the database's own dialect, which knows `ON CONFLICT` (SQLAlchemy has no neutral one)."""
+        make: Any = sqlite.insert if self._sqlite else postgresql.insert
+        statement: Insert = make(model)
+        return statement
+
+    async def close(self) -> None:
+        await self.engine.dispose()
+
+
+def rows_changed(result: Result[Any]) -> int:
+    """How many rows an `INSERT`, `UPDATE` or `DELETE` has changed: the outcome of a compare-and-swap."""
+    return cast("CursorResult[Any]", result).rowcount
+
+
+def _set_up_sqlite(connection: Any, _record: object) -> None:
+    # The driver's own transaction handling would begin behind our back: see "begin" below.
+    connection.isolation_level = None
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA journal_mode=WAL")
+    # In WAL mode NORMAL can lose the last commits when the *machine* fails, and we acknowledge on commit.
+    cursor.execute("PRAGMA synchronous=FULL")
+    cursor.execute("PRAGMA foreign_keys=ON")
+    cursor.close()
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    write = connection.get_execution_options().get("write")
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")

@@ -1,0 +1,253 @@
+"""ejabberd's admin commands over HTTP (`mod_http_api`), in the few shapes that we use.
+
+Facts this rests on, tried on 23.01: an answer of 200 does not mean that anything happened (`srg_user_add` to an unknown
+group, `srg_create` over an existing one), and a body of `1` is a failure. So what matters is read back. From 24.02 the
+unversioned calls mean the newest version of a command and take lists; the client asks for the version once.
+"""
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+import stamina
+
+from tenants.errors import DomainError, UnavailableError
+
+_TIMEOUT = httpx.Timeout(10, connect=3)
+_LIMITS = httpx.Limits(max_connections=32, max_keepalive_connections=32, keepalive_expiry=30)
+_CONFLICT = 10090
+_VERSION = re.compile(r"ejabberd (\d+)\.(\d+)")
+_LISTS_SINCE = (24, 2)
+_LABEL_SINCE = (21, 7)
+
+
+class EjabberdUnavailableError(UnavailableError):
+    """ejabberd cannot be reached, or is not up yet."""
+
+
+class EjabberdError(DomainError):
+    """ejabberd refused a command.
+
+    Attributes:
+        command: the admin command.
+        code: ejabberd's own error code, 0 when it gave none.
+    """
+
+    def __init__(self, command: str, code: int, message: str) -> None:
+        super().__init__(f"ejabberd refused {command}: {message}")
+        self.command = command
+        self.code = code
+
+
+class UserExistsError(EjabberdError):
+    """`register`: the username is taken."""
+
+
+class UserUnknownError(EjabberdError):
+    """`change_password`: there is no such user."""
+
+
+class NotAppliedError(EjabberdError):
+    """ejabberd said yes, but reading back shows that nothing was done."""
+
+
+@dataclass(frozen=True, slots=True)
+class Roster:
+    """A shared roster group as ejabberd holds it."""
+
+    label: str
+    description: str
+    displayed: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ClientSession:
+    """A connected client: the full JID and whether it has sent available presence (RFC 6121, 4.2)."""
+
+    jid: str
+    available: bool
+
+
+class Ejabberd:
+    """The admin client of one virtual host; safe to share between tasks of one event loop."""
+
+    def __init__(self, api_url: str, host: str) -> None:
+        self.host = host
+        self._http = httpx.AsyncClient(base_url=api_url.rstrip("/") + "/", timeout=_TIMEOUT, limits=_LIMITS)
+        self._version: tuple[int, int] | None = None
+
+    async def close(self) -> None:
+        await self._http.aclose()
+
+    async def version(self) -> tuple[int, int]:
+        """Ejabberd's version as (year, release), asked for once.
+
+        Raises:
+            EjabberdUnavailableError: it cannot be reached.
+            EjabberdError: the answer names no version.
+        """
+        if self._version is None:
+            text = str(await self._call("status"))
+            found = _VERSION.search(text)
+            if not found:
+                raise EjabberdError("status", 0, f"no version in {text[:200]!r}")
+            self._version = (int(found[1]), int(found[2]))
+        return self._version
+
+    async def register(self, user: str, password: str) -> None:
+        """Create the account (`register`).
+
+        Raises:
+            UserExistsError: the username is taken.
+        """
+        await self._call("register", user=user, host=self.host, password=password)
+
+    async def change_password(self, user: str, password: str) -> None:
+        """Set the password (`change_password`).
+
+        Raises:
+            UserUnknownError: there is no such user.
+        """
+        await self._call("change_password", user=user, host=self.host, newpass=password)
+
+    async def unregister(self, user: str) -> None:
+        """Remove the account and end its sessions (`unregister`); one that is gone already is a success.
+
+        Raises:
+            NotAppliedError: the account is still there.
+        """
+        await self._call("unregister", user=user, host=self.host)
+        if await self.has_user(user):
+            raise NotAppliedError("unregister", 0, f"{user} is still registered")
+
+    async def has_user(self, user: str) -> bool:
+        """Whether the account exists (`check_account`, whose answer is 0 for yes)."""
+        return bool(await self._call("check_account", user=user, host=self.host) == 0)
+
+    async def users(self) -> list[str]:
+        """The local parts of all accounts of the host (`registered_users`)."""
+        return [str(user) for user in await self._call("registered_users", host=self.host)]
+
+    async def set_nickname(self, user: str, nick: str) -> None:
+        """Set the vCard's nickname (`set_nickname`); roster pushes of `srg_user_add` show it as the contact's name."""
+        await self._call("set_nickname", user=user, host=self.host, nickname=nick)
+
+    async def create_roster(self, group: str, roster: Roster) -> None:
+        """Create the shared roster group, or overwrite it (`srg_create`).
+
+        Raises:
+            NotAppliedError: reading back shows something else.
+        """
+        version = await self.version()
+        name = "label" if version >= _LABEL_SINCE else "name"
+        arguments: dict[str, Any] = {"group": group, "host": self.host, name: roster.label}
+        arguments["description"] = roster.description
+        if version >= _LISTS_SINCE:
+            await self._call("srg_create/v1", **arguments, display=list(roster.displayed))
+        else:
+            # version 0 takes one string, its groups separated by a *literal* backslash and n
+            await self._call("srg_create", **arguments, display="\\n".join(roster.displayed))
+        seen = await self.roster(group)
+        if seen != roster:
+            raise NotAppliedError("srg_create", 0, f"{group} reads back as {seen}")
+
+    async def roster(self, group: str) -> Roster | None:
+        """The shared roster group, or None when there is none (`srg_get_info`)."""
+        answer = await self._call("srg_get_info", group=group, host=self.host)
+        info = {str(entry["key"]): entry["value"] for entry in answer}
+        if not info:
+            return None
+        return Roster(
+            label=_text(info.get("label", "")),
+            description=_text(info.get("description", "")),
+            displayed=tuple(_names(info.get("displayed_groups", ""))),
+        )
+
+    async def delete_roster(self, group: str) -> None:
+        """Delete the shared roster group (`srg_delete`); one that is gone already is a success.
+
+        Raises:
+            NotAppliedError: it is still there.
+        """
+        await self._call("srg_delete", group=group, host=self.host)
+        if await self.roster(group) is not None:
+            raise NotAppliedError("srg_delete", 0, f"{group} is still there")
+
+    async def roster_members(self, group: str) -> list[str]:
+        """The local parts of the group's members of this host (`srg_get_members`)."""
+        members = await self._call("srg_get_members", group=group, host=self.host)
+        return [local for local, _, host in (str(member).partition("@") for member in members) if host == self.host]
+
+    async def add_to_roster(self, user: str, group: str) -> None:
+        """Make the user a member (`srg_user_add`); operators online get a roster push.
+
+        Raises:
+            NotAppliedError: there is no such group, which ejabberd does not tell.
+        """
+        if await self.roster(group) is None:
+            raise NotAppliedError("srg_user_add", 0, f"there is no shared roster {group}")
+        await self._call("srg_user_add", user=user, host=self.host, group=group, grouphost=self.host)
+
+    async def remove_from_roster(self, user: str, group: str) -> None:
+        """Remove the member (`srg_user_del`); operators online get a roster push. Unknown names are a success."""
+        await self._call("srg_user_del", user=user, host=self.host, group=group, grouphost=self.host)
+
+    async def client_sessions(self) -> list[ClientSession]:
+        """Every connected client of the host (`connected_users_info`)."""
+        answer = await self._call("connected_users_info")
+        return [
+            ClientSession(jid=str(entry["jid"]), available=entry["status"] != "unavailable")
+            for entry in answer
+            if str(entry["jid"]).partition("@")[2].partition("/")[0] == self.host
+        ]
+
+    async def kick(self, user: str, resource: str, reason: str) -> None:
+        """End one client session (`kick_session`)."""
+        await self._call("kick_session", user=user, host=self.host, resource=resource, reason=reason)
+
+    @stamina.retry(on=EjabberdUnavailableError, attempts=3, timeout=15, wait_initial=0.1, wait_max=2)
+    async def _call(self, command: str, **arguments: Any) -> Any:
+        """Run a command. All of them may be repeated, so a lost answer is tried again."""
+        try:
+            response = await self._http.post(command, json=arguments)
+        except httpx.TransportError as error:
+            raise EjabberdUnavailableError(f"ejabberd's API: {type(error).__name__} at {command}") from error
+        answer = _decode(response)
+        if response.is_success:
+            # a result code of 1 is a failure, except for check_account, where it means "no"
+            if answer in (1, "1") and command != "check_account":
+                raise EjabberdError(command, 1, "result code 1")
+            return answer
+        code, message = _error(answer)
+        if code == _CONFLICT or response.status_code == httpx.codes.CONFLICT:
+            raise UserExistsError(command, code, message)
+        if response.status_code == httpx.codes.NOT_FOUND and command == "change_password":
+            raise UserUnknownError(command, code, message)
+        if response.status_code in {httpx.codes.BAD_GATEWAY, httpx.codes.SERVICE_UNAVAILABLE}:
+            raise EjabberdUnavailableError(f"ejabberd's API: {response.status_code} at {command}")
+        raise EjabberdError(command, code, message or f"HTTP {response.status_code}")
+
+
+def _decode(response: httpx.Response) -> Any:
+    try:
+        return response.json()
+    except ValueError:
+        return response.text
+
+
+def _error(answer: Any) -> tuple[int, str]:
+    if isinstance(answer, dict):
+        return int(answer.get("code", 0)), str(answer.get("message", ""))
+    return 0, str(answer)[:200]
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else "".join(_names(value))
+
+
+def _names(value: Any) -> list[str]:
+    """Group names out of what `srg_get_info` prints: an Erlang list of binaries on 23.x, a JSON list later."""
+    if isinstance(value, list):
+        return [str(name) for name in value]
+    return re.findall(r'"([^"]*)"', str(value)) if value.startswith("[") else [name for name in [str(value)] if name]

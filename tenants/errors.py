@@ -1,0 +1,31 @@
+"""What can be wrong, in the domain's own terms; each face turns these into its own kind of answer."""
+
+
+class DomainError(Exception):
+    """Base of everything that `tenants` raises on purpose."""
+
+
+class InvalidInputError(DomainError):
+    """A value breaks a rule. Nothing was changed.
+
+    Attributes:
+        field: the name of the offending field, as its sender knows it.
+        rule: the rule, as a sentence a person can act on.
+    """
+
+    def __init__(self, field: str, rule: str) -> None:
+        super().__init__(f"{field}: {rule}")
+        self.field = field
+        self.rule = rule
+
+
+class NotFoundError(DomainError):
+    """The thing that was named does not exist."""
+
+
+class ConflictError(DomainError):
+    """The request contradicts the present state, or work that is under way."""
+
+
+class UnavailableError(DomainError):
+    """A server behind us cannot take the request now; the same request may succeed later."""

@@ -1,0 +1,224 @@
+"""The registry's tables. All times are Unix seconds (float), so that clocks can be passed in and compared anywhere."""
+
+from enum import StrEnum
+
+from sqlalchemy import Enum, ForeignKey, Index, MetaData, String, Text, UniqueConstraint, text
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
+
+from tenants.naming import AccountKind
+
+JID_PART = 191
+"""Longest local part that ejabberd's SQL schemas hold; names are far shorter, this bounds foreign input."""
+
+
+class Base(DeclarativeBase):
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_name)s_%(referred_table_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+
+
+def _text_enum(enum: type[StrEnum]) -> Enum:
+    """Enums are stored as their lower-case values, in plain text columns: readable, and extended without DDL."""
+    return Enum(enum, native_enum=False, length=16, values_callable=lambda e: [member.value for member in e])
+
+
+class TenantState(StrEnum):
+    PENDING = "pending"
+    PROVISIONING = "provisioning"
+    ACTIVE = "active"
+    DESTROYING = "destroying"
+    DESTROYED = "destroyed"
+    FAILED = "failed"
+
+
+class AccountState(StrEnum):
+    """`pending`: ejabberd may or may not have it yet; `active`: ejabberd has it."""
+
+    PENDING = "pending"
+    ACTIVE = "active"
+
+
+class OperationKind(StrEnum):
+    PROVISION = "provision"
+    DESTROY = "destroy"
+
+
+class OperationState(StrEnum):
+    PENDING = "pending"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+
+
+class StepState(StrEnum):
+    PENDING = "pending"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+
+
+class MessageState(StrEnum):
+    PENDING = "pending"
+    DELIVERED = "delivered"
+    DEAD = "dead"
+
+
+class Claimable:
+    """A row of work that one process at a time may take; see `tenants.claims`."""
+
+    due_at: Mapped[float | None] = mapped_column(index=True)
+    """When the work is to be done; nothing to do when null."""
+    claimed_until: Mapped[float | None]
+    """The claim of a process that died ends by itself at this time."""
+    claim_token: Mapped[str | None] = mapped_column(String(32))
+
+
+class Tenant(Base):
+    __tablename__ = "tenants"
+
+    instance_name: Mapped[str] = mapped_column(String(63), primary_key=True)
+    state: Mapped[TenantState] = mapped_column(_text_enum(TenantState))
+    key_digest: Mapped[str | None] = mapped_column(String(64))
+    """SHA-256 of the tenant's own key, which is random and long; the key itself is shown once and never stored."""
+    callback_url: Mapped[str | None] = mapped_column(String(2000))
+    online_seconds: Mapped[float]
+    idle_hours: Mapped[float]
+    created_at: Mapped[float]
+    updated_at: Mapped[float]
+
+
+class Account(Base):
+    """An account in ejabberd that belongs to a tenant."""
+
+    __tablename__ = "accounts"
+
+    username: Mapped[str] = mapped_column(String(JID_PART), primary_key=True)
+    instance_name: Mapped[str] = mapped_column(ForeignKey("tenants.instance_name"), index=True)
+    kind: Mapped[AccountKind] = mapped_column(_text_enum(AccountKind))
+    state: Mapped[AccountState] = mapped_column(_text_enum(AccountState))
+    password_digest: Mapped[str | None] = mapped_column(String(64))
+    """Visitors and chats only, whose passwords are random: it lets a page view be checked without asking ejabberd."""
+    created_at: Mapped[float]
+    last_active_at: Mapped[float] = mapped_column(index=True)
+
+
+class VisitorSession(Base):
+    """A visitor that operators may see as online. The row goes when the operators were told that the visitor left."""
+
+    __tablename__ = "visitor_sessions"
+
+    username: Mapped[str] = mapped_column(String(JID_PART), primary_key=True)
+    instance_name: Mapped[str] = mapped_column(String(63), index=True)
+    nick: Mapped[str] = mapped_column(Text)
+    status: Mapped[str] = mapped_column(Text)
+    online_until: Mapped[float]
+
+
+class Operation(Claimable, Base):
+    """One run of a workflow on one tenant. Outlives its tenant: it is the record of what was done."""
+
+    __tablename__ = "operations"
+    __table_args__ = (
+        Index(
+            "uq_operations_unfinished",
+            "instance_name",
+            "kind",
+            unique=True,
+            sqlite_where=text("state IN ('pending', 'running')"),
+            postgresql_where=text("state IN ('pending', 'running')"),
+        ),
+    )
+
+    id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    instance_name: Mapped[str] = mapped_column(String(63), index=True)
+    kind: Mapped[OperationKind] = mapped_column(_text_enum(OperationKind))
+    state: Mapped[OperationState] = mapped_column(_text_enum(OperationState))
+    requested_by: Mapped[str] = mapped_column(String(100))
+    error: Mapped[str | None] = mapped_column(Text)
+    celery_id: Mapped[str | None] = mapped_column(String(64))
+    created_at: Mapped[float]
+    started_at: Mapped[float | None]
+    finished_at: Mapped[float | None]
+
+    steps: Mapped[list["OperationStep"]] = relationship(order_by="OperationStep.position", lazy="selectin")
+
+
+class OperationStep(Base):
+    __tablename__ = "operation_steps"
+
+    operation_id: Mapped[str] = mapped_column(ForeignKey("operations.id"), primary_key=True)
+    position: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(String(40))
+    state: Mapped[StepState] = mapped_column(_text_enum(StepState))
+    attempts: Mapped[int] = mapped_column(default=0)
+    done: Mapped[int] = mapped_column(default=0)
+    total: Mapped[int] = mapped_column(default=1)
+    error: Mapped[str | None] = mapped_column(Text)
+    started_at: Mapped[float | None]
+    finished_at: Mapped[float | None]
+
+
+class Conversation(Claimable, Base):
+    """The messages of operators to one visitor or chat: delivered to LHC one after another."""
+
+    __tablename__ = "conversations"
+    __table_args__ = (UniqueConstraint("instance_name", "receiver"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    instance_name: Mapped[str] = mapped_column(String(63))
+    receiver: Mapped[str] = mapped_column(String(JID_PART))
+
+
+class CallbackMessage(Base):
+    """A message of an operator, stored before ejabberd is told that we have it."""
+
+    __tablename__ = "callback_messages"
+    __table_args__ = (
+        UniqueConstraint("stanza_id"),
+        Index("ix_callback_messages_conversation_id_state", "conversation_id", "state"),
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    conversation_id: Mapped[int] = mapped_column(ForeignKey("conversations.id"))
+    instance_name: Mapped[str] = mapped_column(String(63), index=True)
+    stanza_id: Mapped[str] = mapped_column(String(191))
+    """The bridge module's own id of the message; repeats of a message bear the same one."""
+    sender: Mapped[str] = mapped_column(String(JID_PART))
+    receiver: Mapped[str] = mapped_column(String(JID_PART))
+    server: Mapped[str] = mapped_column(String(255))
+    body: Mapped[str | None] = mapped_column(Text)
+    """Removed once delivered: the row stays a while, so that a repeat is recognised."""
+    state: Mapped[MessageState] = mapped_column(_text_enum(MessageState))
+    attempts: Mapped[int] = mapped_column(default=0)
+    last_error: Mapped[str | None] = mapped_column(Text)
+    created_at: Mapped[float] = mapped_column(index=True)
+    finished_at: Mapped[float | None]
+
+
+class OperatorPresence(Claimable, Base):
+    """The latest presence of an operator and the callback that LHC is still to get of it: one, never a queue."""
+
+    __tablename__ = "operator_presences"
+
+    username: Mapped[str] = mapped_column(String(JID_PART), primary_key=True)
+    instance_name: Mapped[str] = mapped_column(String(63), index=True)
+    online: Mapped[bool]
+    pending: Mapped[str | None] = mapped_column(Text)
+    """The body of the callback that is due."""
+    version: Mapped[int] = mapped_column(default=0)
+    """Grows with each new callback, so that a delivery never clears a newer one."""
+    attempts: Mapped[int] = mapped_column(default=0)
+
+
+class Heartbeat(Base):
+    """A sign of life of a process that does work, written by the very path that does the work."""
+
+    __tablename__ = "heartbeats"
+
+    name: Mapped[str] = mapped_column(String(100), primary_key=True)
+    at: Mapped[float]

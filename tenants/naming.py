@@ -1,0 +1,213 @@
+"""The one place that knows how accounts, rosters and addresses are named.
+
+| thing           | standalone             | automated hosting                            |
+|-----------------|------------------------|----------------------------------------------|
+| operator        | `[username]`           | `[username].[instance_name]`                 |
+| online visitor  | `visitor.[id]`         | `visitor.[id].[instance_name]`               |
+| direct chat     | `visitor.[id].chat`    | `visitor.[id].chat.[instance_name]`          |
+| shared rosters  | `visitors`, `operators`| `visitors.[instance_name]`, `operators.[…]`  |
+
+An instance name holds no dot and is never `chat`, so what follows the last dot of a hosted username is its instance
+and `visitor.2.chat` can only be read one way. Parsing is total: every string is exactly one name, or an
+`InvalidInputError` that states the rule it breaks. Building and parsing are inverse to each other.
+"""
+
+import re
+from dataclasses import dataclass
+from enum import StrEnum
+
+from tenants.errors import InvalidInputError
+
+MAX_INSTANCE = 63
+MAX_USERNAME = 64
+MAX_ID_DIGITS = 19
+STANDALONE_INSTANCE = "standalone"
+"""Registry key and bridge address of the one tenant of a standalone system; it appears in no username."""
+
+_INSTANCE = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?")
+_USERNAME = re.compile(r"[a-z0-9_+-]+(\.[a-z0-9_+-]+)*")
+_IDENTIFIER = re.compile(r"[1-9][0-9]*")
+_VISITOR_PREFIX = "visitor"
+_CHAT = "chat"
+
+
+class AccountKind(StrEnum):
+    """Who stands behind an account."""
+
+    OPERATOR = "operator"
+    VISITOR = "visitor"
+    CHAT = "chat"
+
+
+class RosterKind(StrEnum):
+    """The two shared rosters of a tenant."""
+
+    VISITORS = "visitors"
+    OPERATORS = "operators"
+
+
+@dataclass(frozen=True, slots=True)
+class AccountName:
+    """An account: the username's parts. `ident` is the operator's username, or the visitor's or chat's number."""
+
+    kind: AccountKind
+    ident: str
+    instance: str
+
+    @property
+    def roster(self) -> RosterKind:
+        """The roster that accounts of this kind are members of."""
+        return RosterKind.OPERATORS if self.kind is AccountKind.OPERATOR else RosterKind.VISITORS
+
+
+@dataclass(frozen=True, slots=True)
+class RosterName:
+    """One of the two shared rosters of an instance."""
+
+    kind: RosterKind
+    instance: str
+
+
+def check_instance(name: str, field: str = "instance_name") -> str:
+    """Return `name` when it is a valid instance name, as the address of an LHC instance with dashes for dots.
+
+    Raises:
+        InvalidInputError: naming `field` and the rule.
+    """
+    if not name:
+        raise InvalidInputError(field, "must not be empty")
+    if len(name) > MAX_INSTANCE:
+        raise InvalidInputError(field, f"must be at most {MAX_INSTANCE} characters long")
+    if not name.isascii():
+        raise InvalidInputError(field, "must be ASCII")
+    if name != name.lower():
+        raise InvalidInputError(field, "must be lower case")
+    if "." in name:
+        raise InvalidInputError(field, "must not contain a dot: write the address with dashes (shop.acme is shop-acme)")
+    if not _INSTANCE.fullmatch(name):
+        raise InvalidInputError(field, "must be of a-z, 0-9 and dashes, and begin and end with a letter or digit")
+    if name == _CHAT:
+        raise InvalidInputError(field, "must not be 'chat': that word marks direct chats in usernames")
+    return name
+
+
+def check_operator(username: str, field: str = "username") -> str:
+    """Return `username` (without its instance) when an operator may bear it.
+
+    Raises:
+        InvalidInputError: naming `field` and the rule.
+    """
+    if not username:
+        raise InvalidInputError(field, "must not be empty")
+    if len(username) > MAX_USERNAME:
+        raise InvalidInputError(field, f"must be at most {MAX_USERNAME} characters long")
+    if not username.isascii():
+        raise InvalidInputError(field, "must be ASCII")
+    if username != username.lower():
+        raise InvalidInputError(field, "must be lower case")
+    if username.startswith(_VISITOR_PREFIX):
+        raise InvalidInputError(field, "an operator's username must not begin with 'visitor'")
+    if username == "admin":
+        raise InvalidInputError(field, "an operator's username must not be 'admin'")
+    if not _USERNAME.fullmatch(username):
+        raise InvalidInputError(field, "must be of a-z, 0-9, _, +, - and single dots between them")
+    return username
+
+
+def check_identifier(ident: str, field: str = "id") -> str:
+    """Return `ident` when it is a visitor's or chat's number in LHC: a positive integer without leading zeros.
+
+    Raises:
+        InvalidInputError: naming `field` and the rule.
+    """
+    if not ident.isascii() or not _IDENTIFIER.fullmatch(ident) or len(ident) > MAX_ID_DIGITS:
+        raise InvalidInputError(
+            field, f"a visitor's or chat's id must be a positive whole number of at most {MAX_ID_DIGITS} digits"
+        )
+    return ident
+
+
+@dataclass(frozen=True, slots=True)
+class Naming:
+    """Builds and parses names for one mode; the mode is a setting of the whole system."""
+
+    hosting: bool
+
+    def username(self, account: AccountName) -> str:
+        """The account's local part in ejabberd.
+
+        Raises:
+            InvalidInputError: a part of the name breaks its rule.
+        """
+        if account.kind is AccountKind.OPERATOR:
+            local = check_operator(account.ident)
+        else:
+            local = f"{_VISITOR_PREFIX}.{check_identifier(account.ident)}"
+            if account.kind is AccountKind.CHAT:
+                local += f".{_CHAT}"
+        return local + self._suffix(account.instance)
+
+    def parse_username(self, username: str, field: str = "user") -> AccountName:
+        """Read a username; the old spelling `visitors.…` is accepted for `visitor.…`. Capitals are folded (nodeprep).
+
+        Raises:
+            InvalidInputError: it is nobody's name.
+        """
+        local, instance = self._split(username.lower() if username.isascii() else username, field)
+        if not local.startswith(_VISITOR_PREFIX):
+            return AccountName(AccountKind.OPERATOR, check_operator(local, field), instance)
+        match local.split("."):
+            case ["visitor" | "visitors", ident]:
+                return AccountName(AccountKind.VISITOR, check_identifier(ident, field), instance)
+            case ["visitor" | "visitors", ident, "chat"]:
+                return AccountName(AccountKind.CHAT, check_identifier(ident, field), instance)
+        raise InvalidInputError(
+            field, "begins with 'visitor', so it must be visitor.[id] or visitor.[id].chat: no operator may be named so"
+        )
+
+    def group(self, roster: RosterName) -> str:
+        """The shared roster group's name in ejabberd."""
+        return roster.kind + self._suffix(roster.instance)
+
+    def parse_group(self, group: str, field: str = "group") -> RosterName:
+        """Read a shared roster group's name.
+
+        Raises:
+            InvalidInputError: it is no tenant's roster.
+        """
+        kind, instance = self._split(group, field)
+        if kind not in set(RosterKind):
+            raise InvalidInputError(field, "a shared roster is named 'visitors' or 'operators', then the instance")
+        return RosterName(RosterKind(kind), instance)
+
+    def username_suffix(self, instance: str) -> str:
+        """What every username of the instance ends in; empty in standalone mode, where all names are its own."""
+        return self._suffix(instance)
+
+    def _suffix(self, instance: str) -> str:
+        if self.hosting:
+            return f".{check_instance(instance)}"
+        if instance != STANDALONE_INSTANCE:
+            raise InvalidInputError("instance_name", f"a standalone system has one instance, '{STANDALONE_INSTANCE}'")
+        return ""
+
+    def _split(self, name: str, field: str) -> tuple[str, str]:
+        if not self.hosting:
+            return name, STANDALONE_INSTANCE
+        local, dot, instance = name.rpartition(".")
+        if not dot:
+            raise InvalidInputError(field, "must end in .[instance_name]")
+        return local, check_instance(instance, field)
+
+
+def local_part(jid: str, host: str, field: str = "jid") -> str:
+    """The local part of a JID of our own domain; a bare local part is taken as one.
+
+    Raises:
+        InvalidInputError: the JID is of another domain.
+    """
+    local, at, rest = jid.partition("@")
+    domain = rest.partition("/")[0]
+    if at and domain.lower() != host.lower():
+        raise InvalidInputError(field, f"must be an address at {host}")
+    return local

@@ -1,0 +1,62 @@
+"""What the domain needs from outside, opened once per process and passed in."""
+
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Protocol
+
+from config.settings import Settings
+from tenants.command_queue import CommandQueue
+from tenants.database import Database
+from tenants.ejabberd import Ejabberd
+from tenants.lhc import LhcClient
+from tenants.naming import Naming
+
+Clock = Callable[[], float]
+"""Now, in Unix seconds."""
+
+
+class Wake(Protocol):
+    """Wakes a worker: sends the task of that name. A lost wake-up only costs the sweep's delay, so it never raises."""
+
+    def __call__(self, task: str, **arguments: str | int) -> Awaitable[None]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """The servers behind the domain. Closed by `open_services`."""
+
+    settings: Settings
+    database: Database
+    ejabberd: Ejabberd
+    commands: CommandQueue
+    lhc: LhcClient
+    naming: Naming
+    wake: Wake
+    clock: Clock
+
+
+@asynccontextmanager
+async def open_services(settings: Settings, wake: Wake, clock: Clock = time.time) -> AsyncIterator[Services]:
+    """Open everything once; closed in the end, whatever happens."""
+    database = Database(settings.database_url.get_secret_value())
+    ejabberd = Ejabberd(settings.ejabberd_api_url, settings.xmpp_host)
+    commands = CommandQueue(settings.broker_url.get_secret_value(), settings.shard_count)
+    lhc = LhcClient(settings)
+    try:
+        yield Services(
+            settings=settings,
+            database=database,
+            ejabberd=ejabberd,
+            commands=commands,
+            lhc=lhc,
+            naming=Naming(hosting=settings.hosting),
+            wake=wake,
+            clock=clock,
+        )
+    finally:
+        commands.close()
+        await lhc.close()
+        await ejabberd.close()
+        await database.close()

@@ -1,0 +1,131 @@
+"""Tells operators of visitors: who comes, changes, writes and goes, by directed presence and messages."""
+
+import itertools
+
+from sqlalchemy import delete, select
+
+from tenants.commands import AnyCommand, CloseTenant, CloseVisitor, SendMessage, ShowVisitor
+from tenants.models import VisitorSession
+from tenants.services import Services
+from tenants.visitors import DEFAULT_NICK, RESOURCE
+from xmpp_pool import stanzas
+from xmpp_pool.gateway import Gateway, StreamLostError
+from xmpp_pool.operators import OperatorDirectory
+from xmpp_pool.sessions import Session, SessionTable
+
+_DELETE_AT_ONCE = 500
+"""Names in one statement; SQLite takes some thousands."""
+
+
+class Announcer:
+    """Carries out commands on the session table and the stream. Every command may come twice."""
+
+    def __init__(self, services: Services, gateway: Gateway, operators: OperatorDirectory) -> None:
+        self._services = services
+        self._gateway = gateway
+        self._operators = operators
+        self._sessions = SessionTable()
+
+    @property
+    def session_count(self) -> int:
+        """How many visitors are online."""
+        return len(self._sessions)
+
+    async def restore(self) -> None:
+        """Take up the sessions of the database, also those that ended meanwhile: somebody must announce their end."""
+        async with self._services.database.read() as session:
+            for row in await session.scalars(select(VisitorSession)):
+                self._sessions.put(Session(row.username, row.instance_name, row.nick, row.status, row.online_until))
+
+    async def carry_out(self, command: AnyCommand) -> None:
+        """Carry out one command.
+
+        Raises:
+            StreamLostError: to be carried out again on the next stream.
+        """
+        match command:
+            case ShowVisitor():
+                self._show(command)
+            case SendMessage():
+                self._send(command)
+            case CloseVisitor():
+                # told whether or not the session is known: the first try may have ended with the stream
+                self._sessions.remove(command.instance_name, command.username)
+                self._say_unavailable(command.instance_name, command.username)
+            case CloseTenant():
+                await self._close_tenant(command.instance_name)
+
+    async def expire(self) -> None:
+        """Announce the end of sessions whose window is over."""
+        now = self._services.clock()
+        ended = list(self._sessions.remove_expired(now))
+        if not ended:
+            return
+        try:
+            for session in ended:
+                self._say_unavailable(session.instance_name, session.username)
+            await self._gateway.confirm()
+        except StreamLostError:
+            for session in ended:
+                self._sessions.put(session)
+            raise
+        await self._forget([session.username for session in ended], now)
+
+    def show_all(self, instance_name: str, jid: str) -> None:
+        """Show an operator who has just come online all visitors that are."""
+        for session in self._sessions.of_tenant(instance_name):
+            payload = stanzas.available_payload(session.nick, session.status)
+            self._gateway.send(stanzas.available(self._jid(session.username), jid, payload))
+
+    def _show(self, command: ShowVisitor) -> None:
+        if command.online_until <= self._services.clock():
+            return  # it waited too long in the queue: the visitor has left
+        session = Session(command.username, command.instance_name, command.nick, command.status, command.online_until)
+        if self._sessions.put(session):
+            payload = stanzas.available_payload(session.nick, session.status)
+            for jid in self._operators.jids(session.instance_name):
+                self._gateway.send(stanzas.available(self._jid(session.username), jid, payload))
+
+    def _send(self, command: SendMessage) -> None:
+        session = self._sessions.get(command.instance_name, command.username)
+        self._gateway.send(
+            stanzas.chat_message(
+                sender=self._jid(command.username),
+                # the bare JID: ejabberd picks the operator's devices, or keeps the message for later
+                to=f"{command.operator}@{self._services.settings.xmpp_host}",
+                body=command.body,
+                message_id=command.message_id,
+                nick=session.nick if session else DEFAULT_NICK,
+            )
+        )
+
+    async def _close_tenant(self, instance_name: str) -> None:
+        sessions = self._sessions.of_tenant(instance_name)
+        for session in sessions:
+            self._say_unavailable(instance_name, session.username)
+        await self._gateway.confirm()
+        for session in sessions:
+            self._sessions.remove(instance_name, session.username)
+        # the tenant's end waits for these rows to go
+        async with self._services.database.write() as transaction:
+            await transaction.execute(delete(VisitorSession).where(VisitorSession.instance_name == instance_name))
+
+    def _say_unavailable(self, instance_name: str, username: str) -> None:
+        for jid in self._operators.jids(instance_name):
+            self._gateway.send(stanzas.unavailable(self._jid(username), jid))
+
+    async def _forget(self, usernames: list[str], ended_before: float) -> None:
+        """Remove the rows; one that a page view has prolonged meanwhile stays."""
+        for start in itertools.count(0, _DELETE_AT_ONCE):
+            chunk = usernames[start : start + _DELETE_AT_ONCE]
+            if not chunk:
+                return
+            async with self._services.database.write() as transaction:
+                await transaction.execute(
+                    delete(VisitorSession).where(
+                        VisitorSession.username.in_(chunk), VisitorSession.online_until <= ended_before
+                    )
+                )
+
+    def _jid(self, username: str) -> str:
+        return f"{username}@{self._services.settings.xmpp_host}/{RESOURCE}"

@@ -1,0 +1,220 @@
+"""The connection to ejabberd: an external component (XEP-0114) that speaks for all visitors.
+
+slixmpp neither reconnects by itself nor tells when a stanza reached the server, and components have no stream
+management. So the gateway owns the reconnect loop, and `confirm` proves with a ping round trip that the server has
+handled everything that was sent before it: a stream is handled in order.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import cast
+from xml.etree import ElementTree as ET
+
+import structlog
+from slixmpp import ComponentXMPP, Iq, Presence
+from slixmpp.exceptions import IqError, IqTimeout
+from slixmpp.xmlstream import StanzaBase
+from slixmpp.xmlstream.handler import Callback
+from slixmpp.xmlstream.matcher import MatchXPath
+from slixmpp.xmlstream.xmlstream import NotConnectedError
+from sqlalchemy.exc import DBAPIError
+
+from config.settings import Settings
+from tenants.backoff import delay
+from tenants.errors import DomainError
+from xmpp_pool.stanzas import COMPONENT_NS, FORWARD_NS
+
+log = structlog.get_logger(__name__)
+
+_CONNECT_TIMEOUT = 10.0
+_CONFIRM_TIMEOUT = 15.0
+_LONGEST_DELAY = 10.0
+_PING = "{urn:xmpp:ping}ping"
+
+
+Reply = Callable[[str | None], None]
+
+
+class StreamLostError(Exception):
+    """The stream ended before the server confirmed what was sent; it is to be sent again on the next one."""
+
+
+class Gateway:
+    """One component connection, kept up for ever.
+
+    Callbacks, all called in the event loop:
+        on_established: awaited each time a stream is up, before `wait_established` returns.
+        on_presence: an operator's presence, as the bridge module reports it.
+        on_message: a diverted message, and the function that answers it: with None once the message is stored,
+            with an error condition (RFC 6120, 8.3.3) when it cannot be taken.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        on_established: Callable[[], Awaitable[None]],
+        on_presence: Callable[[Presence], None],
+        on_message: Callable[[ET.Element, Reply], None],
+    ) -> None:
+        self._settings = settings
+        self._on_established = on_established
+        self._on_presence = on_presence
+        self._on_message = on_message
+        self._established = asyncio.Event()
+        self._stream: ComponentXMPP | None = None
+
+    @property
+    def established(self) -> bool:
+        """Whether the stream is up and the picture of it is complete."""
+        return self._established.is_set()
+
+    async def wait_established(self) -> None:
+        """Wait until a stream is up."""
+        await self._established.wait()
+
+    async def run(self) -> None:
+        """Connect, stay connected, and connect again, with growing jittered pauses; until cancelled."""
+        failures = 0
+        while True:
+            lost = asyncio.Event()
+            stream = self._make_stream(lost)
+            try:
+                await self._establish(stream, lost)
+                failures = 0
+                log.info("component connected", component=self._settings.component_jid)
+                await lost.wait()
+                log.warning("component connection lost")
+            except (TimeoutError, OSError, StreamLostError, DomainError, DBAPIError) as error:
+                log.warning("component connection failed", error=f"{type(error).__name__}: {error}")
+            finally:
+                self._established.clear()
+                self._stream = None
+                stream.cancel_connection_attempt()
+                stream.abort()
+            failures += 1
+            await asyncio.sleep(delay(failures, first=0.3, longest=_LONGEST_DELAY))
+
+    def send(self, xml: str) -> None:
+        """Write a stanza to the stream.
+
+        Raises:
+            StreamLostError: there is no stream.
+        """
+        if self._stream is None:
+            raise StreamLostError
+        try:
+            self._stream.send_raw(xml)
+        except NotConnectedError as error:
+            raise StreamLostError from error
+
+    async def confirm(self) -> None:
+        """Return when the server has handled everything sent so far on this stream (a ping round trip, XEP-0199).
+
+        Raises:
+            StreamLostError: the stream ended or did not answer.
+        """
+        stream = self._stream
+        if stream is None:
+            raise StreamLostError
+        try:
+            await self._ping_iq(stream, self._settings.xmpp_host, self._settings.component_jid, _CONFIRM_TIMEOUT)
+        except IqError:
+            return  # an error is an answer, too
+        except (IqTimeout, NotConnectedError) as error:
+            stream.abort()
+            raise StreamLostError from error
+
+    async def ping(self, sender: str, jid: str, timeout: float) -> bool:  # noqa: ASYNC109 - the wait is slixmpp's own
+        """Whether the client answered a ping in time; that it does not know pings is an answer, too.
+
+        Raises:
+            StreamLostError: there is no stream to ask on.
+        """
+        if self._stream is None:
+            raise StreamLostError
+        stream = self._stream
+        try:
+            await self._ping_iq(stream, jid, sender, timeout)
+        except IqError as error:
+            # from the server in the client's stead when the client has just gone
+            return str(error.condition) not in {"recipient-unavailable", "remote-server-not-found"}
+        except IqTimeout:
+            if self._stream is not stream:
+                raise StreamLostError from None
+            return False
+        except NotConnectedError as error:
+            raise StreamLostError from error
+        return True
+
+    @staticmethod
+    async def _ping_iq(stream: ComponentXMPP, to: str, sender: str, timeout: float) -> None:  # noqa: ASYNC109 - see `ping`
+        iq: Iq = stream.make_iq_get(ito=to, ifrom=sender)
+        iq.append(ET.Element(_PING))
+        await iq.send(timeout=timeout)
+
+    def _make_stream(self, lost: asyncio.Event) -> ComponentXMPP:
+        settings = self._settings
+        stream = ComponentXMPP(
+            settings.component_jid,
+            settings.component_secret.get_secret_value(),
+            settings.component_host,
+            settings.component_port,
+        )
+        # slixmpp would keep a roster entry per JID it ever heard of; and it tries TLS by itself otherwise
+        stream.remove_handler("Presence")
+        stream.enable_direct_tls = False
+        stream.add_event_handler("disconnected", lambda _: lost.set())
+        stream.register_handler(Callback("bridge presence", MatchXPath(f"{{{COMPONENT_NS}}}presence"), self._presence))
+        forwarded = MatchXPath(f"{{{COMPONENT_NS}}}iq/{{{FORWARD_NS}}}forwarded")
+        stream.register_handler(Callback("bridge message", forwarded, self._message))
+        return stream
+
+    async def _establish(self, stream: ComponentXMPP, lost: asyncio.Event) -> None:
+        started = asyncio.Event()
+        stream.add_event_handler("session_start", lambda _: started.set())
+        async with asyncio.timeout(_CONNECT_TIMEOUT):
+            stream.connect()
+            await _first_of(started, lost)
+        if lost.is_set():
+            raise StreamLostError("refused")
+        self._stream = stream
+        await self._on_established()
+        if not lost.is_set():
+            self._established.set()
+
+    def _presence(self, presence: StanzaBase) -> None:
+        self._on_presence(cast(Presence, presence))
+
+    def _message(self, stanza: StanzaBase) -> None:
+        iq = cast(Iq, stanza)
+
+        def reply(condition: str | None) -> None:
+            if self._stream is not iq.stream:
+                return  # asked on a stream that is gone; the bridge module asks again
+            answer: Iq = iq.reply(clear=True)
+            if condition is not None:
+                answer["type"] = "error"
+                answer["error"]["condition"] = condition
+            answer.send()
+
+        # Any client may send an IQ to the component; only the server itself speaks for the bridge module.
+        if str(iq["from"]) != self._settings.xmpp_host or iq["type"] != "set":
+            log.warning("forwarded message from a stranger refused", sender=str(iq["from"]))
+            reply("forbidden")
+            return
+        self._on_message(iq.xml, reply)
+
+    def abort(self) -> None:
+        """Drop the stream; the reconnect that follows reads the true picture again."""
+        if self._stream is not None:
+            self._stream.abort()
+
+
+async def _first_of(*events: asyncio.Event) -> None:
+    waiting = [asyncio.ensure_future(event.wait()) for event in events]
+    try:
+        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for future in waiting:
+            future.cancel()

@@ -1,0 +1,66 @@
+"""The stanzas we write, as text, and the ones we read.
+
+Written by hand because presence is fanned out by the thousand: the part that is the same for every operator is
+rendered once. All text passes through `escape`; what XML cannot hold was replaced at the boundary (`tenants.visitors`).
+"""
+
+from dataclasses import dataclass
+from xml.etree import ElementTree as ET
+from xml.sax.saxutils import escape, quoteattr
+
+FORWARD_NS = "urn:xmpp:forward:0"
+SID_NS = "urn:xmpp:sid:0"
+NICK_NS = "http://jabber.org/protocol/nick"
+CLIENT_NS = "jabber:client"
+COMPONENT_NS = "jabber:component:accept"
+
+
+def available_payload(nick: str, status: str) -> str:
+    """What a visitor's available presence holds: the status and the nickname (XEP-0172)."""
+    return f"<status>{escape(status)}</status><nick xmlns='{NICK_NS}'>{escape(nick)}</nick>"
+
+
+def available(sender: str, to: str, payload: str) -> str:
+    """A directed available presence (RFC 6121, 4.6)."""
+    return f"<presence from={quoteattr(sender)} to={quoteattr(to)}>{payload}</presence>"
+
+
+def unavailable(sender: str, to: str) -> str:
+    """A directed unavailable presence."""
+    return f"<presence type='unavailable' from={quoteattr(sender)} to={quoteattr(to)}/>"
+
+
+def chat_message(sender: str, to: str, body: str, message_id: str, nick: str) -> str:
+    """A chat message with the sender's nickname, which clients show for a contact they do not know yet."""
+    return (
+        f"<message type='chat' from={quoteattr(sender)} to={quoteattr(to)} id={quoteattr(message_id)}>"
+        f"<body>{escape(body)}</body><nick xmlns='{NICK_NS}'>{escape(nick)}</nick></message>"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Forwarded:
+    """A message that the bridge module took out of ejabberd's routing."""
+
+    stanza_id: str
+    sender: str
+    receiver: str
+    body: str
+
+
+def read_forwarded(iq: ET.Element, component_jid: str) -> Forwarded:
+    """Read the bridge module's IQ: a forwarded message (XEP-0297) with the module's own stanza id (XEP-0359).
+
+    Raises:
+        ValueError: it is not of that form.
+    """
+    message = iq.find(f"{{{FORWARD_NS}}}forwarded/{{{CLIENT_NS}}}message")
+    if message is None:
+        raise ValueError("no forwarded message")
+    stanza_id = next(
+        (sid.get("id") for sid in message.findall(f"{{{SID_NS}}}stanza-id") if sid.get("by") == component_jid), None
+    )
+    sender, receiver = message.get("from"), message.get("to")
+    if not (stanza_id and sender and receiver):
+        raise ValueError("the forwarded message lacks stanza-id, from or to")
+    return Forwarded(stanza_id, sender, receiver, message.findtext(f"{{{CLIENT_NS}}}body") or "")
