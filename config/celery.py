@@ -4,7 +4,7 @@ Task names are in `config.task_names`.
 """
 
 from celery import Celery
-from kombu import Queue
+from kombu import Exchange, Queue
 
 from config.broker import TRANSPORT_OPTIONS
 from config.settings import Settings
@@ -19,6 +19,10 @@ _SWEEP_SECONDS = 2.0
 """How late at most a due piece of work starts whose wake-up was lost."""
 
 
+def _queue(name: str) -> Queue:
+    return Queue(name, Exchange(name), routing_key=name, durable=True)
+
+
 def make_celery(settings: Settings, name: str = "orchestrator") -> Celery:
     """A Celery application with our configuration and no tasks: enough to send tasks by name."""
     app = Celery(name, broker=settings.broker_url.get_secret_value())
@@ -26,7 +30,7 @@ def make_celery(settings: Settings, name: str = "orchestrator") -> Celery:
         broker_transport_options={**TRANSPORT_OPTIONS, "visibility_timeout": 3600},
         broker_connection_retry_on_startup=True,
         task_default_queue=LIFECYCLE_QUEUE,
-        task_queues=[Queue(LIFECYCLE_QUEUE, durable=True), Queue(CALLBACK_QUEUE, durable=True)],
+        task_queues=[_queue(LIFECYCLE_QUEUE), _queue(CALLBACK_QUEUE)],
         task_routes={"callbacks.*": {"queue": CALLBACK_QUEUE}},
         # The database is the record of what was done; nobody waits for a task's result.
         task_ignore_result=True,

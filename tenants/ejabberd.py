@@ -247,7 +247,5 @@ def _text(value: Any) -> str:
 
 
 def _names(value: Any) -> list[str]:
-    """Group names out of what `srg_get_info` prints: an Erlang list of binaries on 23.x, a JSON list later."""
-    if isinstance(value, list):
-        return [str(name) for name in value]
-    return re.findall(r'"([^"]*)"', str(value)) if value.startswith("[") else [name for name in [str(value)] if name]
+    """Group names out of what `srg_get_info` answers: one to a line on 23.x, a JSON list later."""
+    return [str(name) for name in (value if isinstance(value, list) else str(value).split())]

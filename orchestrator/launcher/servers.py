@@ -51,14 +51,14 @@ def prepare(system: LocalSystem, settings: Settings) -> None:
         ("ejabberd/ejabberd.yml", "ejabberd/ejabberd.yml"),
     ):
         write_private(system.state / target, Template((_CONFIG / template).read_text()).substitute(values))
-    compile_bridge(system.state / "ejabberd" / "ebin")
+    compile_bridge(system.state / "ejabberd" / "lhc_bridge" / "ebin")
 
 
 def compile_bridge(ebin: Path) -> None:
     """Compile the bridge module against the headers of the ejabberd that is installed."""
     include = ebin.parent / "include"
     ebin.mkdir(parents=True, exist_ok=True)
-    include.mkdir(exist_ok=True)
+    include.mkdir(parents=True, exist_ok=True)
     # the module includes xmpp/include/xmpp.hrl; Debian calls that folder p1_xmpp-VERSION
     link = include / "xmpp"
     link.unlink(missing_ok=True)

@@ -7,11 +7,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from http.client import HTTPException
 from pathlib import Path
 from types import FrameType
+from typing import Any
+from xmlrpc.client import ServerProxy
 
 import httpx
 from rich.console import Console
+from supervisor.xmlrpc import SupervisorTransport
 
 from config.settings import ENV_PREFIX, Settings
 from orchestrator.launcher import servers
@@ -22,6 +26,12 @@ _PROCESSES = ("api", "worker", "beat", "pool", "flower")
 _SERVER_DEADLINE = 60.0
 _READY_DEADLINE = 60.0
 _STOP_DEADLINE = 60.0
+
+
+def control(state: Path) -> Any:
+    """The XML-RPC interface of the folder's supervisord, on its unix socket."""
+    transport = SupervisorTransport(None, None, f"unix://{state}/supervisor.sock")
+    return ServerProxy("http://localhost", transport=transport).supervisor
 
 
 class LaunchError(Exception):
@@ -35,6 +45,7 @@ class Launcher:
         self._state = state
         self._console = console
         self._bin = Path(sys.executable).parent
+        self._supervisor = control(state)
 
     def running(self) -> bool:
         """Whether a supervisord of this folder is there."""
@@ -82,7 +93,7 @@ class Launcher:
         """
         if not self.running():
             return
-        self._control("shutdown")
+        self._supervisor.shutdown()
         deadline = time.monotonic() + _STOP_DEADLINE
         while self.running():
             if time.monotonic() > deadline:
@@ -90,11 +101,11 @@ class Launcher:
             time.sleep(0.1)
 
     def _start(self, system: LocalSystem, settings: Settings) -> None:
-        self._control("start", *_SERVERS)
+        self._start_processes(*_SERVERS)
         self._wait("ejabberd", lambda: _answers(f"{settings.ejabberd_api_url}/status"), _SERVER_DEADLINE)
         self._wait("Redis", lambda: self._redis_answers(system), _SERVER_DEADLINE)
         self._step("Migrating the database", self._migrate)
-        self._control("start", *_PROCESSES)
+        self._start_processes(*_PROCESSES)
         self._wait("API, worker, beat and pool", lambda: _answers(f"{system.api_url}/readyz"), _READY_DEADLINE)
         flower = f"http://127.0.0.1:{system.ports['flower']}/healthcheck"
         self._wait("Flower", lambda: _answers(flower), _READY_DEADLINE)
@@ -109,7 +120,7 @@ class Launcher:
         else:
             supervisor = subprocess.Popen([*command, "-n"], stdout=log, stderr=log, start_new_session=True)
         deadline = time.monotonic() + 10
-        while self._control("pid", check=False) is None:
+        while not self._supervisor_answers():
             if time.monotonic() > deadline:
                 raise LaunchError(f"supervisord did not start; see {self._state}/logs/launcher.log")
             time.sleep(0.1)
@@ -134,15 +145,15 @@ class Launcher:
             supervisor.wait(_STOP_DEADLINE)
             self._console.print("Stopped.")
 
-    def _control(self, *words: str, check: bool = True) -> str | None:
-        """Run a supervisorctl command. Returns what it printed; None when it failed and `check` is off."""
-        command = [str(self._bin / "supervisorctl"), "-c", str(self._state / "supervisord.conf"), *words]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-        if done.returncode == 0:
-            return done.stdout
-        if check:
-            raise LaunchError(f"{' '.join(words)}: {done.stdout.strip()} {done.stderr.strip()}; see {self._state}/logs")
-        return None
+    def _start_processes(self, *names: str) -> None:
+        for name in names:
+            self._supervisor.startProcess(name, False)
+
+    def _supervisor_answers(self) -> bool:
+        try:
+            return bool(self._supervisor.getPID())
+        except (OSError, HTTPException):
+            return False
 
     def _redis_answers(self, system: LocalSystem) -> bool:
         done = subprocess.run(

@@ -1,0 +1,149 @@
+"""One running system for all integration tests: real ejabberd, real Redis, every process as in `script/up`."""
+
+import asyncio
+import itertools
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from orchestrator.launcher.up import control
+from tests.world.lhc import Lhc
+from tests.world.operator import Operator
+from tests.world.panel import Panel
+from tests.world.receiver import Receiver
+
+PROJECT = Path(__file__).resolve().parents[2]
+PING_SECONDS = 2
+PING_TIMEOUT = 3
+
+
+@dataclass(frozen=True)
+class System:
+    """The running system, and how to reach it."""
+
+    state: Path
+    endpoints: dict[str, Any]
+    env: dict[str, str]
+
+    def pid(self, process: str) -> int:
+        """The process id of one of the system's processes; 0 when it is not running."""
+        pid: int = control(self.state).getProcessInfo(process)["pid"]
+        return pid
+
+    async def ejabberd(self, command: str, **arguments: Any) -> Any:
+        """An admin command, asked of ejabberd itself."""
+        async with httpx.AsyncClient(timeout=10) as http:
+            response = await http.post(f"{self.endpoints['ejabberd_api']}/{command}", json=arguments)
+        response.raise_for_status()
+        return response.json()
+
+    async def users_of(self, instance_name: str) -> list[str]:
+        """The instance's accounts in ejabberd."""
+        users = await self.ejabberd("registered_users", host=self.endpoints["xmpp_host"])
+        return sorted(user for user in users if user.endswith(f".{instance_name}"))
+
+
+@pytest.fixture(scope="session")
+def system() -> Iterator[System]:
+    # short, because the path of a unix socket is limited to some 100 characters
+    state = Path(tempfile.mkdtemp(prefix="lhc-"))
+    env = {
+        **{name: value for name, value in os.environ.items() if not name.startswith("ORCHESTRATOR_")},
+        "ORCHESTRATOR_OPERATOR_PING_SECONDS": str(PING_SECONDS),
+        "ORCHESTRATOR_OPERATOR_PING_TIMEOUT": str(PING_TIMEOUT),
+    }
+    orchestrator = Path(sys.executable).parent / "orchestrator"
+    up = [orchestrator, "up", "--detach", "--state-dir", state]
+    done = subprocess.run(up, cwd=PROJECT, env=env, capture_output=True, text=True, timeout=180, check=False)
+    if done.returncode:
+        logs = "\n".join(f"== {log}\n{log.read_text()[-2000:]}" for log in (state / "logs").glob("*.log"))
+        pytest.fail(f"the system did not start:\n{done.stdout}{done.stderr}\n{logs}")
+    yield System(state, json.loads((state / "endpoints.json").read_text()), env)
+    subprocess.run([orchestrator, "down", "--state-dir", state], cwd=PROJECT, timeout=120, check=True)
+    shutil.rmtree(state)
+
+
+@pytest.fixture(scope="session")
+async def receiver(system: System) -> AsyncIterator[Receiver]:
+    async with Receiver(system.endpoints["callback_port"]) as receiver:
+        yield receiver
+
+
+@pytest.fixture(scope="session")
+async def panel(system: System) -> AsyncIterator[Panel]:
+    async with Panel(system.endpoints["api"], system.endpoints["panel_token"]) as panel:
+        yield panel
+
+
+class Tenant:
+    """A tenant of its own for one test: its LHC with its own key, and operators that log in."""
+
+    def __init__(self, system: System, receiver: Receiver, panel: Panel, created: dict[str, Any]) -> None:
+        self.name: str = created["instance_name"]
+        self.key: str = created["secret_key"]
+        self.system = system
+        self.receiver = receiver
+        self.panel = panel
+        self.callback_host = f"{self.name.replace('-', '.')}.localhost"
+        endpoints = system.endpoints
+        self.host: str = endpoints["xmpp_host"]
+        self.lhc = Lhc(self.name, base=f"{endpoints['api']}/t/{self.name}", secret_key=self.key, host=self.host)
+        self._stack = AsyncExitStack()
+
+    def operator(self, local: str, *, resource: str = "desk", password: str = "operator-pw") -> Operator:
+        """A client of an operator, not yet logged in."""
+        address = (self.system.endpoints["c2s_host"], self.system.endpoints["c2s_port"])
+        return Operator(self.lhc.name(local), self.host, password, address, resource)
+
+    async def online(self, local: str, *, resource: str = "desk") -> Operator:
+        """An operator who is logged in and available; logged out at the end of the test."""
+        operator = self.operator(local, resource=resource)
+        await self._stack.enter_async_context(operator)
+        return operator
+
+    async def operator_online(self, local: str = "bob", *, resource: str = "desk") -> Operator:
+        """A new operator account, logged in, and known to be online."""
+        await self.lhc.new_operator(local, "operator-pw")
+        operator = await self.online(local, resource=resource)
+        await self.receiver.status(self.connect_body(local))
+        return operator
+
+    def connect_body(self, local: str, action: str = "connect") -> str:
+        return f'{{"action":"{action}","user":"{self.lhc.name(local)}","server":"{self.host}"}}'
+
+    async def close(self) -> None:
+        await self._stack.aclose()
+
+
+_numbers = itertools.count(1)
+
+
+@pytest.fixture
+async def new_tenant(system: System, receiver: Receiver, panel: Panel) -> AsyncIterator[Any]:
+    """Makes tenants with names of their own."""
+    tenants: list[Tenant] = []
+
+    async def make(**wanted: Any) -> Tenant:
+        created = await panel.create(f"t{next(_numbers)}-{os.getpid()}", **wanted)
+        tenants.append(Tenant(system, receiver, panel, created))
+        return tenants[-1]
+
+    yield make
+    await asyncio.gather(*(tenant.close() for tenant in tenants))
+
+
+@pytest.fixture
+async def tenant(new_tenant: Any) -> Tenant:
+    made: Tenant = await new_tenant()
+    return made

@@ -1,0 +1,89 @@
+"""The `lhc` callback format, byte for byte, and where callbacks go."""
+
+import random
+from urllib.parse import parse_qs
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from config.settings import Settings
+from orchestrator.telemetry import hide_secrets
+from tenants.backoff import delay
+from tenants.lhc import callback_base, message_body, status_body
+from tenants.secrets import digest, matches, same
+
+
+def test_message_body_is_exact() -> None:
+    body = message_body(body="Hi there, ąž ~100%&=+/:\n", sender="bob.acme", receiver="visitor.1.acme", server="x.org")
+    assert body == (
+        b"body=Hi%20there%2C%20%C4%85%C5%BE%20%7E100%25%26%3D%2B/:%0A"
+        b"&sender=bob.acme&receiver=visitor.1.acme&server=x.org&type=chat"
+    )
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"]), min_size=1))
+def test_any_message_is_read_back(text: str) -> None:
+    raw = message_body(body=text, sender="bob.acme", receiver="visitor.1.acme", server="x.org").decode()
+    assert parse_qs(raw)["body"] == [text]
+    assert set(raw.partition("&sender")[0].removeprefix("body=")) <= set(
+        "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.-/:%"
+    )
+
+
+def test_status_bodies_are_exact() -> None:
+    assert status_body(action="connect", user="bob.acme", server="x") == (
+        '{"action":"connect","user":"bob.acme","server":"x"}'
+    )
+    assert status_body(action="ping", user='bob.acme@x/the "desk"') == (
+        '{"action":"ping","user":"bob.acme@x/the \\"desk\\""}'
+    )
+
+
+@pytest.mark.parametrize(
+    ("instance", "url", "base"),
+    [
+        ("acme", None, "https://acme.lhc.example"),
+        ("my-shop-acme", None, "https://my.shop.acme.lhc.example"),
+        ("acme", "https://chat.acme.com/lhc/", "https://chat.acme.com/lhc"),
+        ("standalone", None, "https://lhc.example"),
+    ],
+)
+def test_callback_base(instance: str, url: str | None, base: str) -> None:
+    assert callback_base(Settings(callback_base_domain="lhc.example"), instance, url) == base
+
+
+def test_callback_port_and_protocol() -> None:
+    settings = Settings(callback_base_domain="localhost", callback_port=8123, callback_protocol="http://")
+    assert callback_base(settings, "acme", None) == "http://acme.localhost:8123"
+
+
+@given(st.integers(1, 10_000), st.integers())
+def test_delays_are_bounded_and_grow(attempt: int, seed: int) -> None:
+    seconds = delay(attempt, first=2, longest=3600, rng=random.Random(seed))
+    assert 1 <= seconds <= 3600
+    assert seconds >= min(3600, 2 * 2.0 ** min(attempt - 1, 30)) / 2
+
+
+def test_secrets_are_compared_with_their_owner() -> None:
+    stored = digest("acme", "key")
+    assert matches("acme", "key", stored)
+    assert not matches("other", "key", stored)
+    assert not matches("acme", "key", None)
+    assert not same("", "")
+    assert same("k", "k")
+    assert not same("\ud800", "k")
+
+
+def test_no_secret_reaches_logs_or_sentry() -> None:
+    seen = hide_secrets(
+        {
+            "password": "p",
+            "extra": {"secret_key": "k", "headers": [{"Authorization": "Bearer t"}]},
+            "broker": "redis://:hunter2@127.0.0.1:1/0",
+            "instance_name": "acme",
+        }
+    )
+    assert "hunter2" not in str(seen)
+    assert seen["password"] == seen["extra"]["secret_key"] == seen["extra"]["headers"][0]["Authorization"] == "[hidden]"
+    assert seen["instance_name"] == "acme"

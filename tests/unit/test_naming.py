@@ -1,0 +1,162 @@
+"""Names: every pattern both ways, total and unambiguous, and each rule told by its name."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tenants.errors import InvalidInputError
+from tenants.naming import (
+    STANDALONE_INSTANCE,
+    AccountKind,
+    AccountName,
+    Naming,
+    RosterKind,
+    RosterName,
+    check_instance,
+    check_operator,
+    local_part,
+)
+
+HOSTED, STANDALONE = Naming(hosting=True), Naming(hosting=False)
+
+instances = st.from_regex(r"[a-z0-9]([a-z0-9-]{0,20}[a-z0-9])?", fullmatch=True).filter(lambda name: name != "chat")
+operators = st.from_regex(r"[a-z0-9_+-]{1,12}(\.[a-z0-9_+-]{1,12}){0,2}", fullmatch=True).filter(
+    lambda name: not name.startswith("visitor") and name != "admin"
+)
+identifiers = st.integers(1, 10**19 - 1).map(str)
+
+
+def account_names(instance: st.SearchStrategy[str]) -> st.SearchStrategy[AccountName]:
+    return st.one_of(
+        st.builds(AccountName, st.just(AccountKind.OPERATOR), operators, instance),
+        st.builds(AccountName, st.sampled_from([AccountKind.VISITOR, AccountKind.CHAT]), identifiers, instance),
+    )
+
+
+@pytest.mark.parametrize(
+    ("username", "kind", "ident", "instance"),
+    [
+        ("bob.acme", AccountKind.OPERATOR, "bob", "acme"),
+        ("john.doe.shop-acme", AccountKind.OPERATOR, "john.doe", "shop-acme"),
+        ("visitor.12.acme", AccountKind.VISITOR, "12", "acme"),
+        ("visitors.12.acme", AccountKind.VISITOR, "12", "acme"),
+        ("visitor.7.chat.acme", AccountKind.CHAT, "7", "acme"),
+        ("AutoUser1.acme", AccountKind.OPERATOR, "autouser1", "acme"),
+        ("chat.acme", AccountKind.OPERATOR, "chat", "acme"),
+    ],
+)
+def test_hosted_usernames(username: str, kind: AccountKind, ident: str, instance: str) -> None:
+    assert HOSTED.parse_username(username) == AccountName(kind, ident, instance)
+
+
+@pytest.mark.parametrize(
+    ("username", "kind", "ident"),
+    [
+        ("bob", AccountKind.OPERATOR, "bob"),
+        ("john.doe", AccountKind.OPERATOR, "john.doe"),
+        ("visitor.12", AccountKind.VISITOR, "12"),
+        ("visitor.7.chat", AccountKind.CHAT, "7"),
+    ],
+)
+def test_standalone_usernames(username: str, kind: AccountKind, ident: str) -> None:
+    name = AccountName(kind, ident, STANDALONE_INSTANCE)
+    assert STANDALONE.parse_username(username) == name
+    assert STANDALONE.username(name) == username
+
+
+@given(account_names(instances))
+def test_hosted_names_survive_building_and_parsing(name: AccountName) -> None:
+    assert HOSTED.parse_username(HOSTED.username(name)) == name
+
+
+@given(account_names(st.just(STANDALONE_INSTANCE)))
+def test_standalone_names_survive_building_and_parsing(name: AccountName) -> None:
+    assert STANDALONE.parse_username(STANDALONE.username(name)) == name
+
+
+@given(account_names(instances), account_names(instances))
+def test_two_names_never_share_a_username(one: AccountName, other: AccountName) -> None:
+    assert (HOSTED.username(one) == HOSTED.username(other)) == (one == other)
+
+
+@given(st.one_of(st.text(), st.from_regex(r"(visitors?\.|bob)?[0-9.a-zA-Z]*(\.chat)?(\.acme)?", fullmatch=True)))
+def test_parsing_is_total_and_canonical(text: str) -> None:
+    """Every string is one name, whose own spelling reads back as the same name, or an error that names a rule."""
+    for naming in (HOSTED, STANDALONE):
+        try:
+            name = naming.parse_username(text, "user")
+        except InvalidInputError as error:
+            assert error.field == "user"
+            assert error.rule
+        else:
+            assert naming.parse_username(naming.username(name)) == name
+
+
+@given(st.builds(RosterName, st.sampled_from(RosterKind), instances))
+def test_groups_survive_building_and_parsing(roster: RosterName) -> None:
+    assert HOSTED.parse_group(HOSTED.group(roster)) == roster
+
+
+def test_group_names() -> None:
+    assert HOSTED.group(RosterName(RosterKind.VISITORS, "acme")) == "visitors.acme"
+    assert STANDALONE.group(RosterName(RosterKind.OPERATORS, STANDALONE_INSTANCE)) == "operators"
+    assert STANDALONE.parse_group("visitors") == RosterName(RosterKind.VISITORS, STANDALONE_INSTANCE)
+
+
+@pytest.mark.parametrize(
+    ("name", "rule"),
+    [
+        ("chat", "'chat'"),
+        ("Acme", "lower case"),
+        ("my shop", "a-z, 0-9 and dashes"),
+        ("shop.acme", "dot"),
+        ("a@b", "a-z, 0-9 and dashes"),
+        ("", "empty"),
+        ("a" * 64, "63"),
+        ("café", "ASCII"),
+        ("-acme", "begin and end"),
+        ("acme\n", "a-z, 0-9 and dashes"),
+    ],
+)
+def test_wrong_instance_names_are_told_the_rule(name: str, rule: str) -> None:
+    with pytest.raises(InvalidInputError, match=rule) as raised:
+        check_instance(name)
+    assert raised.value.field == "instance_name"
+
+
+@pytest.mark.parametrize(
+    ("username", "rule"),
+    [
+        ("", "empty"),
+        ("admin", "'admin'"),
+        ("visitor", "'visitor'"),
+        ("visitors-desk", "'visitor'"),
+        ("Bob", "lower case"),
+        ("bob smith", "single dots"),
+        ("bob@home", "single dots"),
+        (".bob", "single dots"),
+        ("bob..x", "single dots"),
+        ("jürgen", "ASCII"),
+        ("b" * 65, "64"),
+    ],
+)
+def test_wrong_operator_names_are_told_the_rule(username: str, rule: str) -> None:
+    with pytest.raises(InvalidInputError, match=rule):
+        check_operator(username)
+
+
+@pytest.mark.parametrize(
+    "username",
+    ["visitor.2.chat", "visitor.acme", "visitor..acme", "visitor.0.acme", "visitor.02.acme", "visitor.x.acme"]
+    + ["visitor.2.chat.chat.acme", "visitor.2.3.acme", "bob", "bob.", ".acme", "admin.acme", "visitor.٣.acme"],
+)
+def test_usernames_that_are_nobodys(username: str) -> None:
+    with pytest.raises(InvalidInputError):
+        HOSTED.parse_username(username)
+
+
+def test_local_part_minds_the_domain() -> None:
+    assert local_part("bob.acme@xmpp.example/desk", "xmpp.example") == "bob.acme"
+    assert local_part("bob.acme", "xmpp.example") == "bob.acme"
+    with pytest.raises(InvalidInputError, match="operator_username: must be an address at xmpp.example"):
+        local_part("bob.acme@evil.example", "xmpp.example", "operator_username")

@@ -1,0 +1,145 @@
+"""The pool's own data: sessions, operators, stanzas and commands. Nothing here needs a server."""
+
+from xml.etree import ElementTree as ET
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tenants.commands import (
+    AnyCommand,
+    CloseTenant,
+    CloseVisitor,
+    SendMessage,
+    ShowVisitor,
+    decode,
+    encode,
+    shard_of,
+)
+from tenants.visitors import clean
+from xmpp_pool import stanzas
+from xmpp_pool.operators import Connection, OperatorDirectory
+from xmpp_pool.sessions import Session, SessionTable
+
+any_text = st.text(st.characters())
+
+
+def session(online_until: float, nick: str = "Online visitor", username: str = "visitor.1.acme") -> Session:
+    return Session(username, "acme", nick, "-", online_until)
+
+
+def test_operators_are_told_of_news_only() -> None:
+    table = SessionTable()
+    assert table.put(session(100))
+    assert not table.put(session(200))
+    assert table.put(session(300, nick="John #12"))
+
+
+def test_a_prolonged_session_ends_at_its_new_time() -> None:
+    table = SessionTable()
+    table.put(session(100))
+    table.put(session(200))
+    assert list(table.remove_expired(150)) == []
+    assert [ended.username for ended in table.remove_expired(200)] == ["visitor.1.acme"]
+    assert len(table) == 0
+    assert list(table.remove_expired(1000)) == []
+
+
+def test_an_old_command_does_not_shorten_the_window() -> None:
+    table = SessionTable()
+    table.put(session(200))
+    table.put(session(100))
+    assert list(table.remove_expired(150)) == []
+
+
+@given(st.lists(st.tuples(st.integers(1, 5), st.integers(0, 50), st.booleans())))
+def test_the_table_agrees_with_a_plain_model(steps: list[tuple[int, int, bool]]) -> None:
+    """Putting, removing and expiring in any order; time goes on by one with each step."""
+    table, model = SessionTable(), dict[str, float]()
+    for now, (number, lasts, remove) in enumerate(steps):
+        username = f"visitor.{number}.acme"
+        if remove:
+            assert (table.remove("acme", username) is not None) == (model.pop(username, None) is not None)
+        else:
+            table.put(session(now + lasts, username=username))
+            model[username] = max(now + lasts, model.get(username, 0))
+        expired = {name for name, end in model.items() if end <= now}
+        assert {ended.username for ended in table.remove_expired(now)} == expired
+        model = {name: end for name, end in model.items() if name not in expired}
+        assert {kept.username for kept in table.of_tenant("acme")} == set(model)
+
+
+def test_an_operator_comes_with_the_first_and_goes_with_the_last_connection() -> None:
+    directory = OperatorDirectory()
+    desk, phone = Connection("bob.acme@x/desk", 0), Connection("bob.acme@x/phone", 0)
+    assert directory.add("acme", "bob.acme", desk) == (True, True)
+    assert directory.add("acme", "bob.acme", phone) == (True, False)
+    assert directory.add("acme", "bob.acme", phone) == (False, False)
+    assert directory.jids("acme") == [desk.jid, phone.jid]
+    assert directory.jids("other") == []
+    assert not directory.remove("acme", "bob.acme", desk.jid)
+    assert directory.remove("acme", "bob.acme", phone.jid)
+    assert not directory.remove("acme", "bob.acme", phone.jid)
+    assert directory.usernames() == set()
+
+
+@given(any_text, any_text)
+def test_presence_is_well_formed_and_exact_whatever_the_text(nick: str, status: str) -> None:
+    nick, status = clean(nick), clean(status)
+    xml = stanzas.available("visitor.1.acme@x/lhc", "bob.acme@x/desk", stanzas.available_payload(nick, status))
+    presence = ET.fromstring(xml)
+    assert presence.findtext("status") == status
+    assert presence.findtext(f"{{{stanzas.NICK_NS}}}nick") == nick
+
+
+@given(any_text)
+def test_message_is_well_formed_whatever_the_text(body: str) -> None:
+    xml = stanzas.chat_message("v@x/lhc", "bob@x", clean(body), "id-1", "<nick>")
+    message = ET.fromstring(xml)
+    assert message.findtext("body") == clean(body)
+    assert message.get("id") == "id-1"
+
+
+def test_what_xml_forbids_is_replaced_and_the_rest_kept() -> None:
+    assert clean("a\x0bb\x00c\ud800d\ufffee") == "a\ufffdb\ufffdc\ufffdd\ufffde"
+    assert clean("Zoë 👋🏽\tשלום\n") == "Zoë 👋🏽\tשלום\n"
+
+
+FORWARDED = """<iq xmlns='jabber:component:accept' type='set' from='x' to='acme@lhc.x' id='1'>
+  <forwarded xmlns='urn:xmpp:forward:0'><message xmlns='jabber:client' type='chat' id='m1'
+    from='bob.acme@x/desk' to='visitor.1.acme@x'>{body}{sid}</message></forwarded></iq>"""
+SID = "<stanza-id xmlns='urn:xmpp:sid:0' by='lhc.x' id='u1'/>"
+
+
+@pytest.mark.parametrize(("element", "body"), [("<body>Hi &amp; bye</body>", "Hi & bye"), ("<body/>", "")])
+def test_a_forwarded_message_is_read(element: str, body: str) -> None:
+    read = stanzas.read_forwarded(ET.fromstring(FORWARDED.format(body=element, sid=SID)), "lhc.x")
+    assert read == stanzas.Forwarded("u1", "bob.acme@x/desk", "visitor.1.acme@x", body)
+
+
+@pytest.mark.parametrize("sid", ["", SID.replace("lhc.x", "evil.x")])
+def test_only_the_bridges_own_stanza_id_counts(sid: str) -> None:
+    with pytest.raises(ValueError, match="stanza-id"):
+        stanzas.read_forwarded(ET.fromstring(FORWARDED.format(body="<body/>", sid=sid)), "lhc.x")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ShowVisitor(instance_name="acme", username="visitor.1.acme", nick="n", status="s", online_until=1.5),
+        SendMessage(instance_name="acme", username="visitor.1.acme", operator="bob.acme", body="hi", message_id="1"),
+        CloseVisitor(instance_name="acme", username="visitor.1.acme"),
+        CloseTenant(instance_name="acme"),
+    ],
+)
+def test_commands_travel_unchanged(command: AnyCommand) -> None:
+    assert decode(encode(command)) == command
+
+
+def test_shards_are_stable_and_even() -> None:
+    # these values may never change: queues and leases of running systems depend on them
+    assert [shard_of(name, 64) for name in ("acme", "other", "shop-acme")] == [1, 47, 60]
+    shards = [shard_of(f"tenant-{number}", 64) for number in range(6400)]
+    counts = [shards.count(shard) for shard in range(64)]
+    assert min(counts) > 50
+    assert max(counts) < 160

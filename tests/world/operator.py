@@ -1,0 +1,152 @@
+"""An operator at an ordinary XMPP client."""
+
+import asyncio
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from slixmpp import ClientXMPP, Message, Presence
+
+from tests.world.waiting import DEADLINE, until
+
+
+@dataclass(frozen=True, slots=True)
+class SeenPresence:
+    """A presence as it arrived. `at` is on the monotonic clock."""
+
+    username: str
+    type: str
+    nick: str
+    status: str
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class SeenMessage:
+    """A message as it arrived. `at` is on the monotonic clock."""
+
+    username: str
+    type: str
+    body: str
+    id: str
+    error: str
+    at: float
+
+
+class Operator:
+    """One connection of an operator; keeps what it saw."""
+
+    def __init__(
+        self, username: str, host: str, password: str, address: tuple[str, int], resource: str = "desk"
+    ) -> None:
+        self.username = username
+        self.presences: list[SeenPresence] = []
+        self.messages: list[SeenMessage] = []
+        self._address = address
+        self._host = host
+        self._client = client = ClientXMPP(f"{username}@{host}/{resource}", password)
+        client.register_plugin("xep_0172")
+        client.register_plugin("xep_0199")
+        client.enable_direct_tls = False
+        client.enable_starttls = False
+        client.enable_plaintext = True
+        self._started = asyncio.Event()
+        self._failed = asyncio.Event()
+        self.disconnected = asyncio.Event()
+        client.add_event_handler("session_start", lambda _: self._started.set())
+        client.add_event_handler("failed_all_auth", lambda _: self._failed.set())
+        client.add_event_handler("disconnected", lambda _: self.disconnected.set())
+        for event in ("presence_available", "presence_unavailable", "changed_status"):
+            client.add_event_handler(event, self._saw_presence)
+        client.add_event_handler("message", self._saw_message)
+        client.add_event_handler("message_error", self._saw_message)
+
+    async def __aenter__(self) -> "Operator":
+        await self.connect()
+        return self
+
+    async def __aexit__(self, *_exception: object) -> None:
+        await self.leave()
+
+    async def connect(self, *, available: bool = True) -> None:
+        """Log in, fetch the roster and say that we are available, as clients do."""
+        self._client.connect(*self._address)
+        await until(lambda: self._started.is_set() or self._failed.is_set(), f"login of {self.username}")
+        if self._failed.is_set():
+            raise PermissionError(f"login of {self.username} refused")
+        await self._client.get_roster()
+        if available:
+            self.set_presence()
+
+    def set_presence(self, show: str | None = None, *, available: bool = True) -> None:
+        """Send a presence of our own."""
+        self._client.send_presence(pshow=show, ptype=None if available else "unavailable")
+
+    async def leave(self) -> None:
+        """Log out in good order."""
+        await self._client.disconnect(wait=2)
+
+    def cut(self) -> None:
+        """Drop the TCP connection without a word."""
+        transport: Any = self._client.transport
+        transport.abort()
+
+    def stop_answering(self) -> None:
+        """Be a client that hangs: the connection stays, nothing is read any more."""
+        transport: Any = self._client.transport
+        transport.pause_reading()
+
+    def write(self, to: str, body: str, *, kind: str = "chat", message_id: str | None = None) -> str:
+        """Send a message to a username (of our host) or a JID. Returns its id."""
+        jid = to if "@" in to else f"{to}@{self._host}"
+        message = self._client.make_message(mto=jid, mbody=body, mtype=kind)
+        message["id"] = message_id or self._client.new_id()
+        message.send()
+        return str(message["id"])
+
+    async def roster(self) -> dict[str, str]:
+        """The contacts' usernames and names."""
+        answer = await self._client.get_roster()
+        return {str(jid).partition("@")[0]: item["name"] for jid, item in answer["roster"]["items"].items()}
+
+    async def sees(
+        self, username: str, *, kind: str = "available", seconds: float = DEADLINE, **fields: str
+    ) -> SeenPresence:
+        """Wait until the *latest* presence of the visitor is of that kind and has those fields."""
+
+        def found() -> SeenPresence | None:
+            latest = self.latest(username)
+            if latest is None or latest.type != kind:
+                return None
+            return latest if all(getattr(latest, name) == value for name, value in fields.items()) else None
+
+        return await until(
+            found, f"{self.username} sees {username} {kind} {fields}; saw {self.latest(username)}", seconds
+        )
+
+    async def reads(self, body: str, seconds: float = DEADLINE) -> SeenMessage:
+        """Wait for a message with that body."""
+        return await until(
+            lambda: next((message for message in self.messages if message.body == body), None),
+            f"{self.username} reads {body[:60]!r}",
+            seconds,
+        )
+
+    def latest(self, username: str) -> SeenPresence | None:
+        """The latest presence of the visitor."""
+        return next((seen for seen in reversed(self.presences) if seen.username == username), None)
+
+    def _saw_presence(self, presence: Presence) -> None:
+        kind = "unavailable" if presence["type"] == "unavailable" else "available"
+        seen = SeenPresence(
+            presence["from"].local, kind, presence["nick"]["nick"], presence["status"], time.monotonic()
+        )
+        # one stanza raises several of slixmpp's events
+        if not self.presences or self.presences[-1] is not seen:
+            self.presences.append(seen)
+
+    def _saw_message(self, message: Message) -> None:
+        error = message["error"]["condition"] if message["type"] == "error" else ""
+        self.messages.append(
+            SeenMessage(message["from"].local, message["type"], message["body"], message["id"], error, time.monotonic())
+        )
