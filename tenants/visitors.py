@@ -19,15 +19,16 @@ DEFAULT_STATUS = "-"
 RESOURCE = "lhc"
 """The resource of every virtual session."""
 
+_LINE_END = re.compile("\r\n?")
 _FORBIDDEN_IN_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 def clean(text: str) -> str:
-    """The text with each character that XML 1.0 forbids replaced by U+FFFD.
+    """The text as XML can carry it: line ends are line feeds (XML 1.0, 2.11), what it forbids (2.2) becomes U+FFFD.
 
     A visitor's message must not be lost for a vertical tab that came with a paste, and must not break the stream.
     """
-    return _FORBIDDEN_IN_XML.sub("\ufffd", text)
+    return _FORBIDDEN_IN_XML.sub("\ufffd", _LINE_END.sub("\n", text))
 
 
 async def find_session(services: Services, username: str) -> VisitorSession | None:

@@ -1,7 +1,7 @@
 """The stanzas we write, as text, and the ones we read.
 
 Written by hand because presence is fanned out by the thousand: the part that is the same for every operator is
-rendered once. All text passes through `_text`; what XML cannot hold was replaced at the boundary (`tenants.visitors`).
+rendered once. All text passes through `escape`; what XML cannot hold was replaced at the boundary (`tenants.visitors`).
 """
 
 from dataclasses import dataclass
@@ -15,14 +15,9 @@ CLIENT_NS = "jabber:client"
 COMPONENT_NS = "jabber:component:accept"
 
 
-def _text(text: str) -> str:
-    # a bare CR would be read as a line feed (XML 1.0, 2.11)
-    return escape(text, {"\r": "&#13;"})
-
-
 def available_payload(nick: str, status: str) -> str:
     """What a visitor's available presence holds: the status and the nickname (XEP-0172)."""
-    return f"<status>{_text(status)}</status><nick xmlns='{NICK_NS}'>{_text(nick)}</nick>"
+    return f"<status>{escape(status)}</status><nick xmlns='{NICK_NS}'>{escape(nick)}</nick>"
 
 
 def available(sender: str, to: str, payload: str) -> str:
@@ -39,7 +34,7 @@ def chat_message(sender: str, to: str, body: str, message_id: str, nick: str) ->
     """A chat message with the sender's nickname, which clients show for a contact they do not know yet."""
     return (
         f"<message type='chat' from={quoteattr(sender)} to={quoteattr(to)} id={quoteattr(message_id)}>"
-        f"<body>{_text(body)}</body><nick xmlns='{NICK_NS}'>{_text(nick)}</nick></message>"
+        f"<body>{escape(body)}</body><nick xmlns='{NICK_NS}'>{escape(nick)}</nick></message>"
     )
 
 

@@ -3,11 +3,14 @@
 import asyncio
 import time
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from slixmpp import ClientXMPP, Message, Presence
 
 from tests.world.waiting import DEADLINE, until
+
+
+MessageType = Literal["chat", "normal", "headline", "groupchat"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,13 +53,14 @@ class Operator:
         client.enable_direct_tls = False
         client.enable_starttls = False
         client.enable_plaintext = True
+        client.plugin["feature_mechanisms"].unencrypted_scram = True
         self._started = asyncio.Event()
         self._failed = asyncio.Event()
         self.disconnected = asyncio.Event()
         client.add_event_handler("session_start", lambda _: self._started.set())
         client.add_event_handler("failed_all_auth", lambda _: self._failed.set())
         client.add_event_handler("disconnected", lambda _: self.disconnected.set())
-        for event in ("presence_available", "presence_unavailable", "changed_status"):
+        for event in ("presence_available", "presence_unavailable"):
             client.add_event_handler(event, self._saw_presence)
         client.add_event_handler("message", self._saw_message)
         client.add_event_handler("message_error", self._saw_message)
@@ -96,7 +100,7 @@ class Operator:
         transport: Any = self._client.transport
         transport.pause_reading()
 
-    def write(self, to: str, body: str, *, kind: str = "chat", message_id: str | None = None) -> str:
+    def write(self, to: str, body: str, *, kind: MessageType = "chat", message_id: str | None = None) -> str:
         """Send a message to a username (of our host) or a JID. Returns its id."""
         jid = to if "@" in to else f"{to}@{self._host}"
         message = self._client.make_message(mto=jid, mbody=body, mtype=kind)
@@ -104,10 +108,25 @@ class Operator:
         message.send()
         return str(message["id"])
 
-    async def roster(self) -> dict[str, str]:
-        """The contacts' usernames and names."""
-        answer = await self._client.get_roster()
-        return {str(jid).partition("@")[0]: item["name"] for jid, item in answer["roster"]["items"].items()}
+    async def has_contact(self, username: str, name: str | None = None, seconds: float = DEADLINE) -> None:
+        """Wait until the contact is in the roster, under that name if one is given."""
+        await until(
+            lambda: username in self._contacts() and name in {None, self._contacts()[username]},
+            f"{self.username} has contact {username} {name}; has {self._contacts()}",
+            seconds,
+        )
+
+    async def has_no_contact(self, username: str, seconds: float = DEADLINE) -> None:
+        """Wait until the contact is gone from the roster."""
+        await until(lambda: username not in self._contacts(), f"contact {username} goes", seconds)
+
+    def _contacts(self) -> dict[str, str]:
+        roster: Any = self._client.client_roster
+        return {
+            str(jid).partition("@")[0]: roster[jid]["name"]
+            for jid in roster
+            if roster[jid]["subscription"] in {"to", "both"}
+        }
 
     async def sees(
         self, username: str, *, kind: str = "available", seconds: float = DEADLINE, **fields: str
@@ -138,12 +157,9 @@ class Operator:
 
     def _saw_presence(self, presence: Presence) -> None:
         kind = "unavailable" if presence["type"] == "unavailable" else "available"
-        seen = SeenPresence(
-            presence["from"].local, kind, presence["nick"]["nick"], presence["status"], time.monotonic()
+        self.presences.append(
+            SeenPresence(presence["from"].local, kind, presence["nick"]["nick"], presence["status"], time.monotonic())
         )
-        # one stanza raises several of slixmpp's events
-        if not self.presences or self.presences[-1] is not seen:
-            self.presences.append(seen)
 
     def _saw_message(self, message: Message) -> None:
         error = message["error"]["condition"] if message["type"] == "error" else ""

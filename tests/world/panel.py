@@ -4,7 +4,7 @@ from typing import Any
 
 import httpx
 
-from tests.world.waiting import until
+from tests.world.waiting import until_async
 
 
 class Panel:
@@ -38,9 +38,9 @@ class Panel:
         """Wait until the operation has ended, well."""
 
         async def ended() -> dict[str, Any] | None:
-            operation: dict[str, Any] = (await self.http.get(f"/v1/operations/{operation_id}")).json()
-            return operation if operation["state"] in {"succeeded", "failed"} else None
+            seen: dict[str, Any] = (await self.http.get(f"/v1/operations/{operation_id}")).json()
+            return seen if seen["state"] in {"succeeded", "failed"} else None
 
-        operation = await until(ended, f"operation {operation_id} ends", seconds)
+        operation = await until_async(ended, f"operation {operation_id} ends", seconds)
         assert operation["state"] == "succeeded", operation
         return operation
