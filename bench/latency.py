@@ -1,0 +1,129 @@
+"""How long the three ways of a conversation take, one after another on a quiet system.
+
+* page view -> presence: LHC's request leaves, until the operator's client has the presence.
+* visitor -> operator: LHC's request leaves, until the operator's client has the message.
+* operator -> LHC: the operator's client writes, until LHC's receiver has the callback.
+
+Everything runs on this one machine, the clients included; the clock is one process's monotonic clock.
+"""
+
+import asyncio
+import json
+import math
+import platform
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from bench.running import running_system
+from tests.world.lhc import Lhc
+from tests.world.operator import Operator
+from tests.world.panel import Panel
+from tests.world.receiver import Receiver
+
+INSTANCE = "bench"
+PASSWORD = "0123456789abcdef0123"  # noqa: S105 - of the benchmark's visitor
+RESULTS = Path(__file__).parent / "results"
+WARM_UP = 20
+
+console = Console(highlight=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """One way's latencies, in milliseconds."""
+
+    way: str
+    samples: int
+    p50_ms: float
+    p90_ms: float
+    p99_ms: float
+    max_ms: float
+
+
+def summarise(way: str, seconds: Sequence[float]) -> Measured:
+    """Percentiles by the nearest-rank method: each is a value that was measured."""
+    ordered = sorted(seconds)
+
+    def percentile(percent: float) -> float:
+        return round(ordered[math.ceil(percent / 100 * len(ordered)) - 1] * 1000, 2)
+
+    return Measured(way, len(ordered), percentile(50), percentile(90), percentile(99), percentile(100))
+
+
+async def measure(endpoints: dict[str, str | int], samples: int) -> list[Measured]:
+    """Measure all three ways."""
+    host, api = str(endpoints["xmpp_host"]), str(endpoints["api"])
+    address = (str(endpoints["c2s_host"]), int(endpoints["c2s_port"]))
+    async with (
+        Receiver(int(endpoints["callback_port"])) as receiver,
+        Panel(api, str(endpoints["panel_token"])) as panel,
+    ):
+        if (await panel.http.get(f"/v1/tenants/{INSTANCE}")).is_success:
+            await panel.destroy(INSTANCE)
+        created = await panel.create(INSTANCE)
+        lhc = Lhc(INSTANCE, base=f"{api}/t/{INSTANCE}", secret_key=created["secret_key"], host=host)
+        await lhc.new_operator("bob", PASSWORD)
+        visitor = lhc.name("visitor.1")
+        await lhc.new_visitor("visitor.1", PASSWORD)
+        async with Operator(lhc.name("bob"), host, PASSWORD, address) as bob:
+            await bob.sees(visitor)
+
+            async def page_view(number: int) -> float:
+                started = time.monotonic()
+                await lhc.page_view("visitor.1", PASSWORD, status=f"page {number}")
+                return (await bob.sees(visitor, status=f"page {number}")).at - started
+
+            async def visitor_writes(number: int) -> float:
+                started = time.monotonic()
+                await lhc.visitor_writes("visitor.1", PASSWORD, "bob", f"question {number}")
+                return (await bob.reads(f"question {number}")).at - started
+
+            async def operator_writes(number: int) -> float:
+                started = time.monotonic()
+                bob.write(visitor, f"answer {number}")
+                return (await receiver.message(f"answer {number}")).at - started
+
+            measured = [
+                await _run("page view -> presence", page_view, samples),
+                await _run("visitor -> operator", visitor_writes, samples),
+                await _run("operator -> LHC callback", operator_writes, samples),
+            ]
+        await panel.destroy(INSTANCE)
+    return measured
+
+
+async def _run(way: str, once: Callable[[int], Awaitable[float]], samples: int) -> Measured:
+    with console.status(f"{way} …"):
+        for number in range(WARM_UP):
+            await once(number)
+        return summarise(way, [await once(WARM_UP + number) for number in range(samples)])
+
+
+def main(samples: Annotated[int, typer.Option(min=10, max=10_000, help="Samples of each way.")] = 300) -> None:
+    """Measure the latency of page views and messages; prints a table and writes bench/results/latency.json."""
+    with running_system(console) as endpoints:
+        measured = asyncio.run(measure(endpoints, samples))
+    table = Table("way", "samples", "p50 ms", "p90 ms", "p99 ms", "max ms", title="Latency, one at a time")
+    for row in measured:
+        table.add_row(row.way, *(str(value) for value in list(asdict(row).values())[1:]))
+    console.print(table)
+    RESULTS.mkdir(exist_ok=True)
+    result = {
+        "benchmark": "latency",
+        "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "machine": {"python": platform.python_version(), "processor": platform.machine()},
+        "results": [asdict(row) for row in measured],
+    }
+    (RESULTS / "latency.json").write_text(json.dumps(result, indent=2) + "\n")
+    console.print(f"Written to {RESULTS / 'latency.json'}")
+
+
+if __name__ == "__main__":
+    typer.run(main)
