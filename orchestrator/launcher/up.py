@@ -6,7 +6,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from http.client import HTTPException
 from pathlib import Path
 from types import FrameType
@@ -21,17 +22,17 @@ from config.settings import ENV_PREFIX, Settings
 from orchestrator.launcher import servers
 from orchestrator.launcher.local import LocalSystem, write_private
 
-_SERVERS = ("ejabberd", "redis")
-_PROCESSES = ("api", "worker", "beat", "pool", "flower")
 _SERVER_DEADLINE = 60.0
 _READY_DEADLINE = 60.0
 _STOP_DEADLINE = 60.0
 
 
-def control(state: Path) -> Any:
+@contextmanager
+def control(state: Path) -> Iterator[Any]:
     """The XML-RPC interface of the folder's supervisord, on its unix socket."""
     transport = SupervisorTransport(None, None, f"unix://{state}/supervisor.sock")
-    return ServerProxy("http://localhost", transport=transport).supervisor
+    with ServerProxy("http://localhost", transport=transport) as proxy:
+        yield proxy.supervisor
 
 
 class LaunchError(Exception):
@@ -45,7 +46,6 @@ class Launcher:
         self._state = state
         self._console = console
         self._bin = Path(sys.executable).parent
-        self._supervisor = control(state)
 
     def running(self) -> bool:
         """Whether a supervisord of this folder is there."""
@@ -93,7 +93,8 @@ class Launcher:
         """
         if not self.running():
             return
-        self._supervisor.shutdown()
+        with control(self._state) as supervisor:
+            supervisor.shutdown()
         deadline = time.monotonic() + _STOP_DEADLINE
         while self.running():
             if time.monotonic() > deadline:
@@ -101,11 +102,11 @@ class Launcher:
             time.sleep(0.1)
 
     def _start(self, system: LocalSystem, settings: Settings) -> None:
-        self._start_processes(*_SERVERS)
+        self._start_group("servers")
         self._wait("ejabberd", lambda: _answers(f"{settings.ejabberd_api_url}/status"), _SERVER_DEADLINE)
         self._wait("Redis", lambda: self._redis_answers(system), _SERVER_DEADLINE)
         self._step("Migrating the database", self._migrate)
-        self._start_processes(*_PROCESSES)
+        self._start_group("processes")
         self._wait("API, worker, beat and pool", lambda: _answers(f"{system.api_url}/readyz"), _READY_DEADLINE)
         flower = f"http://127.0.0.1:{system.ports['flower']}/healthcheck"
         self._wait("Flower", lambda: _answers(flower), _READY_DEADLINE)
@@ -145,13 +146,14 @@ class Launcher:
             supervisor.wait(_STOP_DEADLINE)
             self._console.print("Stopped.")
 
-    def _start_processes(self, *names: str) -> None:
-        for name in names:
-            self._supervisor.startProcess(name, False)
+    def _start_group(self, group: str) -> None:
+        with control(self._state) as supervisor:
+            supervisor.startProcessGroup(group, False)  # False: do not wait
 
     def _supervisor_answers(self) -> bool:
         try:
-            return bool(self._supervisor.getPID())
+            with control(self._state) as supervisor:
+                return bool(supervisor.getPID())
         except (OSError, HTTPException):
             return False
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import httpx
 import pytest
+from celery import Celery
 
 from orchestrator.launcher.up import control
 from tests.world.lhc import Lhc
@@ -38,8 +39,14 @@ class System:
 
     def pid(self, process: str) -> int:
         """The process id of one of the system's processes; 0 when it is not running."""
-        pid: int = control(self.state).getProcessInfo(process)["pid"]
-        return pid
+        with control(self.state) as supervisor:
+            pids = {info["name"]: int(info["pid"]) for info in supervisor.getAllProcessInfo()}
+        return pids[process]
+
+    def send_task(self, name: str, **arguments: Any) -> None:
+        """Send a Celery task by its name, as a panel with nothing but the broker's URL can."""
+        with Celery(broker=self.endpoints["broker_url"]) as celery:
+            celery.send_task(name, kwargs=arguments, queue="lifecycle")
 
     async def ejabberd(self, command: str, **arguments: Any) -> Any:
         """An admin command, asked of ejabberd itself."""
@@ -64,7 +71,7 @@ def system() -> Iterator[System]:
         "ORCHESTRATOR_OPERATOR_PING_TIMEOUT": str(PING_TIMEOUT),
     }
     orchestrator = Path(sys.executable).parent / "orchestrator"
-    up = [orchestrator, "up", "--detach", "--state-dir", state]
+    up = [str(orchestrator), "up", "--detach", "--state-dir", str(state)]
     done = subprocess.run(up, cwd=PROJECT, env=env, capture_output=True, text=True, timeout=180, check=False)
     if done.returncode:
         logs = "\n".join(f"== {log}\n{log.read_text()[-2000:]}" for log in (state / "logs").glob("*.log"))

@@ -86,8 +86,7 @@ def test_parsing_is_total_and_canonical(text: str) -> None:
         try:
             name = naming.parse_username(text, "user")
         except InvalidInputError as error:
-            assert error.field == "user"
-            assert error.rule
+            assert (error.field, bool(error.rule)) == ("user", True)  # noqa: PT017 - either outcome is right
         else:
             assert naming.parse_username(naming.username(name)) == name
 
@@ -145,11 +144,13 @@ def test_wrong_operator_names_are_told_the_rule(username: str, rule: str) -> Non
         check_operator(username)
 
 
-@pytest.mark.parametrize(
-    "username",
-    ["visitor.2.chat", "visitor.acme", "visitor..acme", "visitor.0.acme", "visitor.02.acme", "visitor.x.acme"]
-    + ["visitor.2.chat.chat.acme", "visitor.2.3.acme", "bob", "bob.", ".acme", "admin.acme", "visitor.٣.acme"],
+NOBODYS = (
+    "visitor.2.chat visitor.acme visitor..acme visitor.0.acme visitor.02.acme visitor.x.acme visitor.2.chat.chat.acme"
+    " visitor.2.3.acme visitor.٣.acme bob bob. .acme admin.acme"
 )
+
+
+@pytest.mark.parametrize("username", NOBODYS.split())
 def test_usernames_that_are_nobodys(username: str) -> None:
     with pytest.raises(InvalidInputError):
         HOSTED.parse_username(username)
@@ -158,5 +159,5 @@ def test_usernames_that_are_nobodys(username: str) -> None:
 def test_local_part_minds_the_domain() -> None:
     assert local_part("bob.acme@xmpp.example/desk", "xmpp.example") == "bob.acme"
     assert local_part("bob.acme", "xmpp.example") == "bob.acme"
-    with pytest.raises(InvalidInputError, match="operator_username: must be an address at xmpp.example"):
+    with pytest.raises(InvalidInputError, match=r"operator_username: must be an address at xmpp\.example"):
         local_part("bob.acme@evil.example", "xmpp.example", "operator_username")

@@ -3,12 +3,11 @@
 import asyncio
 import time
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from slixmpp import ClientXMPP, Message, Presence
 
 from tests.world.waiting import DEADLINE, until
-
 
 MessageType = Literal["chat", "normal", "headline", "groupchat"]
 
@@ -65,7 +64,7 @@ class Operator:
         client.add_event_handler("message", self._saw_message)
         client.add_event_handler("message_error", self._saw_message)
 
-    async def __aenter__(self) -> "Operator":
+    async def __aenter__(self) -> Self:
         await self.connect()
         return self
 

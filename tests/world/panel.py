@@ -1,6 +1,6 @@
 """The hosting control panel."""
 
-from typing import Any
+from typing import Any, Self
 
 import httpx
 
@@ -13,7 +13,7 @@ class Panel:
     def __init__(self, api: str, token: str) -> None:
         self.http = httpx.AsyncClient(base_url=api, headers={"Authorization": f"Bearer {token}"}, timeout=10)
 
-    async def __aenter__(self) -> "Panel":
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_exception: object) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from typing import Self
 from urllib.parse import parse_qsl
 
 import uvicorn
@@ -46,7 +47,7 @@ class Receiver:
     behaviours: dict[str, Behaviour] = field(default_factory=dict)
     """What to do with a callback, by Host name; returns the status."""
 
-    async def __aenter__(self) -> "Receiver":
+    async def __aenter__(self) -> Self:
         app = Starlette(routes=[Route("/{path:path}", self._handle, methods=["POST"])])
         config = uvicorn.Config(app, host="127.0.0.1", port=self.port, log_config=None, lifespan="off")
         self._server = uvicorn.Server(config)
