@@ -10,9 +10,11 @@ as_root() {
   if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi
 }
 
-# Debian packages: ejabberd (with Erlang's compiler and its headers), Redis, openssl, a Python that can make venvs.
+# install_packages: ejabberd (with Erlang's compiler and its headers), Redis, openssl, a Python that can make venvs.
+# install_packages tests: PostgreSQL as well.
 install_packages() {
   local missing=()
+  [ "${1:-}" != tests ] || compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || missing+=(postgresql)
   command -v erlc >/dev/null && compgen -G '/usr/lib/*/ejabberd-*/include' >/dev/null || missing+=(ejabberd erlang-base)
   command -v redis-server >/dev/null && command -v redis-cli >/dev/null || missing+=(redis-server)
   command -v openssl >/dev/null || missing+=(openssl)

@@ -98,13 +98,7 @@ async def open_operation(
     services: Services, session: AsyncSession, instance_name: str, kind: OperationKind, *, requested_by: str
 ) -> Operation:
     """The unfinished operation of that kind, or a new one. Call `wake` after the commit."""
-    running = await session.scalar(
-        select(Operation).where(
-            Operation.instance_name == instance_name,
-            Operation.kind == kind,
-            Operation.state.in_([OperationState.PENDING, OperationState.RUNNING]),
-        )
-    )
+    running = await unfinished(session, instance_name, kind)
     if running is not None:
         return running
     now = services.clock()
@@ -121,6 +115,18 @@ async def open_operation(
     session.add(operation)
     await session.flush()
     return operation
+
+
+async def unfinished(session: AsyncSession, instance_name: str, kind: OperationKind) -> Operation | None:
+    """The tenant's operation of that kind which is still to end; there is one at most."""
+    found: Operation | None = await session.scalar(
+        select(Operation).where(
+            Operation.instance_name == instance_name,
+            Operation.kind == kind,
+            Operation.state.in_([OperationState.PENDING, OperationState.RUNNING]),
+        )
+    )
+    return found
 
 
 async def wake(services: Services, operation: Operation) -> None:

@@ -109,14 +109,25 @@ async def put(
     check_key(services, instance_name)
     now = services.clock()
     async with services.database.write() as session:
-        tenant = await session.get(Tenant, instance_name, with_for_update=True)
-        if tenant is not None and tenant.state is TenantState.DESTROYING:
+        # A tenant that never was begins as one that is gone: so many may ask at once, and all find the same row.
+        await session.execute(
+            services.database.insert(Tenant)
+            .values(
+                instance_name=instance_name,
+                state=TenantState.DESTROYED,
+                online_seconds=services.settings.visitor_online_seconds,
+                idle_hours=services.settings.account_idle_hours,
+                created_at=now,
+                updated_at=now,
+            )
+            .on_conflict_do_nothing()
+        )
+        tenant = await session.get_one(Tenant, instance_name, with_for_update=True)
+        ending = await operations.unfinished(session, instance_name, OperationKind.DESTROY)
+        if tenant.state is TenantState.DESTROYING or ending is not None:
             raise ConflictError(f"tenant '{instance_name}' is being destroyed; create it again when that is done")
-        new = tenant is None or tenant.state is TenantState.DESTROYED
+        new = tenant.state is TenantState.DESTROYED
         secret_key = spec.secret_key or (new_key() if new and own_key else None)
-        if tenant is None:
-            tenant = Tenant(instance_name=instance_name, created_at=now)
-            session.add(tenant)
         if new:
             tenant.state = TenantState.PENDING
             tenant.created_at = now
@@ -151,6 +162,8 @@ async def destroy(services: Services, instance_name: str, *, requested_by: str) 
         tenant = await session.get(Tenant, instance_name, with_for_update=True)
         if tenant is None or tenant.state is TenantState.DESTROYED:
             raise NotFoundError(f"there is no tenant '{instance_name}'")
+        if tenant.state in {TenantState.ACTIVE, TenantState.FAILED}:
+            tenant.state = TenantState.DESTROYING
         operation = await operations.open_operation(
             services, session, instance_name, OperationKind.DESTROY, requested_by=requested_by
         )

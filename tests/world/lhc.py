@@ -10,17 +10,21 @@ TIMEOUT = 5.0
 
 
 class Lhc:
-    """One instance. `base` is its `node_api_server`: the orchestrator's root, or `/t/{instance_name}` under it."""
+    """One instance, or with an empty name a standalone one.
+
+    `base` is its `node_api_server`: the orchestrator's root, or `/t/{instance_name}` under it.
+    """
 
     def __init__(self, instance_name: str, *, base: str, secret_key: str, host: str) -> None:
         self.instance_name = instance_name
         self.host = host
+        self._suffix = f".{instance_name}" if instance_name else ""
         self._base = base
         self._key = secret_key
 
     def name(self, local: str) -> str:
         """The username of this instance: `bob` is `bob.acme`."""
-        return f"{local}.{self.instance_name}"
+        return f"{local}{self._suffix}"
 
     async def call(self, endpoint: str, **keys: Any) -> httpx.Response:
         """POST as the extension does: its JSON, `secret_key` last, a new connection for each call."""
@@ -57,7 +61,7 @@ class Lhc:
             hostlogin="localhost",
             nick=keys.pop("nick", "Online visitor"),
             status=keys.pop("status", "-"),
-            group=f"visitors.{self.instance_name}",
+            group=f"visitors{self._suffix}",
             **keys,
         )
 
@@ -80,7 +84,7 @@ class Lhc:
         user = self.name(operator)
         registered = await self.call("/xmpp-register", user=user, host=self.host, password=password)
         assert registered.json() == {"error": False, "msg": f"User {user}@{self.host} successfully registered\n"}
-        group = f"operators.{self.instance_name}"
+        group = f"operators{self._suffix}"
         assigned = await self.call(
             "/xmpp-assign-user-to-roaster", user=user, host=self.host, group=group, grouphost=self.host
         )

@@ -1,0 +1,164 @@
+"""`orchestrator up` as a person uses it: says what it does, keeps its state, and one Ctrl-C stops all of it.
+
+The system of this test is a standalone one, whose names bear no instance.
+"""
+
+import asyncio
+import json
+import os
+import shutil
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Self
+
+import httpx
+import pytest
+
+from tests.world.lhc import Lhc
+from tests.world.operator import Operator
+from tests.world.panel import Panel
+from tests.world.receiver import Receiver
+from tests.world.waiting import until
+
+ORCHESTRATOR = Path(sys.executable).parent / "orchestrator"
+PASSWORD = "0123456789abcdef0123"
+KEYS = {
+    "api", "panel_token", "hosting_key", "rpc", "rpc_user", "rpc_password", "rpc_account_host", "xmpp_host",
+    "c2s_host", "c2s_port", "ejabberd_api", "flower", "broker_url", "database_url",
+}  # fmt: skip
+
+
+class Up:
+    """`orchestrator up` in the foreground, as from a terminal."""
+
+    def __init__(self, state: Path) -> None:
+        self.state = state
+        self.lines: list[str] = []
+        # a session of its own, as a terminal gives it
+        self.process = subprocess.Popen(
+            [ORCHESTRATOR, "up", "--state-dir", state],
+            env={**os.environ, "ORCHESTRATOR_HOSTING": "false", "COLUMNS": "200"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+        self._reader = threading.Thread(target=self._read)
+        self._reader.start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+            self.process.wait(90)
+        self._reader.join()
+
+    async def ready(self) -> dict[str, Any]:
+        await until(lambda: self._said("Ctrl-C stops everything.") or self.process.poll() is not None, "it is up", 120)
+        assert self.process.poll() is None, "".join(self.lines)
+        endpoints: dict[str, Any] = json.loads((self.state / "endpoints.json").read_text())
+        return endpoints
+
+    def _said(self, words: str) -> bool:
+        return any(words in line for line in self.lines)
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        with self.process.stdout as output:
+            self.lines.extend(iter(output.readline, ""))
+
+
+@pytest.fixture
+def state() -> Iterator[Path]:
+    folder = Path(tempfile.mkdtemp(prefix="lhc-up-"))
+    yield folder
+    subprocess.run([ORCHESTRATOR, "down", "--state-dir", folder], timeout=120, check=True)
+    shutil.rmtree(folder)
+
+
+def processes_of(state: Path) -> list[str]:
+    """Command lines and environments that name the folder, this test's own process aside."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            told = (process / "cmdline").read_bytes() + (process / "environ").read_bytes()
+        except OSError:
+            continue
+        if str(state).encode() in told and int(process.name) != os.getpid():
+            found.append((process / "cmdline").read_bytes().replace(b"\0", b" ").decode())
+    return found
+
+
+async def test_up_and_ctrl_c_and_up_again_with_a_standalone_tenant(state: Path) -> None:
+    with Up(state) as up:
+        first = await up.ready()
+        assert set(first) >= KEYS
+        assert stat.S_IMODE((state / "endpoints.json").stat().st_mode) == 0o600
+        again = await asyncio.create_subprocess_exec(
+            ORCHESTRATOR, "up", "--state-dir", state, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        )
+        told, _ = await asyncio.wait_for(again.communicate(), 60)
+        assert told.startswith(b"Already running."), told
+        await talk(first)
+
+        os.killpg(up.process.pid, signal.SIGINT)
+        await until(lambda: up.process.poll() is not None, "Ctrl-C ends it", 60)
+        assert up.process.returncode == 0
+        assert up.lines[-1] == "Stopped.\n"
+    assert processes_of(state) == []
+    for port in json.loads((state / "system.json").read_text())["ports"].values():
+        with socket.socket() as probe:
+            assert probe.connect_ex(("127.0.0.1", port)) != 0, f"something still listens on {port}"
+
+    with Up(state) as up:
+        second = await up.ready()
+        assert second == first, "ports and keys are kept"
+        async with Panel(second["api"], second["panel_token"]) as panel:
+            tenant = (await panel.http.get("/v1/tenants/standalone")).json()
+            assert tenant["state"] == "active"
+            assert tenant["accounts"] == {"operator": 1, "visitor": 1, "chat": 0}
+        # what ejabberd held is there, too
+        lhc = Lhc("", base=second["api"], secret_key=second["hosting_key"], host=second["xmpp_host"])
+        address = (second["c2s_host"], second["c2s_port"])
+        async with Operator("bob", second["xmpp_host"], "operator-pw", address) as bob:
+            await bob.has_contact("visitor.1")
+            assert (await lhc.visitor_writes("visitor.1", PASSWORD, "bob", "are you back?")).text == "ok"
+            await bob.reads("are you back?")
+
+
+async def talk(endpoints: dict[str, Any]) -> None:
+    """A standalone LHC: the panel's one tenant, names without an instance, callbacks to the one address."""
+    host = endpoints["xmpp_host"]
+    async with (
+        Receiver(endpoints["callback_port"]) as receiver,
+        Panel(endpoints["api"], endpoints["panel_token"]) as panel,
+    ):
+        created = await panel.create("standalone")
+        assert created["rosters"] == ["visitors", "operators"]
+        refused = await panel.http.put("/v1/tenants/acme")
+        assert refused.status_code == 422
+        assert "one instance, 'standalone'" in refused.json()["detail"]
+        lhc = Lhc("", base=endpoints["api"], secret_key=endpoints["hosting_key"], host=host)
+        await lhc.new_operator("bob", "operator-pw")
+        address = (endpoints["c2s_host"], endpoints["c2s_port"])
+        async with Operator("bob", host, "operator-pw", address) as bob:
+            await receiver.status(f'{{"action":"connect","user":"bob","server":"{host}"}}')
+            await lhc.new_visitor("visitor.1", PASSWORD, status="start page")
+            await bob.sees("visitor.1", status="start page")
+            await lhc.visitor_writes("visitor.1", PASSWORD, "bob", "hello")
+            await bob.reads("hello")
+            bob.write("visitor.1", "good day")
+            callback = await receiver.message("good day")
+            assert callback.host == "localhost"
+            assert callback.raw == f"body=good%20day&sender=bob&receiver=visitor.1&server={host}&type=chat".encode()
+    async with httpx.AsyncClient(base_url=endpoints["api"]) as http:
+        assert (await http.get("/")).text == "ok"
