@@ -128,7 +128,10 @@ async def _remove_rosters(services: Services, instance_name: str, _progress: Pro
         await services.ejabberd.delete_roster(rosters.group_of(services.naming, instance_name, kind))
 
 
-async def _verify_destroyed(services: Services, instance_name: str, _progress: Progress) -> None:
+async def _verify_destroyed(services: Services, instance_name: str, progress: Progress) -> None:
+    if await _bearing_the_name(services, instance_name):
+        # registered by a request that came in just before the door was closed
+        await _remove_accounts(services, instance_name, progress)
     left = [f"account {user}" for user in await _bearing_the_name(services, instance_name)]
     for kind in RosterKind:
         group = rosters.group_of(services.naming, instance_name, kind)

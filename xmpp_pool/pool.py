@@ -12,6 +12,7 @@ from config.celery import make_celery
 from config.settings import Settings
 from config.wakeup import celery_wake
 from tenants import heartbeats
+from tenants.commands import AnyCommand, SendMessage
 from tenants.services import Services, open_services
 from xmpp_pool.announcer import Announcer
 from xmpp_pool.consumer import ShardConsumer
@@ -25,6 +26,29 @@ log = structlog.get_logger(__name__)
 _EXPIRY_PAUSE = 0.5
 _HEARTBEAT_PAUSE = 3.0
 _RETRY_PAUSE = 0.5
+_REMEMBERED = 50_000
+"""Message ids: some megabytes, and many times what the broker can have given out."""
+
+
+class SentMessages:
+    """The messages that were sent lately: the broker gives out again what we held for longer than it likes.
+
+    Bounded; everything but messages may be carried out twice without anybody noticing.
+    """
+
+    def __init__(self, limit: int = _REMEMBERED) -> None:
+        self._ids: dict[str, None] = {}
+        self._limit = limit
+
+    def __contains__(self, command: AnyCommand) -> bool:
+        return isinstance(command, SendMessage) and command.message_id in self._ids
+
+    def add(self, command: AnyCommand) -> None:
+        """Remember the command, if it is a message; the oldest are forgotten."""
+        if isinstance(command, SendMessage):
+            self._ids[command.message_id] = None
+            if len(self._ids) > self._limit:
+                del self._ids[next(iter(self._ids))]
 
 
 class Pool:
@@ -33,6 +57,7 @@ class Pool:
     def __init__(self, services: Services) -> None:
         settings = services.settings
         self._services = services
+        self._sent = SentMessages()
         operators = OperatorDirectory()
         self._inbox = Inbox(services)
         self._gateway = Gateway(
@@ -76,12 +101,15 @@ class Pool:
                 await self._gateway.wait_established()
                 try:
                     for delivery in batch:
-                        await self._announcer.carry_out(delivery.command)
+                        if delivery.command not in self._sent:
+                            await self._announcer.carry_out(delivery.command)
                     await self._gateway.confirm()
                     break
                 except (StreamLostError, DBAPIError) as error:
                     log.warning("commands will be carried out again", count=len(batch), error=type(error).__name__)
                     await asyncio.sleep(_RETRY_PAUSE)
+            for delivery in batch:
+                self._sent.add(delivery.command)
             self._consumer.acknowledge(batch)
 
     async def _every(self, pause: float, work: Callable[[], Awaitable[None]]) -> None:

@@ -19,6 +19,7 @@ from tenants.commands import (
 from tenants.visitors import clean
 from xmpp_pool import stanzas
 from xmpp_pool.operators import Connection, OperatorDirectory
+from xmpp_pool.pool import SentMessages
 from xmpp_pool.sessions import Session, SessionTable
 
 any_text = st.text(st.characters())
@@ -134,6 +135,22 @@ def test_only_the_bridges_own_stanza_id_counts(sid: str) -> None:
 )
 def test_commands_travel_unchanged(command: AnyCommand) -> None:
     assert decode(encode(command)) == command
+
+
+def test_messages_sent_lately_are_remembered_within_a_bound() -> None:
+    def message(number: int) -> SendMessage:
+        return SendMessage(
+            instance_name="acme", username="visitor.1.acme", operator="bob.acme", body="hi", message_id=str(number)
+        )
+
+    sent = SentMessages(limit=2)
+    assert message(1) not in sent
+    for number in (1, 2, 3):
+        sent.add(message(number))
+    assert [message(number) in sent for number in (1, 2, 3)] == [False, True, True]
+    close = CloseTenant(instance_name="acme")
+    sent.add(close)
+    assert close not in sent
 
 
 def test_shards_are_stable_and_even() -> None:
