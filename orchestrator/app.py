@@ -1,6 +1,17 @@
 """The Celery application: `celery -A orchestrator.app worker|beat|flower`."""
 
-from celery.signals import beat_init, setup_logging, worker_init, worker_process_shutdown, worker_shutdown
+from typing import Any
+
+import structlog
+from celery.signals import (
+    beat_init,
+    setup_logging,
+    task_postrun,
+    task_prerun,
+    worker_init,
+    worker_process_shutdown,
+    worker_shutdown,
+)
 
 from config.celery import make_celery
 from config.settings import Settings
@@ -23,6 +34,16 @@ def _set_up_logging(**_: object) -> None:
 @beat_init.connect
 def _set_up_sentry(**_: object) -> None:
     telemetry.set_up_sentry(settings)
+
+
+@task_prerun.connect
+def _bind_to_logs(kwargs: dict[str, Any], **_: object) -> None:
+    structlog.contextvars.bind_contextvars(**{name: kwargs[name] for name in telemetry.TAGS if name in kwargs})
+
+
+@task_postrun.connect
+def _unbind_from_logs(**_: object) -> None:
+    structlog.contextvars.clear_contextvars()
 
 
 @worker_process_shutdown.connect

@@ -17,6 +17,8 @@ from config.settings import Settings
 _SECRET_NAME = re.compile(r"pass|secret|token|authorization|cookie|\bkey\b|_key$", re.IGNORECASE)
 _URL_PASSWORD = re.compile(r"(?<=://)([^/@\s:]*):[^/@\s]+@")
 _HIDDEN = "[hidden]"
+TAGS = {"instance_name", "operation_id", "shard", "step"}
+"""What a log line or a Sentry event says of where it belongs, wherever it is known."""
 
 
 def hide_secrets(value: Any, name: str = "") -> Any:
@@ -88,10 +90,7 @@ def set_up_sentry(settings: Settings) -> None:
 
 def _before_send(event: Event, _hint: Hint) -> Event:
     event.setdefault("tags", {}).update(
-        {name: str(value) for name, value in structlog.contextvars.get_contextvars().items() if name in _TAGS}
+        {name: str(value) for name, value in structlog.contextvars.get_contextvars().items() if name in TAGS}
     )
     hidden: Event = hide_secrets(dict(event))
     return hidden
-
-
-_TAGS = {"instance_name", "operation_id", "shard", "step"}

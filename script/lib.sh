@@ -60,7 +60,8 @@ install_python() {
   python=$(find_python) || { say "Python 3.11 or newer is needed"; return 1; }
   say "Installing Python packages from $1 …"
   [ -x "$venv/bin/pip" ] || "$python" -m venv "$venv"
-  "$venv/bin/pip" install --disable-pip-version-check --progress-bar off --require-hashes -r "$lock" >&2
+  "$venv/bin/pip" install --disable-pip-version-check --progress-bar off --require-hashes -r "$lock" |
+    sed '/^Requirement already satisfied/d' >&2
   "$venv/bin/pip" install --disable-pip-version-check -q --no-deps --no-build-isolation -e "$project" >&2
   echo "$wanted" >"$venv/installed-$1"
 }

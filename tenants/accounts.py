@@ -14,7 +14,7 @@ from tenants.models import Account, AccountState, Tenant, VisitorSession
 from tenants.naming import AccountKind, AccountName, RosterName
 from tenants.secrets import digest, matches
 from tenants.services import Services
-from tenants.visitors import DEFAULT_NICK
+from tenants.visitors import DEFAULT_NICK, clean
 from tenants.workflows import remove_from_ejabberd
 
 log = structlog.get_logger(__name__)
@@ -71,7 +71,7 @@ async def join_roster(services: Services, name: AccountName, nick: str | None = 
     username = services.naming.username(name)
     if nick and nick != DEFAULT_NICK:
         # before the roster push, which takes the contact's name from here
-        await services.ejabberd.set_nickname(username, nick)
+        await services.ejabberd.set_nickname(username, clean(nick))
     await services.ejabberd.add_to_roster(username, rosters.group_of(services.naming, name.instance, name.roster))
 
 

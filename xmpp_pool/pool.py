@@ -12,7 +12,7 @@ from config.celery import make_celery
 from config.settings import Settings
 from config.wakeup import celery_wake
 from tenants import heartbeats
-from tenants.commands import AnyCommand, SendMessage
+from tenants.commands import AnyCommand, SendMessage, shard_of
 from tenants.services import Services, open_services
 from xmpp_pool.announcer import Announcer
 from xmpp_pool.consumer import ShardConsumer
@@ -102,7 +102,7 @@ class Pool:
                 try:
                     for delivery in batch:
                         if delivery.command not in self._sent:
-                            await self._announcer.carry_out(delivery.command)
+                            await self._carry_out(delivery.command)
                     await self._gateway.confirm()
                     break
                 except (StreamLostError, DBAPIError) as error:
@@ -111,6 +111,11 @@ class Pool:
             for delivery in batch:
                 self._sent.add(delivery.command)
             self._consumer.acknowledge(batch)
+
+    async def _carry_out(self, command: AnyCommand) -> None:
+        shard = shard_of(command.instance_name, self._services.settings.shard_count)
+        with structlog.contextvars.bound_contextvars(instance_name=command.instance_name, shard=shard):
+            await self._announcer.carry_out(command)
 
     async def _every(self, pause: float, work: Callable[[], Awaitable[None]]) -> None:
         """Do the work again and again, while the stream is up."""

@@ -84,7 +84,7 @@ class LhcFace:
         try:
             if not await _may_call(services, confined_to, data):
                 return Response("Forbidden", 403, media_type="text/plain; charset=utf-8")
-            with structlog.contextvars.bound_contextvars(endpoint=endpoint):
+            with structlog.contextvars.bound_contextvars(endpoint=endpoint, instance_name=confined_to):
                 message = await json_face.HANDLERS[endpoint](json_face.Call(services, data, confined_to))
         except json_face.MissingKeyError:
             # the old server called this one case no error
