@@ -74,14 +74,7 @@ def check_instance(name: str, field: str = "instance_name") -> str:
     Raises:
         InvalidInputError: naming `field` and the rule.
     """
-    if not name:
-        raise InvalidInputError(field, "must not be empty")
-    if len(name) > MAX_INSTANCE:
-        raise InvalidInputError(field, f"must be at most {MAX_INSTANCE} characters long")
-    if not name.isascii():
-        raise InvalidInputError(field, "must be ASCII")
-    if name != name.lower():
-        raise InvalidInputError(field, "must be lower case")
+    _check_plain(name, MAX_INSTANCE, field)
     if "." in name:
         raise InvalidInputError(field, "must not contain a dot: write the address with dashes (shop.acme is shop-acme)")
     if not _INSTANCE.fullmatch(name):
@@ -97,14 +90,7 @@ def check_operator(username: str, field: str = "username") -> str:
     Raises:
         InvalidInputError: naming `field` and the rule.
     """
-    if not username:
-        raise InvalidInputError(field, "must not be empty")
-    if len(username) > MAX_USERNAME:
-        raise InvalidInputError(field, f"must be at most {MAX_USERNAME} characters long")
-    if not username.isascii():
-        raise InvalidInputError(field, "must be ASCII")
-    if username != username.lower():
-        raise InvalidInputError(field, "must be lower case")
+    _check_plain(username, MAX_USERNAME, field)
     if username.startswith(_VISITOR_PREFIX):
         raise InvalidInputError(field, "an operator's username must not begin with 'visitor'")
     if username == "admin":
@@ -112,6 +98,18 @@ def check_operator(username: str, field: str = "username") -> str:
     if not _USERNAME.fullmatch(username):
         raise InvalidInputError(field, "must be of a-z, 0-9, _, +, - and single dots between them")
     return username
+
+
+def _check_plain(name: str, longest: int, field: str) -> None:
+    """The rules that all names share; what nodeprep would change is refused rather than changed (RFC 6122, A)."""
+    if not name:
+        raise InvalidInputError(field, "must not be empty")
+    if len(name) > longest:
+        raise InvalidInputError(field, f"must be at most {longest} characters long")
+    if not name.isascii():
+        raise InvalidInputError(field, "must be ASCII")
+    if name != name.lower():
+        raise InvalidInputError(field, "must be lower case")
 
 
 def check_identifier(ident: str, field: str = "id") -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 @dataclass(slots=True)
 class Connection:
-    """One connection of an operator. `answered_at` (monotonic seconds) is when its client was last heard of."""
+    """One connection of an operator. `next_ping_at` is on the monotonic clock, in seconds."""
 
     jid: str
     next_ping_at: float
