@@ -1,7 +1,7 @@
 """Every setting of the system, read from the environment with the prefix `ORCHESTRATOR_`.
 
 `script/up` writes the settings of its private servers to `settings.env` in the state folder; what stands in the
-environment wins over that file.
+environment wins over that file, and so does a `.env` beside the folder.
 """
 
 import os
@@ -72,5 +72,8 @@ class Settings(BaseSettings):
 
     @classmethod
     def load(cls) -> Self:
-        """Read the settings: the environment first, then `.env`, then the state folder's `settings.env`."""
-        return cls(_env_file=(state_dir() / "settings.env", ".env"))
+        """Read the settings: the environment wins over the `.env` beside the state folder, and that over `settings.env`.
+
+        Beside the state folder, not in the working directory: a test's system must not find a person's settings.
+        """
+        return cls(_env_file=(state_dir() / "settings.env", state_dir().parent / ".env"))
