@@ -72,7 +72,7 @@ class Settings(BaseSettings):
 
     @classmethod
     def load(cls) -> Self:
-        """Read the settings: the environment wins over the `.env` beside the state folder, and that over `settings.env`.
+        """Read the settings: the environment wins over the `.env` beside the state folder, that over `settings.env`.
 
         Beside the state folder, not in the working directory: a test's system must not find a person's settings.
         """
