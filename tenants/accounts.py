@@ -1,5 +1,6 @@
 """Accounts of a tenant in ejabberd and in the registry. The registry's row comes first, so a crash leaves no orphan."""
 
+import stringprep
 from enum import StrEnum
 
 import structlog
@@ -20,6 +21,16 @@ from tenants.workflows import remove_from_ejabberd
 log = structlog.get_logger(__name__)
 
 _EXPIRY_BATCH = 200
+_PROHIBITED_IN_PASSWORDS = (
+    stringprep.in_table_c21_c22,
+    stringprep.in_table_c3,
+    stringprep.in_table_c4,
+    stringprep.in_table_c5,
+    stringprep.in_table_c6,
+    stringprep.in_table_c7,
+    stringprep.in_table_c8,
+    stringprep.in_table_c9,
+)
 
 
 class Registered(StrEnum):
@@ -43,8 +54,7 @@ async def register(services: Services, tenant: Tenant, name: AccountName, passwo
         ConflictError: ejabberd has an account of that name which the registry does not know.
         InvalidInputError: an empty password.
     """
-    if not password:
-        raise InvalidInputError("password", "must not be empty")
+    _check_password(password)
     username = services.naming.username(name)
     new = await _insert(services, tenant, name, password)
     try:
@@ -87,8 +97,7 @@ async def change_password(services: Services, name: AccountName, password: str) 
         NotFoundError: the tenant has no such account.
     """
     username = services.naming.username(name)
-    if not password:
-        raise InvalidInputError("password", "must not be empty")
+    _check_password(password)
     async with services.database.write() as session:
         known = await session.scalar(select(Account.username).where(Account.username == username))
         if known is None:
@@ -156,6 +165,15 @@ async def expire(services: Services) -> int:
     if usernames:
         log.info("idle accounts removed", count=len(usernames))
     return len(usernames)
+
+
+def _check_password(password: str) -> None:
+    if not password:
+        raise InvalidInputError("password", "must not be empty")
+    if any(prohibited(character) for character in password for prohibited in _PROHIBITED_IN_PASSWORDS):
+        raise InvalidInputError(
+            "password", "must not hold control characters, private ones or surrogates (RFC 4013, 2.3)"
+        )
 
 
 async def _insert(services: Services, tenant: Tenant, name: AccountName, password: str) -> bool:

@@ -65,6 +65,16 @@ async def find(services: Services, instance_name: str) -> Tenant | None:
     return tenant if tenant is not None and tenant.state is not TenantState.DESTROYED else None
 
 
+async def opens(services: Services, instance_name: str, key: str) -> bool:
+    """Whether this is the tenant's own key; compared in constant time.
+
+    The key of a destroyed tenant still opens: its LHC goes on to remove accounts, and must be told that they are gone.
+    """
+    async with services.database.read() as session:
+        tenant = await session.get(Tenant, instance_name)
+    return tenant is not None and matches(instance_name, key, tenant.key_digest)
+
+
 async def get(services: Services, instance_name: str) -> Tenant:
     """The tenant.
 
@@ -88,11 +98,6 @@ async def get_active(services: Services, instance_name: str) -> Tenant:
     if tenant.state is not TenantState.ACTIVE:
         raise ConflictError(f"tenant '{instance_name}' is {tenant.state}, not active")
     return tenant
-
-
-def has_key(tenant: Tenant, key: str) -> bool:
-    """Whether this is the tenant's own key; compared in constant time."""
-    return matches(tenant.instance_name, key, tenant.key_digest)
 
 
 async def put(
@@ -204,7 +209,7 @@ async def forget(services: Services, instance_name: str) -> None:
         await session.execute(
             update(Tenant)
             .where(Tenant.instance_name == instance_name, Tenant.state == TenantState.DESTROYING)
-            .values(state=TenantState.DESTROYED, key_digest=None, callback_url=None, updated_at=services.clock())
+            .values(state=TenantState.DESTROYED, callback_url=None, updated_at=services.clock())
         )
 
 

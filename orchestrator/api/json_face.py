@@ -25,6 +25,15 @@ _WORKFLOW_WAIT = 4.0
 _WORKFLOW_POLL = 0.05
 
 
+_TEXTS = frozenset(
+    {
+        *("jid", "pass", "host", "nick", "status", "operator_username", "message"),
+        *("user", "password", "hostlogin", "group", "grouphost", "name", "desc", "display"),
+    }
+)
+"""All keys of the JSON face whose values are strings."""
+
+
 class MissingKeyError(Exception):
     """A required key is absent."""
 
@@ -42,13 +51,16 @@ class Call:
     confined_to: str | None
 
     def require(self, *keys: str) -> None:
-        """Only presence counts, as with the old server.
+        """Check that the keys are there, whatever their values, as the old server did; and that texts are texts.
 
         Raises:
             MissingKeyError: one is absent.
+            InvalidInputError: the value of a key that we know is not a string.
         """
         if any(key not in self.body for key in keys):
             raise MissingKeyError
+        for key in _TEXTS & self.body.keys():
+            self.text(key)
 
     def text(self, key: str, default: str = "") -> str:
         """The value of a key.
@@ -192,7 +204,7 @@ async def set_up_rosters(call: Call) -> str:
     call.require("group", "host", "name", "desc", "display")
     call.check_host()
     roster = call.roster()
-    label, description = call.text("name"), call.text("desc")
+    label, description = visitors.clean(call.text("name")), visitors.clean(call.text("desc"))
     _check_display(call, roster)
     tenant = await registry.find(call.services, roster.instance)
     if tenant is None and not call.services.settings.accept_unknown_tenants:

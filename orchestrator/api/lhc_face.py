@@ -109,8 +109,7 @@ async def _may_call(services: Services, confined_to: str | None, data: Any) -> b
         return False
     if confined_to is None:
         return same(key, services.settings.hosting_key.get_secret_value())
-    tenant = await registry.find(services, confined_to)
-    return tenant is not None and registry.has_key(tenant, key)
+    return await registry.opens(services, confined_to, key)
 
 
 async def _read_body(request: Request) -> bytes:
@@ -132,12 +131,17 @@ def _decode(request: Request, body: bytes) -> Any:
     if not charset.startswith("utf-"):
         raise RefusedError(415, f'unsupported charset "{charset.upper()}"')
     try:
-        data = json.loads(body.decode(charset))
+        data = json.loads(body.decode(charset), parse_constant=_no_constant)
     except (ValueError, LookupError, RecursionError):
         raise RefusedError(400, "the body is not valid JSON") from None
     if not isinstance(data, dict | list):
         raise RefusedError(400, "the body must be a JSON object")
     return data
+
+
+def _no_constant(name: str) -> None:
+    """Python's decoder would take NaN and Infinity, which JSON does not know."""
+    raise ValueError(name)
 
 
 def _json_response(data: dict[str, Any], status: int = 200, media_type: str = _OK) -> Response:

@@ -74,9 +74,8 @@ async def _authorise(services: Services, confined_to: str | None, params: list[A
         hosting_wide = user == settings.rpc_user and same(password, settings.rpc_password.get_secret_value())
         if hosting_wide and confined_to is None:
             return Call(services, arguments, None)
-        tenant = await registry.find(services, user)
-        if tenant is not None and registry.has_key(tenant, password) and confined_to in {None, tenant.instance_name}:
-            return Call(services, arguments, tenant.instance_name)
+        if confined_to in {None, user} and await registry.opens(services, user, password):
+            return Call(services, arguments, user)
     raise RpcError(_COMMAND_FAILED, "Invalid authentication data")
 
 
