@@ -9,7 +9,7 @@ from sqlalchemy import delete, select, update
 from tenants import rosters
 from tenants.commands import CloseVisitor
 from tenants.database import rows_changed
-from tenants.ejabberd import UserExistsError, UserUnknownError
+from tenants.ejabberd import EjabberdError, UserExistsError, UserUnknownError
 from tenants.errors import ConflictError, InvalidInputError, NotFoundError
 from tenants.models import Account, AccountState, Tenant, VisitorSession
 from tenants.naming import AccountKind, AccountName, RosterName
@@ -56,17 +56,18 @@ async def register(services: Services, tenant: Tenant, name: AccountName, passwo
     """
     _check_password(password)
     username = services.naming.username(name)
+    # Asked before our row is there: whoever registers the same name at this moment has put the row there first.
+    taken = await services.ejabberd.has_user(username)
     new = await _insert(services, tenant, name, password)
+    if taken and new:
+        await _forget_pending(services, username)
+        raise ConflictError(f"User {username}@{services.settings.xmpp_host} already registered")
     try:
-        await services.ejabberd.register(username, password)
-    except UserExistsError:
+        await _set_in_ejabberd(services, username, password)
+    except InvalidInputError:
         if new:
-            async with services.database.write() as session:
-                await session.execute(
-                    delete(Account).where(Account.username == username, Account.state == AccountState.PENDING)
-                )
-            raise ConflictError(f"User {username}@{services.settings.xmpp_host} already registered") from None
-        await services.ejabberd.change_password(username, password)
+            await _forget_pending(services, username)
+        raise
     async with services.database.write() as session:
         await session.execute(
             update(Account)
@@ -165,6 +166,26 @@ async def expire(services: Services) -> int:
     if usernames:
         log.info("idle accounts removed", count=len(usernames))
     return len(usernames)
+
+
+async def _forget_pending(services: Services, username: str) -> None:
+    async with services.database.write() as session:
+        await session.execute(
+            delete(Account).where(Account.username == username, Account.state == AccountState.PENDING)
+        )
+
+
+async def _set_in_ejabberd(services: Services, username: str, password: str) -> None:
+    """The account with that password, whether or not it is there yet."""
+    try:
+        await services.ejabberd.register(username, password)
+    except UserExistsError:
+        await services.ejabberd.change_password(username, password)
+    except EjabberdError as error:
+        # what SASLprep forbids beyond single characters: mixed directions, nothing left after mapping
+        if "password" in str(error):
+            raise InvalidInputError("password", "must be one that SASLprep takes (RFC 4013)") from None
+        raise
 
 
 def _check_password(password: str) -> None:

@@ -207,8 +207,9 @@ async def set_up_rosters(call: Call) -> str:
     label, description = visitors.clean(call.text("name")), visitors.clean(call.text("desc"))
     _check_display(call, roster)
     tenant = await registry.find(call.services, roster.instance)
-    if tenant is None and not call.services.settings.accept_unknown_tenants:
-        raise InvalidInputError("group", f"there is no tenant '{roster.instance}', and unknown ones are not accepted")
+    may_begin = call.confined_to is None and call.services.settings.accept_unknown_tenants
+    if tenant is None and not may_begin:
+        raise InvalidInputError("group", f"there is no tenant '{roster.instance}', and this key may not begin one")
     if tenant is None or tenant.state is not TenantState.ACTIVE:
         # this key is the hosting company's: the tenant gets one of its own when the panel asks for it
         started = await registry.put(
@@ -228,9 +229,11 @@ async def delete_rosters(call: Call) -> str:
     call.require("group", "host")
     call.check_host()
     roster = call.roster()
-    if await registry.find(call.services, roster.instance) is not None:
+    try:
         operation = await registry.destroy(call.services, roster.instance, requested_by="lhc")
-        await _finished(call.services, operation.id)
+    except NotFoundError:
+        return ""  # it never was, or an earlier call has ended it
+    await _finished(call.services, operation.id)
     return ""
 
 

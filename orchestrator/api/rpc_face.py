@@ -56,7 +56,7 @@ def _read(body: bytes) -> tuple[str, list[Any]]:
         parser.close()
         params = list(unmarshaller.close())
         method = unmarshaller.getmethodname()
-    except (ExpatError, DefusedXmlException, xmlrpc.client.Error, ValueError, TypeError, KeyError, IndexError) as error:
+    except (ExpatError, DefusedXmlException, xmlrpc.client.Error, ValueError, TypeError, LookupError) as error:
         raise RpcError(_COMMAND_FAILED, f"the request is no methodCall: {type(error).__name__}") from None
     if not method:
         raise RpcError(_COMMAND_FAILED, "the request is no methodCall")
@@ -112,10 +112,10 @@ async def _send_stanza_c2s(call: Call) -> dict[str, Any]:
     if found is None or call.text("resource") != visitors.RESOURCE:
         raise RpcError(_COMMAND_FAILED, "no_session")
     try:
-        presence = DefusedET.fromstring(call.text("stanza").strip())
+        presence = DefusedET.fromstring(call.text("stanza").strip(), forbid_dtd=True)
     except (DefusedET.ParseError, DefusedXmlException, ValueError):
         raise InvalidInputError("stanza", "must be one well-formed XML element") from None
-    if presence.tag.rpartition("}")[2] != "presence" or presence.get("type") is not None:
+    if presence.tag not in {"presence", "{jabber:client}presence"} or presence.get("type") is not None:
         raise InvalidInputError("stanza", "must be an available presence")
     status = presence.findtext("status") or presence.findtext("{jabber:client}status")
     await visitors.show(call.services, tenant, name, presence.findtext(_NICK) or found.nick, status)
