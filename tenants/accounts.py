@@ -1,6 +1,8 @@
 """Accounts of a tenant in ejabberd and in the registry. The registry's row comes first, so a crash leaves no orphan."""
 
 import stringprep
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 
 import structlog
@@ -9,7 +11,7 @@ from sqlalchemy import delete, select, update
 from tenants import rosters
 from tenants.commands import CloseVisitor
 from tenants.database import rows_changed
-from tenants.ejabberd import EjabberdError, UserExistsError, UserUnknownError
+from tenants.ejabberd import PasswordRefusedError, UserExistsError, UserUnknownError
 from tenants.errors import ConflictError, InvalidInputError, NotFoundError
 from tenants.models import Account, AccountState, Tenant, VisitorSession
 from tenants.naming import AccountKind, AccountName, RosterName
@@ -99,19 +101,20 @@ async def change_password(services: Services, name: AccountName, password: str) 
     """
     username = services.naming.username(name)
     _check_password(password)
+    if await find(services, name) is None:
+        raise NotFoundError(f"there is no account '{username}'")
+    # ejabberd first: it may still refuse
+    try:
+        with _password_refusal_named():
+            await services.ejabberd.change_password(username, password)
+    except UserUnknownError:
+        raise NotFoundError(f"there is no account '{username}'") from None
     async with services.database.write() as session:
-        known = await session.scalar(select(Account.username).where(Account.username == username))
-        if known is None:
-            raise NotFoundError(f"there is no account '{username}'")
         await session.execute(
             update(Account)
             .where(Account.username == username)
             .values(password_digest=_digest(name, username, password))
         )
-    try:
-        await services.ejabberd.change_password(username, password)
-    except UserUnknownError:
-        raise NotFoundError(f"there is no account '{username}'") from None
 
 
 async def remove(services: Services, name: AccountName) -> None:
@@ -177,15 +180,20 @@ async def _forget_pending(services: Services, username: str) -> None:
 
 async def _set_in_ejabberd(services: Services, username: str, password: str) -> None:
     """The account with that password, whether or not it is there yet."""
+    with _password_refusal_named():
+        try:
+            await services.ejabberd.register(username, password)
+        except UserExistsError:
+            await services.ejabberd.change_password(username, password)
+
+
+@contextmanager
+def _password_refusal_named() -> Iterator[None]:
+    """What SASLprep forbids beyond single characters: mixed directions, nothing left after mapping."""
     try:
-        await services.ejabberd.register(username, password)
-    except UserExistsError:
-        await services.ejabberd.change_password(username, password)
-    except EjabberdError as error:
-        # what SASLprep forbids beyond single characters: mixed directions, nothing left after mapping
-        if "password" in str(error):
-            raise InvalidInputError("password", "must be one that SASLprep takes (RFC 4013)") from None
-        raise
+        yield
+    except PasswordRefusedError:
+        raise InvalidInputError("password", "must be one that SASLprep takes (RFC 4013)") from None
 
 
 def _check_password(password: str) -> None:

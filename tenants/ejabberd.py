@@ -48,6 +48,10 @@ class UserUnknownError(EjabberdError):
     """`change_password`: there is no such user."""
 
 
+class PasswordRefusedError(EjabberdError):
+    """`register`, `change_password`: SASLprep (RFC 4013) does not take the password."""
+
+
 class NotAppliedError(EjabberdError):
     """ejabberd said yes, but reading back shows that nothing was done."""
 
@@ -100,6 +104,7 @@ class Ejabberd:
 
         Raises:
             UserExistsError: the username is taken.
+            PasswordRefusedError: the password cannot be one.
         """
         await self._call("register", user=user, host=self.host, password=password)
 
@@ -108,6 +113,7 @@ class Ejabberd:
 
         Raises:
             UserUnknownError: there is no such user.
+            PasswordRefusedError: the password cannot be one.
         """
         await self._call("change_password", user=user, host=self.host, newpass=password)
 
@@ -224,6 +230,8 @@ class Ejabberd:
             raise UserExistsError(command, code, message)
         if response.status_code == httpx.codes.NOT_FOUND and command == "change_password":
             raise UserUnknownError(command, code, message)
+        if message == "invalid_password" or "password contains unacceptable" in message:
+            raise PasswordRefusedError(command, code, message)
         raise EjabberdError(command, code, message or f"HTTP {response.status_code}")
 
 

@@ -9,6 +9,7 @@ from tenants.ejabberd import (
     EjabberdError,
     EjabberdUnavailableError,
     NotAppliedError,
+    PasswordRefusedError,
     Roster,
     UserExistsError,
     UserUnknownError,
@@ -37,6 +38,11 @@ async def test_accounts(ejabberd: Ejabberd) -> None:
     await ejabberd.change_password("one.client-test", "other")
     with pytest.raises(UserUnknownError):
         await ejabberd.change_password("nobody.client-test", "pw")
+    # both directions of writing in one word
+    with pytest.raises(PasswordRefusedError):
+        await ejabberd.register("two.client-test", "a\u0627")
+    with pytest.raises(PasswordRefusedError):
+        await ejabberd.change_password("one.client-test", "a\u0627")
     with pytest.raises(EjabberdError, match="Malformed username"):
         await ejabberd.register("a@b", "pw")
     assert "one.client-test" in await ejabberd.users()
