@@ -6,6 +6,7 @@ from http import HTTPStatus
 
 from fastapi import FastAPI
 from fastapi.responses import JSONResponse
+from fastapi_offline import FastAPIOffline
 
 from config.celery import make_celery
 from config.settings import Settings
@@ -28,7 +29,8 @@ def create_app() -> FastAPI:
             app.state.services = services
             yield
 
-    app = FastAPI(
+    # the plain one loads its pages' scripts from elsewhere, which a browser in a private network cannot
+    app = FastAPIOffline(
         title="LHC XMPP orchestrator",
         version="1",
         description="Tenants of a hosting company, their rosters and accounts in ejabberd, and their messages.",

@@ -1,13 +1,16 @@
 """docker-compose.yml says what the code knows: no Docker engine is needed to see that."""
 
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
 import pytest
 import typer.main
 import yaml
+from celery.bin.celery import celery
 
+from config.celery import make_celery
 from config.settings import ENV_PREFIX, Settings
 from orchestrator.cli import app as cli
 
@@ -24,13 +27,29 @@ def test_every_process_of_the_launcher_is_a_service() -> None:
 
 
 @pytest.mark.parametrize("name", OURS)
-def test_a_command_is_one_that_exists(name: str) -> None:
-    program, *words = OURS[name]["command"].split()
+def test_a_command_is_one_that_exists_with_options_that_exist(name: str) -> None:
+    program, *words = shlex.split(OURS[name]["command"])
     if program == "celery":
         assert words[:3] == ["-A", "orchestrator.app", name]
+        commands, words = celery.commands, words[2:]
     else:
         assert program == "orchestrator"
-        assert words[0] in typer.main.get_command(cli).commands  # type: ignore[attr-defined]  # a group of commands
+        commands = typer.main.get_command(cli).commands  # type: ignore[attr-defined]  # a group of commands
+    given = {word.split("=")[0] for word in words[1:] if word.startswith("-")}
+    known = {spelling for option in commands[words[0]].params for spelling in option.opts}
+    # Flower takes its options to itself: these are its own
+    assert given <= known | ({"--address", "--port", "--tasks-columns"} if name == "flower" else set())
+
+
+def test_the_worker_takes_every_queue() -> None:
+    queues = {queue.name for queue in make_celery(Settings()).conf.task_queues}
+    named = re.findall(r"(?:-Q|--queues)[ =](\S+)", OURS["worker"]["command"])
+    assert not named or set(named[0].split(",")) == queues
+
+
+def test_a_container_is_given_longer_than_the_soft_shutdown() -> None:
+    soft = make_celery(Settings()).conf.worker_soft_shutdown_timeout
+    assert all(float(service["stop_grace_period"].removesuffix("s")) > soft for service in OURS.values())
 
 
 @pytest.mark.parametrize("name", OURS)
@@ -41,10 +60,15 @@ def test_every_setting_is_one_that_exists(name: str) -> None:
 
 def test_only_the_api_is_published() -> None:
     assert {name for name, service in SERVICES.items() if "ports" in service} == {"api"}
+    assert all(service["networks"] == ["private"] and "network_mode" not in service for service in SERVICES.values())
 
 
 def test_the_example_knows_every_variable_and_no_secret_has_a_default() -> None:
-    assert {variable for variable, _ in re.findall(r"\$\{(\w+)(:[?-])", TEXT)} == set(EXAMPLE)
+    uses = re.findall(r"(?<!\$)\$(?:\{(\w+)([^}]*)\}|(\w+))", TEXT)
+    assert {braced or bare for braced, _, bare in uses} == set(EXAMPLE)
     secrets = {name for name in EXAMPLE if re.search("PASSWORD|SECRET|KEY|TOKEN", name)}
     assert {EXAMPLE[name] for name in secrets} == {""}
-    assert {f"${{{name}:?}}" for name in secrets} <= set(re.findall(r"\$\{\w+:\?\}", TEXT))
+    # each use: a single one with a default would start a server that anybody can enter
+    assert {(braced or bare, rest) for braced, rest, bare in uses if (braced or bare) in secrets} == {
+        (name, ":?") for name in secrets
+    }
