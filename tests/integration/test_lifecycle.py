@@ -195,14 +195,12 @@ async def test_idle_accounts_expire_but_never_operators_or_who_is_online(new_ten
 
     async def expired() -> bool:
         tenant.system.send_task("accounts.expire")
-        return bool(await tenant.system.users_of(tenant.name) == [lhc.name("bob"), lhc.name("visitor.3")])
+        # the registry forgets an account after ejabberd has
+        accounts = (await tenant.panel.http.get(f"/v1/tenants/{tenant.name}")).json()["accounts"]
+        return bool(accounts == {"operator": 1, "visitor": 1, "chat": 0})
 
     await until_async(expired, "the idle accounts are gone")
-    assert (await tenant.panel.http.get(f"/v1/tenants/{tenant.name}")).json()["accounts"] == {
-        "operator": 1,
-        "visitor": 1,
-        "chat": 0,
-    }
+    assert await tenant.system.users_of(tenant.name) == [lhc.name("bob"), lhc.name("visitor.3")]
 
 
 async def test_a_panel_may_send_the_tasks_by_name(system: System, panel: Panel) -> None:
