@@ -189,13 +189,10 @@ async def operator_answered(services: Services, name: AccountName, jid: str) -> 
     await _wake_presence(services, name, username)
 
 
-async def online_operators(services: Services, instance_names: set[str] | None = None) -> list[OperatorPresence]:
+async def online_operators(services: Services) -> list[OperatorPresence]:
     """The operators that LHC believes, or is about to be told, to be online."""
-    query = select(OperatorPresence).where(OperatorPresence.online)
-    if instance_names is not None:
-        query = query.where(OperatorPresence.instance_name.in_(instance_names))
     async with services.database.read() as session:
-        return list(await session.scalars(query))
+        return list(await session.scalars(select(OperatorPresence).where(OperatorPresence.online)))
 
 
 def _set_pending(presence: OperatorPresence, body: str, now: float) -> None:

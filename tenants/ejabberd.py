@@ -230,6 +230,8 @@ class Ejabberd:
             raise UserExistsError(command, code, message)
         if response.status_code == httpx.codes.NOT_FOUND and command == "change_password":
             raise UserUnknownError(command, code, message)
+        if response.status_code in {httpx.codes.BAD_GATEWAY, httpx.codes.SERVICE_UNAVAILABLE}:
+            raise EjabberdUnavailableError(f"ejabberd's API: {response.status_code} at {command}")
         if message == "invalid_password" or "password contains unacceptable" in message:
             raise PasswordRefusedError(command, code, message)
         raise EjabberdError(command, code, message or f"HTTP {response.status_code}")
