@@ -1,4 +1,4 @@
-"""How kombu talks to the broker, for the shard queues and for Celery."""
+"""How kombu talks to the broker, for Celery and for the shard queues on RabbitMQ."""
 
 from typing import Any
 
@@ -13,12 +13,4 @@ TRANSPORT_OPTIONS: dict[str, Any] = {
     "retry_on_timeout": True,
     # RabbitMQ: a publish returns when the broker has the message, not when we have sent it (celery 5410).
     "confirm_publish": True,
-}
-
-SHARD_TRANSPORT_OPTIONS: dict[str, Any] = {
-    **TRANSPORT_OPTIONS,
-    # Redis: unacknowledged commands of a dead pool process come back after this many seconds. The shortest timeout on
-    # a shared broker wins (kombu 337), so the shard queues keep their books apart from Celery's.
-    "visibility_timeout": 30,
-    "global_keyprefix": "shards:",
 }

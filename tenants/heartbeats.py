@@ -6,7 +6,6 @@ from tenants.models import Heartbeat
 from tenants.services import Services
 
 WORKER = "worker"
-POOL = "pool"
 FRESH_SECONDS = 15.0
 """A sign older than this is none."""
 

@@ -215,6 +215,51 @@ class OperatorPresence(Claimable, Base):
     attempts: Mapped[int] = mapped_column(default=0)
 
 
+class ReturnedMessage(Base):
+    """A visitor's message that came back from ejabberd as an error: it did not reach the operator."""
+
+    __tablename__ = "returned_messages"
+    __table_args__ = (UniqueConstraint("stanza_id"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    instance_name: Mapped[str] = mapped_column(String(63), index=True)
+    stanza_id: Mapped[str] = mapped_column(String(191))
+    """The bridge module's own id of the report; repeats of a report bear the same one."""
+    message_id: Mapped[str] = mapped_column(String(191))
+    """The id that the message bore on its way to the operator."""
+    visitor: Mapped[str] = mapped_column(String(JID_PART))
+    operator: Mapped[str] = mapped_column(String(JID_PART))
+    body: Mapped[str] = mapped_column(Text)
+    condition: Mapped[str] = mapped_column(String(50))
+    """The error's condition (RFC 6120, 8.3.3)."""
+    reason: Mapped[str | None] = mapped_column(Text)
+    created_at: Mapped[float] = mapped_column(index=True)
+    replayed_at: Mapped[float | None]
+    """When it was sent again; should it come back once more, that is a row of its own."""
+
+
+class PoolMember(Base):
+    """A pool process that can serve shards, as long as it says so."""
+
+    __tablename__ = "pool_members"
+
+    name: Mapped[str] = mapped_column(String(64), primary_key=True)
+    alive_until: Mapped[float]
+
+
+class ShardLease(Base):
+    """Which pool process serves a shard, and until when; see `tenants.leases`."""
+
+    __tablename__ = "shard_leases"
+
+    shard: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    owner: Mapped[str | None] = mapped_column(String(64), index=True)
+    """None when its last holder let it go in good order."""
+    expires_at: Mapped[float]
+    token: Mapped[int]
+    """Grows each time the shard is taken: who holds an older one acts no more (a fencing token)."""
+
+
 class Heartbeat(Base):
     """A sign of life of a process that does work, written by the very path that does the work."""
 

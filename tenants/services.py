@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from config.settings import Settings
-from tenants.command_queue import CommandQueue
 from tenants.database import Database
 from tenants.ejabberd import Ejabberd
 from tenants.lhc import LhcClient
 from tenants.naming import Naming
+from tenants.shard_queues import CommandPublisher, open_publisher
 
 Clock = Callable[[], float]
 """Now, in Unix seconds."""
@@ -30,7 +30,7 @@ class Services:
     settings: Settings
     database: Database
     ejabberd: Ejabberd
-    commands: CommandQueue
+    commands: CommandPublisher
     lhc: LhcClient
     naming: Naming
     wake: Wake
@@ -42,7 +42,7 @@ async def open_services(settings: Settings, wake: Wake, clock: Clock = time.time
     """Open everything once; closed in the end, whatever happens."""
     database = Database(settings.database_url.get_secret_value())
     ejabberd = Ejabberd(settings.ejabberd_api_url, settings.xmpp_host)
-    commands = CommandQueue(settings.broker_url.get_secret_value(), settings.shard_count)
+    commands = open_publisher(settings.broker_url.get_secret_value(), settings.shard_count)
     lhc = LhcClient(settings)
     try:
         yield Services(
@@ -56,7 +56,7 @@ async def open_services(settings: Settings, wake: Wake, clock: Clock = time.time
             clock=clock,
         )
     finally:
-        commands.close()
+        await commands.close()
         await lhc.close()
         await ejabberd.close()
         await database.close()

@@ -1,10 +1,11 @@
 """Tells operators of visitors: who comes, changes, writes and goes, by directed presence and messages."""
 
 import itertools
+from collections.abc import Callable
 
 from sqlalchemy import delete, select
 
-from tenants.commands import AnyCommand, CloseTenant, CloseVisitor, SendMessage, ShowVisitor
+from tenants.commands import AnyCommand, CloseTenant, CloseVisitor, SendMessage, ShowVisitor, shard_of
 from tenants.models import VisitorSession
 from tenants.services import Services
 from tenants.visitors import DEFAULT_NICK, RESOURCE
@@ -13,15 +14,18 @@ from xmpp_pool.gateway import Gateway, StreamLostError
 from xmpp_pool.operators import OperatorDirectory
 from xmpp_pool.sessions import Session, SessionTable
 
-_DELETE_AT_ONCE = 500
+_NAMES_AT_ONCE = 500
 """Names in one statement; SQLite takes some thousands."""
 
 
 class Announcer:
     """Carries out commands on the session table and the stream. Every command may come twice."""
 
-    def __init__(self, services: Services, gateway: Gateway, operators: OperatorDirectory) -> None:
+    def __init__(
+        self, services: Services, gateway: Gateway, operators: OperatorDirectory, serves: Callable[[str], bool]
+    ) -> None:
         self._services = services
+        self._serves = serves
         self._gateway = gateway
         self._operators = operators
         self._sessions = SessionTable()
@@ -31,11 +35,30 @@ class Announcer:
         """How many visitors are online."""
         return len(self._sessions)
 
-    async def restore(self) -> None:
-        """Take up the sessions of the database, also those that ended meanwhile: somebody must announce their end."""
+    async def load(self, shards: set[int]) -> list[Session]:
+        """The sessions of these shards, also those that ended meanwhile: somebody must announce their end."""
+        shard_count = self._services.settings.shard_count
+        sessions: list[Session] = []
         async with self._services.database.read() as session:
-            for row in await session.scalars(select(VisitorSession)):
-                self._sessions.put(Session(row.username, row.instance_name, row.nick, row.status, row.online_until))
+            names = await session.scalars(select(VisitorSession.instance_name).distinct())
+            ours = [name for name in names if shard_of(name, shard_count) in shards]
+            for start in range(0, len(ours), _NAMES_AT_ONCE):
+                chunk = ours[start : start + _NAMES_AT_ONCE]
+                rows = await session.scalars(select(VisitorSession).where(VisitorSession.instance_name.in_(chunk)))
+                sessions += [
+                    Session(row.username, row.instance_name, row.nick, row.status, row.online_until) for row in rows
+                ]
+        return sessions
+
+    def take_up(self, sessions: list[Session]) -> None:
+        """Go on with these sessions."""
+        for session in sessions:
+            self._sessions.put(session)
+
+    def drop(self, shards: set[int]) -> None:
+        """Forget the sessions of these shards, without a word to operators: another process goes on with them."""
+        shard_count = self._services.settings.shard_count
+        self._sessions.drop({name for name in self._sessions.tenants() if shard_of(name, shard_count) in shards})
 
     async def carry_out(self, command: AnyCommand) -> None:
         """Carry out one command.
@@ -58,7 +81,8 @@ class Announcer:
     async def expire(self) -> None:
         """Announce the end of sessions whose window is over."""
         now = self._services.clock()
-        ended = list(self._sessions.remove_expired(now))
+        # who serves no longer says nothing: the sessions are another's now
+        ended = [session for session in self._sessions.remove_expired(now) if self._serves(session.instance_name)]
         if not ended:
             return
         try:
@@ -116,8 +140,8 @@ class Announcer:
 
     async def _forget(self, usernames: list[str], ended_before: float) -> None:
         """Remove the rows; one that a page view has prolonged meanwhile stays."""
-        for start in itertools.count(0, _DELETE_AT_ONCE):
-            chunk = usernames[start : start + _DELETE_AT_ONCE]
+        for start in itertools.count(0, _NAMES_AT_ONCE):
+            chunk = usernames[start : start + _NAMES_AT_ONCE]
             if not chunk:
                 return
             async with self._services.database.write() as transaction:

@@ -3,6 +3,9 @@
 slixmpp neither reconnects by itself nor tells when a stanza reached the server, and components have no stream
 management. So the gateway owns the reconnect loop, and `confirm` proves with a ping round trip that the server has
 handled everything that was sent before it: a stream is handled in order.
+
+Each connection bears the name of its pool process at ejabberd's bridge module, so that another process can have it cut
+(`fence`) before it takes over.
 """
 
 import asyncio
@@ -22,7 +25,7 @@ from sqlalchemy.exc import DBAPIError
 from config.settings import Settings
 from tenants.backoff import delay
 from tenants.errors import DomainError
-from xmpp_pool.stanzas import COMPONENT_NS, FORWARD_NS
+from xmpp_pool.stanzas import BRIDGE_NS, COMPONENT_NS, FORWARD_NS
 
 log = structlog.get_logger(__name__)
 
@@ -52,22 +55,30 @@ class Gateway:
     def __init__(
         self,
         settings: Settings,
+        name: str,
         *,
         on_established: Callable[[], Awaitable[None]],
         on_presence: Callable[[Presence], None],
         on_message: Callable[[ET.Element, Reply], None],
     ) -> None:
         self._settings = settings
+        self._name = name
         self._on_established = on_established
         self._on_presence = on_presence
         self._on_message = on_message
         self._established = asyncio.Event()
         self._stream: ComponentXMPP | None = None
+        self._stream_number = 0
 
     @property
     def established(self) -> bool:
         """Whether the stream is up and the picture of it is complete."""
         return self._established.is_set()
+
+    @property
+    def stream_number(self) -> int:
+        """Grows with each new stream; on a new one, ejabberd may know nothing of what was sent on the one before."""
+        return self._stream_number
 
     async def wait_established(self) -> None:
         """Wait until a stream is up."""
@@ -125,6 +136,37 @@ class Gateway:
             stream.abort()
             raise StreamLostError from error
 
+    async def sync(self) -> None:
+        """Return when ejabberd has forced to disk what it has handled so far, offline messages above all.
+
+        Raises:
+            StreamLostError: the stream ended, or ejabberd did not answer.
+        """
+        if self._stream is None:
+            raise StreamLostError
+        await self._ask_bridge(self._stream, "sync")
+
+    async def fence(self, name: str) -> None:
+        """Cut the connections of the pool process of that name; on return, nothing it has sent can be handled any more.
+
+        Raises:
+            StreamLostError: the stream ended, or ejabberd did not answer.
+        """
+        if self._stream is None:
+            raise StreamLostError
+        await self._ask_bridge(self._stream, "fence", name)
+
+    async def _ask_bridge(self, stream: ComponentXMPP, element: str, name: str | None = None) -> None:
+        iq: Iq = stream.make_iq_set(ito=self._settings.xmpp_host, ifrom=self._settings.component_jid)
+        iq.append(ET.Element(f"{{{BRIDGE_NS}}}{element}", {"name": name} if name else {}))
+        try:
+            await iq.send(timeout=_CONFIRM_TIMEOUT)
+        except (IqError, IqTimeout, NotConnectedError) as error:
+            if isinstance(error, IqError):
+                log.error("the bridge module refuses; is it loaded?", asked=element)  # noqa: TRY400 - no traceback worth having
+            stream.abort()
+            raise StreamLostError from error
+
     async def ping(self, sender: str, jid: str, timeout: float) -> bool:  # noqa: ASYNC109 - the wait is slixmpp's own
         """Whether the client answered a ping in time; that it does not know pings is an answer, too.
 
@@ -178,7 +220,9 @@ class Gateway:
             await _first_of(started, lost)
         if lost.is_set():
             raise StreamLostError("refused")
+        await self._ask_bridge(stream, "pool", self._name)
         self._stream = stream
+        self._stream_number += 1
         await self._on_established()
         if not lost.is_set():
             self._established.set()

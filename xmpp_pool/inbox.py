@@ -1,4 +1,7 @@
-"""Messages of operators: stored in batches, answered to the bridge module only when they are committed."""
+"""Messages of operators, and visitors' messages that came back: stored, and answered to the bridge module only then.
+
+Any pool process may store any tenant's messages: they are delivered from the database.
+"""
 
 import asyncio
 from xml.etree import ElementTree as ET
@@ -6,12 +9,14 @@ from xml.etree import ElementTree as ET
 import structlog
 from sqlalchemy.exc import DBAPIError
 
+from tenants import returned
 from tenants.callbacks import OperatorMessage, store_messages
 from tenants.errors import InvalidInputError
-from tenants.naming import AccountKind, local_part
+from tenants.naming import AccountKind, AccountName, local_part
+from tenants.returned import Returned
 from tenants.services import Services
 from xmpp_pool.gateway import Reply
-from xmpp_pool.stanzas import read_forwarded
+from xmpp_pool.stanzas import Forwarded, ForwardedError, read_forwarded
 
 log = structlog.get_logger(__name__)
 
@@ -25,7 +30,7 @@ class Inbox:
 
     def __init__(self, services: Services) -> None:
         self._services = services
-        self._waiting: asyncio.Queue[tuple[OperatorMessage, Reply]] = asyncio.Queue(_LIMIT)
+        self._waiting: asyncio.Queue[tuple[OperatorMessage | Returned, Reply]] = asyncio.Queue(_LIMIT)
 
     def receive(self, iq: ET.Element, reply: Reply) -> None:
         """Check the message and queue it, or refuse it."""
@@ -48,7 +53,7 @@ class Inbox:
             while len(batch) < _BATCH and not self._waiting.empty():
                 batch.append(self._waiting.get_nowait())
             try:
-                await store_messages(self._services, [message for message, _ in batch])
+                await self._store([message for message, _ in batch])
                 outcome = None
             except DBAPIError as error:
                 log.error("messages not stored", count=len(batch), error=type(error).__name__)  # noqa: TRY400 - the statement holds what people wrote
@@ -56,13 +61,35 @@ class Inbox:
             for _, reply in batch:
                 reply(outcome)
 
-    def _read(self, iq: ET.Element) -> OperatorMessage:
+    async def _store(self, messages: list[OperatorMessage | Returned]) -> None:
+        of_operators = [message for message in messages if isinstance(message, OperatorMessage)]
+        if of_operators:
+            await store_messages(self._services, of_operators)
+        came_back = [message for message in messages if isinstance(message, Returned)]
+        if came_back:
+            await returned.store(self._services, came_back)
+
+    def _read(self, iq: ET.Element) -> OperatorMessage | Returned:
+        forwarded = read_forwarded(iq, self._services.settings.component_jid)
+        operator, visitor = self._names(forwarded)
+        if isinstance(forwarded, ForwardedError):
+            return Returned(
+                stanza_id=forwarded.stanza_id,
+                message_id=forwarded.message_id,
+                visitor=visitor,
+                operator=operator,
+                body=forwarded.body,
+                condition=forwarded.condition,
+                reason=forwarded.reason,
+            )
+        return OperatorMessage(forwarded.stanza_id, operator, visitor, forwarded.body)
+
+    def _names(self, forwarded: Forwarded) -> tuple[AccountName, AccountName]:
         settings, naming = self._services.settings, self._services.naming
-        forwarded = read_forwarded(iq, settings.component_jid)
         sender = naming.parse_username(local_part(forwarded.sender, settings.xmpp_host, "from"), "from")
         receiver = naming.parse_username(local_part(forwarded.receiver, settings.xmpp_host, "to"), "to")
         if sender.kind is not AccountKind.OPERATOR or receiver.kind is AccountKind.OPERATOR:
             raise ValueError("not a message of an operator to a visitor")
         if sender.instance != receiver.instance:
             raise ValueError("a message to another tenant")
-        return OperatorMessage(forwarded.stanza_id, sender, receiver, forwarded.body)
+        return sender, receiver

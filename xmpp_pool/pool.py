@@ -1,7 +1,10 @@
-"""The pool worker: wires the gateway, the shard queues and the loops that run on them."""
+"""The pool worker: wires the gateway, the shards and the loops that run on them."""
 
 import asyncio
+import math
 import signal
+import time
+import uuid
 from collections.abc import Awaitable, Callable
 
 import structlog
@@ -11,81 +14,63 @@ from sqlalchemy.exc import DBAPIError
 from config.celery import make_celery
 from config.settings import Settings
 from config.wakeup import celery_wake
-from tenants import heartbeats
-from tenants.commands import AnyCommand, SendMessage, shard_of
+from tenants.leases import Taken
 from tenants.services import Services, open_services
+from tenants.shard_queues import open_reader
 from xmpp_pool.announcer import Announcer
-from xmpp_pool.consumer import ShardConsumer
+from xmpp_pool.commands import CommandRunner
 from xmpp_pool.gateway import Gateway, StreamLostError
 from xmpp_pool.inbox import Inbox
 from xmpp_pool.operators import OperatorDirectory
+from xmpp_pool.shards import Shards
 from xmpp_pool.watch import OperatorWatch
 
 log = structlog.get_logger(__name__)
 
 _EXPIRY_PAUSE = 0.5
-_HEARTBEAT_PAUSE = 3.0
-_RETRY_PAUSE = 0.5
-_REMEMBERED = 50_000
-"""Message ids: some megabytes, and many times what the broker can have given out."""
-
-
-class SentMessages:
-    """The messages that were sent lately: the broker gives out again what we held for longer than it likes.
-
-    Bounded; everything but messages may be carried out twice without anybody noticing.
-    """
-
-    def __init__(self, limit: int = _REMEMBERED) -> None:
-        self._ids: dict[str, None] = {}
-        self._limit = limit
-
-    def __contains__(self, command: AnyCommand) -> bool:
-        return isinstance(command, SendMessage) and command.message_id in self._ids
-
-    def add(self, command: AnyCommand) -> None:
-        """Remember the command, if it is a message; the oldest are forgotten."""
-        if isinstance(command, SendMessage):
-            self._ids[command.message_id] = None
-            if len(self._ids) > self._limit:
-                del self._ids[next(iter(self._ids))]
+_UNFIT_SECONDS = 5.0
+"""Without ejabberd for longer, others shall serve our shards; a broken connection alone is back within one second."""
+_NO_BROKER_SECONDS = 15.0
 
 
 class Pool:
-    """One pool process: all shards, one component connection."""
+    """One pool process: one component connection, and its share of the shards."""
 
-    def __init__(self, services: Services) -> None:
+    def __init__(self, services: Services, name: str) -> None:
         settings = services.settings
         self._services = services
-        self._sent = SentMessages()
         operators = OperatorDirectory()
         self._inbox = Inbox(services)
         self._gateway = Gateway(
             settings,
+            name,
             on_established=self._on_established,
             on_presence=self._on_presence,
             on_message=self._inbox.receive,
         )
-        self._announcer = Announcer(services, self._gateway, operators)
-        self._watch = OperatorWatch(services, self._gateway, self._announcer, operators)
-        self._consumer = ShardConsumer(settings.broker_url.get_secret_value(), list(range(settings.shard_count)))
+        self._shards = Shards(
+            services, name, fit=self._fit, restore=self._restore, drop=self._drop, settle=self._settle
+        )
+        self._reader = open_reader(settings.broker_url.get_secret_value())
+        self._announcer = Announcer(services, self._gateway, operators, self._shards.serves)
+        self._watch = OperatorWatch(services, self._gateway, self._announcer, operators, self._shards)
+        self._commands = CommandRunner(self._reader, self._gateway, self._announcer, self._shards)
+        self._established_at = self._broker_at = -math.inf
 
     async def run(self) -> None:
         """Work until cancelled."""
-        await self._announcer.restore()
-        log.info("sessions restored", count=self._announcer.session_count)
-        self._consumer.start()
+        self._reader.start()
         try:
             async with asyncio.TaskGroup() as loops:
                 loops.create_task(self._gateway.run(), name="gateway")
                 loops.create_task(self._inbox.run(), name="inbox")
                 loops.create_task(self._watch.run(), name="watch")
                 loops.create_task(self._watch.ping_forever(), name="pings")
-                loops.create_task(self._carry_out_commands(), name="commands")
+                loops.create_task(self._shards.run(), name="shards")
+                loops.create_task(self._commands.run(), name="commands")
                 loops.create_task(self._every(_EXPIRY_PAUSE, self._announcer.expire), name="expiry")
-                loops.create_task(self._every(_HEARTBEAT_PAUSE, self._beat), name="heartbeat")
         finally:
-            await self._consumer.stop()
+            await self._reader.close()
 
     async def _on_established(self) -> None:
         await self._watch.resync()
@@ -93,29 +78,38 @@ class Pool:
     def _on_presence(self, presence: Presence) -> None:
         self._watch.report(presence)
 
-    async def _carry_out_commands(self) -> None:
-        """Batch by batch: written to the stream, confirmed by the server, acknowledged to the broker; in order."""
-        while True:
-            batch = await self._consumer.next_batch()
-            while True:
-                await self._gateway.wait_established()
-                try:
-                    for delivery in batch:
-                        if delivery.command not in self._sent:
-                            await self._carry_out(delivery.command)
-                    await self._gateway.confirm()
-                    break
-                except (StreamLostError, DBAPIError) as error:
-                    log.warning("commands will be carried out again", count=len(batch), error=type(error).__name__)
-                    await asyncio.sleep(_RETRY_PAUSE)
-            for delivery in batch:
-                self._sent.add(delivery.command)
-            self._consumer.acknowledge(batch)
+    def _fit(self) -> bool:
+        """Whether this process can serve: it has, or had until a moment ago, both ejabberd and the broker."""
+        now = time.monotonic()
+        if self._gateway.established:
+            self._established_at = now
+        if self._reader.alive():
+            self._broker_at = now
+        return now - self._established_at < _UNFIT_SECONDS and now - self._broker_at < _NO_BROKER_SECONDS
 
-    async def _carry_out(self, command: AnyCommand) -> None:
-        shard = shard_of(command.instance_name, self._services.settings.shard_count)
-        with structlog.contextvars.bound_contextvars(instance_name=command.instance_name, shard=shard):
-            await self._announcer.carry_out(command)
+    async def _restore(self, taken: list[Taken]) -> None:
+        shards = {one.lease.shard for one in taken}
+        await self._gateway.wait_established()
+        for deserter in {one.deserted_by for one in taken if one.deserted_by}:
+            await self._gateway.fence(deserter)
+        sessions = await self._announcer.load(shards)
+        self._announcer.take_up(sessions)
+        self._shards.opened(shards)
+        await self._watch.take_up(shards)
+        for shard in shards:
+            self._reader.add(shard)
+        log.info("shards served", count=len(shards), sessions=len(sessions))
+
+    async def _drop(self, shards: set[int]) -> None:
+        self._announcer.drop(shards)
+        self._commands.drop(shards)
+        await self._reader.drop(shards)
+
+    async def _settle(self) -> None:
+        try:
+            await self._gateway.confirm()
+        except StreamLostError:
+            return  # what was sent on it is handled, or never will be
 
     async def _every(self, pause: float, work: Callable[[], Awaitable[None]]) -> None:
         """Do the work again and again, while the stream is up."""
@@ -127,15 +121,13 @@ class Pool:
             except (StreamLostError, DBAPIError) as error:
                 log.warning("to be done again", work=work.__qualname__, error=type(error).__name__)
 
-    async def _beat(self) -> None:
-        if self._consumer.alive():
-            await heartbeats.beat(self._services, heartbeats.POOL)
-
 
 async def run(settings: Settings) -> None:
     """Run a pool process until SIGTERM or SIGINT."""
+    name = uuid.uuid4().hex
+    structlog.contextvars.bind_contextvars(pool=name[:8])
     async with open_services(settings, celery_wake(make_celery(settings, "pool"))) as services:
-        work = asyncio.ensure_future(Pool(services).run())
+        work = asyncio.ensure_future(Pool(services, name).run())
         loop = asyncio.get_running_loop()
         for signum in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(signum, work.cancel)

@@ -39,6 +39,15 @@ class SessionTable:
         """The tenant's sessions."""
         return list(self._by_tenant.get(instance_name, {}).values())
 
+    def tenants(self) -> list[str]:
+        """The instance names of all that have sessions."""
+        return list(self._by_tenant)
+
+    def drop(self, instance_names: Iterable[str]) -> None:
+        """Forget all sessions of these tenants."""
+        for instance_name in instance_names:
+            self._by_tenant.pop(instance_name, None)
+
     def put(self, session: Session) -> bool:
         """Add or renew. True when operators are to be told: the session is new, or its nick or status changed."""
         sessions = self._by_tenant[session.instance_name]

@@ -10,8 +10,11 @@ from xml.sax.saxutils import escape, quoteattr
 
 FORWARD_NS = "urn:xmpp:forward:0"
 SID_NS = "urn:xmpp:sid:0"
+BRIDGE_NS = "urn:lhc:bridge:0"
+"""Of ejabberd's bridge module, our own."""
 NICK_NS = "http://jabber.org/protocol/nick"
 CLIENT_NS = "jabber:client"
+STANZA_ERROR_NS = "urn:ietf:params:xml:ns:xmpp-stanzas"
 COMPONENT_NS = "jabber:component:accept"
 
 
@@ -31,10 +34,14 @@ def unavailable(sender: str, to: str) -> str:
 
 
 def chat_message(sender: str, to: str, body: str, message_id: str, nick: str) -> str:
-    """A chat message with the sender's nickname, which clients show for a contact they do not know yet."""
+    """A chat message with the sender's nickname, which clients show for a contact they do not know yet.
+
+    By `<once/>` the bridge module drops repeats, and takes it out.
+    """
     return (
         f"<message type='chat' from={quoteattr(sender)} to={quoteattr(to)} id={quoteattr(message_id)}>"
-        f"<body>{escape(body)}</body><nick xmlns='{NICK_NS}'>{escape(nick)}</nick></message>"
+        f"<body>{escape(body)}</body><nick xmlns='{NICK_NS}'>{escape(nick)}</nick>"
+        f"<once xmlns='{BRIDGE_NS}' id={quoteattr(message_id)}/></message>"
     )
 
 
@@ -46,6 +53,15 @@ class Forwarded:
     sender: str
     receiver: str
     body: str
+    message_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class ForwardedError(Forwarded):
+    """A message that came back: the sender is who did not get it, the receiver who wrote it."""
+
+    condition: str
+    reason: str | None
 
 
 def read_forwarded(iq: ET.Element, component_jid: str) -> Forwarded:
@@ -63,4 +79,21 @@ def read_forwarded(iq: ET.Element, component_jid: str) -> Forwarded:
     sender, receiver = message.get("from"), message.get("to")
     if not (stanza_id and sender and receiver):
         raise ValueError("the forwarded message lacks stanza-id, from or to")
-    return Forwarded(stanza_id, sender, receiver, message.findtext(f"{{{CLIENT_NS}}}body") or "")
+    body = message.findtext(f"{{{CLIENT_NS}}}body") or ""
+    message_id = message.get("id") or ""
+    if message.get("type") != "error":
+        return Forwarded(stanza_id, sender, receiver, body, message_id)
+    condition, reason = _read_error(message)
+    return ForwardedError(stanza_id, sender, receiver, body, message_id, condition, reason)
+
+
+def _read_error(message: ET.Element) -> tuple[str, str | None]:
+    """The condition and the text of a stanza error (RFC 6120, 8.3)."""
+    condition, reason = "undefined-condition", None
+    for element in message.findall(f"{{{CLIENT_NS}}}error/*"):
+        namespace, _, name = element.tag[1:].partition("}")
+        if namespace == STANZA_ERROR_NS and name == "text":
+            reason = element.text
+        elif namespace == STANZA_ERROR_NS:
+            condition = name
+    return condition, reason

@@ -1,8 +1,13 @@
-"""Watches operators: who is online, told by the bridge module and by pings, for the announcer and for LHC."""
+"""Watches operators: who is online, told by the bridge module and by pings, for the announcer and for LHC.
+
+The bridge module tells every pool process of every operator, so each keeps the whole picture, and can take over a shard
+without asking. Only who serves an operator's tenant acts on it: shows visitors, pings, and tells LHC.
+"""
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from functools import partial
 
 import structlog
 from slixmpp import JID, Presence
@@ -10,6 +15,7 @@ from sqlalchemy import select
 from sqlalchemy.exc import DBAPIError
 
 from tenants import callbacks
+from tenants.commands import shard_of
 from tenants.errors import DomainError, InvalidInputError
 from tenants.models import Account
 from tenants.naming import AccountKind, AccountName
@@ -17,6 +23,7 @@ from tenants.services import Services
 from xmpp_pool.announcer import Announcer
 from xmpp_pool.gateway import Gateway, StreamLostError
 from xmpp_pool.operators import Connection, OperatorDirectory
+from xmpp_pool.shards import Shards
 
 log = structlog.get_logger(__name__)
 
@@ -34,20 +41,23 @@ class OperatorWatch:
         gateway: Gateway,
         announcer: Announcer,
         operators: OperatorDirectory,
+        shards: Shards,
+        *,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._services = services
         self._gateway = gateway
         self._announcer = announcer
         self._operators = operators
+        self._shards = shards
         self._monotonic = monotonic
-        self._changes: asyncio.Queue[tuple[JID, bool] | asyncio.Future[None]] = asyncio.Queue(_LIMIT)
+        self._work: asyncio.Queue[Callable[[], Awaitable[None]]] = asyncio.Queue(_LIMIT)
         self._ping_gate = asyncio.Semaphore(_PINGS_AT_ONCE)
 
     def report(self, presence: Presence) -> None:
         """Queue what the bridge module reports."""
         if presence["type"] in {"available", "away", "chat", "dnd", "xa", "unavailable"}:
-            self._queue(presence["from"], available=presence["type"] != "unavailable")
+            self._queue_change(presence["from"], available=presence["type"] != "unavailable")
 
     async def resync(self) -> None:
         """Read from ejabberd who is online, and put everything right; after each (re)connect.
@@ -57,26 +67,48 @@ class OperatorWatch:
             DBAPIError: the registry could not be asked.
             StreamLostError: the stream ended meanwhile.
         """
-        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        await self._changes.put(done)
-        await done
+        await self._in_turn(self._read_picture)
+
+    async def take_up(self, shards: set[int]) -> None:
+        """Begin to act for the tenants of these shards: tell LHC what it does not know, and operators who is there.
+
+        Raises:
+            DBAPIError: the registry could not be asked.
+            StreamLostError: the stream ended meanwhile.
+        """
+        shard_count = self._services.settings.shard_count
+        await self._in_turn(partial(self._act_for, lambda name: shard_of(name, shard_count) in shards))
 
     async def run(self) -> None:
-        """Handle changes; until cancelled."""
+        """Handle changes, one after another; until cancelled."""
         while True:
-            change = await self._changes.get()
-            if isinstance(change, asyncio.Future):
-                try:
-                    await self._read_picture()
-                    change.set_result(None)
-                except (StreamLostError, DomainError, DBAPIError) as error:
-                    change.set_exception(error)
-                continue
+            work = await self._work.get()
             try:
-                await self._change(*change)
+                await work()
             except (StreamLostError, DBAPIError) as error:
                 log.warning("presence change not handled, reading the picture anew", error=type(error).__name__)
                 self._gateway.abort()
+
+    async def _in_turn(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Do the work after the changes that were reported before it, and before those after it."""
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        async def settle() -> None:
+            try:
+                await work()
+            except (StreamLostError, DomainError, DBAPIError) as error:
+                outcome: Exception | None = error
+            else:
+                outcome = None
+            if done.cancelled():
+                return
+            if outcome is None:
+                done.set_result(None)
+            else:
+                done.set_exception(outcome)
+
+        await self._work.put(settle)
+        await done
 
     async def ping_forever(self) -> None:
         """Ping each connection at the interval; until cancelled."""
@@ -88,21 +120,24 @@ class OperatorWatch:
                     continue
                 now = self._monotonic()
                 for instance_name, username, connection in self._operators.connections():
-                    if connection.next_ping_at <= now:
+                    if connection.next_ping_at <= now and self._shards.serves(instance_name):
                         connection.next_ping_at = now + self._services.settings.operator_ping_seconds
                         pings.create_task(self._ping(instance_name, username, connection.jid))
 
-    async def _change(self, jid: JID, available: bool) -> None:
+    async def _change(self, jid: JID, *, available: bool) -> None:
         name = self._operator_name(jid)
         if name is None:
             return
         username = self._services.naming.username(name)
         if not available:
-            if self._operators.remove(name.instance, username, jid.full):
+            last = self._operators.remove(name.instance, username, jid.full)
+            if last and self._shards.serves(name.instance):
                 await callbacks.operator_changed(self._services, name, online=False)
             return
         if username in await self._registered({username}):
             new, first = self._operators.add(name.instance, username, self._connection(jid.full))
+            if not self._shards.serves(name.instance):
+                return
             if new:
                 self._announcer.show_all(name.instance, jid.full)
             if first:
@@ -124,15 +159,23 @@ class OperatorWatch:
         for username, jid in jids:
             if username in registered:
                 self._operators.add(names[username].instance, username, self._connection(jid.full))
-        for presence in await callbacks.online_operators(self._services):
-            if presence.username not in self._operators.usernames():
-                gone = self._services.naming.parse_username(presence.username)
-                await callbacks.operator_changed(self._services, gone, online=False)
-        for username in self._operators.usernames():
-            await callbacks.operator_changed(self._services, names[username], online=True)
+        log.info("operators online", count=len(self._operators.usernames()))
+        await self._act_for(self._shards.serves)
+
+    async def _act_for(self, ours: Callable[[str], bool]) -> None:
+        """Compare what LHC believes with who is online, and show the visitors to all who are; for these tenants."""
+        online = self._operators.usernames()
+        believed = {one.username for one in await callbacks.online_operators(self._services) if ours(one.instance_name)}
+        for username in believed - online:
+            gone = self._services.naming.parse_username(username)
+            await callbacks.operator_changed(self._services, gone, online=False)
+        for username in online:
+            name = self._services.naming.parse_username(username)
+            if ours(name.instance) and username not in believed:
+                await callbacks.operator_changed(self._services, name, online=True)
         for instance_name, _, connection in self._operators.connections():
-            self._announcer.show_all(instance_name, connection.jid)
-        log.info("operators online", count=len(self._operators.usernames()), visitors=self._announcer.session_count)
+            if ours(instance_name):
+                self._announcer.show_all(instance_name, connection.jid)
 
     async def _ping(self, instance_name: str, username: str, jid: str) -> None:
         settings = self._services.settings
@@ -151,11 +194,11 @@ class OperatorWatch:
             except (DomainError, DBAPIError) as error:
                 log.warning("ping not handled", instance_name=instance_name, error=type(error).__name__)
                 return
-        self._queue(JID(jid), available=False)
+        self._queue_change(JID(jid), available=False)
 
-    def _queue(self, jid: JID, *, available: bool) -> None:
+    def _queue_change(self, jid: JID, *, available: bool) -> None:
         try:
-            self._changes.put_nowait((jid, available))
+            self._work.put_nowait(partial(self._change, jid, available=available))
         except asyncio.QueueFull:
             log.error("too many presence changes wait, reading the picture anew", limit=_LIMIT)  # noqa: TRY400 - no traceback worth having
             self._gateway.abort()

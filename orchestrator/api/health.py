@@ -8,7 +8,7 @@ from pydantic import BaseModel
 from sqlalchemy import text
 
 from orchestrator.api.panel import ServicesDep
-from tenants import heartbeats
+from tenants import heartbeats, leases
 from tenants.services import Services
 
 router = APIRouter(tags=["health"])
@@ -35,13 +35,21 @@ async def readyz(services: ServicesDep, response: Response) -> Readiness:
         "broker": await _outcome(services.commands.check()),
         "ejabberd": await _outcome(services.ejabberd.version()),
     }
-    alive = await heartbeats.fresh(services) if parts["database"] == "ok" else set()
-    for name in (heartbeats.WORKER, heartbeats.POOL):
-        parts[name] = "ok" if name in alive else "no sign of life"
+    for name, check in (("worker", _worker), ("pool", _pool)):
+        parts[name] = await check(services) if parts["database"] == "ok" else "not known"
     ready = set(parts.values()) == {"ok"}
     if not ready:
         response.status_code = HTTPStatus.SERVICE_UNAVAILABLE
     return Readiness(ready=ready, parts=parts)
+
+
+async def _worker(services: Services) -> str:
+    return "ok" if heartbeats.WORKER in await heartbeats.fresh(services) else "no sign of life"
+
+
+async def _pool(services: Services) -> str:
+    held, count = await leases.count_held(services), services.settings.shard_count
+    return "ok" if held == count else f"{held} of {count} shards are served"
 
 
 async def _query(services: Services) -> None:

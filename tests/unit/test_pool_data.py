@@ -19,7 +19,6 @@ from tenants.commands import (
 from tenants.visitors import clean
 from xmpp_pool import stanzas
 from xmpp_pool.operators import Connection, OperatorDirectory
-from xmpp_pool.pool import SentMessages
 from xmpp_pool.sessions import Session, SessionTable
 
 any_text = st.text(st.characters())
@@ -115,7 +114,18 @@ SID = "<stanza-id xmlns='urn:xmpp:sid:0' by='lhc.x' id='u1'/>"
 @pytest.mark.parametrize(("element", "body"), [("<body>Hi &amp; bye</body>", "Hi & bye"), ("<body/>", "")])
 def test_a_forwarded_message_is_read(element: str, body: str) -> None:
     read = stanzas.read_forwarded(ET.fromstring(FORWARDED.format(body=element, sid=SID)), "lhc.x")
-    assert read == stanzas.Forwarded("u1", "bob.acme@x/desk", "visitor.1.acme@x", body)
+    assert read == stanzas.Forwarded("u1", "bob.acme@x/desk", "visitor.1.acme@x", body, "m1")
+
+
+def test_a_message_that_came_back_is_read_with_its_error() -> None:
+    error = (
+        "<body>hello</body><error type='cancel'><service-unavailable xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/>"
+        "<text xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'>no such user</text><private xmlns='urn:other'/></error>"
+    )
+    iq = FORWARDED.format(body=error, sid=SID).replace("type='chat'", "type='error'")
+    assert stanzas.read_forwarded(ET.fromstring(iq), "lhc.x") == stanzas.ForwardedError(
+        "u1", "bob.acme@x/desk", "visitor.1.acme@x", "hello", "m1", "service-unavailable", "no such user"
+    )
 
 
 @pytest.mark.parametrize("sid", ["", SID.replace("lhc.x", "evil.x")])
@@ -135,22 +145,6 @@ def test_only_the_bridges_own_stanza_id_counts(sid: str) -> None:
 )
 def test_commands_travel_unchanged(command: AnyCommand) -> None:
     assert decode(encode(command)) == command
-
-
-def test_messages_sent_lately_are_remembered_within_a_bound() -> None:
-    def message(number: int) -> SendMessage:
-        return SendMessage(
-            instance_name="acme", username="visitor.1.acme", operator="bob.acme", body="hi", message_id=str(number)
-        )
-
-    sent = SentMessages(limit=2)
-    assert message(1) not in sent
-    for number in (1, 2, 3):
-        sent.add(message(number))
-    assert [message(number) in sent for number in (1, 2, 3)] == [False, True, True]
-    close = CloseTenant(instance_name="acme")
-    sent.add(close)
-    assert close not in sent
 
 
 def test_shards_are_stable_and_even() -> None:

@@ -1,0 +1,106 @@
+"""Visitors' messages that came back from ejabberd as errors: kept, and sent to the operator again on demand."""
+
+import uuid
+from dataclasses import dataclass
+
+import structlog
+from sqlalchemy import delete, select, update
+
+from tenants.commands import SendMessage
+from tenants.errors import ConflictError, NotFoundError
+from tenants.models import ReturnedMessage
+from tenants.naming import AccountName
+from tenants.services import Services
+
+log = structlog.get_logger(__name__)
+
+_KEEP_SECONDS = 30 * 24 * 3600.0
+"""Nobody has asked for such a message again for this long: it is forgotten."""
+_PAGE = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Returned:
+    """A message that came back, as the bridge module reports it. `stanza_id` is the report's own id."""
+
+    stanza_id: str
+    message_id: str
+    visitor: AccountName
+    operator: AccountName
+    body: str
+    condition: str
+    reason: str | None
+
+
+async def store(services: Services, reports: list[Returned]) -> None:
+    """Keep the messages; repeats of a report are dropped."""
+    now = services.clock()
+    async with services.database.write() as session:
+        for report in reports:
+            await session.execute(
+                services.database.insert(ReturnedMessage)
+                .values(
+                    instance_name=report.visitor.instance,
+                    stanza_id=report.stanza_id,
+                    message_id=report.message_id,
+                    visitor=services.naming.username(report.visitor),
+                    operator=services.naming.username(report.operator),
+                    body=report.body,
+                    condition=report.condition,
+                    reason=report.reason,
+                    created_at=now,
+                )
+                .on_conflict_do_nothing(index_elements=["stanza_id"])
+            )
+    for report in reports:
+        log.warning("a visitor's message came back", instance_name=report.visitor.instance, condition=report.condition)
+
+
+async def find(services: Services, instance_name: str, after: int = 0, limit: int = _PAGE) -> list[ReturnedMessage]:
+    """The tenant's messages that came back, oldest first, from the id `after` on."""
+    async with services.database.read() as session:
+        rows = await session.scalars(
+            select(ReturnedMessage)
+            .where(ReturnedMessage.instance_name == instance_name, ReturnedMessage.id > after)
+            .order_by(ReturnedMessage.id)
+            .limit(limit)
+        )
+        return list(rows)
+
+
+async def replay(services: Services, instance_name: str, returned_id: int) -> None:
+    """Send the message to the operator again, under a new id.
+
+    Raises:
+        NotFoundError: the tenant has no such message.
+        ConflictError: it was sent again already.
+        QueueUnavailableError: it could not be accepted.
+    """
+    async with services.database.read() as session:
+        message = await session.get(ReturnedMessage, returned_id)
+    if message is None or message.instance_name != instance_name:
+        raise NotFoundError(f"tenant '{instance_name}' has no returned message {returned_id}")
+    if message.replayed_at is not None:
+        raise ConflictError(f"returned message {returned_id} was sent again already")
+    await services.commands.publish(
+        SendMessage(
+            instance_name=instance_name,
+            username=message.visitor,
+            operator=message.operator,
+            body=message.body,
+            # always the same one, so that two who ask at once send one message
+            message_id=uuid.uuid5(uuid.NAMESPACE_OID, message.stanza_id).hex,
+        )
+    )
+    async with services.database.write() as session:
+        await session.execute(
+            update(ReturnedMessage).where(ReturnedMessage.id == returned_id).values(replayed_at=services.clock())
+        )
+
+
+async def purge(services: Services) -> None:
+    """Forget messages that came back long ago."""
+    async with services.database.write() as session:
+        await session.execute(
+            delete(ReturnedMessage).where(ReturnedMessage.created_at < services.clock() - _KEEP_SECONDS)
+        )

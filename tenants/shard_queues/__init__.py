@@ -1,0 +1,40 @@
+"""The shard queues: one durable queue of commands per shard, written by every API process, read by its lease holder.
+
+Redis Streams (`redis://`) and RabbitMQ quorum queues (`amqp://`) keep the same promises:
+
+* `publish` returns when the command is on disk;
+* the reader gets a shard's commands in the order in which they were published;
+* a command stays with the broker until it is acknowledged. When a reader dies or lets a shard go, the next one gets
+  everything that was not acknowledged, from the oldest on, before anything newer.
+
+kombu's own Redis transport is not used for them: it takes a message out of its list before it notes it as
+unacknowledged, so that a process which is killed in between loses it, and what it restores comes back late and out of
+order.
+"""
+
+from tenants.shard_queues.amqp import AmqpPublisher, AmqpReader
+from tenants.shard_queues.interface import CommandPublisher, CommandReader, Delivery, QueueUnavailableError
+from tenants.shard_queues.redis_streams import RedisPublisher, RedisReader
+
+__all__ = [
+    "CommandPublisher",
+    "CommandReader",
+    "Delivery",
+    "QueueUnavailableError",
+    "open_publisher",
+    "open_reader",
+]
+
+_REDIS_SCHEMES = ("redis://", "rediss://", "unix://")
+
+
+def open_publisher(broker_url: str, shard_count: int) -> CommandPublisher:
+    """The publisher for this broker."""
+    publisher = RedisPublisher if broker_url.startswith(_REDIS_SCHEMES) else AmqpPublisher
+    return publisher(broker_url, shard_count)
+
+
+def open_reader(broker_url: str) -> CommandReader:
+    """The reader for this broker; it reads nothing until shards are added."""
+    reader = RedisReader if broker_url.startswith(_REDIS_SCHEMES) else AmqpReader
+    return reader(broker_url)

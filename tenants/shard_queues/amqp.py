@@ -1,0 +1,289 @@
+"""The shard queues on RabbitMQ: quorum queues with a single active consumer, publisher confirms, a channel per shard.
+
+A reader that dies, or closes the shard's channel, gives back all that it had in hand at once, and in order; the single
+active consumer sees to it that nobody reads on before that. kombu blocks, so one thread owns each connection.
+"""
+
+import asyncio
+import functools
+import itertools
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from typing import Any
+
+import stamina
+import structlog
+from amqp.exceptions import AMQPError, MessageNacked
+from kombu import Connection, Consumer, Message, Producer, Queue
+from kombu.exceptions import KombuError
+
+from config.broker import TRANSPORT_OPTIONS
+from tenants.backoff import delay
+from tenants.commands import AnyCommand, encode, queue_name, shard_of
+from tenants.shard_queues.interface import (
+    MAX_PUBLISHING,
+    MAX_WAITING,
+    PUBLISH_TIMEOUT,
+    Delivery,
+    QueueUnavailableError,
+    decode_or_none,
+)
+
+log = structlog.get_logger(__name__)
+
+_ERRORS = (OSError, KombuError, AMQPError)
+"""What a broker that is away, or goes away, makes kombu raise."""
+_PREFETCH = 1000
+"""Commands of one shard in this process's hands at most; the broker keeps the rest."""
+_MAX_BATCH = 500
+_HEARTBEAT = 4
+"""Seconds. A reader that is frozen, or cut off without a word, loses its shards at the broker after twice this."""
+_DRAIN_SECONDS = 0.05
+"""How late an acknowledgement or a new shard may be; nobody waits for it."""
+_DROP_SECONDS = 3.0
+_QUIET_SECONDS = 0.2
+_ALIVE_SECONDS = 5.0
+_MANY = 1_000_000
+
+
+def _queue(shard: int) -> Queue:
+    """Reached directly by its name, without an exchange of its own."""
+    return Queue(
+        queue_name(shard),
+        durable=True,
+        queue_arguments={
+            "x-queue-type": "quorum",
+            "x-single-active-consumer": True,
+            "x-max-length": MAX_WAITING,
+            "x-overflow": "reject-publish",
+            # RabbitMQ 4 drops what came back twenty times by default, and each takeover counts
+            "x-delivery-limit": _MANY,
+        },
+    )
+
+
+def _may_help_to_reconnect(error: Exception) -> bool:
+    return isinstance(error, _ERRORS) and not isinstance(error, MessageNacked)
+
+
+class AmqpPublisher:
+    """Publishes commands; see `CommandPublisher`. One thread publishes, which also keeps commands in their order."""
+
+    def __init__(self, broker_url: str, shard_count: int) -> None:
+        self._broker_url = broker_url
+        self._shard_count = shard_count
+        self._connection: Connection | None = None
+        self._producer: Producer | None = None
+        self._declared: set[int] = set()
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="command-publisher")
+        self._publishing = 0
+
+    async def publish(self, *commands: AnyCommand) -> None:
+        await self._in_thread(lambda: self._publish(commands))
+
+    async def check(self) -> None:
+        # declaring asks the broker
+        await self._in_thread(lambda: self._publish((), declare=0))
+
+    async def close(self) -> None:
+        self._thread.submit(self._disconnect)
+        await asyncio.to_thread(self._thread.shutdown, wait=True)
+
+    async def _in_thread(self, work: Callable[[], object]) -> None:
+        if self._publishing >= MAX_PUBLISHING:
+            raise QueueUnavailableError(f"more than {MAX_PUBLISHING} calls wait for the broker")
+        self._publishing += 1
+        try:
+            async with asyncio.timeout(PUBLISH_TIMEOUT):
+                await asyncio.get_running_loop().run_in_executor(self._thread, work)
+        except MessageNacked as error:
+            raise QueueUnavailableError("the queue of this shard is full") from error
+        except TimeoutError as error:
+            raise QueueUnavailableError(f"the broker did not answer within {PUBLISH_TIMEOUT} s") from error
+        except _ERRORS as error:
+            raise QueueUnavailableError(f"the broker: {type(error).__name__}") from error
+        finally:
+            self._publishing -= 1
+
+    # What follows runs in the thread.
+
+    def _publish(self, commands: tuple[AnyCommand, ...], declare: int | None = None) -> None:
+        """Publish, on a new connection if need be. Commands have ids, so one that is sent twice does no harm."""
+        for attempt in stamina.retry_context(
+            on=_may_help_to_reconnect, attempts=3, timeout=PUBLISH_TIMEOUT, wait_initial=0.1, wait_max=0.5
+        ):
+            with attempt:
+                try:
+                    self._publish_now(commands, declare)
+                except _ERRORS:
+                    self._disconnect()
+                    raise
+
+    def _publish_now(self, commands: tuple[AnyCommand, ...], declare: int | None) -> None:
+        if self._producer is None:
+            self._connection = Connection(
+                self._broker_url, transport_options=TRANSPORT_OPTIONS, connect_timeout=PUBLISH_TIMEOUT
+            )
+            self._producer = Producer(self._connection.channel())
+        shards = [shard_of(command.instance_name, self._shard_count) for command in commands]
+        for shard in {*shards} - self._declared if declare is None else {declare}:
+            _queue(shard)(self._producer.channel).declare()
+            self._declared.add(shard)
+        for command, shard in zip(commands, shards, strict=True):
+            self._producer.publish(
+                encode(command),
+                exchange="",
+                routing_key=queue_name(shard),
+                content_type="application/json",
+                content_encoding="utf-8",
+                delivery_mode="persistent",
+                retry=False,
+                confirm_timeout=PUBLISH_TIMEOUT,
+            )
+
+    def _disconnect(self) -> None:
+        connection, self._connection, self._producer = self._connection, None, None
+        self._declared.clear()
+        if connection is not None:
+            with suppress(*_ERRORS):
+                connection.release()
+
+
+class AmqpReader:
+    """Reads the queues of the shards it was given; see `CommandReader`."""
+
+    def __init__(self, broker_url: str) -> None:
+        self._broker_url = broker_url
+        self._loop = asyncio.get_running_loop()
+        self._ready: deque[Delivery] = deque()
+        self._arrived = asyncio.Event()
+        self._wanted: set[int] = set()
+        self._orders: deque[Callable[[], None]] = deque()
+        """What the thread is to do next; bounded by the number of shards and of commands in hand."""
+        self._channels: dict[int, Any] = {}
+        self._connection: Connection | None = None
+        self._stopping = threading.Event()
+        self._heard_at = -_ALIVE_SECONDS
+        self._epochs = itertools.count(1)
+        self._epoch: dict[int, int] = {}
+        """Of each shard: grows when it is opened anew, so that what an earlier channel gave is known to be void."""
+        self._thread = threading.Thread(target=self._run, name="shard-reader", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def add(self, shard: int) -> None:
+        self._wanted.add(shard)
+        self._orders.append(lambda: self._open(shard))
+
+    async def drop(self, shards: Iterable[int]) -> None:
+        dropped = set(shards)
+        self._wanted -= dropped
+        closed: Future[None] = Future()
+
+        def close() -> None:
+            for shard in dropped:
+                self._close(shard)
+            closed.set_result(None)
+
+        self._orders.append(close)
+        if self._connection is not None:  # without a connection the broker has them back already
+            try:
+                await asyncio.wait_for(asyncio.wrap_future(closed), _DROP_SECONDS)
+            except TimeoutError:
+                log.warning("the broker did not take the shards back in time", count=len(dropped))
+        self._ready = deque(delivery for delivery in self._ready if delivery.shard not in dropped)
+
+    async def next_batch(self) -> list[Delivery]:
+        if not self._ready:
+            self._arrived.clear()
+            try:
+                await asyncio.wait_for(self._arrived.wait(), _QUIET_SECONDS)
+            except TimeoutError:
+                return []
+        batch = [self._ready.popleft() for _ in range(min(len(self._ready), _MAX_BATCH))]
+        # void: the broker gives it out again on the channel that came after
+        return [delivery for delivery in batch if delivery.tag[1] == self._epoch.get(delivery.shard)]
+
+    async def acknowledge(self, deliveries: Iterable[Delivery]) -> None:
+        done = [delivery for delivery in deliveries if delivery.tag[1] == self._epoch.get(delivery.shard)]
+        if done:
+            self._orders.append(lambda: self._acknowledge(done))
+
+    def alive(self) -> bool:
+        return time.monotonic() - self._heard_at < _ALIVE_SECONDS
+
+    async def close(self) -> None:
+        self._stopping.set()
+        await asyncio.to_thread(self._thread.join, 10)
+
+    # What follows runs in the thread.
+
+    def _run(self) -> None:
+        failures = 0
+        while not self._stopping.is_set():
+            try:
+                with Connection(
+                    self._broker_url, transport_options=TRANSPORT_OPTIONS, heartbeat=_HEARTBEAT, connect_timeout=5
+                ) as connection:
+                    connection.ensure_connection(max_retries=1, timeout=5)
+                    self._connection = connection
+                    failures = 0
+                    self._read(connection)
+            except Exception as error:  # noqa: BLE001 - transports raise all sorts; whatever it was, connect again
+                failures += 1
+                log.warning("shard queues not read", error=f"{type(error).__name__}: {error}"[:300])
+                self._stopping.wait(delay(failures, first=0.3, longest=5))
+            finally:
+                self._connection = None
+                self._channels.clear()
+
+    def _read(self, connection: Connection) -> None:
+        for shard in list(self._wanted):
+            self._open(shard)
+        while not self._stopping.is_set():
+            while self._orders:
+                self._orders.popleft()()
+            with suppress(TimeoutError):
+                connection.drain_events(timeout=_DRAIN_SECONDS)
+            connection.heartbeat_check()
+            self._heard_at = time.monotonic()
+
+    def _open(self, shard: int) -> None:
+        if shard in self._channels or shard not in self._wanted or self._connection is None:
+            return
+        channel = self._connection.channel()
+        epoch = next(self._epochs)
+        received = functools.partial(self._received, shard, epoch)
+        consumer = Consumer(channel, [_queue(shard)], on_message=received, auto_declare=True)
+        consumer.qos(prefetch_count=_PREFETCH)
+        self._channels[shard] = channel
+        self._epoch[shard] = epoch
+        consumer.consume()
+
+    def _close(self, shard: int) -> None:
+        self._epoch.pop(shard, None)
+        channel = self._channels.pop(shard, None)
+        if channel is not None:
+            channel.close()
+
+    def _acknowledge(self, done: list[Delivery]) -> None:
+        for delivery in done:
+            message, epoch = delivery.tag
+            if epoch == self._epoch.get(delivery.shard) and delivery.shard in self._channels:
+                message.ack()
+
+    def _received(self, shard: int, epoch: int, message: Message) -> None:
+        command = decode_or_none(message.body, shard)
+        if command is None:
+            message.ack()
+        else:
+            self._loop.call_soon_threadsafe(self._hand_over, Delivery(shard, command, (message, epoch)))
+
+    def _hand_over(self, delivery: Delivery) -> None:
+        self._ready.append(delivery)
+        self._arrived.set()

@@ -1,0 +1,188 @@
+"""The shard queues as Redis Streams: a log per shard, from which a command is deleted once it was carried out.
+
+A stream has no consumers that hold messages: reading takes nothing away. So nothing is ever in flight inside the
+broker, and whoever holds the shard's lease simply reads from the beginning what its predecessor has not deleted. That
+the lease holder alone *acts* is the lease's business.
+
+Redis must keep what it has confirmed: `appendonly yes`, `appendfsync always`, `maxmemory-policy noeviction`.
+"""
+
+import asyncio
+import time
+from collections import defaultdict
+from collections.abc import Iterable
+from typing import Any
+
+import structlog
+from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import ExponentialWithJitterBackoff
+from redis.exceptions import RedisError, ResponseError
+
+from tenants.backoff import delay
+from tenants.commands import AnyCommand, encode, queue_name, shard_of
+from tenants.shard_queues.interface import (
+    MAX_PUBLISHING,
+    MAX_WAITING,
+    PUBLISH_TIMEOUT,
+    Delivery,
+    QueueUnavailableError,
+    decode_or_none,
+)
+
+log = structlog.get_logger(__name__)
+
+_KEY_PREFIX = "shards:"
+_BODY = b"c"
+_CONNECTIONS = 16
+_BATCH_PER_SHARD = 200
+_BLOCK_SECONDS = 0.2
+"""How long a read waits for commands, and so how late a shard that was just added is read."""
+_READ_TIMEOUT = 5.0
+_ALIVE_SECONDS = 5.0
+
+_APPEND = """
+if redis.call('XLEN', KEYS[1]) + #ARGV - 1 > tonumber(ARGV[1]) then
+  return redis.error_reply('FULL the queue of this shard is full')
+end
+for i = 2, #ARGV do redis.call('XADD', KEYS[1], '*', 'c', ARGV[i]) end
+return #ARGV - 1
+"""
+
+
+def _key(shard: int) -> str:
+    return _KEY_PREFIX + queue_name(shard)
+
+
+def _connect(url: str, timeout: float) -> Redis:
+    pool = BlockingConnectionPool.from_url(
+        url,
+        max_connections=_CONNECTIONS,
+        timeout=timeout,
+        socket_timeout=timeout,
+        socket_connect_timeout=timeout,
+        socket_keepalive=True,
+        # commands have ids, so one that is sent twice does no harm
+        retry=Retry(ExponentialWithJitterBackoff(base=0.05, cap=0.5), retries=2),
+    )
+    return Redis.from_pool(pool)
+
+
+class RedisPublisher:
+    """Publishes commands; see `CommandPublisher`."""
+
+    def __init__(self, broker_url: str, shard_count: int) -> None:
+        self._redis = _connect(broker_url, PUBLISH_TIMEOUT)
+        self._append = self._redis.register_script(_APPEND)
+        self._shard_count = shard_count
+        self._publishing = 0
+
+    async def publish(self, *commands: AnyCommand) -> None:
+        by_shard: dict[int, list[bytes]] = defaultdict(list)
+        for command in commands:
+            by_shard[shard_of(command.instance_name, self._shard_count)].append(encode(command))
+        if self._publishing >= MAX_PUBLISHING:
+            raise QueueUnavailableError(f"more than {MAX_PUBLISHING} calls wait for the broker")
+        self._publishing += 1
+        try:
+            async with asyncio.timeout(PUBLISH_TIMEOUT):
+                for shard, bodies in by_shard.items():
+                    await self._append(keys=[_key(shard)], args=[MAX_WAITING, *bodies])
+        except ResponseError as error:
+            raise QueueUnavailableError(f"the broker: {error}") from error
+        except (RedisError, OSError, TimeoutError) as error:
+            raise QueueUnavailableError(f"the broker: {type(error).__name__}") from error
+        finally:
+            self._publishing -= 1
+
+    async def check(self) -> None:
+        try:
+            async with asyncio.timeout(PUBLISH_TIMEOUT):
+                await self._redis.exists(_key(0))
+        except (RedisError, OSError, TimeoutError) as error:
+            raise QueueUnavailableError(f"the broker: {type(error).__name__}") from error
+
+    async def close(self) -> None:
+        await self._redis.aclose()
+
+
+class RedisReader:
+    """Reads the streams of the shards it was given; see `CommandReader`."""
+
+    def __init__(self, broker_url: str) -> None:
+        self._redis = _connect(broker_url, _READ_TIMEOUT)
+        self._positions: dict[int, bytes] = {}
+        """Of each shard: the last command that was read."""
+        self._done: dict[int, list[bytes]] = defaultdict(list)
+        """Carried out, and still to be deleted: what stayed would be carried out again by a successor, much later."""
+        self._failures = 0
+        self._heard_at = -_ALIVE_SECONDS
+
+    def start(self) -> None:
+        """Nothing to do: it reads when it is asked."""
+
+    def add(self, shard: int) -> None:
+        self._positions[shard] = b"0-0"
+
+    async def drop(self, shards: Iterable[int]) -> None:
+        for shard in shards:
+            self._positions.pop(shard, None)
+
+    async def next_batch(self) -> list[Delivery]:
+        try:
+            batch = await self._read()
+        except (RedisError, OSError) as error:
+            self._failures += 1
+            log.warning("shard queues not read", error=f"{type(error).__name__}: {error}"[:300])
+            await asyncio.sleep(delay(self._failures, first=0.2, longest=5))
+            return []
+        self._failures = 0
+        self._heard_at = time.monotonic()
+        if self._done:
+            await self.acknowledge(())
+        return batch
+
+    async def _read(self) -> list[Delivery]:
+        positions = dict(self._positions)
+        if not positions:
+            await self._redis.exists(_key(0))  # to know whether the broker is there
+            await asyncio.sleep(_BLOCK_SECONDS)
+            return []
+        shards = {_key(shard).encode(): shard for shard in positions}
+        streams: Any = {_key(shard): position for shard, position in positions.items()}
+        answer: Any = await self._redis.xread(streams, count=_BATCH_PER_SHARD, block=int(_BLOCK_SECONDS * 1000))
+        batch: list[Delivery] = []
+        for key, entries in answer or []:
+            shard = shards[key]
+            if self._positions.get(shard) != positions[shard]:
+                continue  # dropped, or dropped and added again, while we were reading
+            self._positions[shard] = entries[-1][0]
+            for entry_id, fields in entries:
+                command = decode_or_none(fields.get(_BODY, b""), shard)
+                if command is None:
+                    await self._redis.xdel(_key(shard), entry_id)
+                else:
+                    batch.append(Delivery(shard, command, entry_id))
+        return batch
+
+    async def acknowledge(self, deliveries: Iterable[Delivery]) -> None:
+        for delivery in deliveries:
+            self._done[delivery.shard].append(delivery.tag)
+        done, self._done = self._done, defaultdict(list)
+        if not done:
+            return
+        pipeline = self._redis.pipeline(transaction=False)
+        for shard, ids in done.items():
+            pipeline.xdel(_key(shard), *ids)
+        try:
+            await pipeline.execute()
+        except (RedisError, OSError) as error:
+            log.warning("commands not acknowledged yet", error=type(error).__name__)
+            for shard, ids in done.items():
+                self._done[shard].extend(ids)
+
+    def alive(self) -> bool:
+        return time.monotonic() - self._heard_at < _ALIVE_SECONDS
+
+    async def close(self) -> None:
+        await self._redis.aclose()
