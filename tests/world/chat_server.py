@@ -5,7 +5,6 @@ import os
 import subprocess
 from configparser import ConfigParser
 from pathlib import Path
-from string import Template
 from typing import Any
 
 import httpx

@@ -50,6 +50,7 @@ class Component:
         self._answer = answer
         self._seconds = seconds
         self.ended = asyncio.Event()
+        self._unfit = False
         self._server = server
         self.jid = f"lhc.{server.host}"
         self._stream = stream = ComponentXMPP(self.jid, server.secret, LISTEN_IP, server.ports["component"])
@@ -57,7 +58,7 @@ class Component:
         stream.remove_handler("Presence")
         self._started = asyncio.Event()
         stream.add_event_handler("session_start", lambda _: self._started.set())
-        stream.add_event_handler("disconnected", lambda _: self.ended.set())
+        stream.add_event_handler("disconnected", self._ended)
         stream.register_handler(Callback("presence", MatchXPath(f"{{{COMPONENT_NS}}}presence"), self._presence))
         forwarded = MatchXPath(f"{{{COMPONENT_NS}}}iq/{{{FORWARD_NS}}}forwarded")
         stream.register_handler(Callback("message", forwarded, self._message))
@@ -67,15 +68,20 @@ class Component:
         await until(self._started.is_set, "the component is connected")
         return self
 
-    async def __aexit__(self, *_exception: object) -> None:
+    async def __aexit__(self, kind: type[BaseException] | None, *_exception: object) -> None:
+        """End the connection when the answers have reached the server; at once when it cannot answer or a test failed."""
+        if kind is None and not self._unfit:
+            await self.ask("sync")
         self.cut()
 
     def cut(self) -> None:
         """Drop the TCP connection without a word."""
+        self._unfit = True
         self._stream.abort()
 
     def hang(self) -> None:
         """Read nothing any more, as a process that is stopped."""
+        self._unfit = True
         transport: Any = self._stream.transport
         transport.pause_reading()
 
@@ -111,6 +117,10 @@ class Component:
     def bodies(self, visitor: str) -> list[str]:
         """The messages to the visitor that were stored, in order; a repeat counts once."""
         return list(dict.fromkeys(handed.body for handed in self.stored if handed.visitor == visitor))
+
+    def _ended(self, _reason: object) -> None:
+        self._unfit = True
+        self.ended.set()
 
     def _presence(self, stanza: StanzaBase) -> None:
         presence = cast(Presence, stanza)

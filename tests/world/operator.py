@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, Self
 from xml.etree import ElementTree as ET
 
-from slixmpp import ClientXMPP, Message, Presence
+from slixmpp import JID, ClientXMPP, Message, Presence
 
 from tests.world.waiting import DEADLINE, until
 
@@ -101,8 +101,8 @@ class Operator:
         await iq.send(timeout=DEADLINE)
 
     async def taken(self) -> None:
-        """Wait until the server has taken everything written so far: a stream is handled in order, so a ping shows it."""
-        await self._client.plugin["xep_0199"].send_ping(self._host, timeout=DEADLINE)
+        """Wait until the server has taken all that was written: a stream is handled in order, so a ping shows it."""
+        await self._client.plugin["xep_0199"].send_ping(JID(self._host), timeout=DEADLINE)
 
     def cut(self) -> None:
         """Drop the TCP connection without a word."""
