@@ -22,7 +22,7 @@
 
 %% How long an operator's connection waits until its message is on disk; that is milliseconds unless the disk is ill.
 -define(HANDOVER_TIMEOUT, 15000).
-%% Messages that share one write to disk, at most.
+%% Messages to the deliverer between two writes to disk, at most.
 -define(BATCH, 500).
 %% Pauses before what the component did not take is sent again, in milliseconds; doubled from one to the next.
 -define(FIRST_DELAY, 1000).
@@ -92,6 +92,7 @@ route_registered(Domain) ->
 
 -record(state, {host :: binary(),
                 batch = [] :: [{gen_server:from(), message()}], % taken but not yet on disk, latest first
+                turns = 0 :: non_neg_integer(), % messages to this process since the batch began
                 sent = #{} :: #{Visitor :: binary() => #sent{}},
                 parked = #{} :: #{Visitor :: binary() => []}, % a set
                 messages = 0 :: non_neg_integer(), % in the table, of this host
@@ -111,11 +112,7 @@ init([Host | _]) ->
     {ok, retry(watch_connections(State))}.
 
 handle_call({deliver, Msg}, From, #state{batch = Batch} = State) ->
-    Taken = State#state{batch = [{From, Msg} | Batch]},
-    case length(Batch) + 1 < ?BATCH of
-        true -> continue(Taken);
-        false -> continue(commit(Taken))
-    end;
+    continue(State#state{batch = [{From, Msg} | Batch]});
 handle_call(Request, _From, State) ->
     ?WARNING_MSG("Unexpected call: ~p", [Request]),
     continue(State).
@@ -161,13 +158,14 @@ format_status(Status) ->
                 (_, Value) -> Value
              end, Status).
 
-%% As long as there is something else in the mailbox it comes first, so all calls that wait share one write to disk.
+%% What else is in the mailbox comes first, so that all calls that wait share one write to disk; but only so much of it.
 continue(#state{batch = []} = State) -> {noreply, State};
-continue(State) -> {noreply, State, 0}.
+continue(#state{turns = ?BATCH} = State) -> {noreply, commit(State)};
+continue(#state{turns = Turns} = State) -> {noreply, State#state{turns = Turns + 1}, 0}.
 
 %% Writes what was taken, lets the operators go on, and only then sends.
 commit(#state{batch = Batch} = State) ->
-    {Kept, Written} = lists:foldl(fun keep/2, {[], State#state{batch = []}}, lists:reverse(Batch)),
+    {Kept, Written} = lists:foldl(fun keep/2, {[], State#state{batch = [], turns = 0}}, lists:reverse(Batch)),
     ok = mnesia:sync_log(),
     [gen_server:reply(From, ok) || {From, _Visitor} <- Kept],
     lists:foldr(fun({_From, Visitor}, #state{sent = Sent, parked = Parked} = Acc) ->

@@ -69,7 +69,7 @@ class Component:
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, *_exception: object) -> None:
-        """End the connection when the answers have reached the server; at once when it cannot answer or a test failed."""
+        """End the connection when the answers have reached the server; at once when it cannot or the test failed."""
         if kind is None and not self._unfit:
             await self.ask("sync")
         self.cut()
