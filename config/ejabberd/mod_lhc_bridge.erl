@@ -1,21 +1,21 @@
 %%% Hands over to the orchestrator's component what operators write to visitors, and which operators are there.
 %%%
 %%% A visitor has no session of its own: the component (XEP-0114) speaks for it. So a message to a visitor must leave
-%%% ejabberd's normal routing, which would spool it for an offline account or bounce it. It goes to the component as an
-%%% IQ, because an IQ is answered: until the component says "stored", the message is ours, and if it never says so the
-%%% operator is told.
+%%% ejabberd's normal routing, which would spool it for an offline account or bounce it. It is kept in a queue on disk
+%%% (lhc_bridge_queue) until the component has stored it.
 %%%
-%%% Reading order: module plumbing, who may write to whom, the diversion, the deliverer (a gen_server), presence, names.
+%%% Reading order: module plumbing, who may write to whom, the diversion, presence, what the component asks of us,
+%%% messages sent twice, names.
 -module(mod_lhc_bridge).
 -behaviour(gen_mod).
--behaviour(gen_server).
 
 %% gen_mod
 -export([start/2, stop/1, reload/3, depends/2, mod_opt_type/1, mod_options/1, mod_doc/0]).
-%% hooks
--export([guard/1, divert/1, set_presence/4, unset_presence/4]).
-%% gen_server
--export([init/1, handle_call/3, handle_cast/2, handle_info/2, terminate/2]).
+%% hooks and the IQ handler
+-export([guard/1, divert/1, receive_packet/1, set_presence/4, unset_presence/4, to_named/1, service/1,
+         decode_iq_subel/1]).
+%% for lhc_bridge_queue
+-export([is_component/2, component/1, connections/1, tenant/2, option/2]).
 
 -include("logger.hrl").
 -include("ejabberd_router.hrl").
@@ -26,12 +26,17 @@
 %% After the last of mod_mam (500, where it takes its marks off again): the operator's other devices have the carbon
 %% and the archive has the message before it leaves.
 -define(DIVERT_PRIORITY, 600).
+%% Before any other module sees a message that comes in: a repeat is no message, and the marker is ours alone.
+-define(RECEIVE_PRIORITY, 1).
 
-%% Messages that wait for the component's answer, per virtual host. Operators are people: this many means that the
-%% component hangs, and telling the operators so is better than growing.
--define(MAX_WAITING, 10000).
-%% How long an operator's connection waits for the deliverer to take a message; that is microseconds unless it is ill.
--define(HANDOVER_TIMEOUT, 5000).
+%% How long the end of a killed connection may take.
+-define(FENCE_TIMEOUT, 10000).
+%% Ids of messages that are remembered: between this many and twice as many.
+-define(GENERATION, 100000).
+
+-define(NS_BRIDGE, <<"urn:lhc:bridge:0">>).
+-define(NAMES, lhc_bridge_names).
+-define(SEEN, lhc_bridge_seen).
 
 -define(IS_VISITOR, <<"visitor", _/binary>>).
 
@@ -41,27 +46,46 @@
 
 %% The hooks belong to the module, not to the gen_server: they must hold while a crashed deliverer is restarted.
 start(Host, Opts) ->
-    case gen_mod:start_child(?MODULE, Host, Opts) of
+    create_tables(),
+    case lhc_bridge_queue:start(Host, Opts) of
         {ok, Pid} ->
-            lists:foreach(fun({Hook, Function, Priority}) ->
-                                  ejabberd_hooks:add(Hook, Host, ?MODULE, Function, Priority)
-                          end, hooks()),
+            [ejabberd_hooks:add(Hook, Scope, Module, Function, Priority)
+             || {Hook, Scope, Module, Function, Priority} <- hooks(Host) ++ global_hooks()],
+            gen_iq_handler:add_iq_handler(ejabberd_local, Host, ?NS_BRIDGE, ?MODULE, service),
             {ok, Pid};
         Error ->
             Error
     end.
 
 stop(Host) ->
-    lists:foreach(fun({Hook, Function, Priority}) ->
-                          ejabberd_hooks:delete(Hook, Host, ?MODULE, Function, Priority)
-                  end, hooks()),
-    gen_mod:stop_child(?MODULE, Host).
+    gen_iq_handler:remove_iq_handler(ejabberd_local, Host, ?NS_BRIDGE),
+    Global = case gen_mod:is_loaded_elsewhere(Host, ?MODULE) of
+                 true -> [];
+                 false -> global_hooks()
+             end,
+    [ejabberd_hooks:delete(Hook, Scope, Module, Function, Priority)
+     || {Hook, Scope, Module, Function, Priority} <- hooks(Host) ++ Global],
+    lhc_bridge_queue:stop(Host).
 
-hooks() ->
-    [{user_send_packet, guard, ?GUARD_PRIORITY},
-     {user_send_packet, divert, ?DIVERT_PRIORITY},
-     {set_presence_hook, set_presence, 50},
-     {unset_presence_hook, unset_presence, 50}].
+hooks(Host) ->
+    [{user_send_packet, Host, ?MODULE, guard, ?GUARD_PRIORITY},
+     {user_send_packet, Host, ?MODULE, divert, ?DIVERT_PRIORITY},
+     {sm_receive_packet, Host, ?MODULE, receive_packet, ?RECEIVE_PRIORITY},
+     {set_presence_hook, Host, ?MODULE, set_presence, 50},
+     {unset_presence_hook, Host, ?MODULE, unset_presence, 50}].
+
+%% Components belong to no virtual host.
+global_hooks() ->
+    [{route_registered, global, lhc_bridge_queue, route_registered, 50},
+     {component_send_packet, global, lhc_bridge_queue, answer, 50},
+     {filter_packet, global, ?MODULE, to_named, 50}].
+
+%% In memory, of this node, and shared by all virtual hosts. They outlive the process that happens to make them, and
+%% the deliverer: a name or an id that is forgotten while the connections go on would be a fault.
+create_tables() ->
+    [ets:new(Table, [named_table, public, {write_concurrency, true}, {heir, erlang:group_leader(), none}])
+     || Table <- [?NAMES, ?SEEN], ets:info(Table) == undefined],
+    ok.
 
 %% Options are read where they are used, so a reload has nothing to do.
 reload(_Host, _NewOpts, _OldOpts) ->
@@ -72,16 +96,22 @@ depends(_Host, _Opts) ->
 
 mod_opt_type(component) -> econf:non_empty(econf:binary());
 mod_opt_type(hosting) -> econf:bool();
-mod_opt_type(iq_timeout) -> econf:timeout(second).
+mod_opt_type(iq_timeout) -> econf:timeout(second);
+mod_opt_type(max_messages) -> econf:pos_int();
+mod_opt_type(max_bytes) -> econf:pos_int().
 
 mod_options(_Host) ->
     [{component, <<"lhc.@HOST@">>},
      {hosting, true},
-     {iq_timeout, timer:seconds(10)}].
+     {iq_timeout, timer:seconds(10)},
+     {max_messages, 10000},
+     {max_bytes, 64 * 1024 * 1024}].
 
 mod_doc() ->
     #{desc => <<"Hands operators' messages to Live Helper Chat visitors, and operators' presence, to the component "
-                "of the LHC orchestrator.">>,
+                "of the LHC orchestrator. Messages wait on disk until the component has stored them, in order for each "
+                "visitor, through restarts of both sides; only when the queue is full is a new message given back to "
+                "the operator, as an error of type 'wait'.">>,
       opts =>
           [{component, #{value => <<"Host">>,
                          desc => <<"Name of the component. '@HOST@' is replaced with the virtual host. "
@@ -90,8 +120,14 @@ mod_doc() ->
                        desc => <<"Whether usernames end in '.INSTANCE' (many tenants) or there is one unnamed tenant. "
                                  "The default is 'true'.">>}},
            {iq_timeout, #{value => <<"timeout()">>,
-                          desc => <<"How long the component may take to acknowledge a message. "
-                                    "The default is '10' seconds.">>}}]}.
+                          desc => <<"How long the component may take to acknowledge a message before it is sent again. "
+                                    "The default is '10' seconds.">>}},
+           {max_messages, #{value => <<"Number">>,
+                            desc => <<"Messages of this virtual host that may wait for the component. Beyond, new "
+                                      "messages are given back to the operators. The default is '10000'.">>}},
+           {max_bytes, #{value => <<"Bytes">>,
+                         desc => <<"The same, for the size of all waiting messages. "
+                                   "The default is '67108864' (64 MB).">>}}]}.
 
 %%%===================================================================
 %%% Who may write to whom
@@ -175,145 +211,57 @@ divert(Acc) ->
 is_bridged(#message{type = Type, body = Body}) ->
     (Type == chat orelse Type == normal) andalso Body /= [].
 
-%% A call, not a cast: when the deliverer is down, the operator must hear of it.
+%% Something that the component sent for a visitor comes back: no such account, no more room for offline messages, or a
+%% client that refuses it. Visitors have no session that would get it, so the component does. And a message that is
+%% marked as sent but once.
+receive_packet(#message{type = error, body = [_ | _], from = From, to = #jid{luser = ?IS_VISITOR} = To} = Msg) ->
+    #jid{luser = Visitor, lserver = Host} = To,
+    is_operator_name(From, To) andalso hand_over(Host, Msg),
+    case ejabberd_sm:get_user_resources(Visitor, Host) of
+        [_ | _] -> Msg;
+        [] -> {stop, drop}
+    end;
+receive_packet(#message{} = Msg) ->
+    once(Msg);
+receive_packet(Stanza) ->
+    Stanza.
+
+%% That the account exists is not asked: that it does not is one of the errors. But no client may forge an error for the
+%% visitors of another tenant.
+is_operator_name(#jid{luser = ?IS_VISITOR}, _Visitor) ->
+    false;
+is_operator_name(#jid{luser = Operator, lserver = Host}, #jid{luser = Visitor, lserver = Host}) ->
+    case tenant(Visitor, Host) of
+        {ok, _} = Tenant -> tenant(Operator, Host) == Tenant;
+        none -> false
+    end;
+is_operator_name(_Stranger, _Visitor) ->
+    false.
+
+%% Returns when the message is on disk: what the operator's client hears acknowledged after this, a ping or a stanza
+%% count (XEP-0198), includes it.
 hand_over(Host, Msg) ->
-    try
-        gen_server:call(gen_mod:get_module_proc(Host, ?MODULE), {deliver, Msg}, ?HANDOVER_TIMEOUT)
+    try lhc_bridge_queue:deliver(Host, Msg) of
+        ok ->
+            ok;
+        full ->
+            Text = <<"The message was not delivered: too many messages wait. Please send it again later.">>,
+            give_back(Msg, xmpp:err_resource_constraint(Text, xmpp:get_lang(Msg)))
     catch
         exit:Reason ->
-            ?ERROR_MSG("The deliverer of ~ts did not take a message: ~p", [Host, Reason]),
-            give_back(Msg)
+            ?ERROR_MSG("The deliverer of ~ts did not take a message: ~p", [Host, reason_of(Reason)]),
+            Text = <<"The message was not delivered: the live chat cannot be reached right now. "
+                     "Please send it again later.">>,
+            give_back(Msg, xmpp:err_service_unavailable(Text, xmpp:get_lang(Msg)))
     end.
 
-%%%===================================================================
-%%% The deliverer: one message of a conversation at a time, until the component has acknowledged it
-%%%
-%%% Waiting for the answer before the next message of the same conversation goes out is what keeps them in order:
-%%% the component has several connections, in several processes, and ejabberd spreads IQs over them as it likes.
-%%%===================================================================
+%% Without the call, which holds the message.
+reason_of({Reason, {gen_server, call, _}}) -> Reason;
+reason_of(Reason) -> Reason.
 
--record(entry, {id :: binary(), % unique for ever, and sorts by time: the receiver drops repeats by it
-                stamp :: erlang:timestamp(),
-                message :: message()}).
-
-%% A queue is never empty; its head is the entry that was sent to the component.
--record(state, {host :: binary(),
-                queues = #{} :: #{Visitor :: binary() => queue:queue(#entry{})},
-                waiting = 0 :: non_neg_integer()}).
-
-init([Host | _]) ->
-    process_flag(trap_exit, true), % so that terminate/2 runs when the module is stopped
-    {ok, #state{host = Host}}.
-
-handle_call({deliver, Msg}, _From, State) ->
-    {reply, ok, accept(Msg, State)};
-handle_call(Request, _From, State) ->
-    ?WARNING_MSG("Unexpected call: ~p", [Request]),
-    {reply, {error, unexpected}, State}.
-
-handle_cast(Msg, State) ->
-    ?WARNING_MSG("Unexpected cast: ~p", [Msg]),
-    {noreply, State}.
-
-handle_info({iq_reply, Reply, {Visitor, Id}}, #state{queues = Queues} = State) ->
-    case Queues of
-        #{Visitor := Queue} ->
-            case queue:out(Queue) of
-                {{value, #entry{id = Id} = Entry}, Rest} ->
-                    {noreply, settle(Reply, Entry, Rest, State)};
-                _ ->
-                    {noreply, State}
-            end;
-        _ -> % the answer to a message from before a restart of this process
-            {noreply, State}
-    end;
-handle_info(Info, State) ->
-    ?WARNING_MSG("Unexpected info: ~p", [Info]),
-    {noreply, State}.
-
-terminate(_Reason, #state{queues = Queues}) ->
-    lists:foreach(fun give_back_all/1, maps:values(Queues)).
-
-%% Asking for a connection first spares the operator the wait: without one, no answer would come.
-accept(Msg, #state{host = Host, waiting = Waiting} = State) when Waiting >= ?MAX_WAITING ->
-    ?WARNING_MSG("~B messages of ~ts wait for the component: no more are taken", [Waiting, Host]),
-    give_back(Msg),
-    State;
-accept(#message{to = #jid{luser = Visitor}} = Msg,
-       #state{host = Host, queues = Queues, waiting = Waiting} = State) ->
-    case {connections(Host), Queues} of
-        {[], _} ->
-            give_back(Msg),
-            State;
-        {_, #{Visitor := Queue}} ->
-            State#state{queues = Queues#{Visitor := queue:in(new_entry(Msg), Queue)}, waiting = Waiting + 1};
-        _ ->
-            Entry = new_entry(Msg),
-            send(Entry, Host),
-            State#state{queues = Queues#{Visitor => queue:from_list([Entry])}, waiting = Waiting + 1}
-    end.
-
-new_entry(Msg) ->
-    Now = erlang:system_time(microsecond),
-    <<Random:64>> = crypto:strong_rand_bytes(8),
-    Id = iolist_to_binary(io_lib:format("~16.16.0b~16.16.0b", [Now, Random])),
-    #entry{id = Id, stamp = misc:usec_to_now(Now), message = Msg}.
-
-send(#entry{id = Id, stamp = Stamp, message = #message{to = #jid{luser = Visitor}} = Msg}, Host) ->
-    {ok, Tenant} = tenant(Visitor, Host),
-    Forwarded = #forwarded{delay = #delay{stamp = Stamp}, sub_els = [add_stanza_id(Id, Msg, component(Host))]},
-    IQ = #iq{type = set, from = jid:make(Host), to = jid:make(Tenant, component(Host)), sub_els = [Forwarded]},
-    Timeout = gen_mod:get_module_opt(Host, ?MODULE, iq_timeout),
-    ejabberd_router:route_iq(IQ, {Visitor, Id}, self(), Timeout).
-
-settle(Reply, #entry{message = #message{to = #jid{luser = Visitor}} = Msg} = Entry, Rest,
-       #state{host = Host, queues = Queues, waiting = Waiting} = State) ->
-    case Reply of
-        #iq{type = result} ->
-            next(Visitor, Rest, State);
-        #iq{type = error} ->
-            ?WARNING_MSG("The component refused message ~ts: ~ts",
-                         [Entry#entry.id, xmpp:format_stanza_error(xmpp:get_error(Reply))]),
-            give_back(Msg),
-            next(Visitor, Rest, State);
-        timeout ->
-            %% What waits behind it would wait as long: let the operator know now.
-            ?WARNING_MSG("The component of ~ts did not acknowledge message ~ts in time", [Host, Entry#entry.id]),
-            give_back(Msg),
-            give_back_all(Rest),
-            State#state{queues = maps:remove(Visitor, Queues), waiting = Waiting - 1 - queue:len(Rest)}
-    end.
-
-next(Visitor, Rest, #state{host = Host, queues = Queues, waiting = Waiting} = State) ->
-    case queue:peek(Rest) of
-        {value, Entry} ->
-            send(Entry, Host),
-            State#state{queues = Queues#{Visitor := Rest}, waiting = Waiting - 1};
-        empty ->
-            State#state{queues = maps:remove(Visitor, Queues), waiting = Waiting - 1}
-    end.
-
-give_back_all(Queue) ->
-    lists:foreach(fun(#entry{message = Msg}) -> give_back(Msg) end, queue:to_list(Queue)).
-
-%% Type wait: trying again is what the operator should do.
-give_back(Msg) ->
-    Text = <<"The message was not delivered: the live chat cannot be reached right now. Please send it again later.">>,
-    Error = xmpp:err_service_unavailable(Text, xmpp:get_lang(Msg)),
+%% Type wait: trying again is what the operator should do. (An error that comes back is not answered with an error.)
+give_back(Msg, Error) ->
     ejabberd_router:route_error(Msg, Error#stanza_error{type = wait}).
-
-add_stanza_id(Id, Msg, Component) ->
-    Honest = [El || El <- xmpp:get_els(Msg), not is_stanza_id_of(Component, El)],
-    xmpp:set_els(Msg, [#stanza_id{by = jid:make(Component), id = Id} | Honest]).
-
-is_stanza_id_of(Component, El) ->
-    xmpp:get_name(El) == <<"stanza-id">> andalso
-        try xmpp:decode(El) of
-            #stanza_id{by = #jid{lserver = By}} -> By == Component;
-            _ -> false
-        catch
-            _:_ -> true % one that cannot be read is of no use to anybody
-        end.
 
 %%%===================================================================
 %%% Presence of operators
@@ -335,32 +283,163 @@ unset_presence(User, Server, Resource, Status) ->
 is_present(#jid{luser = User, lserver = Host, lresource = Resource}) ->
     lists:keymember(Resource, 2, ejabberd_sm:get_user_present_resources(User, Host)).
 
-%% Whether the account is a known operator is for the receiver to say: it has the registry.
+%% Every process of the component keeps a picture of all operators. Whether the account is a known one is for the
+%% receiver to say: it has the registry. When nobody is there to tell, a component that comes back asks by itself.
 announce(#jid{luser = ?IS_VISITOR}, _Presence) ->
     ok;
 announce(#jid{luser = User, lserver = Host} = JID, Presence) ->
-    case {tenant(User, Host), connections(Host)} of
-        {{ok, Tenant}, [_ | _] = Connections} ->
-            To = jid:make(Tenant, component(Host)),
-            tell(connection_of(Tenant, Connections), xmpp:set_from_to(Presence, JID, To));
-        _ -> % nobody to tell: a component that comes back asks for the whole picture itself
+    case tenant(User, Host) of
+        {ok, Tenant} ->
+            Addressed = xmpp:set_from_to(Presence, JID, jid:make(Tenant, component(Host))),
+            %% Not through the router, which would take one connection, or none and try server-to-server.
+            [ejabberd_cluster:send(Connection, {route, Addressed}) || Connection <- connections(Host)],
+            ok;
+        none ->
             ok
     end.
-
-%% Straight to the connection, not through the router: presences of one operator must not overtake each other on
-%% several connections, and must not try server-to-server when the last connection ends this very moment.
-tell(Connection, Presence) ->
-    ejabberd_cluster:send(Connection, {route, Presence}).
-
-%% The same connection for all presences of a tenant; when one comes or goes, only its own tenants move.
-connection_of(Tenant, Connections) ->
-    {_, Connection} = lists:max([{erlang:phash2({Tenant, Pid}), Pid} || Pid <- Connections]),
-    Connection.
 
 %% ejabberd_router would only say whether there is a route; its (default) Mnesia backend says which ones.
 connections(Host) ->
     {ok, Routes} = ejabberd_router_mnesia:find_routes(component(Host)),
     [Pid || #route{pid = Pid} <- Routes, is_pid(Pid)].
+
+%%%===================================================================
+%%% What the component asks of us (IQs of the namespace urn:lhc:bridge:0)
+%%%
+%%%   <pool name='N'/>   this connection bears the name N from now on; answers to lhc.HOST/N come to it
+%%%   <fence name='N'/>  every other connection that bears it is ended; after the result nothing of it is handled
+%%%   <sync/>            what this connection sent before is on disk, where ejabberd stores it (offline messages)
+%%%===================================================================
+
+%% gen_iq_handler would decode the child, and our namespace is unknown to it.
+decode_iq_subel(El) ->
+    El.
+
+%% Runs in the connection that received the IQ, after everything that it received before. The answer goes back on that
+%% connection; the router would take any of the component's.
+service(#iq{from = #jid{lserver = From}, to = #jid{lserver = Host}, lang = Lang} = IQ) ->
+    case is_component(From, Host) of
+        true ->
+            self() ! {route, serve(IQ)},
+            ignore;
+        false ->
+            xmpp:make_error(IQ, xmpp:err_forbidden(<<"Only the component may ask for this">>, Lang))
+    end.
+
+serve(#iq{type = Type, to = #jid{lserver = Host}, lang = Lang, sub_els = [El]} = IQ) ->
+    case {Type, xmpp:get_name(El), jid:resourceprep(fxml:get_tag_attr_s(<<"name">>, El))} of
+        {set, <<"pool">>, <<_, _/binary>> = Name} ->
+            ets:insert(?NAMES, {self(), Host, Name, erlang:unique_integer([monotonic])}),
+            xmpp:make_iq_result(IQ);
+        {set, <<"fence">>, <<_, _/binary>> = Name} ->
+            case [Pid || Pid <- bearers(Name, Host), Pid /= self(), not end_connection(Pid, Host)] of
+                [] -> xmpp:make_iq_result(IQ);
+                _ -> xmpp:make_error(IQ, xmpp:err_internal_server_error(<<"It does not end">>, Lang))
+            end;
+        {set, <<"sync">>, _} ->
+            sync(),
+            xmpp:make_iq_result(IQ);
+        _ ->
+            xmpp:make_error(IQ, xmpp:err_bad_request(<<"Unknown request, or no name">>, Lang))
+    end.
+
+%% The log is not enough for tables that are on disk only (offline messages are): when Mnesia empties its log, it leaves
+%% out what is written to their own files, and those are written with a delay of seconds.
+sync() ->
+    ok = mnesia:sync_log(),
+    [ok = dets:sync(Table) || Table <- mnesia:system_info(local_tables),
+                              mnesia:table_info(Table, storage_type) == disc_only_copies],
+    ok.
+
+%% The connections of that name, the latest first.
+bearers(Name, Host) ->
+    Rows = ets:match_object(?NAMES, {'_', Host, Name, '_'}),
+    {Alive, Dead} = lists:partition(fun({Pid, _, _, _}) -> is_process_alive(Pid) end, Rows),
+    [ets:delete(?NAMES, Pid) || {Pid, _, _, _} <- Dead],
+    [Pid || {Pid, _, _, _} <- lists:reverse(lists:keysort(4, Alive))].
+
+%% Hook of everything that is routed. What a process asks, a ping for instance, it asks from an address of the component
+%% whose resource is its name: the router would give the answer to any of the component's connections.
+to_named(#iq{type = Type, to = #jid{lserver = Domain, lresource = <<_, _/binary>> = Name}} = IQ)
+  when Type == result; Type == error ->
+    Hosts = [Host || {_, Host, _, _} <- ets:match_object(?NAMES, {'_', '_', Name, '_'}), is_component(Domain, Host)],
+    case lists:flatmap(fun(Host) -> bearers(Name, Host) end, lists:usort(Hosts)) of
+        [Connection | _] ->
+            Connection ! {route, IQ},
+            {stop, drop};
+        [] ->
+            IQ
+    end;
+to_named(Stanza) ->
+    Stanza.
+
+%% Killed: it may hang in a write to a process that reads no more, and then hears nothing else.
+end_connection(Pid, Host) ->
+    Monitor = erlang:monitor(process, Pid),
+    exit(Pid, kill),
+    receive
+        {'DOWN', Monitor, process, Pid, _} ->
+            ets:delete(?NAMES, Pid),
+            ejabberd_router:unregister_route(component(Host), Pid), % the router does so too, but later
+            true
+    after ?FENCE_TIMEOUT ->
+        erlang:demonitor(Monitor, [flush]),
+        false
+    end.
+
+%%%===================================================================
+%%% Messages that the component may send twice
+%%%
+%%% Who takes over from a process that died sends again what may not have been sent. Such messages bear
+%%% <once xmlns='urn:lhc:bridge:0' id='..'/>, and each is handled once as long as this ejabberd runs. The marker is
+%%% taken off: what ejabberd itself routes again later (offline storage, XEP-0198) is no repeat.
+%%%===================================================================
+
+once(#message{from = #jid{luser = User, lserver = Server}, sub_els = Els} = Msg) ->
+    case lists:partition(fun is_once/1, Els) of
+        {[], _} ->
+            Msg;
+        {[Once | _], Rest} ->
+            Key = crypto:hash(sha256, [User, $@, Server, $/, fxml:get_tag_attr_s(<<"id">>, Once)]), % bounded, any id
+            case claim(Key) of
+                true ->
+                    %% Routed here and not after the hook, so that it is known when that is done: a connection that is
+                    %% killed half way has not handled the message.
+                    ejabberd_sm:route(Msg#message{sub_els = Rest}),
+                    ets:update_element(?SEEN, Key, {3, done});
+                false ->
+                    ok
+            end,
+            {stop, drop}
+    end.
+
+is_once(El) ->
+    xmpp:get_name(El) == <<"once">> andalso xmpp:get_ns(El) == ?NS_BRIDGE.
+
+%% Whether the message is for this process to handle. A row: {Key, Number, the process that is at it | done}.
+claim(Key) ->
+    Number = ets:update_counter(?SEEN, number, 1, {number, 0}),
+    Number rem ?GENERATION == 0 andalso forget_seen(Number - ?GENERATION),
+    case ets:insert_new(?SEEN, {Key, Number, self()}) of
+        true ->
+            true;
+        false ->
+            case ets:lookup(?SEEN, Key) of
+                [{_, _, Pid} = Claim] when is_pid(Pid) ->
+                    not is_process_alive(Pid) andalso
+                        begin
+                            ets:delete_object(?SEEN, Claim),
+                            claim(Key)
+                        end;
+                [_] ->
+                    false;
+                [] ->
+                    claim(Key)
+            end
+    end.
+
+forget_seen(Number) ->
+    ets:select_delete(?SEEN, [{{'_', '$1', '_'}, [{'=<', '$1', Number}], [true]}]).
 
 %%%===================================================================
 %%% Names
@@ -385,8 +464,14 @@ tenant(User, Host) ->
     end.
 
 is_hosting(Host) ->
-    gen_mod:get_module_opt(Host, ?MODULE, hosting).
+    option(Host, hosting).
+
+is_component(Domain, Host) ->
+    gen_mod:is_loaded(Host, ?MODULE) andalso component(Host) == Domain.
 
 component(Host) ->
-    Component = gen_mod:get_module_opt(Host, ?MODULE, component),
+    Component = option(Host, component),
     jid:nameprep(misc:expand_keyword(<<"@HOST@">>, Component, Host)).
+
+option(Host, Name) ->
+    gen_mod:get_module_opt(Host, ?MODULE, Name).

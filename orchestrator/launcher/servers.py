@@ -55,7 +55,7 @@ def prepare(system: LocalSystem, settings: Settings) -> None:
 
 
 def compile_bridge(ebin: Path) -> None:
-    """Compile the bridge module against the headers of the ejabberd that is installed."""
+    """Compile the bridge's modules against the headers of the ejabberd that is installed."""
     include = ebin.parent / "include"
     ebin.mkdir(parents=True, exist_ok=True)
     include.mkdir(parents=True, exist_ok=True)
@@ -64,9 +64,9 @@ def compile_bridge(ebin: Path) -> None:
     link.unlink(missing_ok=True)
     link.symlink_to(_library("p1_xmpp-*", "xmpp-*"))
     ejabberd = _library("ejabberd-*")
-    source = _CONFIG / "ejabberd" / "mod_lhc_bridge.erl"
+    sources = map(str, sorted((_CONFIG / "ejabberd").glob("*.erl")))
     command = ["erlc", "-I", str(include), "-I", str(ejabberd / "include"), "-pa", str(ejabberd / "ebin")]
-    subprocess.run([*command, "-o", str(ebin), str(source)], check=True, timeout=120)
+    subprocess.run([*command, "-o", str(ebin), *sources], check=True, timeout=120)
 
 
 def _library(*patterns: str) -> Path:

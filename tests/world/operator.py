@@ -4,8 +4,9 @@ import asyncio
 import time
 from dataclasses import dataclass
 from typing import Any, Literal, Self
+from xml.etree import ElementTree as ET
 
-from slixmpp import ClientXMPP, Message, Presence
+from slixmpp import JID, ClientXMPP, Message, Presence
 
 from tests.world.waiting import DEADLINE, until
 
@@ -32,6 +33,7 @@ class SeenMessage:
     body: str
     id: str
     error: str
+    children: tuple[str, ...]
     at: float
 
 
@@ -62,7 +64,6 @@ class Operator:
         for event in ("presence_available", "presence_unavailable"):
             client.add_event_handler(event, self._saw_presence)
         client.add_event_handler("message", self._saw_message)
-        client.add_event_handler("message_error", self._saw_message)
 
     async def __aenter__(self) -> Self:
         await self.connect()
@@ -89,6 +90,20 @@ class Operator:
         """Log out in good order."""
         await self._client.disconnect(wait=2)
 
+    async def ask(self, to: str, element: str) -> None:
+        """Send an IQ that sets something.
+
+        Raises:
+            slixmpp.exceptions.IqError: refused.
+        """
+        iq = self._client.make_iq_set(ito=to)
+        iq.append(ET.Element(element))
+        await iq.send(timeout=DEADLINE)
+
+    async def taken(self) -> None:
+        """Wait until the server has taken all that was written: a stream is handled in order, so a ping shows it."""
+        await self._client.plugin["xep_0199"].send_ping(JID(self._host), timeout=DEADLINE)
+
     def cut(self) -> None:
         """Drop the TCP connection without a word."""
         transport: Any = self._client.transport
@@ -106,6 +121,13 @@ class Operator:
         message["id"] = message_id or self._client.new_id()
         message.send()
         return str(message["id"])
+
+    def write_error(self, to: str, body: str) -> None:
+        """Refuse a message of a username, as a client that cannot handle it."""
+        message = self._client.make_message(mto=f"{to}@{self._host}/lhc", mbody=body)
+        message["type"] = "error"
+        message["error"]["condition"] = "not-acceptable"
+        message.send()
 
     async def has_contact(self, username: str, name: str | None = None, seconds: float = DEADLINE) -> None:
         """Wait until the contact is in the roster, under that name if one is given."""
@@ -163,5 +185,13 @@ class Operator:
     def _saw_message(self, message: Message) -> None:
         error = message["error"]["condition"] if message["type"] == "error" else ""
         self.messages.append(
-            SeenMessage(message["from"].local, message["type"], message["body"], message["id"], error, time.monotonic())
+            SeenMessage(
+                message["from"].local,
+                message["type"],
+                message["body"],
+                message["id"],
+                error,
+                tuple(child.tag for child in message.xml),
+                time.monotonic(),
+            )
         )

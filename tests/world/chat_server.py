@@ -1,0 +1,100 @@
+"""A private ejabberd with the bridge module, alone: no other part of the system."""
+
+import asyncio
+import os
+import subprocess
+from configparser import ConfigParser
+from pathlib import Path
+from typing import Any
+
+import httpx
+from pydantic import SecretStr
+
+from config.settings import Settings
+from orchestrator.launcher import servers
+from orchestrator.launcher.local import LISTEN_IP, LocalSystem
+from tests.world.operator import Operator
+from tests.world.waiting import until_async
+
+_PASSWORD = "operator-pw"
+
+
+class ChatServer:
+    """ejabberd as `script/up` runs it, which can be killed and started again.
+
+    Args:
+        state: a folder of its own.
+        bridge: options of the bridge module that differ from the usual ones.
+    """
+
+    host = "localhost"
+
+    def __init__(self, state: Path, bridge: dict[str, int]) -> None:
+        system = LocalSystem.open(state)
+        self.ports = system.ports
+        self.secret = system.secrets["component_secret"]
+        self._state = state
+        servers.prepare(system, Settings(xmpp_host=self.host, component_secret=SecretStr(self.secret)))
+        config = state / "ejabberd" / "ejabberd.yml"
+        lines = config.read_text().splitlines()
+        for name, value in bridge.items():
+            number = next(i for i, line in enumerate(lines) if line.startswith(f"    {name}:"))
+            lines[number] = f"    {name}: {value}"
+        config.write_text("\n".join(lines) + "\n")
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def log(self) -> str:
+        """What ejabberd has logged so far."""
+        return (self._state / "logs" / "ejabberd-own.log").read_text()
+
+    async def start(self) -> None:
+        """Start it as the process list says, and wait until it is ready."""
+        processes = ConfigParser(interpolation=None, inline_comment_prefixes=None)
+        processes.read(self._state / "supervisord.conf")
+        program = processes["program:ejabberd"]
+        variables = (pair.split("=", 1) for pair in program["environment"].split(","))
+        with (self._state / "logs" / "output.log").open("ab") as output:
+            self._process = subprocess.Popen(  # noqa: ASYNC220 - returns at once
+                ["/bin/sh", "-c", f"exec {program['command']}"],
+                cwd=program["directory"],
+                env=os.environ | {name: value.strip('"') for name, value in variables},
+                stdout=output,
+                stderr=output,
+            )
+        await until_async(self._is_ready, f"ejabberd starts; see {self._state}", 60)
+
+    async def kill(self) -> None:
+        """End it without a chance to write anything any more (SIGKILL)."""
+        if self._process is not None:
+            self._process.kill()
+            await asyncio.to_thread(self._process.wait, 10)
+            self._process = None
+
+    async def command(self, name: str, /, **arguments: Any) -> Any:
+        """An admin command."""
+        async with httpx.AsyncClient(timeout=10, verify=False) as http:  # noqa: S501 - plain HTTP; loading CAs takes longer than the call
+            response = await http.post(f"http://{LISTEN_IP}:{self.ports['ejabberd_api']}/api/{name}", json=arguments)
+        response.raise_for_status()
+        return response.json()
+
+    async def new_operator(self, username: str) -> None:
+        """An account, and its membership in the operators' roster of its tenant."""
+        group = f"operators.{username.rpartition('.')[2]}"
+        await self.command("register", user=username, host=self.host, password=_PASSWORD)
+        if not await self.command("srg_get_info", group=group, host=self.host):
+            await self.command("srg_create", group=group, host=self.host, label="Operators", description="", display="")
+        await self.command("srg_user_add", user=username, host=self.host, group=group, grouphost=self.host)
+
+    def operator(self, username: str, resource: str = "desk") -> Operator:
+        """A client of an operator, not yet logged in."""
+        return Operator(username, self.host, _PASSWORD, (LISTEN_IP, self.ports["c2s"]), resource)
+
+    async def _is_ready(self) -> bool:
+        assert self._process is not None
+        assert self._process.poll() is None, f"ejabberd has ended; see {self._state}"
+        try:
+            await self.command("status")
+        except httpx.TransportError:
+            return False
+        return True
