@@ -1,10 +1,10 @@
-"""One running system for all integration tests: real ejabberd, real Redis, every process as in `script/up`."""
+"""The running systems of the integration tests: real servers, every process as in `script/up`."""
 
 import asyncio
 import itertools
 import os
-from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import pytest
@@ -22,6 +22,13 @@ SETTINGS = {"ORCHESTRATOR_OPERATOR_PING_SECONDS": str(PING_SECONDS), "ORCHESTRAT
 @pytest.fixture(scope="session")
 def system() -> Iterator[System]:
     with start_system(env=SETTINGS) as system:
+        yield system
+
+
+@pytest.fixture(scope="session")
+def production() -> Iterator[System]:
+    """A second system, on the servers of production: RabbitMQ and PostgreSQL."""
+    with start_system("--broker", "rabbitmq", "--database", "postgresql", env=SETTINGS) as system:
         yield system
 
 
@@ -77,12 +84,13 @@ class Tenant:
         await self._stack.aclose()
 
 
+NewTenant = Callable[..., Awaitable[Tenant]]
 _numbers = itertools.count(1)
 
 
-@pytest.fixture
-async def new_tenant(system: System, receiver: Receiver, panel: Panel) -> AsyncIterator[Any]:
-    """Makes tenants with names of their own."""
+@asynccontextmanager
+async def tenants_of(system: System, receiver: Receiver, panel: Panel) -> AsyncIterator[NewTenant]:
+    """Makes tenants with names of their own; their operators are logged out at the end."""
     tenants: list[Tenant] = []
 
     async def make(**wanted: Any) -> Tenant:
@@ -95,6 +103,23 @@ async def new_tenant(system: System, receiver: Receiver, panel: Panel) -> AsyncI
 
 
 @pytest.fixture
-async def tenant(new_tenant: Any) -> Tenant:
-    made: Tenant = await new_tenant()
-    return made
+async def new_tenant(system: System, receiver: Receiver, panel: Panel) -> AsyncIterator[NewTenant]:
+    async with tenants_of(system, receiver, panel) as make:
+        yield make
+
+
+@pytest.fixture
+async def tenant(new_tenant: NewTenant) -> Tenant:
+    return await new_tenant()
+
+
+@pytest.fixture
+async def production_tenant(production: System) -> AsyncIterator[Tenant]:
+    """A tenant of the system on RabbitMQ and PostgreSQL."""
+    endpoints = production.endpoints
+    async with (
+        Receiver(endpoints["callback_port"]) as receiver,
+        Panel(endpoints["api"], endpoints["panel_token"]) as panel,
+        tenants_of(production, receiver, panel) as make,
+    ):
+        yield await make()

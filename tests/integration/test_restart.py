@@ -21,7 +21,7 @@ async def test_sessions_come_back_after_the_pool_was_killed(new_tenant: NewTenan
     await bob.sees(lhc.name("visitor.1"))
     await bob.sees(lhc.name("visitor.2"))
 
-    await system.kill("pool")
+    await system.kill_pools()
     # a page view while no pool is there waits in the queue
     assert (await lhc.new_visitor("visitor.3", PASSWORD, status="meanwhile")).json()["error"] is False
 
@@ -41,12 +41,14 @@ async def test_sessions_come_back_after_the_pool_was_killed(new_tenant: NewTenan
 async def test_an_operator_who_left_while_the_pool_was_away_is_reported(tenant: Tenant) -> None:
     bob = await tenant.operator_online()
     system = tenant.system
-    pid = system.pid("pool")
-    os.kill(pid, signal.SIGSTOP)
+    pids = [system.pid(name) for name in system.pools()]
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
     try:
         await bob.leave()
     finally:
-        os.kill(pid, signal.SIGKILL)
+        for pid in pids:
+            os.kill(pid, signal.SIGKILL)
     await tenant.receiver.status(tenant.connect_body("bob", "disconnect"), seconds=45)
     await system.ready()
 
@@ -76,7 +78,7 @@ async def test_messages_are_refused_loudly_while_the_pool_is_away(tenant: Tenant
     bob = await tenant.operator_online()
     await lhc.new_visitor("visitor.1", PASSWORD)
     await bob.sees(lhc.name("visitor.1"))
-    await system.kill("pool")
+    await system.kill_pools()
     message_id = bob.write(lhc.name("visitor.1"), f"anybody? {tenant.name}")
     assert (await lhc.visitor_writes("visitor.1", PASSWORD, "bob", "I am waiting")).text == "ok"
 

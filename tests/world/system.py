@@ -1,5 +1,6 @@
 """A whole running system of a test's or benchmark's own: real servers, every process as in `script/up`."""
 
+import asyncio
 import json
 import os
 import shutil
@@ -50,6 +51,14 @@ class System:
         os.kill(old, signum)
         await until(lambda: self.pid(process) not in {0, old}, f"{process} is started again", 60)
 
+    def pools(self) -> list[str]:
+        """The names of the pool processes."""
+        return sorted(name for name in self.pids() if name.startswith("pool-"))
+
+    async def kill_pools(self) -> None:
+        """End all of them at once, and wait until their successors run."""
+        await asyncio.gather(*(self.kill(name) for name in self.pools()))
+
     async def readiness(self) -> dict[str, str]:
         """What `/readyz` says of each part; empty when the API does not answer."""
         async with httpx.AsyncClient(timeout=10) as http:
@@ -70,7 +79,8 @@ class System:
 
     def send_task(self, name: str, **arguments: Any) -> None:
         """Send a Celery task by its name, as a panel with nothing but the broker's URL can."""
-        with Celery(broker=self.endpoints["broker_url"]) as celery:
+        # on RabbitMQ, who names a queue must name its type as well
+        with Celery(broker=self.endpoints["broker_url"], task_create_missing_queue_type="quorum") as celery:
             celery.send_task(name, kwargs=arguments, queue="lifecycle")
 
     async def ejabberd(self, command: str, **arguments: Any) -> Any:
