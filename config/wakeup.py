@@ -6,6 +6,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import structlog
 from celery import Celery
+from kombu.exceptions import KombuError
 
 log = structlog.get_logger(__name__)
 
@@ -20,6 +21,8 @@ _MAX_WAITING = 500
 def celery_wake(app: Celery) -> Callable[..., Awaitable[None]]:
     """A function that sends the task of a name with keyword arguments, and never raises."""
     threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="wake-up")
+    connection = app.connection_for_write()
+    failures = (TimeoutError, OSError, KombuError, *connection.connection_errors, *connection.channel_errors)
     waiting: set[Future[object]] = set()
 
     def submit(task: str, arguments: dict[str, str | int]) -> Future[object]:
@@ -38,7 +41,7 @@ def celery_wake(app: Celery) -> Callable[..., Awaitable[None]]:
         try:
             async with asyncio.timeout(_TIMEOUT):
                 await asyncio.wrap_future(submit(task, ordered))
-        except (TimeoutError, OSError, app.connection_for_write().connection_errors) as error:
+        except failures as error:
             log.warning("wake-up lost, the sweep will find it", task=task, error=type(error).__name__, **arguments)
 
     return wake
