@@ -6,7 +6,9 @@ import signal
 from pathlib import Path
 
 import pytest
+from kombu import Connection, Queue
 
+from config.broker import TRANSPORT_OPTIONS
 from tests.integration.conftest import Tenant
 from tests.world.system import System
 from tests.world.waiting import until_async
@@ -49,6 +51,22 @@ async def test_everything_goes_on_after_a_server_was_killed(production_tenant: T
     await converse(tenant, 2)
     # by themselves: nobody had to be started again
     assert ours.items() <= system.pids().items()
+
+
+async def test_what_rabbitmq_accepted_survives_its_end(production: System) -> None:
+    await production.ready(90)
+    queue = Queue("kept", durable=True, queue_arguments={"x-queue-type": "quorum"})
+    url = production.endpoints["broker_url"]
+    with Connection(url, transport_options=TRANSPORT_OPTIONS) as connection:
+        producer = connection.Producer()
+        for number in range(200):
+            producer.publish({"number": number}, routing_key="kept", declare=[queue], delivery_mode="persistent")
+        await production.kill("rabbitmq")
+    await production.ready(90)
+    with Connection(url, transport_options=TRANSPORT_OPTIONS) as connection:
+        kept = queue(connection.default_channel)
+        assert [message.payload["number"] for message in iter(kept.get, None)] == list(range(200))
+        kept.delete()
 
 
 @pytest.mark.parametrize(("server", "part"), [("rabbitmq", "broker"), ("postgresql", "database")])
