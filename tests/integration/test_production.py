@@ -11,7 +11,7 @@ from kombu import Connection, Queue
 from config.broker import TRANSPORT_OPTIONS
 from tests.integration.conftest import Tenant
 from tests.world.system import System
-from tests.world.waiting import until_async
+from tests.world.waiting import until, until_async
 
 PASSWORD = "0123456789abcdef0123"
 
@@ -58,9 +58,13 @@ async def test_what_rabbitmq_accepted_survives_its_end(production: System) -> No
     queue = Queue("kept", durable=True, queue_arguments={"x-queue-type": "quorum"})
     url = production.endpoints["broker_url"]
     with Connection(url, transport_options=TRANSPORT_OPTIONS) as connection:
+        queue(connection.default_channel).declare()
+        # a new queue's name is on disk half a second later, without which nothing in it is found again (ra 443)
+        names = production.state / "rabbitmq/mnesia/rabbit@localhost/quorum/rabbit@localhost/names.dets"
+        await until(lambda: b"kept" in names.read_bytes(), "the queue's name is on disk")
         producer = connection.Producer()
         for number in range(200):
-            producer.publish({"number": number}, routing_key="kept", declare=[queue], delivery_mode="persistent")
+            producer.publish({"number": number}, routing_key="kept", delivery_mode="persistent")
         await production.kill("rabbitmq")
     await production.ready(90)
     with Connection(url, transport_options=TRANSPORT_OPTIONS) as connection:
