@@ -6,7 +6,7 @@ Task names are in `config.task_names`.
 from celery import Celery
 from kombu import Exchange, Queue
 
-from config.broker import TRANSPORT_OPTIONS
+from config.broker import CONNECT_TIMEOUT, TRANSPORT_OPTIONS
 from config.settings import Settings
 from config.task_names import EXPIRE_ACCOUNTS, SWEEP_CALLBACKS, SWEEP_OPERATIONS
 
@@ -15,12 +15,14 @@ LIFECYCLE_QUEUE = "lifecycle"
 CALLBACK_QUEUE = "callbacks"
 """Deliveries to LHC: many, short, latency matters."""
 
+_QUEUE_TYPE = "quorum"
 _SWEEP_SECONDS = 2.0
 """How late at most a due piece of work starts whose wake-up was lost."""
 
 
 def _queue(name: str) -> Queue:
-    return Queue(name, Exchange(name), routing_key=name, durable=True)
+    # RabbitMQ keeps a quorum queue's messages on disk before it confirms them; Redis knows no types and ignores this
+    return Queue(name, Exchange(name), routing_key=name, durable=True, queue_arguments={"x-queue-type": _QUEUE_TYPE})
 
 
 def make_celery(settings: Settings, name: str = "orchestrator") -> Celery:
@@ -28,8 +30,14 @@ def make_celery(settings: Settings, name: str = "orchestrator") -> Celery:
     app = Celery(name, broker=settings.broker_url.get_secret_value())
     app.conf.update(
         broker_transport_options={**TRANSPORT_OPTIONS, "visibility_timeout": 3600},
+        # A broker that is away is waited for, however long and from the start.
         broker_connection_retry_on_startup=True,
+        broker_connection_max_retries=None,
+        broker_connection_timeout=CONNECT_TIMEOUT,
+        # RabbitMQ: a consumer's connection that looks alive but is not is found out within two of these.
+        broker_heartbeat=10,
         task_default_queue=LIFECYCLE_QUEUE,
+        task_default_queue_type=_QUEUE_TYPE,
         task_queues=[_queue(LIFECYCLE_QUEUE), _queue(CALLBACK_QUEUE)],
         task_routes={"callbacks.*": {"queue": CALLBACK_QUEUE}},
         # The database is the record of what was done; nobody waits for a task's result.
@@ -40,6 +48,10 @@ def make_celery(settings: Settings, name: str = "orchestrator") -> Celery:
         # add the sweep's delay when a worker dies.
         task_acks_late=True,
         worker_prefetch_multiplier=1,
+        # Quorum queues know no global prefetch count (celery 6067); it is each consumer's own.
+        worker_detect_quorum_queues=True,
+        # Celery makes 28 queues for ETAs, which we do not use: at least not as quorum queues.
+        broker_native_delayed_delivery_queue_type="classic",
         # Flower
         task_send_sent_event=True,
         worker_send_task_events=True,

@@ -2,26 +2,46 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import structlog
 from celery import Celery
+from kombu.exceptions import KombuError
 
 log = structlog.get_logger(__name__)
 
 _TIMEOUT = 2.0
 _RETRY = {"max_retries": 1, "interval_start": 0.1, "interval_max": 0.2}
+_THREADS = 4
+"""A broker that hangs holds these at most, each until its socket's time-out."""
+_MAX_WAITING = 500
+"""Wake-ups on their way at once. Beyond it they are left to the sweep."""
 
 
 def celery_wake(app: Celery) -> Callable[..., Awaitable[None]]:
     """A function that sends the task of a name with keyword arguments, and never raises."""
+    threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="wake-up")
+    connection = app.connection_for_write()
+    failures = (TimeoutError, OSError, KombuError, *connection.connection_errors, *connection.channel_errors)
+    waiting: set[Future[object]] = set()
+
+    def submit(task: str, arguments: dict[str, str | int]) -> Future[object]:
+        if len(waiting) >= _MAX_WAITING:
+            raise TimeoutError
+        sent: Future[object] = threads.submit(
+            app.send_task, task, kwargs=arguments, retry_policy=_RETRY, confirm_timeout=_TIMEOUT
+        )
+        waiting.add(sent)
+        sent.add_done_callback(waiting.discard)
+        return sent
 
     async def wake(task: str, **arguments: str | int) -> None:
         # the tenant first: Flower's list shows where the arguments begin
         ordered = dict(sorted(arguments.items(), key=lambda argument: argument[0] != "instance_name"))
         try:
             async with asyncio.timeout(_TIMEOUT):
-                await asyncio.to_thread(app.send_task, task, kwargs=ordered, retry_policy=_RETRY)
-        except (TimeoutError, OSError, app.connection_for_write().connection_errors) as error:
+                await asyncio.wrap_future(submit(task, ordered))
+        except failures as error:
             log.warning("wake-up lost, the sweep will find it", task=task, error=type(error).__name__, **arguments)
 
     return wake

@@ -10,14 +10,16 @@ from rich.console import Console
 
 from config.settings import Settings, state_dir
 from orchestrator import telemetry
-from orchestrator.launcher.servers import MissingServerError
-from orchestrator.launcher.up import Launcher, LaunchError
+from orchestrator.launcher.errors import LaunchError
+from orchestrator.launcher.local import Broker, DatabaseServer
+from orchestrator.launcher.up import Launcher
 from tenants import migrate as migrations
 from xmpp_pool import pool as xmpp_pool
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_show_locals=False, help=__doc__)
 console = Console(highlight=False)
 
+KEPT = "A folder keeps what it was begun with."
 StateOption = Annotated[Path | None, typer.Option("--state-dir", help="Folder of the system; .state by default.")]
 
 
@@ -25,12 +27,15 @@ StateOption = Annotated[Path | None, typer.Option("--state-dir", help="Folder of
 def up(
     *,
     detach: Annotated[bool, typer.Option("--detach", help="Return when everything is ready.")] = False,
+    broker: Annotated[Broker | None, typer.Option(help="Redis by default. " + KEPT)] = None,
+    database: Annotated[DatabaseServer | None, typer.Option(help="SQLite by default. " + KEPT)] = None,
+    pools: Annotated[int | None, typer.Option(min=1, help="Pool processes, 2 by default.")] = None,
     state: StateOption = None,
 ) -> None:
     """Start everything on this machine, with private servers; Ctrl-C stops it."""
     try:
-        _launcher(state).up(detach=detach)
-    except (LaunchError, MissingServerError) as error:
+        _launcher(state).up(detach=detach, broker=broker, database=database, pools=pools)
+    except LaunchError as error:
         console.print(f"[bold red]{error}[/]")
         raise typer.Exit(1) from None
 

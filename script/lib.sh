@@ -10,11 +10,16 @@ as_root() {
   if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi
 }
 
-# install_packages: ejabberd (with Erlang's compiler and its headers), Redis, openssl, a Python that can make venvs.
-# install_packages tests: PostgreSQL as well.
+# install_packages [rabbitmq] [postgresql] [tests]: ejabberd (with Erlang's compiler and its headers), Redis, openssl, a
+# Python that can make venvs; and those servers, or for the tests all of them.
 install_packages() {
-  local missing=()
-  [ "${1:-}" != tests ] || compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || missing+=(postgresql)
+  local wanted=" $* " missing=()
+  case $wanted in *" postgresql "* | *" tests "*)
+    compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || missing+=(postgresql) ;;
+  esac
+  case $wanted in *" rabbitmq "* | *" tests "*)
+    [ -x /usr/lib/rabbitmq/bin/rabbitmq-server ] || missing+=(rabbitmq-server) ;;
+  esac
   command -v erlc >/dev/null && compgen -G '/usr/lib/*/ejabberd-*/include' >/dev/null || missing+=(ejabberd erlang-base)
   command -v redis-server >/dev/null && command -v redis-cli >/dev/null || missing+=(redis-server)
   command -v openssl >/dev/null || missing+=(openssl)

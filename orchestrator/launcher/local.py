@@ -1,17 +1,73 @@
-"""The private system of one machine: its ports and secrets, chosen once and kept in the state folder."""
+"""The private system of one machine: its servers, ports and secrets, chosen once and kept in the state folder."""
 
 import json
 import os
 import secrets
 import socket
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from enum import StrEnum
 from pathlib import Path
+from typing import Any, cast
 
 from config.settings import ENV_PREFIX, Settings
+from orchestrator.launcher import postgresql
+from orchestrator.launcher.errors import LaunchError
 
 LISTEN_IP = "127.0.0.1"
-_PORTS = ("api", "flower", "redis", "ejabberd_api", "component", "c2s", "c2s_tls", "callback")
-_SECRETS = ("hosting_key", "panel_token", "rpc_password", "component_secret", "redis_password")
+RABBITMQ_USER = "orchestrator"
+_KEPT = "system.json"
+_PORTS = (
+    "api", "flower", "redis", "rabbitmq", "rabbitmq_distribution", "epmd",
+    "ejabberd_api", "component", "c2s", "c2s_tls", "callback",
+)  # fmt: skip
+_SECRETS = ("hosting_key", "panel_token", "rpc_password", "component_secret", "redis_password", "rabbitmq_password")
+
+
+class Broker(StrEnum):
+    """The servers that can carry commands and Celery's wake-ups."""
+
+    REDIS = "redis"
+    RABBITMQ = "rabbitmq"
+
+
+class DatabaseServer(StrEnum):
+    """What can hold the database."""
+
+    SQLITE = "sqlite"
+    POSTGRESQL = "postgresql"
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What the system runs on, and how many pool processes it has. Beginning values are those of development."""
+
+    broker: Broker = Broker.REDIS
+    database: DatabaseServer = DatabaseServer.SQLITE
+    pools: int = 2
+
+    @classmethod
+    def of(
+        cls, state: Path, broker: Broker | None = None, database: DatabaseServer | None = None, pools: int | None = None
+    ) -> "Choice":
+        """What is wanted; what was not said is as the state folder was begun.
+
+        Raises:
+            LaunchError: the folder was begun with another server, whose data would be left behind.
+        """
+        known = _read(state)
+        kept = known.get("choice", {}) if known else {}
+        begun = cls(
+            Broker(kept.get("broker", cls().broker)),
+            DatabaseServer(kept.get("database", cls().database)),
+            kept.get("pools", cls().pools),
+        )
+        wanted = cls(broker or begun.broker, database or begun.database, pools or begun.pools)
+        if known and replace(wanted, pools=begun.pools) != begun:
+            raise LaunchError(
+                f"{state} was begun with {begun.broker} and {begun.database}, which hold its data:"
+                f" give another folder (--state-dir) to run on {wanted.broker} and {wanted.database}"
+            )
+        return wanted
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,30 +75,62 @@ class LocalSystem:
     """Ports and secrets of a private system, and the files that tell of them."""
 
     state: Path
+    choice: Choice
     ports: dict[str, int]
     secrets: dict[str, str]
 
     @classmethod
-    def open(cls, state: Path) -> "LocalSystem":
-        """Take up the system of the state folder, or begin a new one. A port that was taken meanwhile is replaced."""
-        for folder in (state, state / "logs", state / "ejabberd", state / "redis"):
+    def open(
+        cls,
+        state: Path,
+        *,
+        broker: Broker | None = None,
+        database: DatabaseServer | None = None,
+        pools: int | None = None,
+    ) -> "LocalSystem":
+        """Take up the system of the state folder, or begin a new one. A port that was taken meanwhile is replaced.
+
+        Args:
+            state: the folder.
+            broker: None is what the folder was begun with.
+            database: None is what the folder was begun with.
+            pools: how many pool processes from now on; None is as many as last time.
+
+        Raises:
+            LaunchError: the folder was begun with another server, whose data would be left behind.
+        """
+        choice = Choice.of(state, broker, database, pools)
+        for folder in (state, state / "logs", state / "ejabberd"):
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        kept = state / "system.json"
-        known = json.loads(kept.read_text()) if kept.exists() else {"ports": {}, "secrets": {}}
+        known = _read(state) or {"ports": {}, "secrets": {}}
         system = cls(
             state=state,
+            choice=choice,
             ports=_choose_ports(known["ports"]),
             secrets={name: known["secrets"].get(name) or secrets.token_urlsafe(24) for name in _SECRETS},
         )
         data = asdict(system)
         del data["state"]
-        write_private(kept, json.dumps(data, indent=2))
+        write_private(state / _KEPT, json.dumps(data, indent=2))
         write_private(state / "settings.env", system.settings_env())
         return system
 
     @property
     def broker_url(self) -> str:
-        return f"redis://:{self.secrets['redis_password']}@{LISTEN_IP}:{self.ports['redis']}/0"
+        match self.choice.broker:
+            case Broker.REDIS:
+                return f"redis://:{self.secrets['redis_password']}@{LISTEN_IP}:{self.ports['redis']}/0"
+            case Broker.RABBITMQ:
+                password = self.secrets["rabbitmq_password"]
+                return f"amqp://{RABBITMQ_USER}:{password}@{LISTEN_IP}:{self.ports['rabbitmq']}//"
+
+    @property
+    def database_url(self) -> str:
+        match self.choice.database:
+            case DatabaseServer.SQLITE:
+                return f"sqlite+aiosqlite:///{self.state}/orchestrator.db"
+            case DatabaseServer.POSTGRESQL:
+                return postgresql.url(self.state / "postgresql")
 
     @property
     def api_url(self) -> str:
@@ -51,7 +139,7 @@ class LocalSystem:
     def settings_env(self) -> str:
         """The settings of this system, as `Settings` reads them. The environment wins over this file."""
         values = {
-            "database_url": f"sqlite+aiosqlite:///{self.state}/orchestrator.db",
+            "database_url": self.database_url,
             "broker_url": self.broker_url,
             "ejabberd_api_url": f"http://{LISTEN_IP}:{self.ports['ejabberd_api']}/api",
             "component_host": LISTEN_IP,
@@ -98,6 +186,11 @@ def write_private(path: Path, text: str) -> None:
     with os.fdopen(descriptor, "w") as file:
         file.write(text)
     new.replace(path)
+
+
+def _read(state: Path) -> dict[str, Any] | None:
+    kept = state / _KEPT
+    return cast("dict[str, Any]", json.loads(kept.read_text())) if kept.exists() else None
 
 
 def _choose_ports(known: dict[str, int]) -> dict[str, int]:

@@ -1,57 +1,137 @@
-"""Prepares the files of the private servers: ejabberd with its bridge module, Redis, and the process list."""
+"""The private servers of a system: their files, and whether they answer; ejabberd with its bridge module above all."""
 
+import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from string import Template
 
+import httpx
+from kombu import Connection
+
 from config.settings import Settings
-from orchestrator.launcher.local import LISTEN_IP, LocalSystem, write_private
+from orchestrator.launcher import postgresql
+from orchestrator.launcher.errors import MissingServerError
+from orchestrator.launcher.local import (
+    LISTEN_IP,
+    RABBITMQ_USER,
+    Broker,
+    DatabaseServer,
+    LocalSystem,
+    write_private,
+)
 
 PROJECT = Path(__file__).resolve().parents[2]
 _CONFIG = PROJECT / "config"
+_RABBITMQ = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
 _ERLANG_LIBRARY_FOLDERS = ("/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu", "/usr/lib/erlang/lib")
-_COMMON = """stdout_logfile=%(here)s/logs/%(program_name)s.log
+_COMMON = """stdout_logfile={state}/logs/%(program_name)s.log
 redirect_stderr=true
 stdout_logfile_maxbytes=20MB
 stdout_logfile_backups=2
 autostart=false
 autorestart=true
-startretries=10
+startretries=100
 stopasgroup=true
 killasgroup=true"""
 
 
-class MissingServerError(Exception):
-    """A program or library that script/up should have installed is not there."""
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A server beside our own processes."""
+
+    title: str
+    programs: tuple[str, ...]
+    """Of supervisord, in the order in which they are started."""
+    answers: Callable[[], bool]
+
+
+def chosen(system: LocalSystem, settings: Settings) -> list[Server]:
+    """The servers that the system was begun with."""
+    servers = [Server("ejabberd", ("ejabberd",), lambda: url_answers(f"{settings.ejabberd_api_url}/status"))]
+    match system.choice.broker:
+        case Broker.REDIS:
+            servers.append(Server("Redis", ("redis",), lambda: _broker_answers(system)))
+        case Broker.RABBITMQ:
+            servers.append(Server("RabbitMQ", ("epmd", "rabbitmq"), lambda: _broker_answers(system)))
+    if system.choice.database is DatabaseServer.POSTGRESQL:
+        folder = system.state / "postgresql"
+        servers.append(Server("PostgreSQL", ("postgresql",), lambda: postgresql.answers(folder)))
+    return servers
 
 
 def prepare(system: LocalSystem, settings: Settings) -> None:
-    """Render every configuration file and compile the bridge module."""
-    _make_certificate(system.state / "ejabberd" / "server.pem", settings.xmpp_host)
+    """Render every configuration file, make PostgreSQL's database and compile the bridge module.
+
+    Raises:
+        LaunchError: a server that was chosen is not installed, or cannot work here.
+    """
     values = {
         "state": str(system.state),
         "project": str(PROJECT),
         "bin": str(Path(sys.executable).parent),
         "erl_libs": str(_library("ejabberd-*").parent),
         "listen_ip": LISTEN_IP,
-        "common": _COMMON,
+        "common": _COMMON.format(state=system.state),
+        "pools": str(system.choice.pools),
         "xmpp_host": settings.xmpp_host,
         "hosting": str(settings.hosting).lower(),
         "certfile": str(system.state / "ejabberd" / "server.pem"),
         "component_secret": settings.component_secret.get_secret_value(),
         "redis_password": system.secrets["redis_password"],
+        "rabbitmq_user": RABBITMQ_USER,
+        "rabbitmq_password": system.secrets["rabbitmq_password"],
         "log_level": settings.log_level,
         **{f"{name}_port": str(port) for name, port in system.ports.items()},
     }
-    for template, target in (
-        ("supervisord.conf", "supervisord.conf"),
-        ("redis.conf", "redis/redis.conf"),
-        ("ejabberd/ejabberd.yml", "ejabberd/ejabberd.yml"),
-    ):
-        write_private(system.state / target, Template((_CONFIG / template).read_text()).substitute(values))
+    files = {"supervisord.conf": "supervisord.conf", "ejabberd/ejabberd.yml": "ejabberd/ejabberd.yml"}
+    match system.choice.broker:
+        case Broker.REDIS:
+            files |= {"supervisord/redis.conf": "supervisord/redis.conf", "redis.conf": "redis/redis.conf"}
+        case Broker.RABBITMQ:
+            if not _RABBITMQ.exists():
+                raise MissingServerError("RabbitMQ is not installed; script/up --broker rabbitmq installs it")
+            files |= {f"{name}.conf": f"{name}.conf" for name in ("supervisord/rabbitmq", "rabbitmq/rabbitmq")}
+            # none: each would cost memory and a second of its start
+            _write(system.state / "rabbitmq" / "enabled_plugins", "[].\n")
+    if system.choice.database is DatabaseServer.POSTGRESQL:
+        folder = system.state / "postgresql"
+        postgresql.create(folder)
+        files |= {"supervisord/postgresql.conf": "supervisord/postgresql.conf"}
+        values |= {
+            "postgresql_command": shlex.join(postgresql.command(folder)),
+            "postgresql_user": postgresql.user(),
+        }
+    for template, target in files.items():
+        _write(system.state / target, Template((_CONFIG / template).read_text()).substitute(values))
+    _make_certificate(system.state / "ejabberd" / "server.pem", settings.xmpp_host)
     compile_bridge(system.state / "ejabberd" / "lhc_bridge" / "ebin")
+
+
+def url_answers(url: str) -> bool:
+    """Whether a server answers there, and well."""
+    try:
+        return httpx.get(url, timeout=10).is_success
+    except httpx.HTTPError:
+        return False
+
+
+def _broker_answers(system: LocalSystem) -> bool:
+    options = {"max_retries": 1, "socket_connect_timeout": 5, "socket_timeout": 5}
+    with Connection(system.broker_url, connect_timeout=5, transport_options=options) as connection:
+        try:
+            connection.connect()
+        except connection.connection_errors:
+            return False
+    return True
+
+
+def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(exist_ok=True, mode=0o700)
+    write_private(path, text)
 
 
 def compile_bridge(ebin: Path) -> None:

@@ -14,13 +14,13 @@ from types import FrameType
 from typing import Any
 from xmlrpc.client import ServerProxy
 
-import httpx
 from rich.console import Console
 from supervisor.xmlrpc import SupervisorTransport
 
 from config.settings import ENV_PREFIX, Settings
 from orchestrator.launcher import servers
-from orchestrator.launcher.local import LocalSystem, write_private
+from orchestrator.launcher.errors import LaunchError
+from orchestrator.launcher.local import Broker, Choice, DatabaseServer, LocalSystem, write_private
 
 _SERVER_DEADLINE = 60.0
 _READY_DEADLINE = 60.0
@@ -33,10 +33,6 @@ def control(state: Path) -> Iterator[Any]:
     transport = SupervisorTransport(None, None, f"unix://{state}/supervisor.sock")
     with ServerProxy("http://localhost", transport=transport) as proxy:
         yield proxy.supervisor
-
-
-class LaunchError(Exception):
-    """The system did not start, or did not stop; says what was the matter."""
 
 
 class Launcher:
@@ -57,21 +53,36 @@ class Launcher:
             return False
         return str(self._state).encode() in command
 
-    def up(self, *, detach: bool) -> None:
+    def up(
+        self,
+        *,
+        detach: bool,
+        broker: Broker | None = None,
+        database: DatabaseServer | None = None,
+        pools: int | None = None,
+    ) -> None:
         """Start everything that is not running; without `detach`, stay until Ctrl-C and then stop everything.
 
+        Args:
+            detach: return when it is ready.
+            broker: see `LocalSystem.open`, as for the others.
+            database: the same.
+            pools: the same.
+
         Raises:
-            LaunchError: it did not become ready.
+            LaunchError: it did not become ready, or runs otherwise than wanted.
         """
         os.environ[f"{ENV_PREFIX}STATE_DIR"] = str(self._state)
         if self.running():
+            if Choice.of(self._state, broker, database, pools) != Choice.of(self._state):
+                raise LaunchError("Already running with another number of pool processes; stop it first.")
             self._console.print("Already running.")
             self._say_where(json.loads((self._state / "endpoints.json").read_text()))
             return
         started = time.monotonic()
-        system = LocalSystem.open(self._state)
+        system = LocalSystem.open(self._state, broker=broker, database=database, pools=pools)
         settings = Settings.load()
-        self._step("Preparing ejabberd with its bridge module", lambda: servers.prepare(system, settings))
+        self._step("Preparing the servers, and ejabberd's bridge module", lambda: servers.prepare(system, settings))
         supervisor = self._start_supervisor(detach=detach)
         try:
             self._start(system, settings)
@@ -102,14 +113,18 @@ class Launcher:
             time.sleep(0.1)
 
     def _start(self, system: LocalSystem, settings: Settings) -> None:
-        self._start_group("servers")
-        self._wait("ejabberd", lambda: _answers(f"{settings.ejabberd_api_url}/status"), _SERVER_DEADLINE)
-        self._wait("Redis", lambda: self._redis_answers(system), _SERVER_DEADLINE)
+        chosen = servers.chosen(system, settings)
+        for program in (program for server in chosen for program in server.programs):
+            self._start_group(program)
+        for server in chosen:
+            self._wait(server.title, server.answers, _SERVER_DEADLINE)
         self._step("Migrating the database", self._migrate)
         self._start_group("processes")
-        self._wait("API, worker, beat and pool", lambda: _answers(f"{system.api_url}/readyz"), _READY_DEADLINE)
+        self._wait(
+            "API, worker, beat and pools", lambda: servers.url_answers(f"{system.api_url}/readyz"), _READY_DEADLINE
+        )
         flower = f"http://127.0.0.1:{system.ports['flower']}/healthcheck"
-        self._wait("Flower", lambda: _answers(flower), _READY_DEADLINE)
+        self._wait("Flower", lambda: servers.url_answers(flower), _READY_DEADLINE)
 
     def _start_supervisor(self, *, detach: bool) -> "subprocess.Popen[bytes] | None":
         command = [str(self._bin / "supervisord"), "-c", str(self._state / "supervisord.conf")]
@@ -157,18 +172,8 @@ class Launcher:
         except (OSError, HTTPException):
             return False
 
-    def _redis_answers(self, system: LocalSystem) -> bool:
-        done = subprocess.run(
-            ["redis-cli", "-h", "127.0.0.1", "-p", str(system.ports["redis"]), "ping"],
-            env={**os.environ, "REDISCLI_AUTH": system.secrets["redis_password"]},
-            capture_output=True,
-            timeout=10,
-            check=False,
-        )
-        return done.stdout.strip() == b"PONG"
-
     def _migrate(self) -> None:
-        subprocess.run([str(self._bin / "orchestrator"), "migrate"], check=True, timeout=60)
+        subprocess.run([str(self._bin / "orchestrator"), "migrate"], check=True, timeout=60, umask=0o077)
 
     def _wait(self, what: str, ready: Callable[[], bool], seconds: float) -> None:
         def poll() -> None:
@@ -196,10 +201,3 @@ class Launcher:
         )
         say(f"  Keys and addresses for programs: {self._state}/endpoints.json, logs: {self._state}/logs")
         say("Next: [bold]script/demo[/] lets a visitor and an operator talk; [bold]script/down[/] stops it all.")
-
-
-def _answers(url: str) -> bool:
-    try:
-        return httpx.get(url, timeout=10).is_success
-    except httpx.HTTPError:
-        return False

@@ -34,7 +34,7 @@ def open_publisher(broker_url: str, shard_count: int) -> CommandPublisher:
     return publisher(broker_url, shard_count)
 
 
-def open_reader(broker_url: str) -> CommandReader:
+def open_reader(broker_url: str, shard_count: int) -> CommandReader:
     """The reader for this broker; it reads nothing until shards are added."""
     reader = RedisReader if broker_url.startswith(_REDIS_SCHEMES) else AmqpReader
-    return reader(broker_url)
+    return reader(broker_url, shard_count)

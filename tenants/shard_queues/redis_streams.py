@@ -109,7 +109,7 @@ class RedisPublisher:
 class RedisReader:
     """Reads the streams of the shards it was given; see `CommandReader`."""
 
-    def __init__(self, broker_url: str) -> None:
+    def __init__(self, broker_url: str, _shard_count: int) -> None:
         self._redis = _connect(broker_url, _READ_TIMEOUT)
         self._positions: dict[int, bytes] = {}
         """Of each shard: the last command that was read."""

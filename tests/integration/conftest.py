@@ -1,84 +1,35 @@
-"""One running system for all integration tests: real ejabberd, real Redis, every process as in `script/up`."""
+"""The running systems of the integration tests: real servers, every process as in `script/up`."""
 
 import asyncio
 import itertools
-import json
 import os
-import shutil
-import subprocess
-import sys
-import tempfile
-from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
-import httpx
 import pytest
-from celery import Celery
 
-from orchestrator.launcher.up import control
 from tests.world.lhc import Lhc
 from tests.world.operator import Operator
 from tests.world.panel import Panel
 from tests.world.receiver import Receiver
+from tests.world.system import System, start_system
 
-PROJECT = Path(__file__).resolve().parents[2]
 PING_SECONDS = 2
-PING_TIMEOUT = 3
-
-
-@dataclass(frozen=True)
-class System:
-    """The running system, and how to reach it."""
-
-    state: Path
-    endpoints: dict[str, Any]
-    env: dict[str, str]
-
-    def pid(self, process: str) -> int:
-        """The process id of one of the system's processes; 0 when it is not running."""
-        with control(self.state) as supervisor:
-            pids = {info["name"]: int(info["pid"]) for info in supervisor.getAllProcessInfo()}
-        return pids[process]
-
-    def send_task(self, name: str, **arguments: Any) -> None:
-        """Send a Celery task by its name, as a panel with nothing but the broker's URL can."""
-        with Celery(broker=self.endpoints["broker_url"]) as celery:
-            celery.send_task(name, kwargs=arguments, queue="lifecycle")
-
-    async def ejabberd(self, command: str, **arguments: Any) -> Any:
-        """An admin command, asked of ejabberd itself."""
-        async with httpx.AsyncClient(timeout=10, verify=False) as http:  # noqa: S501 - plain HTTP; loading CAs takes longer than the call
-            response = await http.post(f"{self.endpoints['ejabberd_api']}/{command}", json=arguments)
-        response.raise_for_status()
-        return response.json()
-
-    async def users_of(self, instance_name: str) -> list[str]:
-        """The instance's accounts in ejabberd."""
-        users = await self.ejabberd("registered_users", host=self.endpoints["xmpp_host"])
-        return sorted(user for user in users if user.endswith(f".{instance_name}"))
+SETTINGS = {"ORCHESTRATOR_OPERATOR_PING_SECONDS": str(PING_SECONDS), "ORCHESTRATOR_OPERATOR_PING_TIMEOUT": "3"}
 
 
 @pytest.fixture(scope="session")
 def system() -> Iterator[System]:
-    # short, because the path of a unix socket is limited to some 100 characters
-    state = Path(tempfile.mkdtemp(prefix="lhc-"))
-    env = {
-        **{name: value for name, value in os.environ.items() if not name.startswith("ORCHESTRATOR_")},
-        "ORCHESTRATOR_OPERATOR_PING_SECONDS": str(PING_SECONDS),
-        "ORCHESTRATOR_OPERATOR_PING_TIMEOUT": str(PING_TIMEOUT),
-    }
-    orchestrator = Path(sys.executable).parent / "orchestrator"
-    up = [str(orchestrator), "up", "--detach", "--state-dir", str(state)]
-    done = subprocess.run(up, cwd=PROJECT, env=env, capture_output=True, text=True, timeout=180, check=False)
-    if done.returncode:
-        logs = "\n".join(f"== {log}\n{log.read_text()[-2000:]}" for log in (state / "logs").glob("*.log"))
-        pytest.fail(f"the system did not start:\n{done.stdout}{done.stderr}\n{logs}")
-    yield System(state, json.loads((state / "endpoints.json").read_text()), env)
-    subprocess.run([orchestrator, "down", "--state-dir", state], cwd=PROJECT, timeout=120, check=True)
-    shutil.rmtree(state)
+    with start_system(env=SETTINGS) as system:
+        yield system
+
+
+@pytest.fixture(scope="session")
+def production() -> Iterator[System]:
+    """A second system, on the servers of production: RabbitMQ and PostgreSQL."""
+    with start_system("--broker", "rabbitmq", "--database", "postgresql", env=SETTINGS) as system:
+        yield system
 
 
 @pytest.fixture(scope="session")
@@ -133,12 +84,13 @@ class Tenant:
         await self._stack.aclose()
 
 
+NewTenant = Callable[..., Awaitable[Tenant]]
 _numbers = itertools.count(1)
 
 
-@pytest.fixture
-async def new_tenant(system: System, receiver: Receiver, panel: Panel) -> AsyncIterator[Any]:
-    """Makes tenants with names of their own."""
+@asynccontextmanager
+async def tenants_of(system: System, receiver: Receiver, panel: Panel) -> AsyncIterator[NewTenant]:
+    """Makes tenants with names of their own; their operators are logged out at the end."""
     tenants: list[Tenant] = []
 
     async def make(**wanted: Any) -> Tenant:
@@ -151,6 +103,23 @@ async def new_tenant(system: System, receiver: Receiver, panel: Panel) -> AsyncI
 
 
 @pytest.fixture
-async def tenant(new_tenant: Any) -> Tenant:
-    made: Tenant = await new_tenant()
-    return made
+async def new_tenant(system: System, receiver: Receiver, panel: Panel) -> AsyncIterator[NewTenant]:
+    async with tenants_of(system, receiver, panel) as make:
+        yield make
+
+
+@pytest.fixture
+async def tenant(new_tenant: NewTenant) -> Tenant:
+    return await new_tenant()
+
+
+@pytest.fixture
+async def production_tenant(production: System) -> AsyncIterator[Tenant]:
+    """A tenant of the system on RabbitMQ and PostgreSQL."""
+    endpoints = production.endpoints
+    async with (
+        Receiver(endpoints["callback_port"]) as receiver,
+        Panel(endpoints["api"], endpoints["panel_token"]) as panel,
+        tenants_of(production, receiver, panel) as make,
+    ):
+        yield await make()

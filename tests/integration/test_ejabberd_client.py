@@ -14,7 +14,7 @@ from tenants.ejabberd import (
     UserExistsError,
     UserUnknownError,
 )
-from tests.integration.conftest import System
+from tests.world.system import System
 
 VISITORS = Roster("Visitors", "of the client's test", ())
 OPERATORS = Roster("Operators", "", ("operators.client-test", "visitors.client-test"))

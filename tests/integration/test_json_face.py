@@ -9,10 +9,11 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.integration.conftest import System, Tenant
+from tests.integration.conftest import Tenant
 from tests.world.lhc import Lhc, php_json
 from tests.world.panel import Panel
 from tests.world.receiver import Receiver
+from tests.world.system import System
 
 NAME = "json-face"
 HOST = "localhost"

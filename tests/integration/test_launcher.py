@@ -20,7 +20,12 @@ from typing import Any, Self
 
 import httpx
 import pytest
+from rich.console import Console
 
+from orchestrator.launcher import postgresql
+from orchestrator.launcher.errors import LaunchError
+from orchestrator.launcher.local import LocalSystem
+from orchestrator.launcher.up import Launcher
 from tests.world.lhc import Lhc
 from tests.world.operator import Operator
 from tests.world.panel import Panel
@@ -38,12 +43,12 @@ KEYS = {
 class Up:
     """`orchestrator up` in the foreground, as from a terminal."""
 
-    def __init__(self, state: Path) -> None:
+    def __init__(self, state: Path, *options: str) -> None:
         self.state = state
         self.lines: list[str] = []
         # a session of its own, as a terminal gives it
         self.process = subprocess.Popen(
-            [ORCHESTRATOR, "up", "--state-dir", state],
+            [ORCHESTRATOR, "up", "--state-dir", state, *options],
             env={**os.environ, "ORCHESTRATOR_HOSTING": "false", "COLUMNS": "200"},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -98,8 +103,11 @@ def processes_of(state: Path) -> list[str]:
     return found
 
 
-async def test_up_and_ctrl_c_and_up_again_with_a_standalone_tenant(state: Path) -> None:
-    with Up(state) as up:
+@pytest.mark.parametrize(
+    "options", [(), ("--broker", "rabbitmq", "--database", "postgresql")], ids=["plain", "production"]
+)
+async def test_up_and_ctrl_c_and_up_again_with_a_standalone_tenant(state: Path, options: tuple[str, ...]) -> None:
+    with Up(state, *options) as up:
         first = await up.ready()
         assert set(first) >= KEYS
         assert stat.S_IMODE((state / "endpoints.json").stat().st_mode) == 0o600
@@ -133,6 +141,28 @@ async def test_up_and_ctrl_c_and_up_again_with_a_standalone_tenant(state: Path) 
             await bob.has_contact("visitor.1")
             assert (await lhc.visitor_writes("visitor.1", PASSWORD, "bob", "are you back?")).text == "ok"
             await bob.reads("are you back?")
+
+
+@pytest.mark.parametrize(
+    ("option", "wanted"), [("--database", "postgresql"), ("--broker", "rabbitmq")], ids=["database", "broker"]
+)
+def test_a_folder_keeps_the_servers_that_hold_its_data(state: Path, option: str, wanted: str) -> None:
+    LocalSystem.open(state)
+    refused = subprocess.run(
+        [ORCHESTRATOR, "up", "--detach", "--state-dir", state, option, wanted],
+        capture_output=True, text=True, timeout=60, check=False, env={**os.environ, "COLUMNS": "1000"},
+    )  # fmt: skip
+    assert refused.returncode == 1
+    assert "was begun with redis and sqlite, which hold its data" in refused.stdout
+    assert not Launcher(state, Console()).running()
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root's PostgreSQL belongs to another user")
+def test_a_folder_that_postgresql_cannot_enter_is_named(state: Path) -> None:
+    closed = state / "closed"
+    closed.mkdir(mode=0o700)
+    with pytest.raises(LaunchError, match=f"may not enter {state}:"):
+        postgresql.create(closed / "postgresql")
 
 
 async def talk(endpoints: dict[str, Any]) -> None:

@@ -3,9 +3,11 @@
 import asyncio
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -15,6 +17,7 @@ import pytest
 from sqlalchemy import select
 
 from config.settings import Settings
+from orchestrator.launcher import postgresql as server
 from tenants import callbacks, claims, operations, registry
 from tenants.callbacks import OperatorMessage
 from tenants.errors import ConflictError
@@ -32,24 +35,21 @@ VISITOR = AccountName(AccountKind.VISITOR, "1", "acme")
 
 @pytest.fixture(scope="session")
 def postgresql() -> Iterator[str]:
-    """A private PostgreSQL on a unix socket of its own; gives the URL of its database."""
-    binaries = max(Path("/usr/lib/postgresql").glob("*/bin"))
+    """A private PostgreSQL as the launcher runs it; gives the URL of its database."""
     folder = Path(tempfile.mkdtemp(prefix="lhc-pg-"))
-    # it refuses to run as root
-    prefix: list[str] = []
-    if os.getuid() == 0:
-        shutil.chown(folder, "postgres")
-        prefix = ["runuser", "-u", "postgres", "--"]
-
-    def run(program: str, *words: str) -> None:
-        command = [*prefix, str(binaries / program), *words]
-        subprocess.run(command, check=True, capture_output=True, timeout=60, cwd=folder)
-
-    run("initdb", "-D", f"{folder}/data", "-U", "lhc", "--auth=trust")
-    options = f"-k {folder} -c listen_addresses= -c max_connections=100"
-    run("pg_ctl", "-D", f"{folder}/data", "-l", f"{folder}/log", "-w", "-o", options, "start")
-    yield f"postgresql+psycopg://lhc@/postgres?host={folder}"
-    run("pg_ctl", "-D", f"{folder}/data", "-m", "immediate", "stop")
+    store = folder / "postgresql"
+    server.create(store)
+    process = subprocess.Popen(
+        server.command(store), user=int(server.user()), cwd=store, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    deadline = time.monotonic() + 30
+    while not server.answers(store):
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    yield server.url(store)
+    process.send_signal(signal.SIGINT)
+    process.wait(30)
     shutil.rmtree(folder)
 
 

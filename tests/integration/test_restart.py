@@ -4,33 +4,11 @@ import os
 import signal
 from collections.abc import Awaitable, Callable
 
-import httpx
-
-from tests.integration.conftest import System, Tenant
-from tests.world.waiting import until, until_async
+from tests.integration.conftest import Tenant
+from tests.world.waiting import until
 
 NewTenant = Callable[..., Awaitable[Tenant]]
 PASSWORD = "0123456789abcdef0123"
-
-
-async def ready(system: System) -> None:
-    """Wait until every part works."""
-
-    async def all_parts() -> bool:
-        async with httpx.AsyncClient() as http:
-            try:
-                return (await http.get(f"{system.endpoints['api']}/readyz", timeout=10)).is_success
-            except httpx.TransportError:
-                return False
-
-    await until_async(all_parts, "the system is ready again", 60)
-
-
-async def kill(system: System, process: str, signum: int = signal.SIGKILL) -> None:
-    """End a process, and wait until its successor runs."""
-    old = system.pid(process)
-    os.kill(old, signum)
-    await until(lambda: system.pid(process) not in {0, old}, f"{process} is started again", 30)
 
 
 async def test_sessions_come_back_after_the_pool_was_killed(new_tenant: NewTenant) -> None:
@@ -43,7 +21,7 @@ async def test_sessions_come_back_after_the_pool_was_killed(new_tenant: NewTenan
     await bob.sees(lhc.name("visitor.1"))
     await bob.sees(lhc.name("visitor.2"))
 
-    await kill(system, "pool")
+    await system.kill_pools()
     # a page view while no pool is there waits in the queue
     assert (await lhc.new_visitor("visitor.3", PASSWORD, status="meanwhile")).json()["error"] is False
 
@@ -57,20 +35,22 @@ async def test_sessions_come_back_after_the_pool_was_killed(new_tenant: NewTenan
     bob.write(lhc.name("visitor.2"), f"still here {tenant.name}")
     await tenant.receiver.message(f"still here {tenant.name}")
     assert len(tenant.receiver.statuses(tenant.connect_body("bob"))) == 1
-    await ready(system)
+    await system.ready()
 
 
 async def test_an_operator_who_left_while_the_pool_was_away_is_reported(tenant: Tenant) -> None:
     bob = await tenant.operator_online()
     system = tenant.system
-    pid = system.pid("pool")
-    os.kill(pid, signal.SIGSTOP)
+    pids = [system.pid(name) for name in system.pools()]
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
     try:
         await bob.leave()
     finally:
-        os.kill(pid, signal.SIGKILL)
+        for pid in pids:
+            os.kill(pid, signal.SIGKILL)
     await tenant.receiver.status(tenant.connect_body("bob", "disconnect"), seconds=45)
-    await ready(system)
+    await system.ready()
 
 
 async def test_everything_goes_on_after_ejabberd_was_restarted(tenant: Tenant) -> None:
@@ -79,9 +59,9 @@ async def test_everything_goes_on_after_ejabberd_was_restarted(tenant: Tenant) -
     await lhc.new_visitor("visitor.1", PASSWORD, status="before")
     await bob.sees(lhc.name("visitor.1"))
 
-    await kill(system, "ejabberd", signal.SIGTERM)
+    await system.kill("ejabberd", signal.SIGTERM)
     await tenant.receiver.status(tenant.connect_body("bob", "disconnect"), seconds=45)
-    await ready(system)
+    await system.ready()
 
     again = await tenant.online("bob")
     await again.sees(lhc.name("visitor.1"), status="before")
@@ -92,30 +72,30 @@ async def test_everything_goes_on_after_ejabberd_was_restarted(tenant: Tenant) -
     await tenant.receiver.message(f"after {tenant.name}")
 
 
-async def test_messages_wait_while_the_pool_is_away(tenant: Tenant) -> None:
-    """Both ways: the operator's in the bridge's queue, the visitor's in the broker's."""
+async def test_messages_are_refused_loudly_while_the_pool_is_away(tenant: Tenant) -> None:
+    """What cannot be taken is given back to the operator; the visitor's side is kept in the queue."""
     lhc, system = tenant.lhc, tenant.system
     bob = await tenant.operator_online()
     await lhc.new_visitor("visitor.1", PASSWORD)
     await bob.sees(lhc.name("visitor.1"))
-    await kill(system, "pool")
+    await system.kill_pools()
     bob.write(lhc.name("visitor.1"), f"anybody? {tenant.name}")
     assert (await lhc.visitor_writes("visitor.1", PASSWORD, "bob", "I am waiting")).text == "ok"
 
     await tenant.receiver.message(f"anybody? {tenant.name}", seconds=45)
     await bob.reads("I am waiting", seconds=45)
     assert not [message for message in bob.messages if message.error]
-    await ready(system)
+    await system.ready()
 
 
 async def test_callbacks_go_on_after_the_worker_was_killed(tenant: Tenant) -> None:
     lhc, system = tenant.lhc, tenant.system
     bob = await tenant.operator_online()
     await lhc.new_visitor("visitor.1", PASSWORD)
-    await kill(system, "worker")
+    await system.kill("worker")
     for number in range(5):
         bob.write(lhc.name("visitor.1"), f"{number} {tenant.name}")
     await tenant.receiver.message(f"4 {tenant.name}", seconds=45)
     received = [c.form["body"] for c in tenant.receiver.callbacks if c.form.get("body", "").endswith(f" {tenant.name}")]
     assert received == [f"{number} {tenant.name}" for number in range(5)]
-    await ready(system)
+    await system.ready()

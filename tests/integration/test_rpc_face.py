@@ -8,11 +8,12 @@ from xmlrpc.client import Fault, dumps, loads
 import httpx
 import pytest
 
-from tests.integration.conftest import System, Tenant
+from tests.integration.conftest import Tenant
 from tests.world.lhc import rpc
 from tests.world.operator import Operator
 from tests.world.panel import Panel
 from tests.world.receiver import Receiver
+from tests.world.system import System
 
 NAME, OTHER = "rpc-face", "rpc-face-2"
 HOST = "localhost"

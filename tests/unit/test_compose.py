@@ -22,8 +22,13 @@ EXAMPLE = dict(line.split("=", 1) for line in (PROJECT / ".env.example").read_te
 
 
 def test_every_process_of_the_launcher_is_a_service() -> None:
-    programs = re.findall(r"^programs=(.*)", (PROJECT / "config" / "supervisord.conf").read_text(), re.MULTILINE)[1]
+    (programs,) = re.findall(r"^programs=(.*)", (PROJECT / "config" / "supervisord.conf").read_text(), re.MULTILINE)
     assert set(programs.split(",")) | {"migrate"} == set(OURS)
+
+
+def test_there_is_more_than_one_pool_and_the_stores_keep_their_data() -> None:
+    assert OURS["pool"]["deploy"]["replicas"] > 1
+    assert {name for name, service in SERVICES.items() if "volumes" in service} == {"db", "rabbitmq"}
 
 
 @pytest.mark.parametrize("name", OURS)

@@ -1,0 +1,119 @@
+"""A private PostgreSQL in a folder of its own, reached by a unix socket in that folder alone.
+
+The folder is open to one user only, who is therefore trusted without a password. The server refuses to run as root:
+root's server belongs to the user `postgres`, whom Debian's package makes.
+"""
+
+import os
+import pwd
+import shutil
+import subprocess
+from pathlib import Path
+
+import psycopg
+
+from orchestrator.launcher.errors import LaunchError, MissingServerError
+
+_ROLE = "orchestrator"
+_SERVER_USER = "postgres"
+_VERSIONS = Path("/usr/lib/postgresql")
+_CONNECTIONS = 200
+"""SQLAlchemy's pools hold 15 each, in the API, the worker and every pool process."""
+_LONGEST_SOCKET = 107
+"""Bytes of a unix socket's path (`sun_path` in unix(7), less its ending NUL)."""
+
+
+def url(folder: Path) -> str:
+    """The URL of its database, for SQLAlchemy."""
+    return f"postgresql+psycopg://{_ROLE}@/postgres?host={folder}"
+
+
+def user() -> str:
+    """The id of the user that the server must run as."""
+    return str(_server_account().pw_uid)
+
+
+def command(folder: Path) -> list[str]:
+    """The command line of the server, which stays in the foreground. What it accepts is on disk: fsync is on."""
+    options = {"listen_addresses": "", "unix_socket_directories": str(folder), "max_connections": str(_CONNECTIONS)}
+    words = [word for name, value in options.items() for word in ("-c", f"{name}={value}")]
+    return [str(_binaries() / "postgres"), "-D", str(folder / "data"), *words]
+
+
+def create(folder: Path) -> None:
+    """Make the folder and an empty database in it, once.
+
+    Raises:
+        LaunchError: the server could not work in this folder; says why.
+    """
+    if len(f"{folder}/.s.PGSQL.5432") > _LONGEST_SOCKET:
+        raise LaunchError(f"PostgreSQL's socket would have too long a path in {folder}: choose a shorter --state-dir")
+    folder.mkdir(exist_ok=True, mode=0o700)
+    account = _server_account()
+    if account.pw_uid != os.getuid():
+        # who runs the server only passes through, to the one folder that is the server's own
+        folder.parent.chmod(0o711)
+        os.chown(folder, account.pw_uid, account.pw_gid)
+        _check_that_it_can_be_reached(folder)
+    data, new = folder / "data", folder / "data.new"
+    if data.exists():
+        return
+    # under another name until it is whole
+    shutil.rmtree(new, ignore_errors=True)
+    words = ["-D", str(new), "-U", _ROLE, "--auth-local=trust", "--auth-host=reject"]
+    words += ["--no-locale", "--encoding=UTF8", "--data-checksums"]
+    done = _run_as_server([str(_binaries() / "initdb"), *words], folder)
+    if done.returncode:
+        raise LaunchError(f"PostgreSQL's initdb failed: {done.stderr.strip()}")
+    new.rename(data)
+
+
+def answers(folder: Path) -> bool:
+    """Whether the server takes connections."""
+    try:
+        psycopg.connect(host=str(folder), user=_ROLE, dbname="postgres", connect_timeout=5).close()
+    except psycopg.OperationalError:
+        return False
+    return True
+
+
+def _server_account() -> pwd.struct_passwd:
+    if os.getuid() != 0:
+        return pwd.getpwuid(os.getuid())
+    try:
+        return pwd.getpwnam(_SERVER_USER)
+    except KeyError:
+        raise MissingServerError(f"PostgreSQL is not installed: there is no user {_SERVER_USER}") from None
+
+
+def _binaries() -> Path:
+    found = [folder for folder in _VERSIONS.glob("*/bin") if (folder / "initdb").exists()]
+    if not found:
+        raise MissingServerError("PostgreSQL is not installed; script/up --database postgresql installs it")
+    return max(found, key=lambda folder: int(folder.parent.name))
+
+
+def _check_that_it_can_be_reached(folder: Path) -> None:
+    for parent in reversed(folder.parents):
+        if _run_as_server(["test", "-x", str(parent)], Path("/")).returncode:
+            raise LaunchError(
+                f"PostgreSQL runs as the user {_SERVER_USER}, who may not enter {parent}:"
+                f" choose a --state-dir elsewhere, or allow it (chmod o+x {parent})"
+            )
+
+
+def _run_as_server(words: list[str], folder: Path) -> "subprocess.CompletedProcess[str]":
+    account = _server_account()
+    other = account.pw_uid != os.getuid()
+    return subprocess.run(
+        words,
+        user=account.pw_uid if other else None,
+        group=account.pw_gid if other else None,
+        extra_groups=[] if other else None,
+        umask=0o077,
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )

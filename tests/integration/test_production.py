@@ -1,0 +1,102 @@
+"""The same conversation on the servers of production: RabbitMQ's quorum queues and PostgreSQL, and their restarts."""
+
+import asyncio
+import os
+import signal
+from pathlib import Path
+
+import pytest
+from kombu import Connection, Queue
+
+from config.broker import TRANSPORT_OPTIONS
+from tests.integration.conftest import Tenant
+from tests.world.system import System
+from tests.world.waiting import until, until_async
+
+PASSWORD = "0123456789abcdef0123"
+
+
+async def converse(tenant: Tenant, number: int) -> None:
+    """A visitor comes, and both write."""
+    lhc, local = tenant.lhc, f"op{number}"
+    operator = await tenant.operator_online(local)
+    visitor = f"visitor.{number}"
+    await lhc.new_visitor(visitor, PASSWORD, status="start page")
+    await operator.sees(lhc.name(visitor), status="start page")
+    assert (await lhc.page_view(visitor, PASSWORD, status="the cart")).text == "ok"
+    await operator.sees(lhc.name(visitor), status="the cart")
+    assert (await lhc.visitor_writes(visitor, PASSWORD, local, "hello")).text == "ok"
+    await operator.reads("hello")
+    operator.write(lhc.name(visitor), f"good day {number} {tenant.name}")
+    callback = await tenant.receiver.message(f"good day {number} {tenant.name}", seconds=30)
+    assert callback.host == tenant.callback_host
+    await operator.leave()
+
+
+async def test_a_tenants_whole_life(production_tenant: Tenant) -> None:
+    tenant = production_tenant
+    await converse(tenant, 1)
+    operation = await tenant.panel.destroy(tenant.name)
+    assert operation["state"] == "succeeded"
+    assert await tenant.system.users_of(tenant.name) == []
+
+
+@pytest.mark.parametrize("server", ["rabbitmq", "postgresql", "epmd"])
+async def test_everything_goes_on_after_a_server_was_killed(production_tenant: Tenant, server: str) -> None:
+    tenant, system = production_tenant, production_tenant.system
+    await converse(tenant, 1)
+    ours = {name: pid for name, pid in system.pids().items() if name in {"api", "worker", "beat", *system.pools()}}
+    await system.kill(server)
+    await system.ready(90)
+    await converse(tenant, 2)
+    # by themselves: nobody had to be started again
+    assert ours.items() <= system.pids().items()
+
+
+async def test_what_rabbitmq_accepted_survives_its_end(production: System) -> None:
+    await production.ready(90)
+    queue = Queue("kept", durable=True, queue_arguments={"x-queue-type": "quorum"})
+    url = production.endpoints["broker_url"]
+    with Connection(url, transport_options=TRANSPORT_OPTIONS) as connection:
+        queue(connection.default_channel).declare()
+        # a new queue's name is on disk half a second later, without which nothing in it is found again (ra 443)
+        names = production.state / "rabbitmq/mnesia/rabbit@localhost/quorum/rabbit@localhost/names.dets"
+        await until(lambda: b"kept" in names.read_bytes(), "the queue's name is on disk")
+        producer = connection.Producer()
+        for number in range(200):
+            producer.publish({"number": number}, routing_key="kept", delivery_mode="persistent")
+        await production.kill("rabbitmq")
+    await production.ready(90)
+    with Connection(url, transport_options=TRANSPORT_OPTIONS) as connection:
+        kept = queue(connection.default_channel)
+        assert [message.payload["number"] for message in iter(kept.get, None)] == list(range(200))
+        kept.delete()
+
+
+@pytest.mark.parametrize(("server", "part"), [("rabbitmq", "broker"), ("postgresql", "database")])
+async def test_readiness_names_a_server_that_does_not_answer(production: System, server: str, part: str) -> None:
+    """Not away but stopped: its socket takes connections, and nothing ever comes back."""
+    await production.ready()
+    pids = children(production.pid(server))
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+
+        async def named() -> bool:
+            parts = await asyncio.wait_for(production.readiness(), 10)
+            return parts.get(part, "ok") != "ok"
+
+        await until_async(named, f"{part} is named as missing", 20)
+    finally:
+        for pid in pids:
+            os.kill(pid, signal.SIGCONT)
+    await production.ready(90)
+
+
+def children(pid: int) -> list[int]:
+    """The process and all that it started."""
+    found = [pid]
+    for parent in found:
+        for listing in Path(f"/proc/{parent}/task").glob("*/children"):
+            found += map(int, listing.read_text().split())
+    return found

@@ -1,0 +1,125 @@
+"""A whole running system of a test's or benchmark's own: real servers, every process as in `script/up`."""
+
+import asyncio
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+from celery import Celery
+
+from orchestrator.launcher.up import control
+from tests.world.waiting import until, until_async
+
+PROJECT = Path(__file__).resolve().parents[2]
+ORCHESTRATOR = Path(sys.executable).parent / "orchestrator"
+
+
+class StartError(Exception):
+    """The system did not become ready; holds what it said, and the ends of its logs."""
+
+
+@dataclass(frozen=True)
+class System:
+    """The running system, and how to reach it."""
+
+    state: Path
+    endpoints: dict[str, Any]
+    env: dict[str, str]
+
+    def pids(self) -> dict[str, int]:
+        """The process ids of the system's processes and servers by name; 0 for one that is not running."""
+        with control(self.state) as supervisor:
+            return {info["name"]: int(info["pid"]) for info in supervisor.getAllProcessInfo()}
+
+    def pid(self, process: str) -> int:
+        """The process id of one of them; 0 when it is not running."""
+        return self.pids()[process]
+
+    async def kill(self, process: str, signum: int = signal.SIGKILL) -> None:
+        """End a process, and wait until its successor runs."""
+        old = self.pid(process)
+        os.kill(old, signum)
+        await until(lambda: self.pid(process) not in {0, old}, f"{process} is started again", 60)
+
+    def pools(self) -> list[str]:
+        """The names of the pool processes."""
+        return sorted(name for name in self.pids() if name.startswith("pool-"))
+
+    async def kill_pools(self) -> None:
+        """End all of them at once, and wait until their successors run."""
+        await asyncio.gather(*(self.kill(name) for name in self.pools()))
+
+    async def readiness(self) -> dict[str, str]:
+        """What `/readyz` says of each part; empty when the API does not answer."""
+        async with httpx.AsyncClient(timeout=10) as http:
+            try:
+                answer = await http.get(f"{self.endpoints['api']}/readyz")
+            except httpx.TransportError:
+                return {}
+        parts: dict[str, str] = answer.json()["parts"] if answer.status_code in {200, 503} else {}
+        return parts
+
+    async def ready(self, seconds: float = 60) -> None:
+        """Wait until every part works."""
+
+        async def all_parts() -> bool:
+            return set((await self.readiness()).values()) == {"ok"}
+
+        await until_async(all_parts, "the system is ready", seconds)
+
+    def send_task(self, name: str, **arguments: Any) -> None:
+        """Send a Celery task by its name, as a panel with nothing but the broker's URL can."""
+        # on RabbitMQ, who names a queue must name its type as well
+        with Celery(broker=self.endpoints["broker_url"], task_create_missing_queue_type="quorum") as celery:
+            celery.send_task(name, kwargs=arguments, queue="lifecycle")
+
+    async def ejabberd(self, command: str, **arguments: Any) -> Any:
+        """An admin command, asked of ejabberd itself."""
+        async with httpx.AsyncClient(timeout=10, verify=False) as http:  # noqa: S501 - plain HTTP; loading CAs takes longer than the call
+            response = await http.post(f"{self.endpoints['ejabberd_api']}/{command}", json=arguments)
+        response.raise_for_status()
+        return response.json()
+
+    async def users_of(self, instance_name: str) -> list[str]:
+        """The instance's accounts in ejabberd."""
+        users = await self.ejabberd("registered_users", host=self.endpoints["xmpp_host"])
+        return sorted(user for user in users if user.endswith(f".{instance_name}"))
+
+
+@contextmanager
+def start_system(*options: str, env: Mapping[str, str] | None = None) -> Iterator[System]:
+    """A system in a folder of its own that is ready; stopped and removed at the end.
+
+    Args:
+        options: of `orchestrator up`.
+        env: settings of the system, beside this process's environment without the settings in it.
+
+    Raises:
+        StartError: it did not become ready.
+    """
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("ORCHESTRATOR_")}
+    environment |= env or {}
+    # short, because the path of a unix socket is limited to some 100 characters
+    state = Path(tempfile.mkdtemp(prefix="lhc-"))
+    up = [str(ORCHESTRATOR), "up", "--detach", "--state-dir", str(state), *options]
+    try:
+        done = subprocess.run(
+            up, cwd=PROJECT, env=environment, capture_output=True, text=True, timeout=300, check=False
+        )
+        if done.returncode:
+            logs = "\n".join(f"== {log}\n{log.read_text()[-2000:]}" for log in (state / "logs").glob("*.log"))
+            raise StartError(f"the system did not start:\n{done.stdout}{done.stderr}\n{logs}")
+        yield System(state, json.loads((state / "endpoints.json").read_text()), environment)
+    finally:
+        subprocess.run([ORCHESTRATOR, "down", "--state-dir", state], cwd=PROJECT, timeout=120, check=True)
+        shutil.rmtree(state)
