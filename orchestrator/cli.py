@@ -9,13 +9,15 @@ import uvicorn
 from rich.console import Console
 
 from config.settings import Settings, state_dir
-from orchestrator import telemetry
+from orchestrator import deliveries_cli, telemetry
 from orchestrator.launcher.servers import MissingServerError
 from orchestrator.launcher.up import Launcher, LaunchError
 from tenants import migrate as migrations
 from xmpp_pool import pool as xmpp_pool
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_show_locals=False, help=__doc__)
+app.command()(deliveries_cli.deliveries)
+app.command()(deliveries_cli.replay)
 console = Console(highlight=False)
 
 StateOption = Annotated[Path | None, typer.Option("--state-dir", help="Folder of the system; .state by default.")]

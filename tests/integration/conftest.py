@@ -19,10 +19,12 @@ import pytest
 from celery import Celery
 
 from orchestrator.launcher.up import control
+from tenants.models import Base
 from tests.world.lhc import Lhc
 from tests.world.operator import Operator
 from tests.world.panel import Panel
 from tests.world.receiver import Receiver
+from tests.world.registry import World, make_world, migrate
 
 PROJECT = Path(__file__).resolve().parents[2]
 PING_SECONDS = 2
@@ -154,3 +156,47 @@ async def new_tenant(system: System, receiver: Receiver, panel: Panel) -> AsyncI
 async def tenant(new_tenant: Any) -> Tenant:
     made: Tenant = await new_tenant()
     return made
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[str]:
+    """A private PostgreSQL on a unix socket of its own; gives the URL of its database."""
+    binaries = max(Path("/usr/lib/postgresql").glob("*/bin"))
+    folder = Path(tempfile.mkdtemp(prefix="lhc-pg-"))
+    # it refuses to run as root
+    prefix: list[str] = []
+    if os.getuid() == 0:
+        shutil.chown(folder, "postgres")
+        prefix = ["runuser", "-u", "postgres", "--"]
+
+    def run(program: str, *words: str) -> None:
+        command = [*prefix, str(binaries / program), *words]
+        subprocess.run(command, check=True, capture_output=True, timeout=60, cwd=folder)
+
+    run("initdb", "-D", f"{folder}/data", "-U", "lhc", "--auth=trust")
+    options = f"-k {folder} -c listen_addresses= -c max_connections=100"
+    run("pg_ctl", "-D", f"{folder}/data", "-l", f"{folder}/log", "-w", "-o", options, "start")
+    yield f"postgresql+psycopg://lhc@/postgres?host={folder}"
+    run("pg_ctl", "-D", f"{folder}/data", "-m", "immediate", "stop")
+    shutil.rmtree(folder)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"], scope="session")
+def database_url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A migrated database: SQLite as in development, PostgreSQL as in production."""
+    if request.param == "sqlite":
+        url = f"sqlite+aiosqlite:///{tmp_path_factory.mktemp('registry')}/registry.db"
+    else:
+        url = request.getfixturevalue("postgresql")
+    migrate(url)
+    return url
+
+
+@pytest.fixture
+async def world(database_url: str) -> AsyncIterator[World]:
+    async with make_world(database_url) as made:
+        yield made
+        # each test begins with nothing
+        async with made.services.database.write() as session:
+            for table in reversed(Base.metadata.sorted_tables):
+                await session.execute(table.delete())
