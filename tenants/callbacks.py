@@ -9,7 +9,6 @@ from sqlalchemy import select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from config import task_names
-from tenants.database import rows_changed
 from tenants.lhc import status_body
 from tenants.models import CallbackMessage, Conversation, MessageState, OperatorPresence
 from tenants.naming import AccountName
@@ -35,7 +34,7 @@ async def store_messages(services: Services, messages: list[OperatorMessage]) ->
         receivers = sorted({message.receiver for message in messages}, key=services.naming.username)
         conversations = {receiver: await _conversation(services, session, receiver, now) for receiver in receivers}
         for message in messages:
-            stored = await session.execute(
+            stored = await session.scalar(
                 services.database.insert(CallbackMessage)
                 .values(
                     conversation_id=conversations[message.receiver],
@@ -50,8 +49,9 @@ async def store_messages(services: Services, messages: list[OperatorMessage]) ->
                     created_at=now,
                 )
                 .on_conflict_do_nothing(index_elements=["stanza_id"])
+                .returning(CallbackMessage.id)
             )
-            if rows_changed(stored):
+            if stored is not None:
                 woken.add(message.receiver.instance)
     for instance_name in sorted(woken):
         await wake(services, instance_name)

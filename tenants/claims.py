@@ -24,7 +24,7 @@ log = structlog.get_logger(__name__)
 
 CLAIM_TERM = 10.0
 """Seconds until a claim ends by itself: how long the work of a dead process waits for a successor."""
-_RENEWAL_INTERVAL = 3.0
+RENEWAL_INTERVAL = 3.0
 """Seconds between renewals: two may fail before the claim is lost."""
 
 
@@ -89,8 +89,9 @@ async def _change(session: AsyncSession, model: type[Claimable], key: object, to
 class Keeper:
     """Renews all claims that this process is working on, together: one transaction per kind of row and interval."""
 
-    def __init__(self, database: Database, clock: Clock) -> None:
+    def __init__(self, database: Database, clock: Clock, interval: float = RENEWAL_INTERVAL) -> None:
         self._database = database
+        self._interval = interval
         self._clock = clock
         self._held: dict[str, tuple[type[Claimable], object]] = {}
         self._task: asyncio.Task[None] | None = None
@@ -114,7 +115,7 @@ class Keeper:
 
     async def _renew_while_held(self) -> None:
         while self._held:
-            await asyncio.sleep(_RENEWAL_INTERVAL)
+            await asyncio.sleep(self._interval)
             try:
                 await self._renew_all()
             except (DBAPIError, OSError, TimeoutError) as error:

@@ -93,7 +93,7 @@ async def _longest_waiting(session: AsyncSession, instance_name: str, now: float
             .order_by(model.due_at)
             .limit(2)
         )
-        found += [(due_at or 0.0, model, key) for due_at, key in rows.tuples()]
+        found += [(due_at or 0.0, model, key) for due_at, key in rows]
     return [(model, key) for _, model, key in sorted(found, key=lambda row: row[0])]
 
 
