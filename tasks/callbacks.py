@@ -5,7 +5,6 @@ from celery import shared_task
 from config import task_names
 from tasks import runtime
 from tenants import deliveries
-from tenants.services import Services
 
 
 @shared_task(name=task_names.DELIVER)
@@ -17,9 +16,10 @@ def deliver(instance_name: str) -> None:
 @shared_task(name=task_names.SWEEP_CALLBACKS)
 def sweep_callbacks() -> None:
     """Wake deliveries that are due: retries and lost wake-ups."""
+    runtime.run(deliveries.sweep)
 
-    async def sweep(services: Services) -> None:
-        await deliveries.sweep(services)
-        await deliveries.purge(services)
 
-    runtime.run(sweep)
+@shared_task(name=task_names.PURGE_CALLBACKS)
+def purge_callbacks() -> None:
+    """Forget messages that were delivered or given up long ago."""
+    runtime.run(deliveries.purge)

@@ -7,14 +7,15 @@ from email.utils import formatdate
 
 import pytest
 from sqlalchemy import func, select
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 
+from config.settings import Settings
 from tenants import callbacks, circuits, claims, deliveries, delivery_log, registry
 from tenants.callbacks import OperatorMessage
 from tenants.circuits import FAILURES_TO_OPEN, CircuitState
 from tenants.deliveries import MAX_ATTEMPTS, claim_next, deliver
 from tenants.errors import ConflictError, NotFoundError
-from tenants.lhc import MAX_RETRY_AFTER
+from tenants.lhc import MAX_RETRY_AFTER, LhcClient
 from tenants.models import CallbackMessage, Conversation, DeliveryAttempt, MessageState, OperatorPresence
 from tenants.naming import AccountKind, AccountName
 from tenants.registry import TenantSpec
@@ -143,6 +144,32 @@ async def test_no_answer_is_recorded_as_such(world: World, lhc: Lhc, unused_tcp_
     assert attempt.http_status is None
     assert attempt.error is not None
     assert attempt.error.startswith("ConnectError")
+
+
+async def test_answers_are_bounded_in_size_and_time(lhc: Lhc, world: World) -> None:
+    done = asyncio.Event()
+
+    async def pour() -> AsyncIterator[bytes]:
+        for _ in range(10):
+            yield b"x" * 10_000
+        # who wants to read it to the end waits for ever
+        await done.wait()
+
+    async def drip() -> AsyncIterator[bytes]:
+        while not done.is_set():
+            yield b"x"
+            await asyncio.sleep(0.01)
+
+    async def one_of_two(callback: Callback) -> Response:
+        return StreamingResponse(pour() if callback.raw == b"pour" else drip())
+
+    lhc.does(one_of_two)
+    client = LhcClient(Settings(callback_timeout=0.5), world.clock)
+    url = f"http://127.0.0.1:{lhc.receiver.port}"
+    assert (await client.post_message(url, b"pour")).error is None
+    assert (await client.post_message(url, b"drip")).error == "no answer within 0.5 s"
+    await client.close()
+    done.set()
 
 
 @pytest.mark.parametrize("status", [429, 503])
