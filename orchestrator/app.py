@@ -11,6 +11,7 @@ from celery.signals import (
     worker_init,
     worker_process_shutdown,
     worker_shutdown,
+    worker_shutting_down,
 )
 
 from config.celery import make_celery
@@ -44,6 +45,11 @@ def _bind_to_logs(kwargs: dict[str, Any], **_: object) -> None:
 @task_postrun.connect
 def _unbind_from_logs(**_: object) -> None:
     structlog.contextvars.clear_contextvars()
+
+
+@worker_shutting_down.connect
+def _take_no_more(**_: object) -> None:
+    runtime.take_no_more()
 
 
 @worker_process_shutdown.connect

@@ -9,7 +9,7 @@ import uvicorn
 from rich.console import Console
 
 from config.settings import Settings, state_dir
-from orchestrator import telemetry
+from orchestrator import deliveries_cli, telemetry
 from orchestrator.launcher.errors import LaunchError
 from orchestrator.launcher.local import Broker, DatabaseServer
 from orchestrator.launcher.up import Launcher
@@ -17,6 +17,8 @@ from tenants import migrate as migrations
 from xmpp_pool import pool as xmpp_pool
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_show_locals=False, help=__doc__)
+app.command()(deliveries_cli.deliveries)
+app.command()(deliveries_cli.replay)
 console = Console(highlight=False)
 
 KEPT = "A folder keeps what it was begun with."

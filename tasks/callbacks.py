@@ -3,29 +3,23 @@
 from celery import shared_task
 
 from config import task_names
-from tasks.runtime import run
-from tenants import callbacks
-from tenants.services import Services
+from tasks import runtime
+from tenants import deliveries
 
 
-@shared_task(name=task_names.DELIVER_MESSAGES)
-def deliver_messages(conversation_id: int, instance_name: str) -> None:  # noqa: ARG001 - seen in Flower
-    """Deliver the conversation's messages, oldest first."""
-    run(lambda services: callbacks.deliver_messages(services, conversation_id))
-
-
-@shared_task(name=task_names.DELIVER_PRESENCE)
-def deliver_presence(username: str, instance_name: str) -> None:  # noqa: ARG001 - seen in Flower
-    """Tell LHC the operator's latest presence."""
-    run(lambda services: callbacks.deliver_presence(services, username))
+@shared_task(name=task_names.DELIVER)
+def deliver(instance_name: str) -> None:
+    """Start a runner for the tenant's due callbacks. It returns at once: no LHC ever holds a worker's thread."""
+    runtime.start_delivery(instance_name)
 
 
 @shared_task(name=task_names.SWEEP_CALLBACKS)
 def sweep_callbacks() -> None:
     """Wake deliveries that are due: retries and lost wake-ups."""
+    runtime.run(deliveries.sweep)
 
-    async def sweep(services: Services) -> None:
-        await callbacks.sweep(services)
-        await callbacks.purge(services)
 
-    run(sweep)
+@shared_task(name=task_names.PURGE_CALLBACKS)
+def purge_callbacks() -> None:
+    """Forget messages that were delivered or given up long ago."""
+    runtime.run(deliveries.purge)

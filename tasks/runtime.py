@@ -4,8 +4,9 @@ Made lazily, hence after any fork: an event loop, a database pool and HTTP conne
 """
 
 import threading
-from collections.abc import Awaitable, Callable
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractContextManager, ExitStack, asynccontextmanager
+from dataclasses import dataclass
 from typing import TypeVar
 
 from anyio.from_thread import BlockingPortal, start_blocking_portal
@@ -13,9 +14,20 @@ from celery import Celery, current_app
 
 from config.settings import Settings
 from config.wakeup import celery_wake
+from tenants.runners import Runners
 from tenants.services import Services, open_services
 
 Result = TypeVar("Result")
+
+_GRACE = 12.0
+"""Seconds for callbacks under way when the worker ends: clearly less than supervisord's `stopwaitsecs`."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    portal: BlockingPortal
+    services: Services
+    runners: Runners
 
 
 class Runtime(AbstractContextManager["Runtime"]):
@@ -26,19 +38,31 @@ class Runtime(AbstractContextManager["Runtime"]):
         self._app = app
         self._lock = threading.Lock()
         self._stack = ExitStack()
-        self._opened: tuple[BlockingPortal, Services] | None = None
+        self._opened: _Opened | None = None
 
     def run(self, function: Callable[[Services], Awaitable[Result]]) -> Result:
         """Await `function(services)` in the event loop and return its result."""
-        portal, services = self._open()
-        return portal.call(function, services)
+        opened = self._open()
+        return opened.portal.call(function, opened.services)
 
-    def _open(self) -> tuple[BlockingPortal, Services]:
+    def start_delivery(self, instance_name: str) -> None:
+        """Start a runner for the tenant in the event loop, and do not wait for it."""
+        opened = self._open()
+        opened.portal.call(opened.runners.start, instance_name)
+
+    def take_no_more(self) -> None:
+        """The worker is about to end: begin no new callback. Sets a flag only, so it may be called from anywhere."""
+        if self._opened is not None:
+            self._opened.runners.take_no_more()
+
+    def _open(self) -> _Opened:
         with self._lock:
             if self._opened is None:
                 portal = self._stack.enter_context(start_blocking_portal())
                 opened = portal.wrap_async_context_manager(open_services(self._settings, celery_wake(self._app)))
-                self._opened = portal, self._stack.enter_context(opened)
+                services = self._stack.enter_context(opened)
+                runners = self._stack.enter_context(portal.wrap_async_context_manager(_open_runners(services)))
+                self._opened = _Opened(portal, services, runners)
             return self._opened
 
     def __exit__(self, *_exception: object) -> None:
@@ -47,22 +71,46 @@ class Runtime(AbstractContextManager["Runtime"]):
             self._stack.close()
 
 
+@asynccontextmanager
+async def _open_runners(services: Services) -> AsyncIterator[Runners]:
+    runners = Runners(services)
+    try:
+        yield runners
+    finally:
+        await runners.stop(_GRACE)
+
+
 _runtime: Runtime | None = None
 _runtime_lock = threading.Lock()
 
 
-def run(function: Callable[[Services], Awaitable[Result]]) -> Result:
-    """Run a coroutine of the domain in this process's runtime."""
+def _get() -> Runtime:
     global _runtime  # noqa: PLW0603 - one per process is the point
     with _runtime_lock:
         if _runtime is None:
             _runtime = Runtime(Settings.load(), current_app._get_current_object())  # noqa: SLF001 - Celery's way to the app itself
-    return _runtime.run(function)
+    return _runtime
+
+
+def run(function: Callable[[Services], Awaitable[Result]]) -> Result:
+    """Run a coroutine of the domain in this process's runtime."""
+    return _get().run(function)
+
+
+def start_delivery(instance_name: str) -> None:
+    """Start a runner for the tenant's callbacks in this process's runtime."""
+    _get().start_delivery(instance_name)
+
+
+def take_no_more() -> None:
+    """Begin no new callback. Called from a signal handler, so it takes no lock."""
+    if _runtime is not None:
+        _runtime.take_no_more()
 
 
 def close() -> None:
     """Close the runtime of this process, if there is one."""
-    global _runtime  # noqa: PLW0603 - see `run`
+    global _runtime  # noqa: PLW0603 - see `_get`
     with _runtime_lock:
         if _runtime is not None:
             _runtime.__exit__(None, None, None)

@@ -42,7 +42,7 @@ class Next(StrEnum):
 
 
 class Progress:
-    """Given to a step to say how far it is. Saying so also renews the claim, so call it at least every half minute."""
+    """Given to a step to say how far it is. The claim is kept meanwhile, also for a step that says nothing."""
 
     def __init__(self, services: Services, operation: Operation, position: int, token: str) -> None:
         self._services = services
@@ -180,7 +180,9 @@ async def advance(services: Services, workflows: Workflows, operation_id: str, c
     bound = {"instance_name": operation.instance_name, "operation_id": operation.id, "step": step.name}
     with structlog.contextvars.bound_contextvars(**bound):
         try:
-            await step.run(services, operation.instance_name, Progress(services, operation, step_row.position, token))
+            with services.keeper.keep(Operation, operation.id, token):
+                progress = Progress(services, operation, step_row.position, token)
+                await step.run(services, operation.instance_name, progress)
         except ClaimLostError:
             log.warning("claim lost, another worker goes on")
             return Next.NOTHING

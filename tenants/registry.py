@@ -11,6 +11,7 @@ from tenants.errors import ConflictError, InvalidInputError, NotFoundError
 from tenants.models import (
     Account,
     CallbackMessage,
+    Circuit,
     Conversation,
     Operation,
     OperationKind,
@@ -204,7 +205,7 @@ async def begin_destroying(services: Services, instance_name: str) -> None:
 async def forget(services: Services, instance_name: str) -> None:
     """Remove all that the registry holds of a destroyed tenant, except the operations that record its life."""
     async with services.database.write() as session:
-        for model in (VisitorSession, OperatorPresence, CallbackMessage, Conversation, Account):
+        for model in (VisitorSession, OperatorPresence, CallbackMessage, Conversation, Circuit, Account):
             await session.execute(delete(model).where(model.instance_name == instance_name))
         await session.execute(
             update(Tenant)

@@ -1,20 +1,19 @@
 """What the domain needs from outside, opened once per process and passed in."""
 
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
 from config.settings import Settings
+from tenants.claims import Keeper
+from tenants.clock import Clock
 from tenants.database import Database
 from tenants.ejabberd import Ejabberd
 from tenants.lhc import LhcClient
 from tenants.naming import Naming
 from tenants.shard_queues import CommandPublisher, open_publisher
-
-Clock = Callable[[], float]
-"""Now, in Unix seconds."""
 
 
 class Wake(Protocol):
@@ -29,6 +28,7 @@ class Services:
 
     settings: Settings
     database: Database
+    keeper: Keeper
     ejabberd: Ejabberd
     commands: CommandPublisher
     lhc: LhcClient
@@ -43,11 +43,13 @@ async def open_services(settings: Settings, wake: Wake, clock: Clock = time.time
     database = Database(settings.database_url.get_secret_value())
     ejabberd = Ejabberd(settings.ejabberd_api_url, settings.xmpp_host)
     commands = open_publisher(settings.broker_url.get_secret_value(), settings.shard_count)
-    lhc = LhcClient(settings)
+    lhc = LhcClient(settings, clock)
+    keeper = Keeper(database, clock)
     try:
         yield Services(
             settings=settings,
             database=database,
+            keeper=keeper,
             ejabberd=ejabberd,
             commands=commands,
             lhc=lhc,
@@ -57,6 +59,7 @@ async def open_services(settings: Settings, wake: Wake, clock: Clock = time.time
         )
     finally:
         await commands.close()
+        await keeper.close()
         await lhc.close()
         await ejabberd.close()
         await database.close()

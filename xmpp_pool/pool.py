@@ -51,7 +51,7 @@ class Pool:
         self._shards = Shards(
             services, name, fit=self._fit, restore=self._restore, drop=self._drop, settle=self._settle
         )
-        self._reader = open_reader(settings.broker_url.get_secret_value())
+        self._reader = open_reader(settings.broker_url.get_secret_value(), settings.shard_count)
         self._announcer = Announcer(services, self._gateway, operators, self._shards.serves)
         self._watch = OperatorWatch(services, self._gateway, self._announcer, operators, self._shards)
         self._commands = CommandRunner(self._reader, self._gateway, self._announcer, self._shards)

@@ -12,7 +12,7 @@ from config.celery import make_celery
 from config.settings import Settings
 from config.wakeup import celery_wake
 from orchestrator import telemetry
-from orchestrator.api import health, panel, problems
+from orchestrator.api import deliveries, health, panel, problems
 from orchestrator.api.lhc_face import LhcFace
 from tenants.services import open_services
 
@@ -39,6 +39,7 @@ def create_app() -> FastAPI:
     problems.add_handlers(app)
     app.include_router(health.router)
     app.include_router(panel.router)
+    app.include_router(deliveries.router)
 
     @app.api_route("/v1/{path:path}", methods=["GET", "PUT", "POST", "DELETE", "PATCH"], include_in_schema=False)
     async def unknown(path: str) -> JSONResponse:

@@ -110,10 +110,10 @@ def require_panel(
         )
 
 
-_PROBLEMS: dict[int | str, dict[str, Any]] = {
+PROBLEMS: dict[int | str, dict[str, Any]] = {
     status: {"model": Problem, "description": HTTPStatus(status).phrase} for status in (401, 404, 409, 422, 503)
 }
-router = APIRouter(prefix="/v1", tags=["control panel"], dependencies=[Depends(require_panel)], responses=_PROBLEMS)
+router = APIRouter(prefix="/v1", tags=["control panel"], dependencies=[Depends(require_panel)], responses=PROBLEMS)
 
 
 @router.put("/tenants/{instance_name}", responses={200: {"model": TenantView}, 202: {"model": TenantView}})

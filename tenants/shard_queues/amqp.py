@@ -21,7 +21,7 @@ from amqp.exceptions import AMQPError, MessageNacked
 from kombu import Connection, Consumer, Message, Producer, Queue
 from kombu.exceptions import KombuError
 
-from config.broker import TRANSPORT_OPTIONS
+from config.broker import CONNECT_TIMEOUT, TRANSPORT_OPTIONS
 from tenants.backoff import delay
 from tenants.commands import AnyCommand, encode, queue_name, shard_of
 from tenants.shard_queues.interface import (
@@ -126,7 +126,7 @@ class AmqpPublisher:
     def _publish_now(self, commands: tuple[AnyCommand, ...], declare: int | None) -> None:
         if self._producer is None:
             self._connection = Connection(
-                self._broker_url, transport_options=TRANSPORT_OPTIONS, connect_timeout=PUBLISH_TIMEOUT
+                self._broker_url, transport_options=TRANSPORT_OPTIONS, connect_timeout=CONNECT_TIMEOUT
             )
             self._producer = Producer(self._connection.channel())
         shards = [shard_of(command.instance_name, self._shard_count) for command in commands]
@@ -156,8 +156,9 @@ class AmqpPublisher:
 class AmqpReader:
     """Reads the queues of the shards it was given; see `CommandReader`."""
 
-    def __init__(self, broker_url: str) -> None:
+    def __init__(self, broker_url: str, shard_count: int) -> None:
         self._broker_url = broker_url
+        self._undeclared = set(range(shard_count))
         self._loop = asyncio.get_running_loop()
         self._ready: deque[Delivery] = deque()
         self._arrived = asyncio.Event()
@@ -228,9 +229,12 @@ class AmqpReader:
         while not self._stopping.is_set():
             try:
                 with Connection(
-                    self._broker_url, transport_options=TRANSPORT_OPTIONS, heartbeat=_HEARTBEAT, connect_timeout=5
+                    self._broker_url,
+                    transport_options=TRANSPORT_OPTIONS,
+                    heartbeat=_HEARTBEAT,
+                    connect_timeout=CONNECT_TIMEOUT,
                 ) as connection:
-                    connection.ensure_connection(max_retries=1, timeout=5)
+                    connection.ensure_connection(max_retries=1, timeout=CONNECT_TIMEOUT)
                     self._connection = connection
                     failures = 0
                     self._read(connection)
@@ -243,6 +247,7 @@ class AmqpReader:
                 self._channels.clear()
 
     def _read(self, connection: Connection) -> None:
+        self._declare_all(connection)
         for shard in list(self._wanted):
             self._open(shard)
         while not self._stopping.is_set():
@@ -253,13 +258,20 @@ class AmqpReader:
             connection.heartbeat_check()
             self._heard_at = time.monotonic()
 
+    def _declare_all(self, connection: Connection) -> None:
+        """Long before the first command: a queue that RabbitMQ 3.10 makes just before it is killed never answers."""
+        with connection.channel() as channel:
+            for shard in sorted(self._undeclared):
+                _queue(shard)(channel).declare()
+                self._undeclared.discard(shard)
+
     def _open(self, shard: int) -> None:
         if shard in self._channels or shard not in self._wanted or self._connection is None:
             return
         channel = self._connection.channel()
         epoch = next(self._epochs)
         received = functools.partial(self._received, shard, epoch)
-        consumer = Consumer(channel, [_queue(shard)], on_message=received, auto_declare=True)
+        consumer = Consumer(channel, [_queue(shard)], on_message=received, auto_declare=False)
         consumer.qos(prefetch_count=_PREFETCH)
         self._channels[shard] = channel
         self._epoch[shard] = epoch

@@ -3,16 +3,25 @@
 import asyncio
 import itertools
 import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from orchestrator.launcher import postgresql as server
+from tenants.models import Base
 from tests.world.lhc import Lhc
 from tests.world.operator import Operator
 from tests.world.panel import Panel
 from tests.world.receiver import Receiver
+from tests.world.registry import World, make_world, migrate
 from tests.world.system import System, start_system
 
 PING_SECONDS = 2
@@ -123,3 +132,44 @@ async def production_tenant(production: System) -> AsyncIterator[Tenant]:
         tenants_of(production, receiver, panel) as make,
     ):
         yield await make()
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[str]:
+    """A private PostgreSQL as the launcher runs it; gives the URL of its database."""
+    folder = Path(tempfile.mkdtemp(prefix="lhc-pg-"))
+    store = folder / "postgresql"
+    server.create(store)
+    process = subprocess.Popen(
+        server.command(store), user=int(server.user()), cwd=store, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    deadline = time.monotonic() + 30
+    while not server.answers(store):
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    yield server.url(store)
+    process.send_signal(signal.SIGINT)
+    process.wait(30)
+    shutil.rmtree(folder)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"], scope="session")
+def database_url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A migrated database: SQLite as in development, PostgreSQL as in production."""
+    if request.param == "sqlite":
+        url = f"sqlite+aiosqlite:///{tmp_path_factory.mktemp('registry')}/registry.db"
+    else:
+        url = request.getfixturevalue("postgresql")
+    migrate(url)
+    return url
+
+
+@pytest.fixture
+async def world(database_url: str) -> AsyncIterator[World]:
+    async with make_world(database_url) as made:
+        yield made
+        # each test begins with nothing
+        async with made.services.database.write() as session:
+            for table in reversed(Base.metadata.sorted_tables):
+                await session.execute(table.delete())

@@ -5,7 +5,6 @@ import signal
 from collections.abc import Awaitable, Callable
 
 from tests.integration.conftest import Tenant
-from tests.world.waiting import until
 
 NewTenant = Callable[..., Awaitable[Tenant]]
 PASSWORD = "0123456789abcdef0123"

@@ -41,7 +41,7 @@ async def publisher(broker_url: str) -> AsyncIterator[CommandPublisher]:
 @asynccontextmanager
 async def reading(broker_url: str, *tenants: str) -> AsyncIterator[CommandReader]:
     """A reader of the tenants' shards."""
-    reader = open_reader(broker_url)
+    reader = open_reader(broker_url, SHARDS)
     reader.start()
     for shard in {shard_of(tenant, SHARDS) for tenant in tenants}:
         reader.add(shard)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from config.settings import Settings
 from orchestrator.telemetry import hide_secrets
 from tenants.backoff import delay
-from tenants.lhc import callback_base, message_body, status_body
+from tenants.lhc import MAX_RETRY_AFTER, callback_base, message_body, retry_after, status_body
 from tenants.secrets import digest, matches, same
 
 
@@ -63,6 +63,42 @@ def test_delays_are_bounded_and_grow(attempt: int, seed: int) -> None:
     seconds = delay(attempt, first=2, longest=3600, rng=random.Random(seed))
     assert 1 <= seconds <= 3600
     assert seconds >= min(3600, 2 * 2.0 ** min(attempt - 1, 30)) / 2
+
+
+def test_retries_of_a_callback_go_on_for_hours() -> None:
+    """From the first failure to the last attempt, with the jitter's least and most."""
+    seconds = [delay(attempt, first=2, longest=4 * 3600, growth=3, rng=random.Random(1)) for attempt in range(1, 12)]
+    assert 6 * 3600 < sum(seconds) < 14 * 3600
+    assert seconds[0] <= 2
+
+
+@pytest.mark.parametrize(
+    ("header", "seconds"),
+    [
+        ("120", 120),
+        ("0", 0),
+        ("3601", MAX_RETRY_AFTER),
+        ("9" * 5000, None),
+        ("Wed, 15 Nov 2023 00:00:10 GMT", 10),
+        ("Wednesday, 15-Nov-23 00:00:10 GMT", 10),
+        ("Wed Nov 15 00:00:10 2023", 10),
+        ("Tue, 14 Nov 2023 00:00:00 GMT", 0),
+        ("Fri, 31 Dec 9999 23:59:59 GMT", MAX_RETRY_AFTER),
+        ("-5", None),
+        ("1.5", None),
+        ("soon", None),
+        ("", None),
+        (None, None),
+    ],
+)
+def test_retry_after(header: str | None, seconds: float | None) -> None:
+    assert retry_after(header, now=1_700_006_400.0) == seconds
+
+
+@given(st.text())
+def test_no_retry_after_header_is_too_strange(header: str) -> None:
+    seconds = retry_after(header, now=1_700_006_400.0)
+    assert seconds is None or 0 <= seconds <= MAX_RETRY_AFTER
 
 
 def test_secrets_are_compared_with_their_owner() -> None:

@@ -31,7 +31,8 @@ class Callback:
         return dict(parse_qsl(self.raw.decode(), keep_blank_values=True))
 
 
-Behaviour = Callable[[Callback], Awaitable[int]]
+Behaviour = Callable[[Callback], Awaitable[int | Response]]
+"""What to do with a callback: the status to answer with, or the whole answer."""
 
 
 async def _received(_callback: Callback) -> int:
@@ -45,7 +46,7 @@ class Receiver:
     port: int
     callbacks: list[Callback] = field(default_factory=list)
     behaviours: dict[str, Behaviour] = field(default_factory=dict)
-    """What to do with a callback, by Host name; returns the status."""
+    """By Host name."""
 
     async def __aenter__(self) -> Self:
         app = Starlette(routes=[Route("/{path:path}", self._handle, methods=["POST"])])
@@ -98,5 +99,5 @@ class Receiver:
             at=time.monotonic(),
         )
         self.callbacks.append(callback)
-        status = await self.behaviours.get(callback.host, _received)(callback)
-        return Response(status_code=status)
+        answer = await self.behaviours.get(callback.host, _received)(callback)
+        return answer if isinstance(answer, Response) else Response(status_code=answer)

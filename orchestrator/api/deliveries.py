@@ -1,0 +1,130 @@
+"""Deliveries of callbacks, for the control panel: what became of each message, replay, and the circuit breaker.
+
+What people wrote is shown nowhere: nobody needs it to see that an LHC is down, or to send it again.
+"""
+
+from datetime import datetime
+from http import HTTPStatus
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Path, Query
+from pydantic import BaseModel, ConfigDict, Field
+
+from orchestrator.api.panel import PROBLEMS, ServicesDep, require_panel
+from tenants import circuits, delivery_log, registry
+from tenants.circuits import CircuitState
+from tenants.models import MAX_ID, MessageState
+
+MessageId = Annotated[int, Path(ge=1, le=MAX_ID)]
+
+
+class _View(BaseModel):
+    model_config = ConfigDict(from_attributes=True)
+
+
+class AttemptView(_View):
+    """One try to deliver a message."""
+
+    at: datetime = Field(description="When its outcome was known.")
+    seconds: float
+    http_status: int | None = Field(description="Null when no answer came.")
+    error: str | None
+
+
+class DeliveryView(_View):
+    """A message of an operator on its way to LHC."""
+
+    id: int
+    sender: str
+    receiver: str
+    state: MessageState
+    attempts: int = Field(description="Tries since it was stored, or since its last replay.")
+    last_error: str | None
+    created_at: datetime
+    finished_at: datetime | None
+
+
+class DeliveryDetail(DeliveryView):
+    """A message with all its attempts, those before a replay included."""
+
+    history: list[AttemptView]
+
+
+class DeliveryPage(BaseModel):
+    """Some messages, oldest first."""
+
+    deliveries: list[DeliveryView]
+    next: int | None = Field(description="`after` of the next page; null on the last one.")
+
+
+class Replayed(BaseModel):
+    """How many messages are tried again."""
+
+    replayed: int
+
+
+class CircuitView(_View):
+    """The circuit breaker: while it is open, nothing is sent to the tenant's LHC."""
+
+    state: CircuitState
+    failures: int = Field(description="Callbacks that failed one after another.")
+    opened_at: datetime | None
+    next_probe_at: datetime | None = Field(description="When one callback may go, to see whether LHC is back.")
+
+
+async def _require_tenant(instance_name: str, services: ServicesDep) -> None:
+    await registry.get(services, instance_name)
+
+
+router = APIRouter(
+    prefix="/v1/tenants/{instance_name}",
+    tags=["deliveries"],
+    # in this order: who has no token is not told which tenants there are
+    dependencies=[Depends(require_panel), Depends(_require_tenant)],
+    responses=PROBLEMS,
+)
+
+
+@router.get("/deliveries")
+async def list_deliveries(
+    instance_name: str,
+    services: ServicesDep,
+    state: MessageState | None = None,
+    after: Annotated[int, Query(ge=0, le=MAX_ID, description="Only ids above this one.")] = 0,
+    limit: Annotated[int, Query(ge=1, le=500)] = 50,
+) -> DeliveryPage:
+    """The messages of the tenant's operators, oldest first; delivered ones of a day, dead ones of a month."""
+    found = await delivery_log.messages(services, instance_name, state=state, after=after, limit=limit + 1)
+    page = found[:limit]
+    return DeliveryPage(
+        deliveries=[DeliveryView.model_validate(message) for message in page],
+        next=page[-1].id if len(found) > limit else None,
+    )
+
+
+@router.get("/deliveries/{message_id}")
+async def get_delivery(instance_name: str, message_id: MessageId, services: ServicesDep) -> DeliveryDetail:
+    """A message, with each attempt to deliver it."""
+    message, attempts = await delivery_log.message(services, instance_name, message_id)
+    return DeliveryDetail(
+        **DeliveryView.model_validate(message).model_dump(),
+        history=[AttemptView.model_validate(attempt) for attempt in attempts],
+    )
+
+
+@router.post("/deliveries/replay", status_code=HTTPStatus.ACCEPTED)
+async def replay_all(instance_name: str, services: ServicesDep) -> Replayed:
+    """Try all dead messages of the tenant again, older ones first, and close its circuit."""
+    return Replayed(replayed=await delivery_log.replay_all(services, instance_name))
+
+
+@router.post("/deliveries/{message_id}/replay", status_code=HTTPStatus.ACCEPTED)
+async def replay(instance_name: str, message_id: MessageId, services: ServicesDep) -> DeliveryView:
+    """Try a dead message again, and close the tenant's circuit. 409 when it is not dead."""
+    return DeliveryView.model_validate(await delivery_log.replay(services, instance_name, message_id))
+
+
+@router.get("/circuit")
+async def get_circuit(instance_name: str, services: ServicesDep) -> CircuitView:
+    """The tenant's circuit breaker as it is now."""
+    return CircuitView.model_validate(await circuits.view(services, instance_name))

@@ -1,0 +1,291 @@
+"""Delivery of callbacks to LHC: one piece of work at a time is claimed, posted, and its outcome recorded.
+
+A piece is the oldest pending message of a conversation, or the latest presence of an operator. Messages of one
+conversation go one after another; conversations go side by side. How many pieces a process does at once is the matter
+of `tenants.runners`.
+"""
+
+import asyncio
+from dataclasses import dataclass
+
+import structlog
+from sqlalchemy import delete, exists, func, or_, select, union_all, update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from tenants import callbacks, circuits, claims, registry
+from tenants.backoff import delay
+from tenants.lhc import Answer, callback_base, message_body
+from tenants.models import (
+    CallbackMessage,
+    Circuit,
+    Conversation,
+    DeliveryAttempt,
+    MessageState,
+    OperatorPresence,
+    Tenant,
+)
+from tenants.services import Services
+
+log = structlog.get_logger(__name__)
+
+MAX_ATTEMPTS = 12
+"""Tries of one callback; then a message rests as a dead letter. With the delays below that is about ten hours."""
+_FIRST_DELAY, _LONGEST_DELAY, _GROWTH = 2.0, 4 * 3600.0, 3.0
+_REMEMBER_SECONDS = 24 * 3600.0
+"""How long a delivered message is kept, without its body, to recognise repeats and to be looked up."""
+_REMEMBER_DEAD_SECONDS = 30 * 24 * 3600.0
+"""How long a dead letter waits for its replay."""
+_SWEEP_LIMIT = 200
+"""Tenants woken by one sweep."""
+
+Work = type[Conversation] | type[OperatorPresence]
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A claimed piece of a tenant's work.
+
+    Attributes:
+        token: the claim on its row.
+        probe: the claim on the tenant's circuit, when this is the one that tries it.
+        more: whether more of the tenant is due, which could be done at the same time.
+    """
+
+    instance_name: str
+    model: Work
+    key: int | str
+    token: str
+    probe: str | None
+    more: bool
+
+
+async def claim_next(services: Services, instance_name: str) -> Piece | None:
+    """Claim what has waited longest of the tenant's due work. None when nothing is due, or the circuit is open."""
+    while True:
+        now = services.clock()
+        async with services.database.read() as session:
+            if await circuits.blocks(session, instance_name, now):
+                return None
+            waiting = await _longest_waiting(session, instance_name, now)
+        if not waiting:
+            return None
+        model, key = waiting[0]
+        async with services.database.write() as session:
+            token = await claims.claim(session, model, key, now)
+            if token is None:
+                continue  # somebody else was quicker
+            admission = await circuits.admit(session, instance_name, now)
+            if admission is None:
+                await claims.give_back(session, model, key, token)
+                return None
+        more = len(waiting) > 1 and admission.probe is None
+        return Piece(instance_name, model, key, token, admission.probe, more)
+
+
+async def _longest_waiting(session: AsyncSession, instance_name: str, now: float) -> list[tuple[Work, int | str]]:
+    """The first of the tenant's due work, and a second to know that there is more."""
+    found: list[tuple[float, Work, int | str]] = []
+    models: tuple[Work, ...] = (Conversation, OperatorPresence)
+    for model in models:
+        rows = await session.execute(
+            select(model.due_at, claims.key_of(model))
+            .where(model.instance_name == instance_name, claims.takeable(model, now))
+            .order_by(model.due_at)
+            .limit(2)
+        )
+        found += [(due_at or 0.0, model, key) for due_at, key in rows]
+    return [(model, key) for _, model, key in sorted(found, key=lambda row: row[0])]
+
+
+async def deliver(services: Services, piece: Piece) -> None:
+    """Do a claimed piece of work and give it back. One that is cancelled is given back as it was found."""
+    try:
+        with services.keeper.keep(piece.model, piece.key, piece.token):
+            if piece.probe is None:
+                await _deliver(services, piece)
+            else:
+                with services.keeper.keep(Circuit, piece.instance_name, piece.probe):
+                    await _deliver(services, piece)
+    except asyncio.CancelledError:
+        async with services.database.write() as session:
+            await claims.give_back(session, piece.model, piece.key, piece.token)
+            await _give_probe_back(session, piece)
+        raise
+
+
+async def _deliver(services: Services, piece: Piece) -> None:
+    tenant = await registry.find(services, piece.instance_name)
+    if piece.model is Conversation:
+        await _deliver_message(services, piece, tenant)
+    else:
+        await _deliver_presence(services, piece, tenant)
+
+
+async def _deliver_message(services: Services, piece: Piece, tenant: Tenant | None) -> None:
+    async with services.database.read() as session:
+        message = await session.scalar(
+            select(CallbackMessage)
+            .where(CallbackMessage.conversation_id == piece.key, CallbackMessage.state == MessageState.PENDING)
+            .order_by(CallbackMessage.id)
+            .limit(1)
+        )
+    answer = None
+    if message is not None and tenant is not None:
+        body = message_body(
+            body=message.body or "", sender=message.sender, receiver=message.receiver, server=message.server
+        )
+        answer = await services.lhc.post_message(_base(services, tenant), body)
+    async with services.database.write() as session:
+        # the lock makes a message that is being stored or replayed just now wait, or be seen
+        held = await session.get(Conversation, piece.key, with_for_update=True)
+        if held is None or held.claim_token != piece.token:
+            return
+        retry_at = None
+        if message is not None:
+            retry_at = await _record(services, session, message, answer)
+        due_at = retry_at or await _due_at(services, session, piece)
+        await claims.release(session, Conversation, piece.key, piece.token, due_at)
+        await _tell_circuit(services, session, piece, answer)
+
+
+async def _record(
+    services: Services, session: AsyncSession, message: CallbackMessage, answer: Answer | None
+) -> float | None:
+    """Record what became of the message. Returns when it is to be tried again, or None. No answer: no tenant."""
+    now = services.clock()
+    attempts = message.attempts + 1
+    retry_at = None
+    error: str | None
+    if answer is None:
+        state, error = MessageState.DEAD, "the tenant is gone"
+    else:
+        error = answer.error
+        session.add(
+            DeliveryAttempt(
+                message_id=message.id,
+                at=now,
+                seconds=answer.seconds,
+                http_status=answer.http_status,
+                error=error,
+            )
+        )
+        state = MessageState.DELIVERED
+        if error is not None:
+            retry_at = _retry_at(answer, attempts, now)
+            state = MessageState.DEAD if retry_at is None else MessageState.PENDING
+    if error is not None:
+        log.warning("callback failed", message_id=message.id, error=error, attempt=attempts, state=state.value)
+    values: dict[str, object] = {"state": state, "attempts": attempts, "last_error": error}
+    if state is not MessageState.PENDING:
+        values["finished_at"] = now
+    if state is MessageState.DELIVERED:
+        values["body"] = None
+    await session.execute(update(CallbackMessage).where(CallbackMessage.id == message.id).values(**values))
+    return retry_at
+
+
+def _retry_at(answer: Answer, attempts: int, now: float) -> float | None:
+    """When the callback is to be tried again; None after the last try.
+
+    `Retry-After` can put a try off, never bring it forward: else an LHC that says "at once" would use up the attempts.
+    """
+    if attempts >= MAX_ATTEMPTS:
+        return None
+    backoff = delay(attempts, first=_FIRST_DELAY, longest=_LONGEST_DELAY, growth=_GROWTH)
+    return now + max(backoff, answer.retry_after or 0)
+
+
+async def _due_at(services: Services, session: AsyncSession, piece: Piece) -> float | None:
+    """Now, when the conversation holds another message: behind those of the tenant that have waited longer."""
+    pending = await session.scalar(
+        select(CallbackMessage.id)
+        .where(CallbackMessage.conversation_id == piece.key, CallbackMessage.state == MessageState.PENDING)
+        .limit(1)
+    )
+    return None if pending is None else services.clock()
+
+
+async def _deliver_presence(services: Services, piece: Piece, tenant: Tenant | None) -> None:
+    async with services.database.read() as session:
+        told = await session.get(OperatorPresence, piece.key)
+    answer = None
+    if told is not None and told.pending is not None and tenant is not None:
+        answer = await services.lhc.post_status(_base(services, tenant), told.pending)
+    now = services.clock()
+    async with services.database.write() as session:
+        current = await session.get(OperatorPresence, piece.key, with_for_update=True)
+        if told is None or current is None or current.claim_token != piece.token:
+            return
+        current.claim_token = current.claimed_until = None
+        if current.version == told.version:
+            current.attempts += 1
+            retry_at = None
+            if answer is not None and answer.error is not None:
+                log.warning("presence callback failed", error=answer.error, attempt=current.attempts)
+                retry_at = _retry_at(answer, current.attempts, now) if current.retried else None
+            current.due_at = retry_at
+            if retry_at is None:
+                current.pending = None
+        await session.flush()
+        await _tell_circuit(services, session, piece, answer)
+
+
+def _base(services: Services, tenant: Tenant) -> str:
+    return callback_base(services.settings, tenant.instance_name, tenant.callback_url)
+
+
+async def _tell_circuit(services: Services, session: AsyncSession, piece: Piece, answer: Answer | None) -> None:
+    if answer is None:
+        await _give_probe_back(session, piece)
+    elif answer.error is None:
+        await circuits.close(session, piece.instance_name, services.clock())
+    else:
+        await circuits.failed(services, session, piece.instance_name, piece.probe, answer.retry_after)
+
+
+async def _give_probe_back(session: AsyncSession, piece: Piece) -> None:
+    if piece.probe is not None:
+        await circuits.give_back(session, piece.instance_name, piece.probe)
+
+
+async def sweep(services: Services) -> None:
+    """Wake the tenants that have something due and whose circuit lets it through, the longest waiting first."""
+    now = services.clock()
+    due = union_all(
+        *(
+            select(model.instance_name, model.due_at).where(claims.takeable(model, now))
+            for model in (Conversation, OperatorPresence)
+        )
+    ).subquery()
+    async with services.database.read() as session:
+        instance_names = await session.scalars(
+            select(due.c.instance_name)
+            .outerjoin(Circuit, Circuit.instance_name == due.c.instance_name)
+            .where(or_(Circuit.due_at.is_(None), claims.takeable(Circuit, now)))
+            .group_by(due.c.instance_name)
+            .order_by(func.min(due.c.due_at))
+            .limit(_SWEEP_LIMIT)
+        )
+    for instance_name in instance_names:
+        await callbacks.wake(services, instance_name)
+
+
+async def purge(services: Services) -> None:
+    """Forget messages that were delivered or dead long ago, with their attempts, and conversations without any."""
+    now = services.clock()
+    async with services.database.write() as session:
+        for state, seconds in (
+            (MessageState.DELIVERED, _REMEMBER_SECONDS),
+            (MessageState.DEAD, _REMEMBER_DEAD_SECONDS),
+        ):
+            await session.execute(
+                delete(CallbackMessage).where(
+                    CallbackMessage.state == state, CallbackMessage.created_at < now - seconds
+                )
+            )
+        await session.execute(
+            delete(Conversation).where(
+                Conversation.due_at.is_(None),
+                ~exists().where(CallbackMessage.conversation_id == Conversation.id),
+            )
+        )

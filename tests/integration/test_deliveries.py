@@ -1,0 +1,510 @@
+"""Delivery on both databases: order, retries, dead letters and replay, the circuit breaker, claims and runners."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from email.utils import formatdate
+
+import pytest
+from sqlalchemy import func, select
+from starlette.responses import Response, StreamingResponse
+
+from config.settings import Settings
+from tenants import callbacks, circuits, claims, deliveries, delivery_log, registry
+from tenants.callbacks import OperatorMessage
+from tenants.circuits import FAILURES_TO_OPEN, CircuitState
+from tenants.deliveries import MAX_ATTEMPTS, claim_next, deliver
+from tenants.errors import ConflictError, NotFoundError
+from tenants.lhc import MAX_RETRY_AFTER, LhcClient
+from tenants.models import CallbackMessage, Conversation, DeliveryAttempt, MessageState, OperatorPresence
+from tenants.naming import AccountKind, AccountName
+from tenants.registry import TenantSpec
+from tenants.runners import Runners
+from tests.world.receiver import Behaviour, Callback, Receiver
+from tests.world.registry import World
+from tests.world.waiting import until, until_async
+
+BOB = AccountName(AccountKind.OPERATOR, "bob", "acme")
+VISITOR = AccountName(AccountKind.VISITOR, "1", "acme")
+CONNECT = b'{"action":"connect","user":"bob.acme","server":"localhost"}'
+DAY = 24 * 3600.0
+
+
+def message(number: int, visitor: int = 1, instance: str = "acme") -> OperatorMessage:
+    receiver = AccountName(AccountKind.VISITOR, str(visitor), instance)
+    return OperatorMessage(
+        f"{instance}-{visitor}-{number}", replace(BOB, instance=instance), receiver, f"body {number}"
+    )
+
+
+class Lhc:
+    """The LHC of every tenant: one behaviour for all of them, and what it was sent."""
+
+    def __init__(self, receiver: Receiver) -> None:
+        self.receiver = receiver
+
+    def does(self, behaviour: Behaviour) -> None:
+        self.receiver.behaviours["127.0.0.1"] = behaviour
+
+    def answers(self, status: int, **headers: str) -> None:
+        async def behaviour(_callback: Callback) -> Response:
+            return Response(status_code=status, headers=headers)
+
+        self.does(behaviour)
+
+    @property
+    def bodies(self) -> list[str]:
+        return [callback.form["body"] for callback in self.receiver.callbacks if "body" in callback.form]
+
+    @property
+    def raw(self) -> list[bytes]:
+        return [callback.raw for callback in self.receiver.callbacks]
+
+
+@pytest.fixture
+async def lhc(world: World, free_port: int) -> AsyncIterator[Lhc]:
+    """The LHC of the tenants `acme` and `other`."""
+    for name in ("acme", "other"):
+        spec = TenantSpec(callback_url=f"http://127.0.0.1:{free_port}")
+        await registry.put(world.services, name, spec, requested_by="panel")
+    world.woken.clear()
+    async with Receiver(free_port) as receiver:
+        yield Lhc(receiver)
+
+
+async def work(world: World, instance_name: str = "acme", at_once: int = 2) -> None:
+    """Do all that is due, by several that know nothing of each other."""
+
+    async def one() -> None:
+        while piece := await claim_next(world.services, instance_name):
+            await deliver(world.services, piece)
+
+    await asyncio.gather(*(one() for _ in range(at_once)))
+
+
+async def stored(world: World) -> list[CallbackMessage]:
+    async with world.services.database.read() as session:
+        return list(await session.scalars(select(CallbackMessage).order_by(CallbackMessage.id)))
+
+
+async def count_attempts(world: World) -> int:
+    async with world.services.database.read() as session:
+        return await session.scalar(select(func.count()).select_from(DeliveryAttempt)) or 0
+
+
+async def circuit_state(world: World, instance_name: str = "acme") -> CircuitState:
+    return (await circuits.view(world.services, instance_name)).state
+
+
+async def test_messages_are_kept_once_and_in_order(world: World) -> None:
+    await callbacks.store_messages(world.services, [message(1), message(2), message(1)])
+    await callbacks.store_messages(world.services, [message(2), message(3)])
+    await callbacks.store_messages(world.services, [message(3)])
+    async with world.services.database.read() as session:
+        (conversation,) = await session.scalars(select(Conversation))
+    assert [kept.body for kept in await stored(world)] == ["body 1", "body 2", "body 3"]
+    assert conversation.due_at == world.clock.now
+    assert world.woken == [("callbacks.deliver", {"instance_name": "acme"})] * 2
+
+
+async def test_delivery_in_order_with_retries_until_dead(world: World, lhc: Lhc) -> None:
+    """One message is refused until it is dead: the next of its conversation waits so long, others do not."""
+
+    async def refuse_the_first(callback: Callback) -> int:
+        return 500 if callback.form["body"] == "body 1" else 200
+
+    lhc.does(refuse_the_first)
+    await callbacks.store_messages(world.services, [message(1), message(2), message(3, visitor=2)])
+    for _ in range(MAX_ATTEMPTS + 1):
+        await work(world)
+        world.clock.now += 4 * 3600
+    assert sorted(lhc.bodies[:2]) == ["body 1", "body 3"]
+    assert [body for body in lhc.bodies if body != "body 3"] == ["body 1"] * MAX_ATTEMPTS + ["body 2"]
+    rows = await stored(world)
+    assert [(row.state, row.attempts, row.body, row.last_error) for row in rows] == [
+        (MessageState.DEAD, MAX_ATTEMPTS, "body 1", "HTTP 500"),
+        (MessageState.DELIVERED, 1, None, None),
+        (MessageState.DELIVERED, 1, None, None),
+    ]
+    _, attempts = await delivery_log.message(world.services, "acme", rows[0].id)
+    assert [(attempt.http_status, attempt.error) for attempt in attempts] == [(500, "HTTP 500")] * MAX_ATTEMPTS
+    assert [attempt.at for attempt in attempts] == sorted({attempt.at for attempt in attempts})
+    async with world.services.database.read() as session:
+        assert await claims.due(session, Conversation, world.clock() + DAY, 10) == []
+
+
+async def test_no_answer_is_recorded_as_such(world: World, lhc: Lhc, unused_tcp_port: int) -> None:
+    spec = TenantSpec(callback_url=f"http://127.0.0.1:{unused_tcp_port}")
+    await registry.put(world.services, "acme", spec, requested_by="panel")
+    await callbacks.store_messages(world.services, [message(1)])
+    await work(world)
+    assert lhc.bodies == []
+    (row,) = await stored(world)
+    _, (attempt,) = await delivery_log.message(world.services, "acme", row.id)
+    assert attempt.http_status is None
+    assert attempt.error is not None
+    assert attempt.error.startswith("ConnectError")
+
+
+async def test_answers_are_bounded_in_size_and_time(lhc: Lhc, world: World) -> None:
+    done = asyncio.Event()
+
+    async def pour() -> AsyncIterator[bytes]:
+        for _ in range(10):
+            yield b"x" * 10_000
+        # who wants to read it to the end waits for ever
+        await done.wait()
+
+    async def drip() -> AsyncIterator[bytes]:
+        while not done.is_set():
+            yield b"x"
+            await asyncio.sleep(0.01)
+
+    async def one_of_two(callback: Callback) -> Response:
+        return StreamingResponse(pour() if callback.raw == b"pour" else drip())
+
+    lhc.does(one_of_two)
+    client = LhcClient(Settings(callback_timeout=0.5), world.clock)
+    url = f"http://127.0.0.1:{lhc.receiver.port}"
+    assert (await client.post_message(url, b"pour")).error is None
+    assert (await client.post_message(url, b"drip")).error == "no answer within 0.5 s"
+    await client.close()
+    done.set()
+
+
+@pytest.mark.parametrize("status", [429, 503])
+async def test_retry_after_puts_a_message_off(world: World, lhc: Lhc, status: int) -> None:
+    date = formatdate(world.clock.now + 100, usegmt=True)
+    for value, seconds in (("50", 50.0), (date, 100.0), ("999999", MAX_RETRY_AFTER)):
+        lhc.receiver.callbacks.clear()
+        lhc.answers(status, **{"Retry-After": value})
+        await callbacks.store_messages(world.services, [message(int(seconds))])
+        start = world.clock.now
+        await work(world)
+        lhc.answers(200)
+        world.clock.now = start + seconds - 1
+        await work(world)
+        assert len(lhc.bodies) == 1, f"Retry-After: {value} was not waited for"
+        world.clock.now = start + seconds
+        await work(world)
+        assert len(lhc.bodies) == 2
+        world.clock.now = start
+
+
+async def test_retry_after_does_not_bring_a_message_forward(world: World, lhc: Lhc) -> None:
+    lhc.answers(503, **{"Retry-After": "0"})
+    await callbacks.store_messages(world.services, [message(1)])
+    await work(world)
+    await work(world)
+    assert lhc.bodies == ["body 1"]
+
+
+async def test_only_the_latest_presence_is_told(world: World, lhc: Lhc) -> None:
+    for online in (True, True, False, True, False):
+        await callbacks.operator_changed(world.services, BOB, online=online)
+    await callbacks.operator_answered(world.services, BOB, "bob.acme@localhost/desk")
+    await work(world)
+    await work(world)
+    assert lhc.raw == [CONNECT.replace(b"connect", b"disconnect")]
+    async with world.services.database.read() as session:
+        presence = await session.get_one(OperatorPresence, "bob.acme")
+    assert (presence.online, presence.pending, presence.due_at) == (False, None, None)
+
+
+async def test_a_connection_is_told_again_and_a_ping_is_not(world: World, lhc: Lhc) -> None:
+    lhc.answers(500)
+    await callbacks.operator_changed(world.services, BOB, online=True)
+    await work(world)
+    # it does not take the place of the connection that LHC does not know of
+    await callbacks.operator_answered(world.services, BOB, "bob.acme@localhost/desk")
+    lhc.answers(200)
+    world.clock.now += 60
+    await work(world)
+    assert lhc.raw == [CONNECT, CONNECT]
+    await callbacks.operator_answered(world.services, BOB, "bob.acme@localhost/desk")
+    lhc.answers(500)
+    await work(world)
+    lhc.answers(200)
+    world.clock.now += DAY
+    await work(world)
+    assert lhc.raw[2:] == [b'{"action":"ping","user":"bob.acme@localhost/desk"}']
+
+
+async def open_circuit(world: World, lhc: Lhc) -> None:
+    """Fail with the messages of as many conversations as it takes."""
+    lhc.answers(500)
+    visitors = range(1, FAILURES_TO_OPEN + 1)
+    await callbacks.store_messages(world.services, [message(visitor, visitor) for visitor in visitors])
+    await work(world, at_once=1)
+    assert len(lhc.bodies) == FAILURES_TO_OPEN
+    lhc.receiver.callbacks.clear()
+
+
+async def test_failures_between_successes_do_not_open_the_circuit(world: World, lhc: Lhc) -> None:
+    async def refuse_the_first(callback: Callback) -> int:
+        return 500 if callback.form["body"] == "body 1" else 200
+
+    lhc.does(refuse_the_first)
+    for number in range(1, 2 * FAILURES_TO_OPEN + 1):
+        await callbacks.store_messages(world.services, [message(1, visitor=number), message(2, visitor=100 + number)])
+        await work(world, at_once=1)
+    assert await circuit_state(world) is CircuitState.CLOSED
+    assert lhc.bodies.count("body 1") == 2 * FAILURES_TO_OPEN
+
+
+async def test_an_open_circuit_lets_nothing_through(world: World, lhc: Lhc) -> None:
+    await open_circuit(world, lhc)
+    view = await circuits.view(world.services, "acme")
+    assert (view.state, view.failures, view.opened_at) == (CircuitState.OPEN, FAILURES_TO_OPEN, world.clock.now)
+    await callbacks.store_messages(world.services, [message(1, visitor=50)])
+    await callbacks.operator_changed(world.services, BOB, online=True)
+    await callbacks.store_messages(world.services, [message(1, instance="other")])
+    attempts = await count_attempts(world)
+    world.woken.clear()
+    await deliveries.sweep(world.services)
+    assert world.woken == [("callbacks.deliver", {"instance_name": "other"})]
+    await work(world)
+    assert lhc.raw == []
+    assert await count_attempts(world) == attempts
+    # the neighbour's is its own
+    lhc.answers(200)
+    await work(world, "other")
+    assert lhc.bodies == ["body 1"]
+
+
+async def test_one_probe_goes_and_its_failure_opens_the_circuit_for_longer(world: World, lhc: Lhc) -> None:
+    await open_circuit(world, lhc)
+    opened_at, pauses = world.clock.now, []
+    for probes in range(1, 10):
+        view = await circuits.view(world.services, "acme")
+        assert view.next_probe_at is not None
+        pauses.append(view.next_probe_at - world.clock.now)
+        world.clock.now = view.next_probe_at
+        await callbacks.store_messages(world.services, [message(100 + probes, visitor=100 + probes)])
+        assert await circuit_state(world) is CircuitState.HALF_OPEN
+        await work(world, at_once=10)
+        assert len(lhc.bodies) == probes
+        assert await circuit_state(world) is CircuitState.OPEN
+    assert 2.5 <= pauses[0] <= 5
+    assert all(150 <= pause <= 300 for pause in pauses[-3:])
+    assert (await circuits.view(world.services, "acme")).opened_at == opened_at
+
+
+async def test_a_probe_that_is_received_closes_the_circuit_and_all_goes_on(world: World, lhc: Lhc) -> None:
+    """Those too that wait out a failure: it was not their own."""
+    await open_circuit(world, lhc)
+    for _ in range(4):  # the failures of the probes lengthen the backoff of some
+        world.clock.now = (await circuits.view(world.services, "acme")).next_probe_at or 0
+        await work(world)
+    await callbacks.operator_changed(world.services, BOB, online=True)
+    lhc.receiver.callbacks.clear()
+    lhc.answers(200)
+    world.clock.now = (await circuits.view(world.services, "acme")).next_probe_at or 0
+    await work(world)
+    assert sorted(lhc.bodies) == [f"body {number}" for number in range(1, FAILURES_TO_OPEN + 1)]
+    assert CONNECT in lhc.raw
+    assert await circuits.view(world.services, "acme") == circuits.CircuitView(CircuitState.CLOSED, 0, None, None)
+
+
+async def test_the_probe_of_a_dead_process_is_replaced(world: World, lhc: Lhc) -> None:
+    await open_circuit(world, lhc)
+    world.clock.now += 300
+    lost = await claim_next(world.services, "acme")
+    assert lost is not None
+    assert lost.probe is not None
+    assert await claim_next(world.services, "acme") is None, "there is one probe"
+    lhc.answers(200)
+    world.clock.now += claims.CLAIM_TERM
+    await work(world)
+    assert len(lhc.bodies) == FAILURES_TO_OPEN
+    # the dead one comes back, and finds that it has lost everything
+    lhc.answers(500)
+    await deliver(world.services, lost)
+    assert await circuit_state(world) is CircuitState.CLOSED
+    assert {row.state for row in await stored(world)} == {MessageState.DELIVERED}
+
+
+async def test_retry_after_prolongs_the_pause(world: World, lhc: Lhc) -> None:
+    await open_circuit(world, lhc)
+    lhc.answers(503, **{"Retry-After": "1000"})
+    world.clock.now += 300
+    await work(world)
+    assert (await circuits.view(world.services, "acme")).next_probe_at == world.clock.now + 1000
+
+
+async def kill_messages(world: World, lhc: Lhc, *messages: OperatorMessage) -> list[int]:
+    """Let these messages die. Returns their ids."""
+    lhc.answers(500)
+    await callbacks.store_messages(world.services, list(messages))
+    for _ in range(MAX_ATTEMPTS * len(messages)):
+        await work(world, "acme")
+        await work(world, "other")
+        world.clock.now += DAY
+    assert MessageState.PENDING not in {row.state for row in await stored(world)}
+    lhc.receiver.callbacks.clear()
+    lhc.answers(200)
+    return [row.id for row in await stored(world)]
+
+
+async def test_replay_of_one_dead_message(world: World, lhc: Lhc) -> None:
+    first, second = await kill_messages(world, lhc, message(1), message(2))
+    assert await circuit_state(world) is not CircuitState.CLOSED
+    await callbacks.store_messages(world.services, [message(3)])
+    replayed = await delivery_log.replay(world.services, "acme", second)
+    assert (replayed.state, replayed.attempts, replayed.finished_at) == (MessageState.PENDING, 0, None)
+    assert await circuit_state(world) is CircuitState.CLOSED
+    with pytest.raises(ConflictError, match="pending, not dead"):
+        await delivery_log.replay(world.services, "acme", second)
+    await work(world)
+    assert lhc.bodies == ["body 2", "body 3"]
+    again, attempts = await delivery_log.message(world.services, "acme", second)
+    assert (again.state, again.attempts) == (MessageState.DELIVERED, 1)
+    assert len(attempts) == MAX_ATTEMPTS + 1
+    with pytest.raises(ConflictError, match="delivered, not dead"):
+        await delivery_log.replay(world.services, "acme", second)
+    for instance_name, message_id in (("other", first), ("acme", 999_999)):
+        with pytest.raises(NotFoundError):
+            await delivery_log.replay(world.services, instance_name, message_id)
+    assert (await stored(world))[0].state is MessageState.DEAD
+
+
+async def test_replay_of_all_in_order(world: World, lhc: Lhc) -> None:
+    await kill_messages(world, lhc, message(1), message(2), message(8, visitor=2), message(9, instance="other"))
+    await callbacks.store_messages(world.services, [message(3)])
+    world.woken.clear()
+    assert await delivery_log.replay_all(world.services, "acme") == 3
+    assert world.woken == [("callbacks.deliver", {"instance_name": "acme"})]
+    assert await delivery_log.replay_all(world.services, "acme") == 0
+    await work(world)
+    assert [body for body in lhc.bodies if body != "body 8"] == ["body 1", "body 2", "body 3"]
+    assert "body 8" in lhc.bodies
+    assert [row.state for row in await stored(world)].count(MessageState.DEAD) == 1
+
+
+async def test_pages_of_deliveries(world: World, lhc: Lhc) -> None:
+    ids = await kill_messages(world, lhc, *(message(number) for number in range(3)))
+    await callbacks.store_messages(world.services, [message(7), message(1, instance="other")])
+
+    async def page(**wanted: object) -> list[int]:
+        found = await delivery_log.messages(world.services, "acme", **wanted)  # type: ignore[arg-type]
+        return [row.id for row in found]
+
+    assert await page(state=MessageState.DEAD, limit=2) == ids[:2]
+    assert await page(state=MessageState.DEAD, after=ids[1]) == ids[2:]
+    assert (await page())[:3] == ids
+    assert len(await page()) == 4
+    assert await page(state=MessageState.DELIVERED) == []
+
+
+async def test_old_messages_are_forgotten_with_their_attempts(world: World, lhc: Lhc) -> None:
+    await callbacks.store_messages(world.services, [message(1, visitor=1)])
+    await work(world)
+    await kill_messages(world, lhc, message(2, visitor=2))
+    lhc.answers(500)
+    await callbacks.store_messages(world.services, [message(3, visitor=3)])
+    await work(world)
+    await deliveries.purge(world.services)
+    assert [row.body for row in await stored(world)] == ["body 2", "body 3"]
+    world.clock.now += 31 * DAY
+    await deliveries.purge(world.services)
+    assert [row.body for row in await stored(world)] == ["body 3"], "what is to be delivered stays, however old"
+    assert await count_attempts(world) == 1
+    async with world.services.database.read() as session:
+        assert list(await session.scalars(select(Conversation.receiver))) == ["visitor.3.acme"]
+
+
+class Hanging:
+    """An LHC that answers nothing until it is let go. Counts what it holds at once."""
+
+    def __init__(self, lhc: Lhc) -> None:
+        self.held: list[Callback] = []
+        self.most = 0
+        self.go = asyncio.Event()
+        lhc.does(self._hang)
+
+    async def _hang(self, callback: Callback) -> int:
+        self.held.append(callback)
+        self.most = max(self.most, len(self.held))
+        await self.go.wait()
+        self.held.remove(callback)
+        return 200
+
+
+async def test_runners_of_a_tenant_are_few_and_one_wakeup_is_enough(world: World, lhc: Lhc) -> None:
+    hanging = Hanging(lhc)
+    await callbacks.store_messages(world.services, [message(number, visitor=number) for number in range(1, 21)])
+    runners = Runners(world.services, per_tenant=3)
+    runners.start("acme")
+    await until(lambda: len(hanging.held) == 3, "three are under way")
+    for _ in range(10):
+        runners.start("acme")
+    hanging.go.set()
+    await until(lambda: len(lhc.bodies) == 20, "all arrive")
+    await runners.stop(10)
+    assert hanging.most == 3
+
+
+async def test_a_full_process_serves_the_waiting_in_turn(world: World, lhc: Lhc) -> None:
+    hanging = Hanging(lhc)
+    messages = [message(number, number, instance) for number in range(1, 11) for instance in ("acme", "other")]
+    await callbacks.store_messages(world.services, messages)
+    runners = Runners(world.services, per_tenant=3, in_all=3)
+    runners.start("acme")
+    await until(lambda: len(hanging.held) == 3, "one tenant has taken all places")
+    runners.start("other")
+    hanging.go.set()
+    await until(lambda: len(lhc.bodies) == 20, "all arrive")
+    await runners.stop(10)
+    assert hanging.most == 3
+    order = [callback.form["receiver"].rpartition(".")[2] for callback in lhc.receiver.callbacks]
+    assert "other" in order[3:8], "who waited longer came first"
+
+
+async def test_what_is_not_done_when_the_process_ends_is_given_back(world: World, lhc: Lhc) -> None:
+    hanging = Hanging(lhc)
+    await callbacks.store_messages(world.services, [message(1), message(2, visitor=2)])
+    runners = Runners(world.services)
+    runners.start("acme")
+    await until(lambda: len(hanging.held) == 2, "both are under way")
+    await runners.stop(0)
+    assert await count_attempts(world) == 0
+    hanging.go.set()
+    await work(world)
+    assert sorted(lhc.bodies) == ["body 1", "body 1", "body 2", "body 2"]
+    assert {row.state for row in await stored(world)} == {MessageState.DELIVERED}
+
+
+async def test_what_is_under_way_is_finished_when_the_process_ends(world: World, lhc: Lhc) -> None:
+    hanging = Hanging(lhc)
+    await callbacks.store_messages(world.services, [message(1), message(2)])
+    runners = Runners(world.services)
+    runners.start("acme")
+    await until(lambda: len(hanging.held) == 1, "one is under way")
+    stopping = asyncio.create_task(runners.stop(10))
+    await asyncio.sleep(0)
+    hanging.go.set()
+    await stopping
+    assert lhc.bodies == ["body 1"], "the next is not begun"
+    assert [row.state for row in await stored(world)] == [MessageState.DELIVERED, MessageState.PENDING]
+
+
+async def test_a_claim_is_kept_while_the_work_is_under_way(world: World) -> None:
+    await callbacks.store_messages(world.services, [message(1)])
+    piece = await claim_next(world.services, "acme")
+    assert piece is not None
+    keeper = claims.Keeper(world.services.database, world.clock, interval=0.01)
+
+    async def kept_until_now() -> bool:
+        async with world.services.database.read() as session:
+            conversation = await session.get_one(Conversation, piece.key)
+        return conversation.claimed_until == world.clock.now + claims.CLAIM_TERM
+
+    with keeper.keep(Conversation, piece.key, piece.token):
+        for _ in range(3):
+            world.clock.now += claims.CLAIM_TERM * 0.9
+            await until_async(kept_until_now, "the claim is renewed")
+        assert await claim_next(world.services, "acme") is None
+    await keeper.close()
+    world.clock.now += claims.CLAIM_TERM
+    successor = await claim_next(world.services, "acme")
+    assert successor is not None

@@ -1,0 +1,50 @@
+"""The domain's services on one database, with a clock that the test holds and every wake-up kept."""
+
+import os
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from config.settings import Settings
+from tenants.services import Services, open_services
+
+
+def migrate(url: str) -> None:
+    env = {**os.environ, "ORCHESTRATOR_DATABASE_URL": url}
+    subprocess.run([Path(sys.executable).parent / "orchestrator", "migrate"], env=env, check=True, timeout=60)
+
+
+@dataclass
+class Clock:
+    """A clock that stands still until it is told otherwise."""
+
+    now: float = 1_700_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@dataclass
+class World:
+    """The services on one database, with a clock of ours and every wake-up kept."""
+
+    services: Services
+    clock: Clock
+    woken: list[tuple[str, dict[str, str | int]]] = field(default_factory=list)
+
+
+@asynccontextmanager
+async def make_world(database_url: str, **settings: object) -> AsyncIterator[World]:
+    clock = Clock()
+    woken: list[tuple[str, dict[str, str | int]]] = []
+
+    async def wake(task: str, **arguments: str | int) -> None:
+        woken.append((task, arguments))
+
+    # nothing here talks to ejabberd or the broker
+    configured = Settings(database_url=database_url, broker_url="redis://127.0.0.1:1/0", **settings)  # type: ignore[arg-type]
+    async with open_services(configured, wake, clock) as services:
+        yield World(services, clock, woken)
