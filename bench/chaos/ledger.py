@@ -38,6 +38,7 @@ class Message:
         unclear: attempts that may have succeeded though the sender was not told so; each may arrive as well.
         accepted_from: beginning of the attempt that was accepted; None while none was.
         returned: the sender was told that the message was not delivered, after it had been accepted.
+        stranded: it came only when its receiver logged in anew, long after.
         arrivals: the stanza id of each arrival ("" where the format has none), in their order.
     """
 
@@ -46,6 +47,7 @@ class Message:
     unclear: int = 0
     accepted_from: float | None = None
     returned: bool = False
+    stranded: bool = False
     arrived_at: float | None = None
     arrivals: list[str] = field(default_factory=list)
 
@@ -80,6 +82,7 @@ class Count:
     Attributes:
         lost: accepted, and never arrived.
         returned: those of the lost whose sender was told.
+        stranded: those of the delivered that came only when the operator logged in anew at the end.
         unaccepted_arrived: arrived though no attempt was answered.
         again: arrivals with the stanza id of an earlier one.
         copies_explained: further arrivals, each with an attempt whose outcome the sender could not know.
@@ -96,6 +99,7 @@ class Count:
     delivered: int
     lost: int
     returned: int
+    stranded: int
     unaccepted_arrived: int
     again: int
     copies_explained: int
@@ -108,8 +112,8 @@ class Count:
 
     @property
     def good(self) -> bool:
-        """Whether nothing was lost, swapped or out of order."""
-        return not (self.lost or self.swapped or self.out_of_order)
+        """Whether nothing was lost, stranded, swapped or out of order."""
+        return not (self.lost or self.stranded or self.swapped or self.out_of_order)
 
     def as_dict(self) -> dict[str, str | int | float]:
         return asdict(self)
@@ -122,7 +126,9 @@ class Ledger:
         self._messages: dict[Conversation, dict[int, Message]] = {conversation: {} for conversation in conversations}
         self._sent: dict[str, tuple[Conversation, Message]] = {}
         self._highest: dict[Conversation, int] = {}
-        self._out_of_order = dict.fromkeys(Way, 0)
+        self.out_of_order: list[tuple[Conversation, int, int, float]] = []
+        """Conversation, number, the later number that came before it, and the time of its arrival."""
+        self._anew = False
         self._swapped = dict.fromkeys(Way, 0)
         self._last_arrival = -math.inf
 
@@ -154,6 +160,10 @@ class Ledger:
         """The sender was told that a message was not delivered, after it had been accepted."""
         self._messages[conversation][number].returned = True
 
+    def operators_log_in_anew(self) -> None:
+        """What arrives for the first time from now on had been left lying, though the operator was online."""
+        self._anew = True
+
     def arrived(self, place: Conversation, body: str, at: float, stanza_id: str = "") -> None:
         """A text arrived in a conversation, which should be its own."""
         self._last_arrival = at
@@ -163,9 +173,11 @@ class Ledger:
             return
         if not message.arrivals:
             message.arrived_at = at
-            if message.number < self._highest.get(conversation, 0):
-                self._out_of_order[conversation.way] += 1
-            self._highest[conversation] = max(message.number, self._highest.get(conversation, 0))
+            message.stranded = self._anew
+            highest = self._highest.get(conversation, 0)
+            if message.number < highest and not message.stranded:
+                self.out_of_order.append((conversation, message.number, highest, at))
+            self._highest[conversation] = max(message.number, highest)
         message.arrivals.append(stanza_id)
 
     def lost(self) -> Iterator[tuple[Conversation, Message]]:
@@ -188,11 +200,12 @@ class Ledger:
             delivered=sum(message.accepted_from is not None and bool(message.arrivals) for message in messages),
             lost=sum(message.lost for message in messages),
             returned=sum(message.lost and message.returned for message in messages),
+            stranded=sum(message.stranded for message in messages),
             unaccepted_arrived=sum(message.accepted_from is None and bool(message.arrivals) for message in messages),
             again=sum(message.again for message in messages),
             copies_explained=explained,
             copies_unexplained=sum(message.copies for message in messages) - explained,
-            out_of_order=self._out_of_order[way],
+            out_of_order=sum(conversation.way is way for conversation, *_ in self.out_of_order),
             swapped=self._swapped[way],
             p50=_nearest_rank(latencies, 0.50),
             p99=_nearest_rank(latencies, 0.99),

@@ -177,6 +177,7 @@ class Desk:
     flickers: list[tuple[str, str, float]] = field(default_factory=list)
     connections: int = 0
     _client: Client | None = None
+    _former: Client | None = None  # kept for a while: slixmpp's tasks must end before it is collected
     _accepted: dict[str, tuple[Conversation, int]] = field(default_factory=dict)
     _refused: set[str] = field(default_factory=set)
 
@@ -219,12 +220,14 @@ class Desk:
         if client is not None:
             await client.leave()
             client.give_up()
+            self._former = client
 
     def drop(self) -> None:
         """Drop the connection."""
         client, self._client = self._client, None
         if client is not None:
             client.give_up()
+            self._former = client
 
     async def write(self, conversation: Conversation, number: int) -> Outcome:
         """Try to send a message to a visitor."""
@@ -268,7 +271,10 @@ class Desk:
             seen = self.view.get(username)
             status = seen.status if seen is not None and seen.type == "available" else None
             if not visitor.may_be_seen_as(status, now):
-                wrong.append(f"{self.username} sees {username} as {status!r}, not {visitor.status!r}")
+                wrong.append(
+                    f"{self.username} sees {username} as {status!r}, not {visitor.status!r};"
+                    f" last active {now - visitor.activities[-1]:.0f} s ago"
+                )
         return wrong
 
 
@@ -382,6 +388,11 @@ class Load:
             if told.get(guest.username, "disconnect") != "disconnect"
         ]
         return wrong
+
+    async def log_in_anew(self) -> None:
+        """Let all operators log out and in again: ejabberd hands over what it still keeps for them."""
+        self.ledger.operators_log_in_anew()
+        await asyncio.gather(*(desk.log_out() for desk in self._desks.values()))
 
     @property
     def flickers(self) -> list[tuple[str, str, float]]:

@@ -15,7 +15,7 @@ from bench.chaos.mayhem import Hit
 from bench.chaos.schedule import Kind
 
 _SHOWN = 20
-"""Lost messages and wrong views that are told one by one."""
+"""So many of each kind of failure are printed one by one; the JSON has them all."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,7 @@ class Result:
     outcomes: dict[str, int]
     effects: list[Effect]
     lost: list[str]
+    out_of_order: list[str]
     wrong: list[str]
     flickers: list[str]
     memory_kib: dict[str, int]
@@ -61,6 +62,7 @@ class Result:
         hits: list[Hit],
         memory_kib: dict[str, int],
         *,
+        wrong: list[str],
         begun: float,
         settled_after: float,
     ) -> "Result":
@@ -78,7 +80,11 @@ class Result:
                 f"; {_before(hits, message.accepted_from or 0, begun)}"
                 for conversation, message in ledger.lost()
             ],
-            wrong=load.wrong(),
+            out_of_order=[
+                f"{conversation.body(number)} came after number {highest}, at {at - begun:.1f} s"
+                for conversation, number, highest, at in ledger.out_of_order
+            ],
+            wrong=wrong,
             flickers=[f"{operator} saw {visitor} go at {at - begun:.1f} s" for operator, visitor, at in load.flickers],
             memory_kib=memory_kib,
             begun=begun,
@@ -87,7 +93,7 @@ class Result:
 
     @property
     def good(self) -> bool:
-        """Whether nothing was lost, swapped or out of order, and everybody saw the truth in the end."""
+        """Whether every direction's account is good, and everybody saw the truth in the end."""
         return all(count.good for count in self.counts) and not self.wrong
 
     def as_dict(self) -> dict[str, Any]:
@@ -113,6 +119,7 @@ class Result:
                 for effect in self.effects
             ],
             "lost": self.lost,
+            "out_of_order": self.out_of_order,
             "wrong": self.wrong,
             "flickers": self.flickers,
             "memory_kib": self.memory_kib,
@@ -126,10 +133,16 @@ class Result:
         attempts = ", ".join(f"{name} {count}" for name, count in self.outcomes.items())
         console.print(f"Attempts: {attempts}")
         console.print(f"Quiet {self.settled_after:.0f} s after the end of the load.")
-        for title, lines in (("lost", self.lost), ("wrong in the end", self.wrong), ("flickers", self.flickers)):
+        told = {
+            "lost": self.lost,
+            "out of order": self.out_of_order,
+            "wrong in the end": self.wrong,
+            "flickers": self.flickers,
+        }
+        for title, lines in told.items():
             console.print(f"[bold]{title}: {len(lines)}[/]")
             for line in lines[:_SHOWN]:
-                console.print(f"  {line}", markup=False)
+                console.print(f"  {line}", markup=False, soft_wrap=True)
         console.print("[bold green]Nothing lost.[/]" if self.good else "[bold red]Not good.[/]")
 
     def _hits_table(self) -> Table:

@@ -60,7 +60,7 @@ def test_a_message_is_out_of_order_when_a_later_one_came_before_it(order: list[i
         ledger.arrived(TALK, TALK.body(number), at=10)
     late = sum(any(other > number for other in order[:place]) for place, number in enumerate(order))
     counted = ledger.count(Way.TO_OPERATOR)
-    assert counted.out_of_order == late
+    assert counted.out_of_order == len(ledger.out_of_order) == late
     assert counted.good == (late == 0)
 
 
@@ -124,6 +124,18 @@ def test_a_returned_message_counts_as_lost_unless_it_arrived() -> None:
     ledger.arrived(TALK, TALK.body(1), at=3)
     counted = ledger.count(Way.TO_OPERATOR)
     assert (counted.lost, counted.returned) == (1, 1)
+
+
+def test_what_comes_only_at_the_next_login_was_left_lying() -> None:
+    ledger = ledger_of(3)
+    for number in (1, 3):
+        ledger.arrived(TALK, TALK.body(number), at=4)
+    ledger.operators_log_in_anew()
+    ledger.arrived(TALK, TALK.body(1), at=5)
+    ledger.arrived(TALK, TALK.body(2), at=5)
+    counted = ledger.count(Way.TO_OPERATOR)
+    assert (counted.stranded, counted.delivered, counted.lost, counted.out_of_order) == (1, 3, 0, 0)
+    assert not counted.good
 
 
 def test_a_system_works_again_when_every_tenant_has_a_new_message() -> None:
