@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,12 +97,15 @@ class System:
 
 
 @contextmanager
-def start_system(*options: str, env: Mapping[str, str] | None = None) -> Iterator[System]:
+def start_system(
+    *options: str, env: Mapping[str, str] | None = None, keep: Callable[[], bool] = lambda: False
+) -> Iterator[System]:
     """A system in a folder of its own that is ready; stopped and removed at the end.
 
     Args:
         options: of `orchestrator up`.
         env: settings of the system, beside this process's environment without the settings in it.
+        keep: asked at the end whether the stopped system's folder stays, for somebody to look at.
 
     Raises:
         StartError: it did not become ready.
@@ -122,4 +125,5 @@ def start_system(*options: str, env: Mapping[str, str] | None = None) -> Iterato
         yield System(state, json.loads((state / "endpoints.json").read_text()), environment)
     finally:
         subprocess.run([ORCHESTRATOR, "down", "--state-dir", state], cwd=PROJECT, timeout=120, check=True)
-        shutil.rmtree(state)
+        if not keep():
+            shutil.rmtree(state)

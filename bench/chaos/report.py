@@ -1,0 +1,202 @@
+"""The account of a run: tables for people, JSON for programs."""
+
+import math
+import platform
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from bench.chaos.ledger import Count, Ledger, Way
+from bench.chaos.load import Load
+from bench.chaos.mayhem import Hit
+from bench.chaos.schedule import Kind
+
+_SHOWN = 20
+"""So many of each kind of failure are printed one by one; the JSON has them all."""
+
+
+@dataclass(frozen=True)
+class Effect:
+    """What one hit did to conversations. Seconds; None when it was not seen to work again."""
+
+    hit: Hit
+    to_operator: float | None
+    to_visitor: float | None
+    longest_latency: float
+
+    @classmethod
+    def of(cls, hit: Hit, ledger: Ledger, end: float) -> "Effect":
+        """`end` is when the next hit came."""
+        return cls(
+            hit,
+            ledger.works_again(Way.TO_OPERATOR, hit.at),
+            ledger.works_again(Way.TO_VISITOR, hit.at),
+            ledger.longest_latency(hit.at, end),
+        )
+
+
+@dataclass(frozen=True)
+class Result:
+    """Everything that is told at the end. Times are in seconds from the beginning."""
+
+    options: dict[str, Any]
+    counts: list[Count]
+    outcomes: dict[str, int]
+    effects: list[Effect]
+    lost: list[str]
+    out_of_order: list[str]
+    wrong: list[str]
+    flickers: list[str]
+    memory_kib: dict[str, int]
+    begun: float
+    settled_after: float
+
+    @classmethod
+    def of(
+        cls,
+        options: dict[str, Any],
+        load: Load,
+        hits: list[Hit],
+        memory_kib: dict[str, int],
+        *,
+        wrong: list[str],
+        begun: float,
+        settled_after: float,
+    ) -> "Result":
+        """Count."""
+        ledger = load.ledger
+        ends = [hit.at for hit in hits[1:]] + [math.inf]
+        return cls(
+            options=options,
+            counts=[ledger.count(way) for way in Way],
+            outcomes=dict(sorted(load.outcomes.items())),
+            effects=[Effect.of(hit, ledger, end) for hit, end in zip(hits, ends, strict=False)],
+            lost=[
+                f"{conversation.body(message.number)}, accepted at {(message.accepted_from or 0) - begun:.1f} s"
+                f" after {message.attempts} attempts{', returned' if message.returned else ''}"
+                f"; {_before(hits, message.accepted_from or 0, begun)}"
+                for conversation, message in ledger.lost()
+            ],
+            out_of_order=[
+                f"{conversation.body(number)} came after number {highest}, at {at - begun:.1f} s"
+                for conversation, number, highest, at in ledger.out_of_order
+            ],
+            wrong=wrong,
+            flickers=[f"{operator} saw {visitor} go at {at - begun:.1f} s" for operator, visitor, at in load.flickers],
+            memory_kib=memory_kib,
+            begun=begun,
+            settled_after=settled_after,
+        )
+
+    @property
+    def good(self) -> bool:
+        """Whether every direction's account is good, and everybody saw the truth in the end."""
+        return all(count.good for count in self.counts) and not self.wrong
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "benchmark": "chaos",
+            "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "machine": {"python": platform.python_version(), "processor": platform.machine()},
+            "options": self.options,
+            "good": self.good,
+            "counts": [count.as_dict() for count in self.counts],
+            "outcomes": self.outcomes,
+            "hits": [
+                {
+                    "at": round(effect.hit.at - self.begun, 2),
+                    "kind": effect.hit.action.kind.value,
+                    "victim": effect.hit.action.victim,
+                    "down": effect.hit.down,
+                    "note": effect.hit.note,
+                    "to_operator_works_again": effect.to_operator,
+                    "to_visitor_works_again": effect.to_visitor,
+                    "longest_latency": effect.longest_latency,
+                }
+                for effect in self.effects
+            ],
+            "lost": self.lost,
+            "out_of_order": self.out_of_order,
+            "wrong": self.wrong,
+            "flickers": self.flickers,
+            "memory_kib": self.memory_kib,
+            "settled_after": self.settled_after,
+        }
+
+    def print_to(self, console: Console) -> None:
+        """Print the tables."""
+        for table in (self._hits_table(), self._counts_table(), self._memory_table()):
+            console.print(table)
+        attempts = ", ".join(f"{name} {count}" for name, count in self.outcomes.items())
+        console.print(f"Attempts: {attempts}")
+        console.print(f"Quiet {self.settled_after:.0f} s after the end of the load.")
+        told = {
+            "lost": self.lost,
+            "out of order": self.out_of_order,
+            "wrong in the end": self.wrong,
+            "flickers": self.flickers,
+        }
+        for title, lines in told.items():
+            console.print(f"[bold]{title}: {len(lines)}[/]")
+            for line in lines[:_SHOWN]:
+                console.print(f"  {line}", markup=False, soft_wrap=True)
+        console.print("[bold green]Nothing lost.[/]" if self.good else "[bold red]Not good.[/]")
+
+    def _hits_table(self) -> Table:
+        table = Table("victim", "hits", "down s", title="Hits (longest of each)")
+        for column in ("to operator again after s", "to visitor again after s", "longest latency s"):
+            table.add_column(column)
+        kinds = sorted({(effect.hit.action.victim, effect.hit.action.kind) for effect in self.effects})
+        for victim, kind in kinds:
+            effects = [
+                effect
+                for effect in self.effects
+                if (effect.hit.action.victim, effect.hit.action.kind) == (victim, kind) and not effect.hit.note
+            ]
+            table.add_row(
+                f"{victim} {kind}",
+                str(len(effects)),
+                _longest([effect.hit.down for effect in effects]),
+                _longest([effect.to_operator for effect in effects]),
+                _longest([effect.to_visitor for effect in effects]),
+                _longest([effect.longest_latency for effect in effects]),
+            )
+        return table
+
+    def _counts_table(self) -> Table:
+        table = Table("", *(count.way for count in self.counts), title="Messages")
+        rows = [count.as_dict() for count in self.counts]
+        for name in list(rows[0])[1:]:
+            cells = (row[name] for row in rows)
+            table.add_row(
+                name.replace("_", " "), *(f"{cell:.2f} s" if isinstance(cell, float) else str(cell) for cell in cells)
+            )
+        return table
+
+    def _memory_table(self) -> Table:
+        table = Table("process", "most MiB", title="Resident memory")
+        for name, kib in sorted(self.memory_kib.items()):
+            table.add_row(name, f"{kib / 1024:.0f}")
+        return table
+
+
+def describe(kind: Kind, victim: str, seconds: float) -> str:
+    """An action in words."""
+    return f"{kind} {victim}" + (f" for {seconds:.0f} s" if seconds else "")
+
+
+def _before(hits: list[Hit], at: float, begun: float) -> str:
+    """The last two hits before a moment, and the first after it: one of them did it."""
+    earlier = [hit for hit in hits if hit.at <= at][-2:]
+    later = [hit for hit in hits if hit.at > at][:1]
+    near = ", ".join(f"{hit.action.kind} {hit.action.victim} at {hit.at - begun:.1f} s" for hit in [*earlier, *later])
+    return f"hits near: {near or 'none'}"
+
+
+def _longest(values: list[float | None]) -> str:
+    if None in values:
+        return "never"
+    return f"{max((value for value in values if value is not None), default=0):.1f}"

@@ -1,0 +1,74 @@
+"""A short chaos run on each choice of servers: no accepted message is lost while everything is killed in turn.
+
+`script/chaos` runs for as long as one likes; this is the same with a fixed schedule. Each is on a system of its own.
+"""
+
+import asyncio
+import json
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.world.system import PROJECT
+from tests.world.waiting import until
+
+SHORT = ("--seconds", "45", "--pause", "5", "--rate", "20", "--tenants", "3", "--visitors", "4")
+"""Eight hits and more, one on each victim."""
+ENOUGH_HITS = 6
+
+
+async def start_chaos(results: Path, *options: str) -> asyncio.subprocess.Process:
+    return await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "bench.chaos", "--results", str(results), *options),
+        cwd=PROJECT,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        pytest.param(("--victims", "pool,worker,api,redis,ejabberd,lhc"), id="redis-sqlite"),
+        pytest.param(
+            (
+                *("--broker", "rabbitmq", "--database", "postgresql"),
+                *("--victims", "pool,worker,api,rabbitmq,postgresql,ejabberd"),
+            ),
+            id="rabbitmq-postgresql",
+        ),
+    ],
+)
+async def test_nothing_is_lost_while_everything_is_killed_in_turn(options: tuple[str, ...], tmp_path: Path) -> None:
+    chaos = await start_chaos(tmp_path / "chaos.json", "--seed", "7", *SHORT, *options)
+    output, _ = await asyncio.wait_for(chaos.communicate(), 400)
+    assert chaos.returncode == 0, output.decode()
+    result = json.loads((tmp_path / "chaos.json").read_text())
+    hits = [hit for hit in result["hits"] if not hit["note"]]
+    assert len(hits) >= ENOUGH_HITS
+    assert all(hit["down"] is not None for hit in hits)
+    for count in result["counts"]:
+        assert count["sent"] == count["accepted"] == count["delivered"] > 0
+        assert not any(count[wrong] for wrong in ("lost", "stranded", "swapped", "out_of_order"))
+    assert result["wrong"] == []
+
+
+async def test_an_interrupted_run_counts_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    results = tmp_path / "chaos.json"
+    chaos = await start_chaos(results, "--seed", "7", "--seconds", "120", "--victims", "beat", "--tenants", "2")
+    assert chaos.stdout is not None
+    said = b""
+    while b"Everybody talks" not in said:
+        line = await asyncio.wait_for(chaos.stdout.readline(), 120)
+        assert line, said.decode()
+        said += line
+    chaos.send_signal(signal.SIGINT)
+    output, _ = await asyncio.wait_for(chaos.communicate(), 90)
+    assert chaos.returncode == 130, output.decode()
+    result: dict[str, Any] = json.loads(results.read_text())
+    assert {count["way"] for count in result["counts"]} == {"visitor to operator", "operator to visitor"}
+    state = Path(result["options"]["state"])
+    await until(lambda: not state.exists(), f"{state} is removed")
