@@ -129,7 +129,7 @@ class Gateway:
         if stream is None:
             raise StreamLostError
         try:
-            await self._ping_iq(stream, self._settings.xmpp_host, self._settings.component_jid, _CONFIRM_TIMEOUT)
+            await self._ping_iq(stream, self._settings.xmpp_host, self._answer_to(), _CONFIRM_TIMEOUT)
         except IqError:
             return  # an error is an answer, too
         except (IqTimeout, NotConnectedError) as error:
@@ -167,7 +167,7 @@ class Gateway:
             stream.abort()
             raise StreamLostError from error
 
-    async def ping(self, sender: str, jid: str, timeout: float) -> bool:  # noqa: ASYNC109 - the wait is slixmpp's own
+    async def ping(self, instance_name: str, jid: str, timeout: float) -> bool:  # noqa: ASYNC109 - the wait is slixmpp's own
         """Whether the client answered a ping in time; that it does not know pings is an answer, too.
 
         Raises:
@@ -177,7 +177,7 @@ class Gateway:
             raise StreamLostError
         stream = self._stream
         try:
-            await self._ping_iq(stream, jid, sender, timeout)
+            await self._ping_iq(stream, jid, self._answer_to(instance_name), timeout)
         except IqError as error:
             # from the server in the client's stead when the client has just gone
             return str(error.condition) not in {"recipient-unavailable", "remote-server-not-found"}
@@ -188,6 +188,11 @@ class Gateway:
         except NotConnectedError as error:
             raise StreamLostError from error
         return True
+
+    def _answer_to(self, instance_name: str = "") -> str:
+        """An address whose answers come to this connection: ejabberd would pick any of the component's."""
+        local = f"{instance_name}@" if instance_name else ""
+        return f"{local}{self._settings.component_jid}/{self._name}"
 
     @staticmethod
     async def _ping_iq(stream: ComponentXMPP, to: str, sender: str, timeout: float) -> None:  # noqa: ASYNC109 - see `ping`

@@ -179,10 +179,9 @@ class OperatorWatch:
 
     async def _ping(self, instance_name: str, username: str, jid: str) -> None:
         settings = self._services.settings
-        sender = f"{instance_name}@{settings.component_jid}"
         async with self._ping_gate:
             try:
-                answered = await self._gateway.ping(sender, jid, settings.operator_ping_timeout)
+                answered = await self._gateway.ping(instance_name, jid, settings.operator_ping_timeout)
                 name = self._services.naming.parse_username(username)
                 if answered:
                     await callbacks.operator_answered(self._services, name, jid)
