@@ -114,15 +114,15 @@ async def deliver(services: Services, piece: Piece) -> None:
 
 
 async def _deliver(services: Services, piece: Piece) -> None:
-    tenant = await registry.find(services, piece.instance_name)
     if piece.model is Conversation:
-        await _deliver_message(services, piece, tenant)
+        await _deliver_message(services, piece)
     else:
-        await _deliver_presence(services, piece, tenant)
+        await _deliver_presence(services, piece)
 
 
-async def _deliver_message(services: Services, piece: Piece, tenant: Tenant | None) -> None:
+async def _deliver_message(services: Services, piece: Piece) -> None:
     async with services.database.read() as session:
+        tenant = await registry.find_in(session, piece.instance_name)
         message = await session.scalar(
             select(CallbackMessage)
             .where(CallbackMessage.conversation_id == piece.key, CallbackMessage.state == MessageState.PENDING)
@@ -205,8 +205,9 @@ async def _due_at(services: Services, session: AsyncSession, piece: Piece) -> fl
     return None if pending is None else services.clock()
 
 
-async def _deliver_presence(services: Services, piece: Piece, tenant: Tenant | None) -> None:
+async def _deliver_presence(services: Services, piece: Piece) -> None:
     async with services.database.read() as session:
+        tenant = await registry.find_in(session, piece.instance_name)
         told = await session.get(OperatorPresence, piece.key)
     answer = None
     if told is not None and told.pending is not None and tenant is not None:

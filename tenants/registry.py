@@ -62,7 +62,12 @@ def check_key(services: Services, instance_name: str) -> str:
 async def find(services: Services, instance_name: str) -> Tenant | None:
     """The tenant, unless there is none or it was destroyed."""
     async with services.database.read() as session:
-        tenant = await session.get(Tenant, instance_name)
+        return await find_in(session, instance_name)
+
+
+async def find_in(session: AsyncSession, instance_name: str) -> Tenant | None:
+    """`find`, in a session that reads more."""
+    tenant = await session.get(Tenant, instance_name)
     return tenant if tenant is not None and tenant.state is not TenantState.DESTROYED else None
 
 

@@ -13,13 +13,14 @@ from config.settings import Settings
 from tenants import callbacks, circuits, claims, deliveries, delivery_log, registry
 from tenants.callbacks import OperatorMessage
 from tenants.circuits import FAILURES_TO_OPEN, CircuitState
-from tenants.deliveries import MAX_ATTEMPTS, claim_next, deliver
+from tenants.deliveries import MAX_ATTEMPTS, Piece, claim_next, deliver
 from tenants.errors import ConflictError, NotFoundError
 from tenants.lhc import MAX_RETRY_AFTER, LhcClient
 from tenants.models import CallbackMessage, Conversation, DeliveryAttempt, MessageState, OperatorPresence
 from tenants.naming import AccountKind, AccountName
 from tenants.registry import TenantSpec
 from tenants.runners import Runners
+from tenants.services import Services
 from tests.world.receiver import Behaviour, Callback, Receiver
 from tests.world.registry import World
 from tests.world.waiting import until, until_async
@@ -290,6 +291,19 @@ async def test_one_probe_goes_and_its_failure_opens_the_circuit_for_longer(world
     assert (await circuits.view(world.services, "acme")).opened_at == opened_at
 
 
+async def test_of_many_at_once_one_is_admitted_as_probe(world: World, lhc: Lhc) -> None:
+    await open_circuit(world, lhc)
+    world.clock.now += 300
+
+    async def admit() -> circuits.Admission | None:
+        async with world.services.database.write() as session:
+            return await circuits.admit(session, "acme", world.clock())
+
+    admitted = [admission for admission in await asyncio.gather(*(admit() for _ in range(10))) if admission]
+    assert len(admitted) == 1
+    assert admitted[0].probe is not None
+
+
 async def test_a_probe_that_is_received_closes_the_circuit_and_all_goes_on(world: World, lhc: Lhc) -> None:
     """Those too that wait out a failure: it was not their own."""
     await open_circuit(world, lhc)
@@ -442,6 +456,24 @@ async def test_runners_of_a_tenant_are_few_and_one_wakeup_is_enough(world: World
     await until(lambda: len(lhc.bodies) == 20, "all arrive")
     await runners.stop(10)
     assert hanging.most == 3
+
+
+async def test_what_comes_while_the_last_runner_ends_is_not_left(
+    world: World, lhc: Lhc, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runners = Runners(world.services, per_tenant=1)
+
+    async def message_comes_in_just_after(services: Services, instance_name: str) -> Piece | None:
+        piece = await claim_next(services, instance_name)
+        if not await stored(world):
+            await callbacks.store_messages(services, [message(1)])
+            runners.start(instance_name)
+        return piece
+
+    monkeypatch.setattr("tenants.runners.claim_next", message_comes_in_just_after)
+    runners.start("acme")
+    await until(lambda: lhc.bodies == ["body 1"], "it arrives")
+    await runners.stop(10)
 
 
 async def test_a_full_process_serves_the_waiting_in_turn(world: World, lhc: Lhc) -> None:
