@@ -19,6 +19,7 @@ from xmpp_pool import pool as xmpp_pool
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_show_locals=False, help=__doc__)
 app.command()(deliveries_cli.deliveries)
 app.command()(deliveries_cli.replay)
+app.command("returned")(deliveries_cli.returned_messages)
 console = Console(highlight=False)
 
 KEPT = "A folder keeps what it was begun with."

@@ -1,4 +1,4 @@
-"""Deliveries on the command line: what became of operators' messages, and replay of dead ones."""
+"""Messages on the command line: what became of operators' messages, what visitors wrote and came back, and replay."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -12,9 +12,9 @@ from rich.table import Table
 from config.celery import make_celery
 from config.settings import Settings
 from config.wakeup import celery_wake
-from tenants import circuits, delivery_log
+from tenants import circuits, delivery_log, returned
 from tenants.errors import DomainError
-from tenants.models import MAX_ID, CallbackMessage, MessageState
+from tenants.models import MAX_ID, CallbackMessage, MessageState, ReturnedMessage
 from tenants.services import Services, open_services
 
 Result = TypeVar("Result")
@@ -70,6 +70,38 @@ def replay(
         return 1
 
     console.print(f"{_run(start)} to be delivered again")
+
+
+def returned_messages(
+    instance_name: InstanceArgument,
+    *,
+    send: Annotated[int | None, typer.Option("--replay", min=1, max=MAX_ID, help="Send this one again.")] = None,
+    send_all: Annotated[bool, typer.Option("--replay-all", help="Send all again that were not yet.")] = False,
+    after: Annotated[int, typer.Option(min=0, max=MAX_ID, help="Only messages with an id above this one.")] = 0,
+    limit: Annotated[int, typer.Option(min=1, max=10_000, help="How many at most.")] = 50,
+) -> None:
+    """Show visitors' messages that ejabberd gave back, oldest first, or send them to their operators again."""
+
+    async def work(services: Services) -> list[ReturnedMessage]:
+        if send is not None:
+            await returned.replay(services, instance_name, send)
+        if send_all:
+            await returned.replay_all(services, instance_name)
+        return await returned.find(services, instance_name, after=after, limit=limit)
+
+    found = _run(work)
+    table = Table("id", "from", "to", "condition", "reason", "came back", "sent again")
+    for message in found:
+        table.add_row(
+            str(message.id),
+            message.visitor,
+            message.operator,
+            message.condition,
+            message.reason or "",
+            _time(message.created_at),
+            _time(message.replayed_at),
+        )
+    console.print(table)
 
 
 def _run(function: Callable[[Services], Awaitable[Result]]) -> Result:

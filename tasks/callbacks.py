@@ -4,7 +4,8 @@ from celery import shared_task
 
 from config import task_names
 from tasks import runtime
-from tenants import deliveries
+from tenants import deliveries, returned
+from tenants.services import Services
 
 
 @shared_task(name=task_names.DELIVER)
@@ -21,5 +22,10 @@ def sweep_callbacks() -> None:
 
 @shared_task(name=task_names.PURGE_CALLBACKS)
 def purge_callbacks() -> None:
-    """Forget messages that were delivered or given up long ago."""
-    runtime.run(deliveries.purge)
+    """Forget messages that were delivered, given up or given back long ago."""
+
+    async def purge(services: Services) -> None:
+        await deliveries.purge(services)
+        await returned.purge(services)
+
+    runtime.run(purge)

@@ -9,6 +9,8 @@ from sqlalchemy import select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from config import task_names
+from tenants import leases
+from tenants.leases import Lease
 from tenants.lhc import status_body
 from tenants.models import CallbackMessage, Conversation, MessageState, OperatorPresence
 from tenants.naming import AccountName
@@ -74,12 +76,17 @@ async def _conversation(services: Services, session: AsyncSession, receiver: Acc
     return conversation_id
 
 
-async def operator_changed(services: Services, name: AccountName, *, online: bool) -> None:
-    """Record that an operator's first connection came or the last one went; LHC is told of what is new to it."""
+async def operator_changed(services: Services, name: AccountName, *, online: bool, lease: Lease) -> None:
+    """Record that an operator's first connection came or the last one went; LHC is told of what is new to it.
+
+    Raises:
+        LeaseLostError: the shard is another's by now, who knows better.
+    """
     username = services.naming.username(name)
     action = "connect" if online else "disconnect"
     body = status_body(action=action, user=username, server=services.settings.xmpp_host)
     async with services.database.write() as session:
+        await leases.check(session, lease)
         known = await session.get(OperatorPresence, username, with_for_update=True)
         if (known is not None and known.online == online) or (known is None and not online):
             return

@@ -16,6 +16,7 @@ from tenants.models import (
     Operation,
     OperationKind,
     OperatorPresence,
+    ReturnedMessage,
     Tenant,
     TenantState,
     VisitorSession,
@@ -25,6 +26,8 @@ from tenants.secrets import digest, matches, new_key
 from tenants.services import Services
 
 _LIVE = (TenantState.PENDING, TenantState.PROVISIONING, TenantState.ACTIVE, TenantState.FAILED)
+_OF_A_TENANT = (VisitorSession, OperatorPresence, ReturnedMessage, CallbackMessage, Conversation, Circuit, Account)
+"""What goes with its tenant; messages before the conversations that they refer to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,7 +213,7 @@ async def begin_destroying(services: Services, instance_name: str) -> None:
 async def forget(services: Services, instance_name: str) -> None:
     """Remove all that the registry holds of a destroyed tenant, except the operations that record its life."""
     async with services.database.write() as session:
-        for model in (VisitorSession, OperatorPresence, CallbackMessage, Conversation, Circuit, Account):
+        for model in _OF_A_TENANT:
             await session.execute(delete(model).where(model.instance_name == instance_name))
         await session.execute(
             update(Tenant)

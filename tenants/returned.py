@@ -56,7 +56,7 @@ async def store(services: Services, reports: list[Returned]) -> None:
         log.warning("a visitor's message came back", instance_name=report.visitor.instance, condition=report.condition)
 
 
-async def find(services: Services, instance_name: str, after: int = 0, limit: int = _PAGE) -> list[ReturnedMessage]:
+async def find(services: Services, instance_name: str, *, after: int, limit: int) -> list[ReturnedMessage]:
     """The tenant's messages that came back, oldest first, from the id `after` on."""
     async with services.database.read() as session:
         rows = await session.scalars(
@@ -68,8 +68,8 @@ async def find(services: Services, instance_name: str, after: int = 0, limit: in
         return list(rows)
 
 
-async def replay(services: Services, instance_name: str, returned_id: int) -> None:
-    """Send the message to the operator again, under a new id.
+async def replay(services: Services, instance_name: str, returned_id: int) -> ReturnedMessage:
+    """Send the message to the operator again, under a new id, and give it as it is then.
 
     Raises:
         NotFoundError: the tenant has no such message.
@@ -82,9 +82,38 @@ async def replay(services: Services, instance_name: str, returned_id: int) -> No
         raise NotFoundError(f"tenant '{instance_name}' has no returned message {returned_id}")
     if message.replayed_at is not None:
         raise ConflictError(f"returned message {returned_id} was sent again already")
+    await _send_again(services, message)
+    return message
+
+
+async def replay_all(services: Services, instance_name: str) -> int:
+    """Send all of the tenant's messages that were not sent again yet, older ones first. Returns how many.
+
+    Raises:
+        QueueUnavailableError: one could not be accepted; those before it were.
+    """
+    count = 0
+    while True:
+        async with services.database.read() as session:
+            page = await session.scalars(
+                select(ReturnedMessage)
+                .where(ReturnedMessage.instance_name == instance_name, ReturnedMessage.replayed_at.is_(None))
+                .order_by(ReturnedMessage.id)
+                .limit(_PAGE)
+            )
+            messages = list(page)
+        if not messages:
+            return count
+        for message in messages:
+            await _send_again(services, message)
+            count += 1
+
+
+async def _send_again(services: Services, message: ReturnedMessage) -> None:
+    message.replayed_at = services.clock()
     await services.commands.publish(
         SendMessage(
-            instance_name=instance_name,
+            instance_name=message.instance_name,
             username=message.visitor,
             operator=message.operator,
             body=message.body,
@@ -94,7 +123,7 @@ async def replay(services: Services, instance_name: str, returned_id: int) -> No
     )
     async with services.database.write() as session:
         await session.execute(
-            update(ReturnedMessage).where(ReturnedMessage.id == returned_id).values(replayed_at=services.clock())
+            update(ReturnedMessage).where(ReturnedMessage.id == message.id).values(replayed_at=message.replayed_at)
         )
 
 

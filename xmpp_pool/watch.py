@@ -17,6 +17,7 @@ from sqlalchemy.exc import DBAPIError
 from tenants import callbacks
 from tenants.commands import shard_of
 from tenants.errors import DomainError, InvalidInputError
+from tenants.leases import LeaseLostError
 from tenants.models import Account
 from tenants.naming import AccountKind, AccountName
 from tenants.services import Services
@@ -132,7 +133,7 @@ class OperatorWatch:
         if not available:
             last = self._operators.remove(name.instance, username, jid.full)
             if last and self._shards.serves(name.instance):
-                await callbacks.operator_changed(self._services, name, online=False)
+                await self._tell_lhc(name, online=False)
             return
         if username in await self._registered({username}):
             new, first = self._operators.add(name.instance, username, self._connection(jid.full))
@@ -141,7 +142,7 @@ class OperatorWatch:
             if new:
                 self._announcer.show_all(name.instance, jid.full)
             if first:
-                await callbacks.operator_changed(self._services, name, online=True)
+                await self._tell_lhc(name, online=True)
 
     async def _read_picture(self) -> None:
         connected = await self._services.ejabberd.client_sessions()
@@ -167,15 +168,23 @@ class OperatorWatch:
         online = self._operators.usernames()
         believed = {one.username for one in await callbacks.online_operators(self._services) if ours(one.instance_name)}
         for username in believed - online:
-            gone = self._services.naming.parse_username(username)
-            await callbacks.operator_changed(self._services, gone, online=False)
+            await self._tell_lhc(self._services.naming.parse_username(username), online=False)
         for username in online:
             name = self._services.naming.parse_username(username)
             if ours(name.instance) and username not in believed:
-                await callbacks.operator_changed(self._services, name, online=True)
+                await self._tell_lhc(name, online=True)
         for instance_name, _, connection in self._operators.connections():
             if ours(instance_name):
                 self._announcer.show_all(instance_name, connection.jid)
+
+    async def _tell_lhc(self, name: AccountName, *, online: bool) -> None:
+        lease = self._shards.lease_of(name.instance)
+        if lease is None:
+            return
+        try:
+            await callbacks.operator_changed(self._services, name, online=online, lease=lease)
+        except LeaseLostError:
+            log.info("left to who serves the tenant now", instance_name=name.instance)
 
     async def _ping(self, instance_name: str, username: str, jid: str) -> None:
         settings = self._services.settings

@@ -1,4 +1,4 @@
-"""Deliveries of callbacks, for the control panel: what became of each message, replay, and the circuit breaker.
+"""What became of messages, for the control panel: deliveries to LHC, the circuit breaker, and what came back.
 
 What people wrote is shown nowhere: nobody needs it to see that an LHC is down, or to send it again.
 """
@@ -11,7 +11,7 @@ from fastapi import APIRouter, Depends, Path, Query
 from pydantic import BaseModel, ConfigDict, Field
 
 from orchestrator.api.panel import PROBLEMS, ServicesDep, require_panel
-from tenants import circuits, delivery_log, registry
+from tenants import circuits, delivery_log, registry, returned
 from tenants.circuits import CircuitState
 from tenants.models import MAX_ID, MessageState
 
@@ -72,6 +72,26 @@ class CircuitView(_View):
     next_probe_at: datetime | None = Field(description="When one callback may go, to see whether LHC is back.")
 
 
+class ReturnedMessageView(_View):
+    """A visitor's message that ejabberd gave back: it did not reach the operator."""
+
+    id: int
+    message_id: str = Field(description="The id it bore on its way to the operator.")
+    visitor: str
+    operator: str
+    condition: str = Field(description="The error's condition (RFC 6120, 8.3.3).")
+    reason: str | None
+    created_at: datetime
+    replayed_at: datetime | None = Field(description="When it was sent again.")
+
+
+class ReturnedMessagePage(BaseModel):
+    """Some messages, oldest first."""
+
+    returned_messages: list[ReturnedMessageView]
+    next: int | None = Field(description="`after` of the next page; null on the last one.")
+
+
 async def _require_tenant(instance_name: str, services: ServicesDep) -> None:
     await registry.get(services, instance_name)
 
@@ -128,3 +148,31 @@ async def replay(instance_name: str, message_id: MessageId, services: ServicesDe
 async def get_circuit(instance_name: str, services: ServicesDep) -> CircuitView:
     """The tenant's circuit breaker as it is now."""
     return CircuitView.model_validate(await circuits.view(services, instance_name))
+
+
+@router.get("/returned-messages")
+async def list_returned(
+    instance_name: str,
+    services: ServicesDep,
+    after: Annotated[int, Query(ge=0, le=MAX_ID, description="Only ids above this one.")] = 0,
+    limit: Annotated[int, Query(ge=1, le=500)] = 50,
+) -> ReturnedMessagePage:
+    """Messages of the tenant's visitors that came back within the last month, oldest first."""
+    found = await returned.find(services, instance_name, after=after, limit=limit + 1)
+    page = found[:limit]
+    return ReturnedMessagePage(
+        returned_messages=[ReturnedMessageView.model_validate(message) for message in page],
+        next=page[-1].id if len(found) > limit else None,
+    )
+
+
+@router.post("/returned-messages/replay", status_code=HTTPStatus.ACCEPTED)
+async def replay_all_returned(instance_name: str, services: ServicesDep) -> Replayed:
+    """Send all messages that came back, and were not sent again since, to their operators; older ones first."""
+    return Replayed(replayed=await returned.replay_all(services, instance_name))
+
+
+@router.post("/returned-messages/{message_id}/replay", status_code=HTTPStatus.ACCEPTED)
+async def replay_returned(instance_name: str, message_id: MessageId, services: ServicesDep) -> ReturnedMessageView:
+    """Send a message that came back to its operator again. 409 when that was done already."""
+    return ReturnedMessageView.model_validate(await returned.replay(services, instance_name, message_id))

@@ -10,11 +10,13 @@ from sqlalchemy import func, select
 from starlette.responses import Response, StreamingResponse
 
 from config.settings import Settings
-from tenants import callbacks, circuits, claims, deliveries, delivery_log, registry
+from tenants import callbacks, circuits, claims, deliveries, delivery_log, leases, registry
 from tenants.callbacks import OperatorMessage
 from tenants.circuits import FAILURES_TO_OPEN, CircuitState
+from tenants.commands import shard_of
 from tenants.deliveries import MAX_ATTEMPTS, Piece, claim_next, deliver
 from tenants.errors import ConflictError, NotFoundError
+from tenants.leases import Lease
 from tenants.lhc import MAX_RETRY_AFTER, LhcClient
 from tenants.models import CallbackMessage, Conversation, DeliveryAttempt, MessageState, OperatorPresence
 from tenants.naming import AccountKind, AccountName
@@ -60,6 +62,13 @@ class Lhc:
     @property
     def raw(self) -> list[bytes]:
         return [callback.raw for callback in self.receiver.callbacks]
+
+
+async def operator_changed(world: World, *, online: bool) -> None:
+    """As the pool process tells it that serves the tenant."""
+    await leases.prepare(world.services)
+    shard = shard_of(BOB.instance, world.services.settings.shard_count)
+    await callbacks.operator_changed(world.services, BOB, online=online, lease=Lease(shard, token=0))
 
 
 @pytest.fixture
@@ -202,7 +211,7 @@ async def test_retry_after_does_not_bring_a_message_forward(world: World, lhc: L
 
 async def test_only_the_latest_presence_is_told(world: World, lhc: Lhc) -> None:
     for online in (True, True, False, True, False):
-        await callbacks.operator_changed(world.services, BOB, online=online)
+        await operator_changed(world, online=online)
     await callbacks.operator_answered(world.services, BOB, "bob.acme@localhost/desk")
     await work(world)
     await work(world)
@@ -214,7 +223,7 @@ async def test_only_the_latest_presence_is_told(world: World, lhc: Lhc) -> None:
 
 async def test_a_connection_is_told_again_and_a_ping_is_not(world: World, lhc: Lhc) -> None:
     lhc.answers(500)
-    await callbacks.operator_changed(world.services, BOB, online=True)
+    await operator_changed(world, online=True)
     await work(world)
     # it does not take the place of the connection that LHC does not know of
     await callbacks.operator_answered(world.services, BOB, "bob.acme@localhost/desk")
@@ -258,7 +267,7 @@ async def test_an_open_circuit_lets_nothing_through(world: World, lhc: Lhc) -> N
     view = await circuits.view(world.services, "acme")
     assert (view.state, view.failures, view.opened_at) == (CircuitState.OPEN, FAILURES_TO_OPEN, world.clock.now)
     await callbacks.store_messages(world.services, [message(1, visitor=50)])
-    await callbacks.operator_changed(world.services, BOB, online=True)
+    await operator_changed(world, online=True)
     await callbacks.store_messages(world.services, [message(1, instance="other")])
     attempts = await count_attempts(world)
     world.woken.clear()
@@ -310,7 +319,7 @@ async def test_a_probe_that_is_received_closes_the_circuit_and_all_goes_on(world
     for _ in range(4):  # the failures of the probes lengthen the backoff of some
         world.clock.now = (await circuits.view(world.services, "acme")).next_probe_at or 0
         await work(world)
-    await callbacks.operator_changed(world.services, BOB, online=True)
+    await operator_changed(world, online=True)
     lhc.receiver.callbacks.clear()
     lhc.answers(200)
     world.clock.now = (await circuits.view(world.services, "acme")).next_probe_at or 0
