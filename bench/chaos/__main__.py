@@ -1,7 +1,7 @@
 """`script/chaos`: tenants talk in both directions while everything is killed in turn; then every message is counted.
 
-Ends with 0 only if no accepted message was lost, left lying, swapped or out of order, and in the end operators and LHC
-knew the truth. Doubles are counted, not condemned: who asks again after a lost answer may be heard twice.
+Ends with 0 only if every message was accepted in the end, none was lost, left lying, swapped or out of order, and
+operators and LHC came to know the truth. Doubles are counted, not condemned: who asks again after a lost answer may be heard twice.
 """
 
 import asyncio

@@ -144,6 +144,8 @@ class Client(Operator):
         """Drop the connection, or the attempt to get one."""
         self._client.cancel_connection_attempt()
         self._client.abort()
+        if sender := self._client._run_out_filters:  # noqa: SLF001 - slixmpp ends it in `__del__`, too late for the loop
+            sender.cancel()
 
     def _saw_presence(self, presence: Presence) -> None:
         super()._saw_presence(presence)
@@ -177,7 +179,7 @@ class Desk:
     flickers: list[tuple[str, str, float]] = field(default_factory=list)
     connections: int = 0
     _client: Client | None = None
-    _former: Client | None = None  # kept for a while: slixmpp's tasks must end before it is collected
+    _former: Client | None = None  # kept for a while: its tasks must end before it is collected
     _accepted: dict[str, tuple[Conversation, int]] = field(default_factory=dict)
     _refused: set[str] = field(default_factory=set)
 
