@@ -81,7 +81,7 @@ async def _settle(load: Load, interrupted: asyncio.Event, seconds: float) -> Non
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline and not interrupted.is_set():
         quiet = time.monotonic() - load.ledger.last_arrival > _QUIET
-        if quiet and not any(load.ledger.lost()) and not load.wrong():
+        if quiet and load.short_windows_over() and not any(load.ledger.lost()) and not load.wrong():
             return
         await asyncio.sleep(_POLL)
 

@@ -391,6 +391,16 @@ class Load:
         ]
         return wrong
 
+    def short_windows_over(self) -> bool:
+        """Whether the last tenant's visitors have all gone, so that it can be seen who still shows them."""
+        now = time.monotonic()
+        return not any(
+            visitor.online(now)
+            for visitors in self._visitors.values()
+            for visitor in visitors.values()
+            if visitor.window == SHORT_WINDOW
+        )
+
     async def log_in_anew(self) -> None:
         """Let all operators log out and in again: ejabberd hands over what it still keeps for them."""
         self.ledger.operators_log_in_anew()

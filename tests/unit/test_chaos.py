@@ -180,6 +180,8 @@ def test_what_operators_may_see_of_a_visitor() -> None:
     assert visitor.may_be_seen_as(None, now=0)
     visitor.page_view_begins("page 1")
     visitor.page_view_accepted(begun_at=100)
+    assert visitor.online(now=119)
+    assert not visitor.online(now=121)
     assert visitor.may_be_seen_as("page 1", now=119)
     assert not visitor.may_be_seen_as(None, now=119)
     assert visitor.may_be_seen_as(None, now=121)
