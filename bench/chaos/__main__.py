@@ -1,7 +1,8 @@
 """`script/chaos`: tenants talk in both directions while everything is killed in turn; then every message is counted.
 
-Ends with 0 only if no accepted message was lost, left lying, swapped or out of order, and in the end operators and LHC
-knew the truth. Doubles are counted, not condemned: who asks again after a lost answer may be heard twice.
+Ends with 0 only if every message was accepted in the end, none was lost, left lying, swapped or out of order, and
+operators and LHC came to know the truth. Doubles are counted, not condemned: who asks again after a lost answer may be
+heard twice.
 """
 
 import asyncio
@@ -42,12 +43,12 @@ async def run(
 ) -> tuple[Result, bool]:
     """Let the load and the mayhem run and settle. Returns the count, and whether somebody ended it early."""
     stop, interrupted = asyncio.Event(), asyncio.Event()
-    for signum in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(signum, interrupted.set)
     load = Load(system, shape)
     mayhem = Mayhem(system, load.instances)
     memory = Memory(system)
     async with load.prepared(), asyncio.TaskGroup() as group:
+        for signum in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(signum, interrupted.set)
         console.print("Everybody talks.")
         begun = time.monotonic()
         sampling = group.create_task(memory.sample())
@@ -80,7 +81,7 @@ async def _settle(load: Load, interrupted: asyncio.Event, seconds: float) -> Non
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline and not interrupted.is_set():
         quiet = time.monotonic() - load.ledger.last_arrival > _QUIET
-        if quiet and not any(load.ledger.lost()) and not load.wrong():
+        if quiet and load.short_windows_over() and not any(load.ledger.lost()) and not load.wrong():
             return
         await asyncio.sleep(_POLL)
 
@@ -116,6 +117,7 @@ def main(
         ) as system:
             chosen = victims(system, [name for name in victim.split(",") if name])
             actions = plan(seed, chosen, seconds, pause)
+            console.print(f"It is in {system.state}, logs included; the folder stays if not all goes well.")
             console.print(f"Seed {seed}, {len(actions)} hits in {seconds:.0f} s:")
             for action in actions:
                 console.print(f"  {action.at:6.1f} s  {describe(action.kind, action.victim, action.seconds)}")
@@ -130,7 +132,7 @@ def main(
     results.write_text(json.dumps(result.as_dict(), indent=2) + "\n")
     console.print(f"Written to {results}")
     if not well:
-        console.print(f"The system's folder, logs included: {system.state}")
+        console.print(f"Kept for you to look at: {system.state}")
     if interrupted:
         console.print("Interrupted: what was on its way is counted as lost.")
         raise typer.Exit(_INTERRUPTED)

@@ -112,8 +112,8 @@ class Count:
 
     @property
     def good(self) -> bool:
-        """Whether nothing was lost, stranded, swapped or out of order."""
-        return not (self.lost or self.stranded or self.swapped or self.out_of_order)
+        """Whether everything was accepted sooner or later, and nothing lost, stranded, swapped or out of order."""
+        return self.accepted == self.sent and not (self.lost or self.stranded or self.swapped or self.out_of_order)
 
     def as_dict(self) -> dict[str, str | int | float]:
         return asdict(self)

@@ -144,6 +144,8 @@ class Client(Operator):
         """Drop the connection, or the attempt to get one."""
         self._client.cancel_connection_attempt()
         self._client.abort()
+        if sender := self._client._run_out_filters:  # noqa: SLF001 - slixmpp ends it in `__del__`, too late for the loop
+            sender.cancel()
 
     def _saw_presence(self, presence: Presence) -> None:
         super()._saw_presence(presence)
@@ -177,7 +179,7 @@ class Desk:
     flickers: list[tuple[str, str, float]] = field(default_factory=list)
     connections: int = 0
     _client: Client | None = None
-    _former: Client | None = None  # kept for a while: slixmpp's tasks must end before it is collected
+    _former: Client | None = None  # kept for a while: its tasks must end before it is collected
     _accepted: dict[str, tuple[Conversation, int]] = field(default_factory=dict)
     _refused: set[str] = field(default_factory=set)
 
@@ -388,6 +390,16 @@ class Load:
             if told.get(guest.username, "disconnect") != "disconnect"
         ]
         return wrong
+
+    def short_windows_over(self) -> bool:
+        """Whether the last tenant's visitors have all gone, so that it can be seen who still shows them."""
+        now = time.monotonic()
+        return not any(
+            visitor.online(now)
+            for visitors in self._visitors.values()
+            for visitor in visitors.values()
+            if visitor.window == SHORT_WINDOW
+        )
 
     async def log_in_anew(self) -> None:
         """Let all operators log out and in again: ejabberd hands over what it still keeps for them."""

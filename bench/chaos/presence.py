@@ -34,10 +34,13 @@ class Visitor:
     def message_accepted(self, begun_at: float) -> None:
         self.activities.append(begun_at)
 
+    def online(self, now: float) -> bool:
+        """Whether the time that the latest activity gave is not over yet."""
+        return any(activity + self.window > now for activity in self.activities)
+
     def may_be_seen_as(self, status: str | None, now: float) -> bool:
         """Whether an operator may see that status now; None is offline."""
-        online = any(activity + self.window > now for activity in self.activities)
-        if not online:
+        if not self.online(now):
             return status is None
         return status is not None and status in {self.status, self.begun}
 

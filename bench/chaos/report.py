@@ -177,7 +177,7 @@ class Result:
         return table
 
     def _memory_table(self) -> Table:
-        table = Table("process", "most MiB", title="Resident memory")
+        table = Table("process", "most MiB, with children", title="Memory")
         for name, kib in sorted(self.memory_kib.items()):
             table.add_row(name, f"{kib / 1024:.0f}")
         return table

@@ -7,6 +7,8 @@ import asyncio
 import json
 import signal
 import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +22,20 @@ SHORT = ("--seconds", "45", "--pause", "5", "--rate", "20", "--tenants", "3", "-
 ENOUGH_HITS = 6
 
 
-async def start_chaos(results: Path, *options: str) -> asyncio.subprocess.Process:
-    return await asyncio.create_subprocess_exec(
+@asynccontextmanager
+async def chaos(results: Path, *options: str) -> AsyncIterator[asyncio.subprocess.Process]:
+    process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "bench.chaos", "--results", str(results), *options),
         cwd=PROJECT,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
     )
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            process.send_signal(signal.SIGINT)
+            await process.communicate()
 
 
 @pytest.mark.parametrize(
@@ -43,9 +52,9 @@ async def start_chaos(results: Path, *options: str) -> asyncio.subprocess.Proces
     ],
 )
 async def test_nothing_is_lost_while_everything_is_killed_in_turn(options: tuple[str, ...], tmp_path: Path) -> None:
-    chaos = await start_chaos(tmp_path / "chaos.json", "--seed", "7", *SHORT, *options)
-    output, _ = await asyncio.wait_for(chaos.communicate(), 400)
-    assert chaos.returncode == 0, output.decode()
+    async with chaos(tmp_path / "chaos.json", "--seed", "7", *SHORT, *options) as run:
+        output, _ = await asyncio.wait_for(run.communicate(), 400)
+    assert run.returncode == 0, output.decode()
     result = json.loads((tmp_path / "chaos.json").read_text())
     hits = [hit for hit in result["hits"] if not hit["note"]]
     assert len(hits) >= ENOUGH_HITS
@@ -58,16 +67,16 @@ async def test_nothing_is_lost_while_everything_is_killed_in_turn(options: tuple
 
 async def test_an_interrupted_run_counts_and_leaves_nothing_behind(tmp_path: Path) -> None:
     results = tmp_path / "chaos.json"
-    chaos = await start_chaos(results, "--seed", "7", "--seconds", "120", "--victims", "beat", "--tenants", "2")
-    assert chaos.stdout is not None
-    said = b""
-    while b"Everybody talks" not in said:
-        line = await asyncio.wait_for(chaos.stdout.readline(), 120)
-        assert line, said.decode()
-        said += line
-    chaos.send_signal(signal.SIGINT)
-    output, _ = await asyncio.wait_for(chaos.communicate(), 90)
-    assert chaos.returncode == 130, output.decode()
+    async with chaos(results, "--seed", "7", "--seconds", "120", "--victims", "beat", "--tenants", "2") as run:
+        assert run.stdout is not None
+        said = b""
+        while b"Everybody talks" not in said:
+            line = await asyncio.wait_for(run.stdout.readline(), 120)
+            assert line, said.decode()
+            said += line
+        run.send_signal(signal.SIGINT)
+        output, _ = await asyncio.wait_for(run.communicate(), 90)
+    assert run.returncode == 130, output.decode()
     result: dict[str, Any] = json.loads(results.read_text())
     assert {count["way"] for count in result["counts"]} == {"visitor to operator", "operator to visitor"}
     state = Path(result["options"]["state"])

@@ -107,11 +107,12 @@ def test_a_message_in_a_wrong_place_is_swapped_and_lost() -> None:
     assert not counted.good
 
 
-def test_a_message_that_was_not_accepted_is_not_lost() -> None:
+def test_a_message_that_was_not_accepted_is_not_lost_but_not_good() -> None:
     ledger = Ledger([TALK])
     ledger.sent(TALK, 1)
     ledger.unclear(TALK, 1)
-    assert ledger.count(Way.TO_OPERATOR).good
+    assert ledger.count(Way.TO_OPERATOR).lost == 0
+    assert not ledger.count(Way.TO_OPERATOR).good  # the system never came back for its sender
     ledger.arrived(TALK, TALK.body(1), at=2)
     counted = ledger.count(Way.TO_OPERATOR)
     assert (counted.unaccepted_arrived, counted.accepted, counted.delivered) == (1, 0, 0)
@@ -179,6 +180,8 @@ def test_what_operators_may_see_of_a_visitor() -> None:
     assert visitor.may_be_seen_as(None, now=0)
     visitor.page_view_begins("page 1")
     visitor.page_view_accepted(begun_at=100)
+    assert visitor.online(now=119)
+    assert not visitor.online(now=121)
     assert visitor.may_be_seen_as("page 1", now=119)
     assert not visitor.may_be_seen_as(None, now=119)
     assert visitor.may_be_seen_as(None, now=121)
