@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from config import task_names
 from tenants import leases
+from tenants.database import rows_changed
 from tenants.leases import Lease
 from tenants.lhc import status_body
 from tenants.models import CallbackMessage, Conversation, MessageState, OperatorPresence
@@ -34,12 +35,13 @@ async def store_messages(services: Services, messages: list[OperatorMessage]) ->
     async with services.database.write() as session:
         # always in the same order, so that two of these transactions never wait for each other
         receivers = sorted({message.receiver for message in messages}, key=services.naming.username)
-        conversations = {receiver: await _conversation(services, session, receiver, now) for receiver in receivers}
+        found = {receiver: await _conversation(services, session, receiver, now) for receiver in receivers}
         for message in messages:
+            conversation_id, newly_due = found[message.receiver]
             stored = await session.scalar(
                 services.database.insert(CallbackMessage)
                 .values(
-                    conversation_id=conversations[message.receiver],
+                    conversation_id=conversation_id,
                     instance_name=message.receiver.instance,
                     stanza_id=message.stanza_id,
                     sender=services.naming.username(message.sender),
@@ -53,16 +55,18 @@ async def store_messages(services: Services, messages: list[OperatorMessage]) ->
                 .on_conflict_do_nothing(index_elements=["stanza_id"])
                 .returning(CallbackMessage.id)
             )
-            if stored is not None:
+            if newly_due and stored is not None:
                 woken.add(message.receiver.instance)
     for instance_name in sorted(woken):
         await wake(services, instance_name)
 
 
-async def _conversation(services: Services, session: AsyncSession, receiver: AccountName, now: float) -> int:
-    """The conversation's id. It becomes due, unless it is so already (and perhaps waits out a failure)."""
+async def _conversation(
+    services: Services, session: AsyncSession, receiver: AccountName, now: float
+) -> tuple[int, bool]:
+    """The conversation's id, and whether it becomes due. It may be so already, and perhaps waits out a failure."""
     insert = services.database.insert(Conversation).values(
-        instance_name=receiver.instance, receiver=services.naming.username(receiver), due_at=now
+        instance_name=receiver.instance, receiver=services.naming.username(receiver)
     )
     upsert = insert.on_conflict_do_update(
         index_elements=["instance_name", "receiver"],
@@ -70,10 +74,10 @@ async def _conversation(services: Services, session: AsyncSession, receiver: Acc
         set_={"due_at": Conversation.due_at},
     ).returning(Conversation.id)
     conversation_id: int = (await session.execute(upsert)).scalar_one()
-    await session.execute(
+    newly_due = await session.execute(
         update(Conversation).where(Conversation.id == conversation_id, Conversation.due_at.is_(None)).values(due_at=now)
     )
-    return conversation_id
+    return conversation_id, bool(rows_changed(newly_due))
 
 
 async def operator_changed(services: Services, name: AccountName, *, online: bool, lease: Lease) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 import structlog
-from sqlalchemy import select, update
+from sqlalchemy import and_, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from tenants import claims
@@ -66,16 +66,13 @@ def _state(circuit: Circuit, now: float) -> CircuitState:
 
 async def blocks(session: AsyncSession, instance_name: str, now: float) -> bool:
     """Whether nothing of the tenant can go now: the circuit is open, or its probe is under way. No promise."""
-    circuit = await session.get(Circuit, instance_name)
-    if circuit is None or circuit.due_at is None:
-        return False
-    return circuit.due_at > now or (circuit.claimed_until is not None and circuit.claimed_until > now)
+    blocking = or_(Circuit.due_at > now, and_(Circuit.due_at.is_not(None), Circuit.claimed_until > now))
+    return bool(await session.scalar(select(blocking).where(Circuit.instance_name == instance_name)))
 
 
 async def admit(session: AsyncSession, instance_name: str, now: float) -> Admission | None:
     """Whether a callback of the tenant may go now. Call it in the transaction that claims the callback."""
-    circuit = await session.get(Circuit, instance_name)
-    if circuit is None or circuit.due_at is None:
+    if await session.scalar(select(Circuit.due_at).where(Circuit.instance_name == instance_name)) is None:
         return Admission()
     probe = await claims.claim(session, Circuit, instance_name, now)
     return Admission(probe) if probe else None
@@ -127,9 +124,10 @@ async def close(session: AsyncSession, instance_name: str, now: float) -> None:
 
     What waited out a failure while it was open is due now: the failures were not its own.
     """
-    circuit = await session.get(Circuit, instance_name, with_for_update=True)
-    if circuit is None or not circuit.failures:
+    # with each callback that was received: the cheapest question first
+    if not await session.scalar(select(Circuit.failures).where(Circuit.instance_name == instance_name)):
         return
+    circuit = await session.get_one(Circuit, instance_name, with_for_update=True)
     was_open = circuit.due_at is not None
     circuit.failures = circuit.openings = 0
     circuit.due_at = circuit.opened_at = circuit.claim_token = circuit.claimed_until = None

@@ -6,10 +6,11 @@ of `tenants.runners`.
 """
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import structlog
-from sqlalchemy import delete, exists, func, or_, select, union_all, update
+from sqlalchemy import Select, delete, exists, func, insert, or_, select, union_all, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from tenants import callbacks, circuits, claims, registry
@@ -31,6 +32,8 @@ log = structlog.get_logger(__name__)
 MAX_ATTEMPTS = 12
 """Tries of one callback; then a message rests as a dead letter. With the delays below that is about ten hours."""
 _FIRST_DELAY, _LONGEST_DELAY, _GROWTH = 2.0, 4 * 3600.0, 3.0
+_AT_ONCE = 10
+"""Messages of a conversation that follow each other on one claim; then others of the tenant have their turn."""
 _REMEMBER_SECONDS = 24 * 3600.0
 """How long a delivered message is kept, without its body, to recognise repeats and to be looked up."""
 _REMEMBER_DEAD_SECONDS = 30 * 24 * 3600.0
@@ -97,15 +100,22 @@ async def _longest_waiting(session: AsyncSession, instance_name: str, now: float
     return [(model, key) for _, model, key in sorted(found, key=lambda row: row[0])]
 
 
-async def deliver(services: Services, piece: Piece) -> None:
-    """Do a claimed piece of work and give it back. One that is cancelled is given back as it was found."""
+def _always() -> bool:
+    return True
+
+
+async def deliver(services: Services, piece: Piece, may_go_on: Callable[[], bool] = _always) -> None:
+    """Do a claimed piece of work and give it back. One that is cancelled is given back as it was found.
+
+    `may_go_on`: asked before each further message of the conversation.
+    """
     try:
         with services.keeper.keep(piece.model, piece.key, piece.token):
             if piece.probe is None:
-                await _deliver(services, piece)
+                await _deliver(services, piece, may_go_on)
             else:
                 with services.keeper.keep(Circuit, piece.instance_name, piece.probe):
-                    await _deliver(services, piece)
+                    await _deliver(services, piece, may_go_on)
     except asyncio.CancelledError:
         async with services.database.write() as session:
             await claims.give_back(session, piece.model, piece.key, piece.token)
@@ -113,39 +123,62 @@ async def deliver(services: Services, piece: Piece) -> None:
         raise
 
 
-async def _deliver(services: Services, piece: Piece) -> None:
+async def _deliver(services: Services, piece: Piece, may_go_on: Callable[[], bool]) -> None:
     if piece.model is Conversation:
-        await _deliver_message(services, piece)
+        await _deliver_messages(services, piece, may_go_on)
     else:
         await _deliver_presence(services, piece)
 
 
-async def _deliver_message(services: Services, piece: Piece) -> None:
+async def _deliver_messages(services: Services, piece: Piece, may_go_on: Callable[[], bool]) -> None:
+    """Deliver the conversation's oldest message, and those behind it while all goes well."""
     async with services.database.read() as session:
         tenant = await registry.find_in(session, piece.instance_name)
-        message = await session.scalar(
-            select(CallbackMessage)
-            .where(CallbackMessage.conversation_id == piece.key, CallbackMessage.state == MessageState.PENDING)
-            .order_by(CallbackMessage.id)
-            .limit(1)
-        )
-    answer = None
-    if message is not None and tenant is not None:
-        body = message_body(
-            body=message.body or "", sender=message.sender, receiver=message.receiver, server=message.server
-        )
-        answer = await services.lhc.post_message(_base(services, tenant), body)
+        message = await session.scalar(_oldest_pending(piece))
+    for left in reversed(range(_AT_ONCE)):
+        answer = None
+        if message is not None and tenant is not None:
+            body = message_body(
+                body=message.body or "", sender=message.sender, receiver=message.receiver, server=message.server
+            )
+            answer = await services.lhc.post_message(_base(services, tenant), body)
+        message = await _settle(services, piece, message, answer, go_on=left > 0 and may_go_on())
+        if message is None:
+            return
+
+
+async def _settle(
+    services: Services, piece: Piece, message: CallbackMessage | None, answer: Answer | None, *, go_on: bool
+) -> CallbackMessage | None:
+    """Record the outcome. Returns the message that follows on the same claim; None: the conversation is given back."""
     async with services.database.write() as session:
         # the lock makes a message that is being stored or replayed just now wait, or be seen
-        held = await session.get(Conversation, piece.key, with_for_update=True)
-        if held is None or held.claim_token != piece.token:
-            return
+        held = await session.scalar(
+            select(Conversation.claim_token).where(Conversation.id == piece.key).with_for_update()
+        )
+        if held != piece.token:
+            return None
         retry_at = None
         if message is not None:
             retry_at = await _record(services, session, message, answer)
-        due_at = retry_at or await _due_at(services, session, piece)
-        await claims.release(session, Conversation, piece.key, piece.token, due_at)
+        following = None if retry_at else await session.scalar(_oldest_pending(piece))
+        well = answer is not None and answer.error is None
+        if not (go_on and well and following is not None):
+            # now, when it holds another message: behind those of the tenant that have waited longer
+            due_at = retry_at or (None if following is None else services.clock())
+            await claims.release(session, Conversation, piece.key, piece.token, due_at)
+            following = None
         await _tell_circuit(services, session, piece, answer)
+    return following
+
+
+def _oldest_pending(piece: Piece) -> Select[CallbackMessage]:
+    return (
+        select(CallbackMessage)
+        .where(CallbackMessage.conversation_id == piece.key, CallbackMessage.state == MessageState.PENDING)
+        .order_by(CallbackMessage.id)
+        .limit(1)
+    )
 
 
 async def _record(
@@ -160,13 +193,9 @@ async def _record(
         state, error = MessageState.DEAD, "the tenant is gone"
     else:
         error = answer.error
-        session.add(
-            DeliveryAttempt(
-                message_id=message.id,
-                at=now,
-                seconds=answer.seconds,
-                http_status=answer.http_status,
-                error=error,
+        await session.execute(
+            insert(DeliveryAttempt).values(
+                message_id=message.id, at=now, seconds=answer.seconds, http_status=answer.http_status, error=error
             )
         )
         state = MessageState.DELIVERED
@@ -193,16 +222,6 @@ def _retry_at(answer: Answer, attempts: int, now: float) -> float | None:
         return None
     backoff = delay(attempts, first=_FIRST_DELAY, longest=_LONGEST_DELAY, growth=_GROWTH)
     return now + max(backoff, answer.retry_after or 0)
-
-
-async def _due_at(services: Services, session: AsyncSession, piece: Piece) -> float | None:
-    """Now, when the conversation holds another message: behind those of the tenant that have waited longer."""
-    pending = await session.scalar(
-        select(CallbackMessage.id)
-        .where(CallbackMessage.conversation_id == piece.key, CallbackMessage.state == MessageState.PENDING)
-        .limit(1)
-    )
-    return None if pending is None else services.clock()
 
 
 async def _deliver_presence(services: Services, piece: Piece) -> None:

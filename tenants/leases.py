@@ -77,7 +77,7 @@ async def renew(services: Services, name: str, held: Collection[Lease]) -> Renew
             .values(expires_at=now + TERM)
             .returning(ShardLease.shard, ShardLease.token)
         )
-        kept = frozenset(shard for shard, token in renewed.tuples() if tokens[shard] == token)
+        kept = frozenset(shard for shard, token in renewed.all() if tokens[shard] == token)
     return Renewal(kept, members or 1)
 
 
@@ -93,7 +93,7 @@ async def take(services: Services, name: str, at_most: int) -> list[Taken]:
             .order_by(ShardLease.expires_at, ShardLease.shard)
             .limit(at_most)
         )
-        for shard, token, owner in found.tuples().all():
+        for shard, token, owner in found.all():
             swapped = await session.execute(
                 update(ShardLease)
                 .where(ShardLease.shard == shard, ShardLease.token == token, free)

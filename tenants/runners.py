@@ -82,7 +82,7 @@ class Runners:
                 return
             if piece.more:
                 self.start(instance_name)
-            await deliver(self._services, piece)
+            await deliver(self._services, piece, lambda: not (self._stopping or self._waiting))
             if self._waiting:
                 self._waiting[instance_name] = None
                 return

@@ -56,8 +56,10 @@ class SessionTable:
         if known is None:
             heapq.heappush(self._ends, (session.online_until, session.instance_name, session.username))
             return True
-        # commands may be handled twice: an old one must not shorten the window
-        session.online_until = max(session.online_until, known.online_until)
+        if session.online_until < known.online_until:
+            # commands may come twice, and late: an old page view must not replace a newer one
+            sessions[session.username] = known
+            return False
         return (known.nick, known.status) != (session.nick, session.status)
 
     def remove(self, instance_name: str, username: str) -> Session | None:

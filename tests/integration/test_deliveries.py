@@ -114,7 +114,8 @@ async def test_messages_are_kept_once_and_in_order(world: World) -> None:
         (conversation,) = await session.scalars(select(Conversation))
     assert [kept.body for kept in await stored(world)] == ["body 1", "body 2", "body 3"]
     assert conversation.due_at == world.clock.now
-    assert world.woken == [("callbacks.deliver", {"instance_name": "acme"})] * 2
+    # who is at it, or will be, finds the others
+    assert world.woken == [("callbacks.deliver", {"instance_name": "acme"})]
 
 
 async def test_delivery_in_order_with_retries_until_dead(world: World, lhc: Lhc) -> None:
