@@ -2,9 +2,11 @@
 
 import asyncio
 import math
+import os
+import secrets
 import signal
+import socket
 import time
-import uuid
 from collections.abc import Awaitable, Callable
 
 import structlog
@@ -124,8 +126,9 @@ class Pool:
 
 async def run(settings: Settings) -> None:
     """Run a pool process until SIGTERM or SIGINT."""
-    name = uuid.uuid4().hex
-    structlog.contextvars.bind_contextvars(pool=name[:8])
+    # unique for ever; the rest is for people
+    name = f"{socket.gethostname()[:32]}-{os.getpid()}-{secrets.token_hex(4)}"
+    structlog.contextvars.bind_contextvars(pool=name)
     async with open_services(settings, celery_wake(make_celery(settings, "pool"))) as services:
         work = asyncio.ensure_future(Pool(services, name).run())
         loop = asyncio.get_running_loop()

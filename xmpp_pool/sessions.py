@@ -52,14 +52,13 @@ class SessionTable:
         """Add or renew. True when operators are to be told: the session is new, or its nick or status changed."""
         sessions = self._by_tenant[session.instance_name]
         known = sessions.get(session.username)
-        sessions[session.username] = session
         if known is None:
+            sessions[session.username] = session
             heapq.heappush(self._ends, (session.online_until, session.instance_name, session.username))
             return True
         if session.online_until < known.online_until:
-            # commands may come twice, and late: an old page view must not replace a newer one
-            sessions[session.username] = known
-            return False
+            return False  # commands may come twice, and late: an old page view must not replace a newer one
+        sessions[session.username] = session
         return (known.nick, known.status) != (session.nick, session.status)
 
     def remove(self, instance_name: str, username: str) -> Session | None:
