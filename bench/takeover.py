@@ -112,10 +112,9 @@ async def run(system: System, kills: int, pools: int) -> list[tuple[float, float
             await bench.begin(panel, stack)
             measured = []
             for number in range(kills):
-                measured.append(await bench.kill_one(number))
-                console.print(
-                    f"  kill {number + 1}: to operator {measured[-1][0]:.1f} s, to LHC {measured[-1][1]:.1f} s"
-                )
+                to_operator, to_lhc = await bench.kill_one(number)
+                measured.append((to_operator, to_lhc))
+                console.print(f"  kill {number + 1}: to the operator {to_operator:.1f} s, to LHC {to_lhc:.1f} s")
             return measured
     finally:
         await database.close()
