@@ -271,7 +271,7 @@ class AmqpReader:
         channel = self._connection.channel()
         epoch = next(self._epochs)
         received = functools.partial(self._received, shard, epoch)
-        consumer = Consumer(channel, [_queue(shard)], on_message=received, auto_declare=False)
+        consumer = Consumer(channel, [_queue(shard)], on_message=received, auto_declare=True)
         consumer.qos(prefetch_count=_PREFETCH)
         self._channels[shard] = channel
         self._epoch[shard] = epoch
