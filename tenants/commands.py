@@ -16,12 +16,16 @@ class Command(msgspec.Struct, frozen=True, tag_field="command", kw_only=True):
 
 
 class ShowVisitor(Command, frozen=True, tag="show", kw_only=True):
-    """The visitor or chat is online until `online_until` (Unix seconds), with this nick and status."""
+    """The visitor or chat is online until `online_until` (Unix seconds), with this nick and status.
+
+    `version` is the session row's: an older one than is known says nothing new.
+    """
 
     username: str
     nick: str
     status: str
     online_until: float
+    version: int
 
 
 class SendMessage(Command, frozen=True, tag="message", kw_only=True):

@@ -121,6 +121,8 @@ class VisitorSession(Base):
     nick: Mapped[str] = mapped_column(Text)
     status: Mapped[str] = mapped_column(Text)
     online_until: Mapped[float]
+    version: Mapped[int] = mapped_column(default=1, server_default="1")
+    """Grows with each change: commands may come twice, late, or from two API processes at once."""
 
 
 class Operation(Claimable, Base):

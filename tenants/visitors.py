@@ -89,10 +89,10 @@ async def _store(services: Services, tenant: Tenant, name: AccountName, nick: st
         stored = await session.execute(
             services.database.insert(VisitorSession)
             .values(username=username, instance_name=name.instance, **values)
-            .on_conflict_do_update(index_elements=["username"], set_=changed)
-            .returning(VisitorSession.status)
+            .on_conflict_do_update(index_elements=["username"], set_={**changed, "version": VisitorSession.version + 1})
+            .returning(VisitorSession.status, VisitorSession.version)
         )
-        kept_status: str = stored.scalar_one()
+        kept_status, version = stored.one()
         await session.execute(update(Account).where(Account.username == username).values(last_active_at=now))
     return ShowVisitor(
         instance_name=name.instance,
@@ -100,4 +100,5 @@ async def _store(services: Services, tenant: Tenant, name: AccountName, nick: st
         nick=clean(nick),
         status=kept_status,
         online_until=online_until,
+        version=version,
     )

@@ -46,7 +46,8 @@ class Announcer:
                 chunk = ours[start : start + _NAMES_AT_ONCE]
                 rows = await session.scalars(select(VisitorSession).where(VisitorSession.instance_name.in_(chunk)))
                 sessions += [
-                    Session(row.username, row.instance_name, row.nick, row.status, row.online_until) for row in rows
+                    Session(row.username, row.instance_name, row.nick, row.status, row.online_until, row.version)
+                    for row in rows
                 ]
         return sessions
 
@@ -104,7 +105,14 @@ class Announcer:
     def _show(self, command: ShowVisitor) -> None:
         if command.online_until <= self._services.clock():
             return  # it waited too long in the queue: the visitor has left
-        session = Session(command.username, command.instance_name, command.nick, command.status, command.online_until)
+        session = Session(
+            command.username,
+            command.instance_name,
+            command.nick,
+            command.status,
+            command.online_until,
+            command.version,
+        )
         if self._sessions.put(session):
             payload = stanzas.available_payload(session.nick, session.status)
             for jid in self._operators.jids(session.instance_name):

@@ -15,6 +15,7 @@ class Session:
     nick: str
     status: str
     online_until: float
+    version: int
 
 
 class SessionTable:
@@ -56,9 +57,10 @@ class SessionTable:
             sessions[session.username] = session
             heapq.heappush(self._ends, (session.online_until, session.instance_name, session.username))
             return True
-        if session.online_until < known.online_until:
-            return False  # commands may come twice, and late: an old page view must not replace a newer one
+        if session.version < known.version:
+            return False
         sessions[session.username] = session
+        session.online_until = max(session.online_until, known.online_until)
         return (known.nick, known.status) != (session.nick, session.status)
 
     def remove(self, instance_name: str, username: str) -> Session | None:

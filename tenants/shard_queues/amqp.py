@@ -66,10 +66,6 @@ def _queue(shard: int) -> Queue:
     )
 
 
-def _may_help_to_reconnect(error: Exception) -> bool:
-    return isinstance(error, _ERRORS) and not isinstance(error, MessageNacked)
-
-
 class AmqpPublisher:
     """Publishes commands; see `CommandPublisher`. One thread publishes, which also keeps commands in their order."""
 
@@ -101,7 +97,8 @@ class AmqpPublisher:
             async with asyncio.timeout(PUBLISH_TIMEOUT):
                 await asyncio.get_running_loop().run_in_executor(self._thread, work)
         except MessageNacked as error:
-            raise QueueUnavailableError("the queue of this shard is full") from error
+            # a queue that was made this moment may say so, too: that is why it is tried again
+            raise QueueUnavailableError("the broker: the queue of this shard takes no more") from error
         except TimeoutError as error:
             raise QueueUnavailableError(f"the broker did not answer within {PUBLISH_TIMEOUT} s") from error
         except _ERRORS as error:
@@ -114,7 +111,7 @@ class AmqpPublisher:
     def _publish(self, commands: tuple[AnyCommand, ...], declare: int | None = None) -> None:
         """Publish, on a new connection if need be. Commands have ids, so one that is sent twice does no harm."""
         for attempt in stamina.retry_context(
-            on=_may_help_to_reconnect, attempts=3, timeout=PUBLISH_TIMEOUT, wait_initial=0.1, wait_max=0.5
+            on=_ERRORS, attempts=3, timeout=PUBLISH_TIMEOUT, wait_initial=0.1, wait_max=0.5
         ):
             with attempt:
                 try:

@@ -24,8 +24,10 @@ from xmpp_pool.sessions import Session, SessionTable
 any_text = st.text(st.characters())
 
 
-def session(online_until: float, nick: str = "Online visitor", username: str = "visitor.1.acme") -> Session:
-    return Session(username, "acme", nick, "-", online_until)
+def session(
+    online_until: float, nick: str = "Online visitor", username: str = "visitor.1.acme", version: int = 1
+) -> Session:
+    return Session(username, "acme", nick, "-", online_until, version)
 
 
 def test_operators_are_told_of_news_only() -> None:
@@ -50,6 +52,17 @@ def test_an_old_command_does_not_shorten_the_window() -> None:
     table.put(session(200))
     table.put(session(100))
     assert list(table.remove_expired(150)) == []
+
+
+def test_an_old_command_replaces_nothing_newer() -> None:
+    table = SessionTable()
+    table.put(session(100, nick="old", version=1))
+    # its clock was read earlier, its row was written later
+    assert table.put(session(99, nick="new", version=2))
+    assert not table.put(session(100, nick="old", version=1))
+    seen = table.get("acme", "visitor.1.acme")
+    assert seen is not None
+    assert (seen.nick, seen.online_until) == ("new", 100)
 
 
 @given(st.lists(st.tuples(st.integers(1, 5), st.integers(0, 50), st.booleans())))
@@ -137,7 +150,7 @@ def test_only_the_bridges_own_stanza_id_counts(sid: str) -> None:
 @pytest.mark.parametrize(
     "command",
     [
-        ShowVisitor(instance_name="acme", username="visitor.1.acme", nick="n", status="s", online_until=1.5),
+        ShowVisitor(instance_name="acme", username="visitor.1.acme", nick="n", status="s", online_until=1.5, version=3),
         SendMessage(instance_name="acme", username="visitor.1.acme", operator="bob.acme", body="hi", message_id="1"),
         CloseVisitor(instance_name="acme", username="visitor.1.acme"),
         CloseTenant(instance_name="acme"),
