@@ -50,7 +50,8 @@ class ChatServer:
 
     async def start(self) -> None:
         """Start it as the process list says, and wait until it is ready."""
-        processes = ConfigParser(interpolation=None, inline_comment_prefixes=None)
+        # not strict, as supervisord is not: a program may say otherwise than what is common to all
+        processes = ConfigParser(strict=False, interpolation=None, inline_comment_prefixes=None)
         processes.read(self._state / "supervisord.conf")
         program = processes["program:ejabberd"]
         variables = (pair.split("=", 1) for pair in program["environment"].split(","))
