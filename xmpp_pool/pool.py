@@ -99,7 +99,8 @@ class Pool:
         self._shards.opened(shards)
         await self._watch.take_up(shards)
         for shard in shards:
-            self._reader.add(shard)
+            if self._shards.holds_shard(shard):
+                self._reader.add(shard)
         log.info("shards served", count=len(shards), sessions=len(sessions))
 
     async def _drop(self, shards: set[int]) -> None:

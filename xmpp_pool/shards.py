@@ -70,6 +70,10 @@ class Shards:
         """Whether this process may act for the shard, now."""
         return shard in self._served and self._monotonic() < self._valid_until
 
+    def holds_shard(self, shard: int) -> bool:
+        """Whether the shard's lease is ours, as far as we know."""
+        return shard in self._held
+
     def lease_of(self, instance_name: str) -> Lease | None:
         """The lease under which we act for the tenant, for what is to be fenced in the database."""
         return self._held.get(self._shard_of(instance_name))
@@ -105,8 +109,12 @@ class Shards:
                 log.warning("not fit to serve, shards released", shards=len(self._held))
                 await self._give_up(list(self._held), leaving=True)
             return
-        started = self._monotonic()
+        started, was_valid_until = self._monotonic(), self._valid_until
         renewal = await leases.renew(self._services, self._name, self._held.values())
+        if self._held and self._monotonic() >= was_valid_until:
+            log.warning("leases renewed too late", shards=len(self._held))
+            # commands were passed over meanwhile: begin anew with what is not acknowledged
+            await self._give_up(list(self._held))
         self._valid_until = started + leases.TERM - _MARGIN
         lost = self._held.keys() - renewal.kept
         if lost:

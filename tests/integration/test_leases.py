@@ -6,9 +6,11 @@ import pytest
 
 from tenants import callbacks, leases
 from tenants.commands import shard_of
-from tenants.leases import TERM, Lease, LeaseLostError
+from tenants.leases import TERM, Lease, LeaseLostError, Taken
 from tenants.naming import AccountKind, AccountName
 from tests.world.registry import World
+from tests.world.waiting import until
+from xmpp_pool.shards import Shards
 
 BOB = AccountName(AccountKind.OPERATOR, "bob", "acme")
 SHARDS = 64
@@ -101,3 +103,47 @@ async def test_to_take_a_shard_back_does_not_revive_the_old_token(prepared: Worl
     again = next(lease for lease in await take(prepared, "a") if lease.shard == old.shard)
     assert (await leases.renew(prepared.services, "a", [old])).kept == frozenset()
     assert (await leases.renew(prepared.services, "a", [again])).kept == {old.shard}
+
+
+async def test_a_process_that_was_frozen_serves_nothing_and_begins_anew(prepared: World) -> None:
+    """Whether it wakes up before it looks at its clock, or between that and the renewal."""
+    monotonic, freeze_before_renewal = [100.0], [0.0]
+    dropped: list[set[int]] = []
+
+    def fit() -> bool:
+        monotonic[0] += freeze_before_renewal[0]
+        freeze_before_renewal[0] = 0.0
+        return True
+
+    async def restore(taken: list[Taken]) -> None:
+        shards.opened({one.lease.shard for one in taken})
+
+    async def drop(lost: set[int]) -> None:
+        dropped.append(lost)
+
+    async def settle() -> None:
+        return
+
+    shards = Shards(
+        prepared.services, "a", fit=fit, restore=restore, drop=drop, settle=settle, monotonic=lambda: monotonic[0]
+    )
+    running = asyncio.create_task(shards.run())
+    try:
+        await until(lambda: shards.serves("acme"), "it serves")
+        before = shards.lease_of("acme")
+        monotonic[0] += TERM
+        assert not shards.serves("acme")
+        prepared.clock.now += TERM
+        await until(lambda: dropped and shards.serves("acme"), "it serves again")
+        after = shards.lease_of("acme")
+        assert before is not None
+        assert after is not None
+        assert after.token > before.token
+        assert dropped == [set(range(SHARDS))]
+
+        freeze_before_renewal[0] = TERM
+        await until(lambda: len(dropped) == 2 and shards.serves("acme"), "it serves once more")
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+    assert await leases.count_held(prepared.services) == 0
