@@ -405,12 +405,44 @@ once(#message{from = #jid{luser = User, lserver = Server}, sub_els = Els} = Msg)
                 true ->
                     %% Routed here and not after the hook, so that it is known when that is done: a connection that is
                     %% killed half way has not handled the message.
-                    ejabberd_sm:route(Msg#message{sub_els = Rest}),
+                    route_or_store(Msg#message{sub_els = Rest}),
                     ets:update_element(?SEEN, Key, {3, done});
                 false ->
                     ok
             end,
             {stop, drop}
+    end.
+
+%% ejabberd looks who is there, and stores the message when nobody is. An operator who comes at this very moment would
+%% miss it: mod_offline_mnesia writes it without a transaction, and may do so between the reading and the deleting of
+%% what the operator fetches (then it is gone), or after that (then it lies there until the next login). So we hold the
+%% lock that the fetching needs while we store, and look again afterwards.
+route_or_store(#message{to = #jid{luser = User, lserver = Server}} = Msg) ->
+    case ejabberd_sm:get_user_present_resources(User, Server) of
+        [_ | _] ->
+            ejabberd_sm:route(Msg);
+        [] ->
+            store_undisturbed(Msg, {User, Server}),
+            fetch_when_present(User, Server)
+    end.
+
+store_undisturbed(Msg, US) ->
+    Store = fun() ->
+                    mnesia:lock({record, offline_msg, US}, write),
+                    ejabberd_sm:route(Msg)
+            end,
+    case mnesia:transaction(Store) of
+        {atomic, _} -> ok;
+        {aborted, _} -> ejabberd_sm:route(Msg) % offline messages are not in Mnesia here: no lock, and no such fault
+    end.
+
+fetch_when_present(User, Server) ->
+    case ejabberd_sm:get_user_present_resources(User, Server) of
+        [{_, Resource} | _] ->
+            C2S = #{jid => jid:make(User, Server, Resource), lserver => Server},
+            mod_offline:c2s_self_presence({#presence{type = available}, C2S});
+        [] ->
+            ok
     end.
 
 is_once(El) ->

@@ -196,3 +196,28 @@ async def test_what_an_operator_cannot_get_comes_back_and_can_be_sent_again(tena
     assert (await panel.http.post(f"{url}/{message['id']}/replay")).status_code == 409
     assert (await panel.http.post(f"{url}/{10**6}/replay")).status_code == 404
     assert (await panel.http.post(f"{url}/replay")).json() == {"replayed": 0}
+
+
+async def test_no_message_is_left_lying_when_an_operator_comes(tenant: Tenant) -> None:
+    """A message is stored when nobody is there; one who comes at that very moment must get it nevertheless."""
+    bob = await tenant.operator_online()
+    lhc = tenant.lhc
+    await lhc.new_visitor("visitor.1", PASSWORD)
+    bodies: list[str] = []
+    done = asyncio.Event()
+
+    async def write(lane: int) -> None:
+        while not done.is_set():
+            body = f"{lane}:{len(bodies)} {tenant.name}"
+            bodies.append(body)
+            assert (await lhc.visitor_writes("visitor.1", PASSWORD, "bob", body)).text == "ok"
+
+    writing = [asyncio.create_task(write(lane)) for lane in range(4)]
+    for pause in [number % 10 / 200 for number in range(200)]:
+        bob.set_presence(available=False)
+        await asyncio.sleep(pause)
+        bob.set_presence()
+        await asyncio.sleep(0.02)
+    done.set()
+    await asyncio.gather(*writing)
+    await until(lambda: {seen.body for seen in bob.messages} == set(bodies), "all arrive", 30)
