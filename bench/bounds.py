@@ -59,7 +59,8 @@ async def run(system: System, broker: Broker, seconds: float, rate: float) -> di
 
 def _stop_server(system: System, name: str) -> None:
     with control(system.state) as supervisor:
-        supervisor.stopProcess(f"servers:{name}")
+        (group,) = (info["group"] for info in supervisor.getAllProcessInfo() if info["name"] == name)
+        supervisor.stopProcess(f"{group}:{name}")
 
 
 def main(
