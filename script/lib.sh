@@ -43,6 +43,14 @@ install_packages() {
   return $status
 }
 
+# install_packages_of ARGUMENTS: those that a command with these arguments needs.
+install_packages_of() {
+  local servers=()
+  case "$* " in *"--broker rabbitmq "* | *"--broker=rabbitmq "*) servers+=(rabbitmq) ;; esac
+  case "$* " in *"--database postgresql "* | *"--database=postgresql "*) servers+=(postgresql) ;; esac
+  install_packages "${servers[@]}"
+}
+
 # A Python of 3.11 or newer that can make a virtual environment with pip.
 find_python() {
   local python

@@ -30,11 +30,6 @@ class Announcer:
         self._operators = operators
         self._sessions = SessionTable()
 
-    @property
-    def session_count(self) -> int:
-        """How many visitors are online."""
-        return len(self._sessions)
-
     async def load(self, shards: set[int]) -> list[Session]:
         """The sessions of these shards, also those that ended meanwhile: somebody must announce their end."""
         shard_count = self._services.settings.shard_count
