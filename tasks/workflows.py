@@ -7,6 +7,7 @@ from tasks.runtime import run
 from tenants import claims, heartbeats, operations, registry
 from tenants.models import Operation
 from tenants.services import Services
+from tenants.states import Cause
 from tenants.workflows import WORKFLOWS
 
 _SWEEP_LIMIT = 100
@@ -17,7 +18,7 @@ def provision(instance_name: str) -> None:
     """Create the tenant if need be and start its provisioning; without effect on one that is active."""
 
     async def start(services: Services) -> None:
-        await registry.put(services, instance_name, registry.TenantSpec(), requested_by="celery", own_key=False)
+        await registry.put(services, instance_name, registry.TenantSpec(), Cause("celery"), own_key=False)
 
     run(start)
 
@@ -27,7 +28,7 @@ def destroy(instance_name: str) -> None:
     """Start the tenant's end."""
 
     async def start(services: Services) -> None:
-        await registry.destroy(services, instance_name, requested_by="celery")
+        await registry.destroy(services, instance_name, Cause("celery"))
 
     run(start)
 

@@ -14,11 +14,10 @@ from tenants.database import rows_changed
 from tenants.ejabberd import PasswordRefusedError, UserExistsError, UserUnknownError
 from tenants.errors import ConflictError, InvalidInputError, NotFoundError
 from tenants.models import Account, AccountState, Tenant, VisitorSession
-from tenants.naming import AccountKind, AccountName, RosterName
+from tenants.naming import AccountKind, AccountName, RosterKind, RosterName
 from tenants.secrets import digest, matches
 from tenants.services import Services
 from tenants.visitors import DEFAULT_NICK, clean
-from tenants.workflows import remove_from_ejabberd
 
 log = structlog.get_logger(__name__)
 
@@ -126,6 +125,14 @@ async def remove(services: Services, name: AccountName) -> None:
     async with services.database.write() as session:
         await session.execute(delete(VisitorSession).where(VisitorSession.username == username))
         await session.execute(delete(Account).where(Account.username == username))
+
+
+async def remove_from_ejabberd(services: Services, instance_name: str, username: str) -> None:
+    """Roster member first, so that operators see the contact go; then the account with its sessions."""
+    for kind in RosterKind:
+        group = rosters.group_of(services.naming, instance_name, kind)
+        await services.ejabberd.remove_from_roster(username, group)
+    await services.ejabberd.unregister(username)
 
 
 async def ensure_visitor(services: Services, tenant: Tenant, name: AccountName, password: str, nick: str) -> bool:

@@ -55,7 +55,7 @@ async def replay(services: Services, instance_name: str, message_id: int) -> Cal
         found = await _find(session, instance_name, message_id)
     if not await _replay(services, found.conversation_id, CallbackMessage.id == message_id):
         raise ConflictError(f"delivery {message_id} is {found.state}, not dead")
-    await _go_on(services, instance_name)
+    await go_on(services, instance_name)
     async with services.database.read() as session:
         return await _find(session, instance_name, message_id)
 
@@ -73,7 +73,7 @@ async def replay_all(services: Services, instance_name: str) -> int:
     for conversation_id in conversation_ids:
         count += await _replay(services, conversation_id)
     if count:
-        await _go_on(services, instance_name)
+        await go_on(services, instance_name)
     return count
 
 
@@ -93,7 +93,8 @@ async def _replay(services: Services, conversation_id: int, *which: ColumnElemen
         return rows_changed(replayed)
 
 
-async def _go_on(services: Services, instance_name: str) -> None:
+async def go_on(services: Services, instance_name: str) -> None:
+    """Close the tenant's circuit, and deliver what is due: its LHC works again, or is somewhere else."""
     async with services.database.write() as session:
         await circuits.close(session, instance_name, services.clock())
     await callbacks.wake(services, instance_name)

@@ -1,8 +1,9 @@
 """The registry's tables. All times are Unix seconds (float), so that clocks can be passed in and compared anywhere."""
 
 from enum import StrEnum
+from typing import Any
 
-from sqlalchemy import Enum, ForeignKey, Index, MetaData, String, Text, UniqueConstraint, text
+from sqlalchemy import JSON, Enum, ForeignKey, Index, MetaData, String, Text, UniqueConstraint, text, true
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
 from tenants.naming import AccountKind
@@ -32,31 +33,56 @@ def _text_enum(enum: type[StrEnum]) -> Enum:
 
 
 class TenantState(StrEnum):
+    """Which may follow which stands in `tenants.states`."""
+
     PENDING = "pending"
     PROVISIONING = "provisioning"
     ACTIVE = "active"
+    SUSPENDING = "suspending"
+    SUSPENDED = "suspended"
+    RESUMING = "resuming"
     DESTROYING = "destroying"
     DESTROYED = "destroyed"
     FAILED = "failed"
+    """It could not be provisioned, or that was cancelled."""
 
 
 class AccountState(StrEnum):
-    """`pending`: ejabberd may or may not have it yet; `active`: ejabberd has it."""
+    """`pending`: ejabberd may or may not have it yet; `active`: it has it; `removing`: it has it for a moment more."""
 
     PENDING = "pending"
     ACTIVE = "active"
+    REMOVING = "removing"
 
 
 class OperationKind(StrEnum):
     PROVISION = "provision"
+    SUSPEND = "suspend"
+    RESUME = "resume"
     DESTROY = "destroy"
+    CHANGE_ADDRESS = "change_address"
+    ROTATE_KEYS = "rotate_keys"
+    IMPORT = "import"
+    RECONCILE = "reconcile"
 
 
 class OperationState(StrEnum):
     PENDING = "pending"
     RUNNING = "running"
+    PAUSED = "paused"
     SUCCEEDED = "succeeded"
     FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+UNFINISHED = (OperationState.PENDING, OperationState.RUNNING, OperationState.PAUSED)
+
+
+class Wanted(StrEnum):
+    """What a person wants of an operation that is under way; done between two steps, or two chunks of one."""
+
+    PAUSE = "pause"
+    CANCEL = "cancel"
 
 
 class StepState(StrEnum):
@@ -89,9 +115,20 @@ class Tenant(Base):
     state: Mapped[TenantState] = mapped_column(_text_enum(TenantState))
     key_digest: Mapped[str | None] = mapped_column(String(64))
     """SHA-256 of the tenant's own key, which is random and long; the key itself is shown once and never stored."""
+    previous_key_digest: Mapped[str | None] = mapped_column(String(64))
+    """The key before the last rotation, which opens until `previous_key_until`."""
+    previous_key_until: Mapped[float | None]
     callback_url: Mapped[str | None] = mapped_column(String(2000))
     online_seconds: Mapped[float]
     idle_hours: Mapped[float]
+    xmpp: Mapped[bool] = mapped_column(default=True, server_default=true())
+    """Whether the tenant may use XMPP at all (`full_xmpp_chat_supported` of the old system)."""
+    visitor_tracking: Mapped[bool] = mapped_column(default=True, server_default=true())
+    """Whether operators see visitors who did not begin a chat (`full_xmpp_visitors_tracking` of the old system)."""
+    max_accounts: Mapped[int | None]
+    """Quotas; None is no limit."""
+    max_online_visitors: Mapped[int | None]
+    calls_per_second: Mapped[float | None]
     created_at: Mapped[float]
     updated_at: Mapped[float]
 
@@ -125,6 +162,10 @@ class VisitorSession(Base):
     """Grows with each change: commands may come twice, late, or from two API processes at once."""
 
 
+EVERY_TENANT = "*"
+"""In the place of an instance name: an operation that concerns all tenants."""
+
+
 class Operation(Claimable, Base):
     """One run of a workflow on one tenant. Outlives its tenant: it is the record of what was done."""
 
@@ -135,9 +176,10 @@ class Operation(Claimable, Base):
             "instance_name",
             "kind",
             unique=True,
-            sqlite_where=text("state IN ('pending', 'running')"),
-            postgresql_where=text("state IN ('pending', 'running')"),
+            sqlite_where=text("state IN ('pending', 'running', 'paused')"),
+            postgresql_where=text("state IN ('pending', 'running', 'paused')"),
         ),
+        Index("ix_operations_created_at_id", "created_at", "id"),
     )
 
     id: Mapped[str] = mapped_column(String(32), primary_key=True)
@@ -145,6 +187,15 @@ class Operation(Claimable, Base):
     kind: Mapped[OperationKind] = mapped_column(_text_enum(OperationKind))
     state: Mapped[OperationState] = mapped_column(_text_enum(OperationState))
     requested_by: Mapped[str] = mapped_column(String(100))
+    reason: Mapped[str | None] = mapped_column(Text)
+    """Why it was asked for, in the words of who did."""
+    bulk_id: Mapped[str | None] = mapped_column(String(32), index=True)
+    """Shared by the operations that one request made for many tenants."""
+    input: Mapped[dict[str, Any]] = mapped_column(JSON, default=dict, server_default="{}")
+    """What the workflow was given. Never a password or key, only digests and verifiers; emptied when it is over."""
+    result: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    """What the workflow found out; small."""
+    wanted: Mapped[Wanted | None] = mapped_column(_text_enum(Wanted))
     error: Mapped[str | None] = mapped_column(Text)
     celery_id: Mapped[str | None] = mapped_column(String(64))
     created_at: Mapped[float]
@@ -167,6 +218,84 @@ class OperationStep(Base):
     error: Mapped[str | None] = mapped_column(Text)
     started_at: Mapped[float | None]
     finished_at: Mapped[float | None]
+
+
+class AuditEntry(Base):
+    """Who did what to which tenant, when and why. Never changed, never removed with the tenant."""
+
+    __tablename__ = "audit_entries"
+    __table_args__ = (Index("ix_audit_entries_instance_name_id", "instance_name", "id"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    at: Mapped[float]
+    actor: Mapped[str] = mapped_column(String(100))
+    action: Mapped[str] = mapped_column(String(40))
+    instance_name: Mapped[str | None] = mapped_column(String(63))
+    operation_id: Mapped[str | None] = mapped_column(String(32))
+    old_state: Mapped[TenantState | None] = mapped_column(_text_enum(TenantState))
+    new_state: Mapped[TenantState | None] = mapped_column(_text_enum(TenantState))
+    reason: Mapped[str | None] = mapped_column(Text)
+
+
+class Scope(StrEnum):
+    """What the bearer of a token may do."""
+
+    PANEL_READ = "panel:read"
+    PANEL_WRITE = "panel:write"
+    TENANT = "tenant"
+
+
+class Token(Base):
+    """A bearer token of the API. The token itself is shown once and never stored."""
+
+    __tablename__ = "tokens"
+
+    id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    name: Mapped[str] = mapped_column(String(100))
+    """Whose it is; the actor of what is done with it."""
+    digest: Mapped[str] = mapped_column(String(64))
+    scope: Mapped[Scope] = mapped_column(_text_enum(Scope))
+    instance_name: Mapped[str | None] = mapped_column(String(63), index=True)
+    """Of scope `tenant`: the one tenant it opens."""
+    created_by: Mapped[str] = mapped_column(String(100))
+    created_at: Mapped[float]
+    expires_at: Mapped[float | None]
+    revoked_at: Mapped[float | None]
+    last_used_at: Mapped[float | None]
+
+
+class IdempotentRequest(Base):
+    """The answer to a `POST` with an `Idempotency-Key`, given again when the request is repeated."""
+
+    __tablename__ = "idempotent_requests"
+
+    actor: Mapped[str] = mapped_column(String(100), primary_key=True)
+    key: Mapped[str] = mapped_column(String(200), primary_key=True)
+    fingerprint: Mapped[str] = mapped_column(String(64))
+    """SHA-256 of method, path and body: the same key with another request is a mistake."""
+    status: Mapped[int | None]
+    """None while the first request is under way."""
+    headers: Mapped[dict[str, str] | None] = mapped_column(JSON(none_as_null=True))
+    body: Mapped[str | None] = mapped_column(Text)
+    """Without secrets: those are shown once."""
+    created_at: Mapped[float] = mapped_column(index=True)
+
+
+class Drift(Base):
+    """A difference between the registry and ejabberd, as the last comparison saw it."""
+
+    __tablename__ = "drift"
+    __table_args__ = (UniqueConstraint("instance_name", "kind", "subject"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    instance_name: Mapped[str] = mapped_column(String(63))
+    kind: Mapped[str] = mapped_column(String(40))
+    subject: Mapped[str] = mapped_column(String(255))
+    """The account or shared roster that differs."""
+    found_at: Mapped[float]
+    mended_at: Mapped[float | None]
+    """None: reported only, because it was a dry run or because a person must decide."""
+    detail: Mapped[str | None] = mapped_column(Text)
 
 
 class Conversation(Claimable, Base):

@@ -2,24 +2,38 @@
 
 The row comes first, the wake-up second; a sweep finds rows whose wake-up was lost or whose worker died. Each call of
 `advance` claims the operation, runs one step and says what is next, so a workflow survives the end of any process
-between or inside its steps: a step is simply run again.
+between or inside its steps: a step is simply run again. What people want of one that is under way (pause, cancel) is
+noted in its row, and done by whoever holds the claim, between two steps or two reports of progress.
 """
 
 import uuid
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 import structlog
-from sqlalchemy import select, update
+from sqlalchemy import and_, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from config import task_names
-from tenants import claims
+from tenants import audit, claims, states
 from tenants.backoff import delay
-from tenants.errors import NotFoundError
-from tenants.models import Operation, OperationKind, OperationState, OperationStep, StepState
+from tenants.database import rows_changed
+from tenants.errors import ConflictError, NotFoundError
+from tenants.models import (
+    UNFINISHED,
+    Operation,
+    OperationKind,
+    OperationState,
+    OperationStep,
+    StepState,
+    Tenant,
+    TenantState,
+    Wanted,
+)
 from tenants.services import Services
+from tenants.states import Cause
 
 log = structlog.get_logger(__name__)
 
@@ -38,14 +52,25 @@ class Next(StrEnum):
     LATER = "later"
     """The sweep takes it up when it is due."""
     NOTHING = "nothing"
-    """It is finished, or in somebody else's hands."""
+    """It is finished, or paused, or in somebody else's hands."""
 
 
-class Progress:
-    """Given to a step to say how far it is. The claim is kept meanwhile, also for a step that says nothing."""
+class ClaimLostError(Exception):
+    """The worker was too slow or paused, and its claim went to another."""
+
+
+class StopRequestedError(Exception):
+    """Somebody wants the operation to pause or to be cancelled."""
+
+
+class Run:
+    """A step under way, given to its function. The claim is kept meanwhile, also for a step that says nothing."""
 
     def __init__(self, services: Services, operation: Operation, position: int, token: str) -> None:
-        self._services = services
+        self.services = services
+        self.instance_name: str = operation.instance_name
+        self.input: Mapping[str, Any] = operation.input
+        self.cause = Cause.of(operation)
         self._operation_id = operation.id
         self._position = position
         self._token = token
@@ -55,51 +80,102 @@ class Progress:
 
         Raises:
             ClaimLostError: another worker has taken over; stop at once.
+            StopRequestedError: stop at once, and be run again later or never.
         """
-        async with self._services.database.write() as session:
-            held = await claims.renew(session, Operation, self._operation_id, self._token, self._services.clock())
-            if not held:
-                raise ClaimLostError(self._operation_id)
+        async with self.services.database.write() as session:
+            await self._renew(session)
             await session.execute(
                 update(OperationStep)
                 .where(OperationStep.operation_id == self._operation_id, OperationStep.position == self._position)
                 .values(done=done, total=total)
             )
+            wanted = await session.scalar(select(Operation.wanted).where(Operation.id == self._operation_id))
+        if wanted is not None:
+            raise StopRequestedError(wanted)
+
+    async def tell(self, **result: Any) -> None:
+        """Add to what the operation found out; keep it small.
+
+        Raises:
+            ClaimLostError: another worker has taken over; stop at once.
+        """
+        async with self.services.database.write() as session:
+            await self._renew(session)
+            operation = await session.get_one(Operation, self._operation_id)
+            operation.result = {**(operation.result or {}), **result}
+
+    async def enter(self, state: TenantState) -> None:
+        """Bring the tenant into the state.
+
+        Raises:
+            ConflictError: it does not follow the present one.
+        """
+        async with self.services.database.write() as session:
+            await states.transition(session, self.services.clock(), self.instance_name, state, self.cause)
+
+    async def _renew(self, session: AsyncSession) -> None:
+        held = await claims.renew(session, Operation, self._operation_id, self._token, self.services.clock())
+        if not held:
+            raise ClaimLostError(self._operation_id)
 
 
-class ClaimLostError(Exception):
-    """The worker was too slow or paused, and its claim went to another."""
+StepFunction = Callable[[Run], Awaitable[None]]
+"""A step. It may run twice and must leave the same result."""
 
 
-StepFunction = Callable[[Services, str, Progress], Awaitable[None]]
-"""A step: (services, instance name, progress). It may run twice and must leave the same result."""
+def _always(_input: Mapping[str, Any]) -> bool:
+    return True
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """A named step of a workflow."""
+    """A named step of a workflow. `when`: whether an operation with that input has it at all."""
 
     name: str
     run: StepFunction
+    when: Callable[[Mapping[str, Any]], bool] = _always
 
 
 @dataclass(frozen=True, slots=True)
 class Workflow:
-    """Steps in their order, and what to do with the tenant when one of them fails for good."""
+    """Steps in their order.
+
+    Attributes:
+        during: the tenant's state while it runs; one that is retried begins by entering it again.
+        failed: the state in which it leaves the tenant when it fails or is cancelled; None leaves it where it is.
+    """
 
     steps: tuple[Step, ...]
-    on_failure: Callable[[Services, str], Awaitable[None]] | None = None
+    during: TenantState | None = None
+    failed: TenantState | None = None
+
+    def step(self, name: str) -> Step:
+        """The step of that name."""
+        return next(step for step in self.steps if step.name == name)
 
 
 Workflows = Mapping[OperationKind, Workflow]
 
 
 async def open_operation(
-    services: Services, session: AsyncSession, instance_name: str, kind: OperationKind, *, requested_by: str
+    services: Services,
+    session: AsyncSession,
+    instance_name: str,
+    kind: OperationKind,
+    cause: Cause,
+    *,
+    given: Mapping[str, Any] | None = None,
+    bulk_id: str | None = None,
 ) -> Operation:
-    """The unfinished operation of that kind, or a new one. Call `wake` after the commit."""
+    """The unfinished operation of that kind, or a new one with that input. Call `wake` after the commit.
+
+    Raises:
+        ConflictError: one is under way that was given something else.
+    """
     running = await unfinished(session, instance_name, kind)
     if running is not None:
+        if given and running.input != given:
+            raise ConflictError(f"operation '{running.id}' ({kind}) is under way with another input")
         return running
     now = services.clock()
     operation = Operation(
@@ -107,26 +183,33 @@ async def open_operation(
         instance_name=instance_name,
         kind=kind,
         state=OperationState.PENDING,
-        requested_by=requested_by,
+        requested_by=cause.actor[:100],
+        reason=cause.reason[: audit.REASON_LIMIT] if cause.reason else None,
+        bulk_id=bulk_id,
+        input=dict(given or {}),
         created_at=now,
         due_at=now,
         steps=[],
     )
     session.add(operation)
+    _record(session, now, operation, cause, f"{kind} requested")
     await session.flush()
     return operation
 
 
 async def unfinished(session: AsyncSession, instance_name: str, kind: OperationKind) -> Operation | None:
     """The tenant's operation of that kind which is still to end; there is one at most."""
-    found: Operation | None = await session.scalar(
-        select(Operation).where(
-            Operation.instance_name == instance_name,
-            Operation.kind == kind,
-            Operation.state.in_([OperationState.PENDING, OperationState.RUNNING]),
-        )
+    return next((one for one in await all_unfinished(session, instance_name) if one.kind is kind), None)
+
+
+async def all_unfinished(session: AsyncSession, instance_name: str) -> list[Operation]:
+    """The tenant's operations that are still to end, in the order in which they were asked for."""
+    found = await session.scalars(
+        select(Operation)
+        .where(Operation.instance_name == instance_name, Operation.state.in_(UNFINISHED))
+        .order_by(Operation.created_at, Operation.id)
     )
-    return found
+    return list(found)
 
 
 async def wake(services: Services, operation: Operation) -> None:
@@ -146,22 +229,115 @@ async def get(services: Services, operation_id: str) -> Operation:
         NotFoundError: there is none.
     """
     async with services.database.read() as session:
-        operation = await session.get(Operation, operation_id)
-    if operation is None:
-        raise NotFoundError(f"there is no operation '{operation_id}'")
-    return operation
+        return await _get(session, operation_id)
 
 
 async def latest(services: Services, instance_name: str) -> Operation | None:
     """The tenant's newest operation."""
     async with services.database.read() as session:
-        found: Operation | None = await session.scalar(
-            select(Operation)
-            .where(Operation.instance_name == instance_name)
-            .order_by(Operation.created_at.desc())
-            .limit(1)
-        )
-    return found
+        return await _latest(session, instance_name)
+
+
+async def find(
+    services: Services,
+    *,
+    instance_name: str | None = None,
+    kind: OperationKind | None = None,
+    state: OperationState | None = None,
+    bulk_id: str | None = None,
+    after: str | None = None,
+    limit: int = 50,
+) -> list[Operation]:
+    """Operations, newest first. `after`: the id of the last one of the page before.
+
+    Raises:
+        NotFoundError: there is no operation of the id `after`.
+    """
+    query = select(Operation).order_by(Operation.created_at.desc(), Operation.id.desc()).limit(limit)
+    conditions = {"instance_name": instance_name, "kind": kind, "state": state, "bulk_id": bulk_id}
+    query = query.filter_by(**{name: value for name, value in conditions.items() if value is not None})
+    async with services.database.read() as session:
+        if after is not None:
+            last = await _get(session, after)
+            query = query.where(
+                or_(
+                    Operation.created_at < last.created_at,
+                    and_(Operation.created_at == last.created_at, Operation.id < last.id),
+                )
+            )
+        return list(await session.scalars(query))
+
+
+async def pause(services: Services, operation_id: str, cause: Cause) -> Operation:
+    """Let the operation rest after the step or chunk under way, until `go_on`. One that rests already is a success.
+
+    Raises:
+        NotFoundError: there is none.
+        ConflictError: it is over.
+    """
+    return await _want(services, operation_id, Wanted.PAUSE, cause)
+
+
+async def cancel(services: Services, operation_id: str, cause: Cause) -> Operation:
+    """End the operation after the step or chunk under way. One that was cancelled already is a success.
+
+    Raises:
+        NotFoundError: there is none.
+        ConflictError: it is over otherwise; or it destroys the tenant, which has no way back.
+    """
+    return await _want(services, operation_id, Wanted.CANCEL, cause)
+
+
+async def go_on(services: Services, operation_id: str, cause: Cause) -> Operation:
+    """Take up a paused operation where it rested. One that runs is a success.
+
+    Raises:
+        NotFoundError: there is none.
+        ConflictError: it is over.
+    """
+    async with services.database.write() as session:
+        operation, _ = await _lock(session, operation_id)
+        _refuse_finished(operation)
+        now = services.clock()
+        if operation.state is OperationState.PAUSED or operation.wanted is Wanted.PAUSE:
+            operation.wanted = None
+            _record(session, now, operation, cause, "operation resumed")
+        if operation.state is OperationState.PAUSED:
+            operation.state = OperationState.RUNNING if operation.steps else OperationState.PENDING
+            operation.due_at = now
+    await wake(services, operation)
+    return operation
+
+
+async def retry(services: Services, workflows: Workflows, operation_id: str, cause: Cause) -> Operation:
+    """Take up an operation that failed or was cancelled, from the step that failed. One under way is a success.
+
+    Raises:
+        NotFoundError: there is none.
+        ConflictError: it succeeded; or something else was done to the tenant since, or is under way.
+    """
+    async with services.database.write() as session:
+        operation, _ = await _lock(session, operation_id)
+        if operation.state in UNFINISHED:
+            return operation
+        if operation.state is OperationState.SUCCEEDED:
+            raise ConflictError(f"operation '{operation_id}' has succeeded")
+        newest = await _latest(session, operation.instance_name)
+        if newest is not None and newest.id != operation_id:
+            raise ConflictError(f"operation '{newest.id}' ({newest.kind}) of the same tenant came later")
+        now = services.clock()
+        workflow = workflows[operation.kind]
+        _record(session, now, operation, cause, "operation retried")
+        if operation.steps and workflow.during is not None:
+            await states.transition(session, now, operation.instance_name, workflow.during, Cause.of(operation))
+        for step in operation.steps:
+            if step.state is not StepState.SUCCEEDED:
+                step.state, step.attempts, step.finished_at = StepState.PENDING, 0, None
+        operation.state = OperationState.RUNNING if operation.steps else OperationState.PENDING
+        operation.error = operation.finished_at = operation.wanted = None
+        operation.due_at = now
+    await wake(services, operation)
+    return operation
 
 
 async def advance(services: Services, workflows: Workflows, operation_id: str, celery_id: str | None = None) -> Next:
@@ -171,20 +347,25 @@ async def advance(services: Services, workflows: Workflows, operation_id: str, c
         if token is None:
             return Next.NOTHING
         operation = await session.get_one(Operation, operation_id, populate_existing=True)
+        workflow = workflows[operation.kind]
+        if operation.wanted is not None:
+            await _stop(services, session, workflow, operation, token)
+            return Next.NOTHING
         if await _must_wait(session, operation):
             await claims.release(session, Operation, operation_id, token, services.clock() + _TURN_DELAY)
             return Next.LATER
-        workflow = workflows[operation.kind]
         step_row = _start_step(services, operation, workflow, celery_id)
-    step = workflow.steps[step_row.position]
-    bound = {"instance_name": operation.instance_name, "operation_id": operation.id, "step": step.name}
+    bound = {"instance_name": operation.instance_name, "operation_id": operation.id, "step": step_row.name}
     with structlog.contextvars.bound_contextvars(**bound):
         try:
             with services.keeper.keep(Operation, operation.id, token):
-                progress = Progress(services, operation, step_row.position, token)
-                await step.run(services, operation.instance_name, progress)
+                await workflow.step(step_row.name).run(Run(services, operation, step_row.position, token))
         except ClaimLostError:
             log.warning("claim lost, another worker goes on")
+            return Next.NOTHING
+        except StopRequestedError:
+            async with services.database.write() as session:
+                await _stop(services, session, workflow, operation, token)
             return Next.NOTHING
         except Exception as error:  # whatever went wrong is the step's outcome, recorded and tried again
             log.exception("step failed", attempt=step_row.attempts)
@@ -193,16 +374,60 @@ async def advance(services: Services, workflows: Workflows, operation_id: str, c
     return await _complete_step(services, operation, step_row, token)
 
 
+async def _want(services: Services, operation_id: str, wanted: Wanted, cause: Cause) -> Operation:
+    done = {Wanted.PAUSE: OperationState.PAUSED, Wanted.CANCEL: OperationState.CANCELLED}[wanted]
+    async with services.database.write() as session:
+        operation, tenant = await _lock(session, operation_id)
+        if operation.state is done or operation.wanted is wanted:
+            return operation
+        _refuse_finished(operation)
+        begun = tenant is not None and tenant.state is TenantState.DESTROYING
+        if wanted is Wanted.CANCEL and operation.kind is OperationKind.DESTROY and begun:
+            raise ConflictError("a tenant's end that has begun can be paused, but not cancelled")
+        now = services.clock()
+        operation.wanted = wanted
+        operation.due_at = now
+        if operation.state is OperationState.PAUSED:
+            operation.state = OperationState.RUNNING if operation.steps else OperationState.PENDING
+        _record(session, now, operation, cause, f"operation {wanted} requested")
+    await wake(services, operation)
+    return operation
+
+
+def _refuse_finished(operation: Operation) -> None:
+    if operation.state not in UNFINISHED:
+        raise ConflictError(f"operation '{operation.id}' has {operation.state}")
+
+
+async def _get(session: AsyncSession, operation_id: str) -> Operation:
+    operation = await session.get(Operation, operation_id)
+    if operation is None:
+        raise NotFoundError(f"there is no operation '{operation_id}'")
+    return operation
+
+
+async def _lock(session: AsyncSession, operation_id: str) -> tuple[Operation, Tenant | None]:
+    """The operation and its tenant, both locked; the tenant first, as everywhere, or two of us could wait in a ring."""
+    operation = await _get(session, operation_id)
+    tenant = await session.get(Tenant, operation.instance_name, with_for_update=True)
+    await session.refresh(operation, with_for_update=True)
+    return operation, tenant
+
+
+async def _latest(session: AsyncSession, instance_name: str) -> Operation | None:
+    found: Operation | None = await session.scalar(
+        select(Operation)
+        .where(Operation.instance_name == instance_name)
+        .order_by(Operation.created_at.desc(), Operation.id.desc())
+        .limit(1)
+    )
+    return found
+
+
 async def _must_wait(session: AsyncSession, operation: Operation) -> bool:
     """One workflow of a tenant at a time, in the order in which they were asked for."""
-    earlier = await session.scalar(
-        select(Operation.id).where(
-            Operation.instance_name == operation.instance_name,
-            Operation.state.in_([OperationState.PENDING, OperationState.RUNNING]),
-            Operation.created_at < operation.created_at,
-        )
-    )
-    return earlier is not None
+    others = await all_unfinished(session, operation.instance_name)
+    return others[0].id != operation.id
 
 
 def _start_step(services: Services, operation: Operation, workflow: Workflow, celery_id: str | None) -> OperationStep:
@@ -210,9 +435,10 @@ def _start_step(services: Services, operation: Operation, workflow: Workflow, ce
     if operation.state is OperationState.PENDING:
         operation.state = OperationState.RUNNING
         operation.started_at = now
+        steps = [step for step in workflow.steps if step.when(operation.input)]
         operation.steps = [
             OperationStep(position=position, name=step.name, state=StepState.PENDING, attempts=0, done=0, total=1)
-            for position, step in enumerate(workflow.steps)
+            for position, step in enumerate(steps)
         ]
     operation.celery_id = celery_id
     # there is one: the last step's success and the operation's end are one transaction
@@ -229,13 +455,10 @@ async def _complete_step(services: Services, operation: Operation, step: Operati
     async with services.database.write() as session:
         if not await claims.release(session, Operation, operation.id, token, now):
             return Next.NOTHING
-        await session.execute(
-            update(OperationStep)
-            .where(OperationStep.operation_id == operation.id, OperationStep.position == step.position)
-            .values(state=StepState.SUCCEEDED, finished_at=now, error=None, done=OperationStep.total)
-        )
+        await _set_step(session, step, state=StepState.SUCCEEDED, finished_at=now, error=None, done=OperationStep.total)
         if last:
-            await _close(session, operation.id, OperationState.SUCCEEDED, now, error=None)
+            await _close(session, operation.id, OperationState.SUCCEEDED, now, error=None, input={}, wanted=None)
+            _record(session, now, operation, Cause.of(operation), f"{operation.kind} succeeded")
     return Next.NOTHING if last else Next.STEP
 
 
@@ -249,27 +472,73 @@ async def _fail_step(
         retry_at = now + delay(step.attempts, first=_FIRST_DELAY, longest=_LONGEST_DELAY)
         if not await claims.release(session, Operation, operation.id, token, None if final else retry_at):
             return Next.NOTHING
-        await session.execute(
-            update(OperationStep)
-            .where(OperationStep.operation_id == operation.id, OperationStep.position == step.position)
-            .values(
-                state=StepState.FAILED if final else StepState.PENDING,
-                error=message,
-                finished_at=now if final else None,
-            )
-        )
-        if final:
-            await _close(session, operation.id, OperationState.FAILED, now, error=f"{step.name}: {message}")
-    if final and workflow.on_failure is not None:
-        await workflow.on_failure(services, operation.instance_name)
-    return Next.NOTHING if final else Next.LATER
+        if not final:
+            await _set_step(session, step, state=StepState.PENDING, error=message)
+            return Next.LATER
+        await _set_step(session, step, state=StepState.FAILED, error=message, finished_at=now)
+        await _close(session, operation.id, OperationState.FAILED, now, error=f"{step.name}: {message}")
+        _record(session, now, operation, Cause(operation.requested_by, message), f"{operation.kind} failed")
+        await _leave(session, now, workflow, operation)
+    return Next.NOTHING
 
 
-async def _close(
-    session: AsyncSession, operation_id: str, state: OperationState, now: float, error: str | None
+async def _stop(
+    services: Services, session: AsyncSession, workflow: Workflow, operation: Operation, token: str
 ) -> None:
+    """Do what is wanted of an operation that we hold, between two steps or two reports of one."""
+    now = services.clock()
+    wanted = await session.scalar(select(Operation.wanted).where(Operation.id == operation.id).with_for_update())
+    # None: somebody thought better of it meanwhile, so it is due again
+    if not await claims.release(session, Operation, operation.id, token, None if wanted else now):
+        return
     await session.execute(
+        update(OperationStep)
+        .where(OperationStep.operation_id == operation.id, OperationStep.state == StepState.RUNNING)
+        .values(state=StepState.PENDING)
+        .execution_options(synchronize_session=False)
+    )
+    if wanted is Wanted.PAUSE:
+        await session.execute(
+            update(Operation).where(Operation.id == operation.id).values(state=OperationState.PAUSED, wanted=None)
+        )
+    elif wanted is Wanted.CANCEL:
+        await _close(session, operation.id, OperationState.CANCELLED, now, error=None, wanted=None)
+        await _leave(session, now, workflow, operation)
+
+
+async def _leave(session: AsyncSession, now: float, workflow: Workflow, operation: Operation) -> None:
+    """Bring the tenant into the state in which an unsuccessful run of this workflow leaves it."""
+    tenant = await session.get(Tenant, operation.instance_name, with_for_update=True, populate_existing=True)
+    if workflow.failed is None or tenant is None or tenant.state not in {workflow.during, TenantState.PENDING}:
+        return
+    await states.transition(session, now, operation.instance_name, workflow.failed, Cause.of(operation))
+
+
+async def _set_step(session: AsyncSession, step: OperationStep, **values: Any) -> None:
+    await session.execute(
+        update(OperationStep)
+        .where(OperationStep.operation_id == step.operation_id, OperationStep.position == step.position)
+        .values(**values)
+    )
+
+
+async def _close(session: AsyncSession, operation_id: str, state: OperationState, now: float, **values: Any) -> None:
+    closed = await session.execute(
         update(Operation)
-        .where(Operation.id == operation_id)
-        .values(state=state, finished_at=now, error=error, due_at=None)
+        .where(Operation.id == operation_id, Operation.state.in_(UNFINISHED))
+        .values(state=state, finished_at=now, due_at=None, **values)
+    )
+    if not rows_changed(closed):
+        raise ConflictError(f"operation '{operation_id}' is over already")
+
+
+def _record(session: AsyncSession, now: float, operation: Operation, cause: Cause, action: str) -> None:
+    audit.record(
+        session,
+        now,
+        actor=cause.actor,
+        action=action,
+        instance_name=operation.instance_name,
+        operation_id=operation.id,
+        reason=cause.reason,
     )

@@ -1,43 +1,96 @@
 """The tenants themselves: what the control panel wants of each, and the transitions between their states."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 from sqlalchemy import delete, func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from tenants import operations, rosters
-from tenants.database import rows_changed
-from tenants.errors import ConflictError, InvalidInputError, NotFoundError
+from tenants import operations, rosters, states
+from tenants.errors import ConflictError, DomainError, InvalidInputError, NotFoundError
 from tenants.models import (
     Account,
     CallbackMessage,
     Circuit,
     Conversation,
+    Drift,
     Operation,
     OperationKind,
+    OperationState,
     OperatorPresence,
     ReturnedMessage,
     Tenant,
     TenantState,
+    Token,
     VisitorSession,
 )
 from tenants.naming import STANDALONE_INSTANCE, AccountKind, RosterKind, check_instance
 from tenants.secrets import digest, matches, new_key
 from tenants.services import Services
+from tenants.states import Cause
 
-_LIVE = (TenantState.PENDING, TenantState.PROVISIONING, TenantState.ACTIVE, TenantState.FAILED)
-_OF_A_TENANT = (VisitorSession, OperatorPresence, ReturnedMessage, CallbackMessage, Conversation, Circuit, Account)
+_OF_A_TENANT = (
+    VisitorSession,
+    OperatorPresence,
+    ReturnedMessage,
+    CallbackMessage,
+    Conversation,
+    Circuit,
+    Drift,
+    Token,
+    Account,
+)
 """What goes with its tenant; messages before the conversations that they refer to."""
+
+_LIVE = frozenset(TenantState) - {TenantState.DESTROYING, TenantState.DESTROYED}
+_TO_PROVISION = (TenantState.PENDING, TenantState.PROVISIONING, TenantState.FAILED)
+
+
+@dataclass(frozen=True, slots=True)
+class _Rule:
+    """When a workflow may be asked for.
+
+    Attributes:
+        begins_in: states in which it may begin when nothing is under way.
+        done: states in which there is nothing to do.
+        waits_for: workflows under way that it waits for; any other contradicts it.
+    """
+
+    begins_in: frozenset[TenantState]
+    done: frozenset[TenantState] = frozenset()
+    waits_for: frozenset[OperationKind] = frozenset()
+
+
+_HARMLESS = frozenset({OperationKind.ROTATE_KEYS, OperationKind.CHANGE_ADDRESS, OperationKind.RECONCILE})
+_MAKING = frozenset({OperationKind.PROVISION, OperationKind.IMPORT})
+_S = TenantState
+_RULES: Mapping[OperationKind, _Rule] = {
+    OperationKind.SUSPEND: _Rule(
+        frozenset({_S.ACTIVE, _S.SUSPENDING, _S.RESUMING}), frozenset({_S.SUSPENDED}), _HARMLESS | _MAKING
+    ),
+    OperationKind.RESUME: _Rule(
+        frozenset({_S.SUSPENDED, _S.SUSPENDING, _S.RESUMING}), frozenset({_S.ACTIVE}), _HARMLESS
+    ),
+    OperationKind.DESTROY: _Rule(_LIVE | {_S.DESTROYING}, waits_for=frozenset(OperationKind)),
+    **dict.fromkeys(sorted(_HARMLESS), _Rule(_LIVE, waits_for=frozenset(OperationKind) - {OperationKind.DESTROY})),
+}
 
 
 @dataclass(frozen=True, slots=True)
 class TenantSpec:
-    """What the panel may say of a tenant; None leaves a value as it is, or at its default."""
+    """What the panel says of a tenant.
 
-    callback_url: str | None = None
-    online_seconds: float | None = None
-    idle_hours: float | None = None
+    Attributes:
+        changes: columns of the tenant's row and their values; None takes one back to its beginning.
+        secret_key: the tenant's own key; or, from who must not send it, `key_digest`: see `tenants.secrets.digest`.
+        operator: the first operator account: username, nick and SCRAM verifier, never the password.
+    """
+
+    changes: Mapping[str, Any] = field(default_factory=dict)
     secret_key: str | None = None
+    key_digest: str | None = None
+    operator: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +100,7 @@ class Created:
     tenant: Tenant
     operation: Operation | None
     secret_key: str | None
+    new: bool
 
 
 def check_key(services: Services, instance_name: str) -> str:
@@ -75,13 +129,17 @@ async def find_in(session: AsyncSession, instance_name: str) -> Tenant | None:
 
 
 async def opens(services: Services, instance_name: str, key: str) -> bool:
-    """Whether this is the tenant's own key; compared in constant time.
+    """Whether this is the tenant's own key, or the one before it while both are good; compared in constant time.
 
     The key of a destroyed tenant still opens: its LHC goes on to remove accounts, and must be told that they are gone.
     """
     async with services.database.read() as session:
         tenant = await session.get(Tenant, instance_name)
-    return tenant is not None and matches(instance_name, key, tenant.key_digest)
+    if tenant is None:
+        return False
+    previous = tenant.previous_key_digest if services.clock() < (tenant.previous_key_until or 0) else None
+    # both are compared in any case, so that the time tells nothing
+    return matches(instance_name, key, tenant.key_digest) | matches(instance_name, key, previous)
 
 
 async def get(services: Services, instance_name: str) -> Tenant:
@@ -110,116 +168,211 @@ async def get_active(services: Services, instance_name: str) -> Tenant:
 
 
 async def put(
-    services: Services, instance_name: str, spec: TenantSpec, *, requested_by: str, own_key: bool = True
+    services: Services, instance_name: str, spec: TenantSpec, cause: Cause, *, own_key: bool = True
 ) -> Created:
     """Create the tenant and start its provisioning, or change what it is to be. May be repeated at will.
 
     `own_key`: make a key for a new tenant that brings none.
 
     Raises:
-        InvalidInputError: the name breaks a rule.
-        ConflictError: it is being destroyed.
+        InvalidInputError: the name breaks a rule, or an operator is given to a tenant that has been provisioned.
+        ConflictError: it is being destroyed, or is being provisioned with another operator.
     """
     check_key(services, instance_name)
     now = services.clock()
     async with services.database.write() as session:
-        # A tenant that never was begins as one that is gone: so many may ask at once, and all find the same row.
-        await session.execute(
-            services.database.insert(Tenant)
-            .values(
-                instance_name=instance_name,
-                state=TenantState.DESTROYED,
-                online_seconds=services.settings.visitor_online_seconds,
-                idle_hours=services.settings.account_idle_hours,
-                created_at=now,
-                updated_at=now,
-            )
-            .on_conflict_do_nothing()
-        )
-        tenant = await session.get_one(Tenant, instance_name, with_for_update=True)
+        tenant = await _lock_or_begin(services, session, instance_name)
         ending = await operations.unfinished(session, instance_name, OperationKind.DESTROY)
         if tenant.state is TenantState.DESTROYING or ending is not None:
             raise ConflictError(f"tenant '{instance_name}' is being destroyed; create it again when that is done")
         new = tenant.state is TenantState.DESTROYED
-        secret_key = spec.secret_key or (new_key() if new and own_key else None)
+        secret_key = spec.secret_key or (new_key() if new and own_key and not spec.key_digest else None)
         if new:
-            tenant.state = TenantState.PENDING
-            tenant.created_at = now
-            tenant.key_digest = None
-            tenant.callback_url = None
-            tenant.online_seconds = services.settings.visitor_online_seconds
-            tenant.idle_hours = services.settings.account_idle_hours
-        if secret_key:
-            tenant.key_digest = digest(instance_name, secret_key)
-        tenant.callback_url = spec.callback_url or tenant.callback_url
-        tenant.online_seconds = spec.online_seconds or tenant.online_seconds
-        tenant.idle_hours = spec.idle_hours or tenant.idle_hours
+            await begin(services, session, tenant, cause)
+        _apply(services, tenant, spec, digest(instance_name, secret_key) if secret_key else spec.key_digest)
         tenant.updated_at = now
         await session.flush()
         operation = None
-        if tenant.state is not TenantState.ACTIVE:
+        if tenant.state in _TO_PROVISION:
+            given = {"operator": spec.operator} if spec.operator else {}
             operation = await operations.open_operation(
-                services, session, instance_name, OperationKind.PROVISION, requested_by=requested_by
+                services, session, instance_name, OperationKind.PROVISION, cause, given=given
             )
+        elif spec.operator:
+            raise InvalidInputError("operator", f"is for a tenant that is being made; '{instance_name}' exists")
     if operation is not None:
         await operations.wake(services, operation)
-    return Created(tenant, operation, secret_key)
+    return Created(tenant, operation, secret_key, new=new)
 
 
-async def destroy(services: Services, instance_name: str, *, requested_by: str) -> Operation:
-    """Start the tenant's end; from now on it takes no traffic. A provisioning under way is finished first.
+async def begin(services: Services, session: AsyncSession, tenant: Tenant, cause: Cause) -> None:
+    """A tenant that never was, or is gone, begins with nothing of its former life; its row is locked."""
+    now = services.clock()
+    await states.transition(session, now, tenant.instance_name, TenantState.PENDING, cause)
+    await session.refresh(tenant)
+    tenant.created_at = now
+    for name, value in _beginning_values(services).items():
+        setattr(tenant, name, value)
+
+
+async def _lock_or_begin(services: Services, session: AsyncSession, instance_name: str) -> Tenant:
+    """The tenant's row, locked. One that never was begins as one that is gone: so many may ask at once."""
+    now = services.clock()
+    await session.execute(
+        services.database.insert(Tenant)
+        .values(
+            instance_name=instance_name,
+            state=TenantState.DESTROYED,
+            created_at=now,
+            updated_at=now,
+            **_beginning_values(services),
+        )
+        .on_conflict_do_nothing()
+    )
+    return await session.get_one(Tenant, instance_name, with_for_update=True)
+
+
+def _beginning_values(services: Services) -> dict[str, Any]:
+    settings = services.settings
+    return {
+        "key_digest": None,
+        "previous_key_digest": None,
+        "previous_key_until": None,
+        "callback_url": None,
+        "online_seconds": settings.visitor_online_seconds,
+        "idle_hours": settings.account_idle_hours,
+        "xmpp": True,
+        "visitor_tracking": True,
+        "max_accounts": None,
+        "max_online_visitors": None,
+        "calls_per_second": None,
+    }
+
+
+def _apply(services: Services, tenant: Tenant, spec: TenantSpec, key_digest: str | None) -> None:
+    if key_digest:
+        tenant.key_digest = key_digest
+    for name, value in spec.changes.items():
+        # None takes a setting back to its beginning
+        setattr(tenant, name, _beginning_values(services)[name] if value is None else value)
+
+
+async def request(
+    services: Services,
+    instance_name: str,
+    kind: OperationKind,
+    cause: Cause,
+    given: Mapping[str, Any] | None = None,
+) -> Operation | None:
+    """Start a workflow on a tenant, or find the one of that kind that is under way. None when there is nothing to do.
+
+    One that is asked for while another is under way waits for it, or is refused when the two contradict each other.
 
     Raises:
         NotFoundError: there is no such tenant.
+        ConflictError: its state, or what is under way, does not allow it.
     """
+    rule = _RULES[kind]
     async with services.database.write() as session:
         tenant = await session.get(Tenant, instance_name, with_for_update=True)
         if tenant is None or tenant.state is TenantState.DESTROYED:
             raise NotFoundError(f"there is no tenant '{instance_name}'")
-        if tenant.state in {TenantState.ACTIVE, TenantState.FAILED}:
-            tenant.state = TenantState.DESTROYING
-        operation = await operations.open_operation(
-            services, session, instance_name, OperationKind.DESTROY, requested_by=requested_by
-        )
+        under_way = await operations.all_unfinished(session, instance_name)
+        others = [one for one in under_way if one.kind is not kind]
+        for other in others:
+            if other.kind not in rule.waits_for:
+                raise ConflictError(
+                    f"tenant '{instance_name}' is {tenant.state}: operation '{other.id}' ({other.kind}) is under way"
+                )
+        if not under_way:
+            if tenant.state in rule.done:
+                return None
+            if tenant.state not in rule.begins_in:
+                raise ConflictError(f"tenant '{instance_name}' is {tenant.state}")
+        operation = await operations.open_operation(services, session, instance_name, kind, cause, given=given)
+        if kind is OperationKind.DESTROY:
+            await _end(services, session, tenant, others, Cause.of(operation))
     await operations.wake(services, operation)
     return operation
 
 
-async def set_state(services: Services, instance_name: str, old: tuple[TenantState, ...], new: TenantState) -> None:
-    """Compare-and-swap of a tenant's state; one that is in the new state already is a success.
+async def _end(
+    services: Services, session: AsyncSession, tenant: Tenant, others: list[Operation], cause: Cause
+) -> None:
+    """Close the door at once, unless a workflow is to be finished first; one that rests is not waited for."""
+    for other in others:
+        if other.state is OperationState.PAUSED:
+            other.state, other.finished_at = OperationState.CANCELLED, services.clock()
+    if all(other.state is OperationState.CANCELLED for other in others):
+        await states.transition(session, services.clock(), tenant.instance_name, TenantState.DESTROYING, cause)
+
+
+async def destroy(services: Services, instance_name: str, cause: Cause) -> Operation:
+    """Start the tenant's end; from now on it takes no traffic. What is under way is finished first.
 
     Raises:
-        ConflictError: it is in neither.
+        NotFoundError: there is no such tenant.
     """
-    async with services.database.write() as session:
-        changed = await session.execute(
-            update(Tenant)
-            .where(Tenant.instance_name == instance_name, Tenant.state.in_((*old, new)))
-            .values(state=new, updated_at=services.clock())
-        )
-    if not rows_changed(changed):
-        raise ConflictError(f"tenant '{instance_name}' cannot become {new}")
+    operation = await request(services, instance_name, OperationKind.DESTROY, cause)
+    assert operation is not None  # noqa: S101 - no state in which there is nothing to do
+    return operation
 
 
-async def begin_destroying(services: Services, instance_name: str) -> None:
-    """The transition that closes the door for traffic.
+async def request_many(
+    services: Services, instance_names: Sequence[str], kind: OperationKind, cause: Cause
+) -> list[tuple[str, Operation | DomainError | None]]:
+    """Start a workflow on each of the tenants: what `request` gave or raised, by name, each on its own."""
+    outcomes: list[tuple[str, Operation | DomainError | None]] = []
+    for instance_name in dict.fromkeys(instance_names):
+        try:
+            outcome: Operation | DomainError | None = await request(services, instance_name, kind, cause)
+        except DomainError as error:
+            outcome = error
+        outcomes.append((instance_name, outcome))
+    return outcomes
+
+
+async def rotate_keys(
+    services: Services, instance_name: str, cause: Cause, *, key_digest: str, overlap: float
+) -> Operation:
+    """Start giving the tenant a new key, whose digest this is; the present one opens for `overlap` seconds more.
 
     Raises:
-        ConflictError: there is no such tenant any more.
+        NotFoundError: there is no such tenant.
+        ConflictError: it is being destroyed, or another rotation is under way.
     """
-    await set_state(services, instance_name, _LIVE, TenantState.DESTROYING)
+    given = {"key_digest": key_digest, "overlap": overlap}
+    operation = await request(services, instance_name, OperationKind.ROTATE_KEYS, cause, given)
+    assert operation is not None  # noqa: S101 - there is always something to do
+    return operation
 
 
-async def forget(services: Services, instance_name: str) -> None:
-    """Remove all that the registry holds of a destroyed tenant, except the operations that record its life."""
+async def change_address(services: Services, instance_name: str, cause: Cause, callback_url: str | None) -> Operation:
+    """Start moving the tenant's callbacks to another address (None: the one that its name gives); accounts stay.
+
+    Raises:
+        NotFoundError: there is no such tenant.
+        ConflictError: it is being destroyed, or another change is under way.
+    """
+    given = {"callback_url": callback_url}
+    operation = await request(services, instance_name, OperationKind.CHANGE_ADDRESS, cause, given)
+    assert operation is not None  # noqa: S101 - there is always something to do
+    return operation
+
+
+async def forget(services: Services, instance_name: str, cause: Cause) -> None:
+    """Remove all that the registry holds of a tenant but what records its life.
+
+    Its name and the digest of its key stay as well: its LHC goes on to remove accounts, and is told that they are gone.
+    """
     async with services.database.write() as session:
         for model in _OF_A_TENANT:
             await session.execute(delete(model).where(model.instance_name == instance_name))
-        await session.execute(
-            update(Tenant)
-            .where(Tenant.instance_name == instance_name, Tenant.state == TenantState.DESTROYING)
-            .values(state=TenantState.DESTROYED, callback_url=None, updated_at=services.clock())
-        )
+        await session.execute(update(Operation).where(Operation.instance_name == instance_name).values(input={}))
+        values = _beginning_values(services)
+        del values["key_digest"]
+        await session.execute(update(Tenant).where(Tenant.instance_name == instance_name).values(**values))
+        await states.transition(session, services.clock(), instance_name, TenantState.DESTROYED, cause)
 
 
 async def count_accounts(session: AsyncSession, instance_name: str) -> dict[AccountKind, int]:

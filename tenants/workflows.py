@@ -2,14 +2,14 @@
 
 import asyncio
 
-from sqlalchemy import func, select
+from sqlalchemy import func, select, update
 
-from tenants import registry, rosters
+from tenants import accounts, delivery_log, registry, rosters
 from tenants.commands import CloseTenant
-from tenants.errors import ConflictError, DomainError
-from tenants.models import Account, OperationKind, TenantState, VisitorSession
+from tenants.errors import DomainError
+from tenants.models import Account, OperationKind, Tenant, TenantState, VisitorSession
 from tenants.naming import RosterKind
-from tenants.operations import Progress, Step, Workflow, Workflows
+from tenants.operations import Run, Step, Workflow, Workflows
 from tenants.services import Services
 
 _CHUNK = 50
@@ -25,50 +25,63 @@ class LeftoverError(DomainError):
 
 
 def _create_roster(kind: RosterKind) -> Step:
-    async def run(services: Services, instance_name: str, _progress: Progress) -> None:
-        group = rosters.group_of(services.naming, instance_name, kind)
-        await services.ejabberd.create_roster(group, rosters.wanted(services.naming, instance_name, kind))
+    async def run(run: Run) -> None:
+        naming = run.services.naming
+        group = rosters.group_of(naming, run.instance_name, kind)
+        await run.services.ejabberd.create_roster(group, rosters.wanted(naming, run.instance_name, kind))
 
     return Step(f"create_{kind}_roster", run)
 
 
-async def _begin_provisioning(services: Services, instance_name: str, _progress: Progress) -> None:
-    old = (TenantState.PENDING, TenantState.FAILED)
-    try:
-        await registry.set_state(services, instance_name, old, TenantState.PROVISIONING)
-    except ConflictError:
-        # asked for once more after another run had finished it
-        await registry.get_active(services, instance_name)
+def _enter(name: str, state: TenantState) -> Step:
+    async def run(run: Run) -> None:
+        await run.enter(state)
+
+    return Step(name, run)
 
 
-async def _verify_provisioned(services: Services, instance_name: str, _progress: Progress) -> None:
+async def _verify_rosters(run: Run) -> None:
+    naming = run.services.naming
     for kind in RosterKind:
-        group = rosters.group_of(services.naming, instance_name, kind)
-        if await services.ejabberd.roster(group) != rosters.wanted(services.naming, instance_name, kind):
+        group = rosters.group_of(naming, run.instance_name, kind)
+        if await run.services.ejabberd.roster(group) != rosters.wanted(naming, run.instance_name, kind):
             raise DomainError(f"shared roster {group} is not as it was created")
 
 
-async def _activate(services: Services, instance_name: str, _progress: Progress) -> None:
-    await registry.set_state(services, instance_name, (TenantState.PROVISIONING,), TenantState.ACTIVE)
+async def _wake_deliveries(run: Run) -> None:
+    """What waited for the tenant, or for its new address, is due at once."""
+    await delivery_log.go_on(run.services, run.instance_name)
 
 
-async def _provision_failed(services: Services, instance_name: str) -> None:
-    await registry.set_state(services, instance_name, (TenantState.PROVISIONING,), TenantState.FAILED)
+async def _install_key(run: Run) -> None:
+    new: str = run.input["key_digest"]
+    async with run.services.database.write() as session:
+        tenant = await session.get_one(Tenant, run.instance_name, with_for_update=True)
+        if tenant.key_digest != new:
+            tenant.previous_key_digest = tenant.key_digest
+            tenant.previous_key_until = run.services.clock() + run.input["overlap"]
+            tenant.key_digest = new
 
 
-async def _begin_destroying(services: Services, instance_name: str, _progress: Progress) -> None:
-    await registry.begin_destroying(services, instance_name)
+async def _set_address(run: Run) -> None:
+    async with run.services.database.write() as session:
+        await session.execute(
+            update(Tenant)
+            .where(Tenant.instance_name == run.instance_name)
+            .values(callback_url=run.input["callback_url"], updated_at=run.services.clock())
+        )
 
 
-async def _close_sessions(services: Services, instance_name: str, progress: Progress) -> None:
+async def _close_sessions(run: Run) -> None:
     """Operators see the visitors leave before the contacts go. The pool removes the rows when it told them."""
+    services, instance_name = run.services, run.instance_name
     await services.commands.publish(CloseTenant(instance_name=instance_name))
     deadline = services.clock() + _SESSIONS_CLOSED_WITHIN
     first = left = await _open_sessions(services, instance_name)
     while left:
         if services.clock() > deadline:
             raise DomainError(f"the pool has not closed {left} visitor sessions yet")
-        await progress.report(max(first - left, 0), first)
+        await run.report(max(first - left, 0), first)
         await asyncio.sleep(0.2)
         left = await _open_sessions(services, instance_name)
 
@@ -81,30 +94,23 @@ async def _open_sessions(services: Services, instance_name: str) -> int:
     return count or 0
 
 
-async def _remove_accounts(services: Services, instance_name: str, progress: Progress) -> None:
+async def _remove_accounts(run: Run) -> None:
     """Every account of the tenant: of its rosters, of the registry, and any that merely bears its name."""
+    services, instance_name = run.services, run.instance_name
     usernames = sorted(await _all_usernames(services, instance_name))
     gate = asyncio.Semaphore(_PARALLEL)
 
     async def remove(username: str) -> None:
         async with gate:
-            await remove_from_ejabberd(services, instance_name, username)
+            await accounts.remove_from_ejabberd(services, instance_name, username)
 
-    await progress.report(0, len(usernames))
+    await run.report(0, len(usernames))
     for start in range(0, len(usernames), _CHUNK):
         chunk = usernames[start : start + _CHUNK]
         async with asyncio.TaskGroup() as group:
             for username in chunk:
                 group.create_task(remove(username))
-        await progress.report(start + len(chunk), len(usernames))
-
-
-async def remove_from_ejabberd(services: Services, instance_name: str, username: str) -> None:
-    """Roster member first, so that operators see the contact go; then the account with its sessions."""
-    for kind in RosterKind:
-        group = rosters.group_of(services.naming, instance_name, kind)
-        await services.ejabberd.remove_from_roster(username, group)
-    await services.ejabberd.unregister(username)
+        await run.report(start + len(chunk), len(usernames))
 
 
 async def _all_usernames(services: Services, instance_name: str) -> set[str]:
@@ -122,16 +128,18 @@ async def _bearing_the_name(services: Services, instance_name: str) -> list[str]
     return [user for user in await services.ejabberd.users() if suffix and user.endswith(suffix)]
 
 
-async def _remove_rosters(services: Services, instance_name: str, _progress: Progress) -> None:
+async def _remove_rosters(run: Run) -> None:
+    services, instance_name = run.services, run.instance_name
     # operators first: they display visitors
     for kind in (RosterKind.OPERATORS, RosterKind.VISITORS):
         await services.ejabberd.delete_roster(rosters.group_of(services.naming, instance_name, kind))
 
 
-async def _verify_destroyed(services: Services, instance_name: str, progress: Progress) -> None:
+async def _verify_destroyed(run: Run) -> None:
+    services, instance_name = run.services, run.instance_name
     if await _bearing_the_name(services, instance_name):
         # registered by a request that came in just before the door was closed
-        await _remove_accounts(services, instance_name, progress)
+        await _remove_accounts(run)
     left = [f"account {user}" for user in await _bearing_the_name(services, instance_name)]
     for kind in RosterKind:
         group = rosters.group_of(services.naming, instance_name, kind)
@@ -141,31 +149,60 @@ async def _verify_destroyed(services: Services, instance_name: str, progress: Pr
         raise LeftoverError(f"still in ejabberd: {', '.join(left[:20])}{' …' if len(left) > 20 else ''}")  # noqa: PLR2004 - as many as a person reads
 
 
-async def _forget(services: Services, instance_name: str, _progress: Progress) -> None:
-    await registry.forget(services, instance_name)
+async def _forget(run: Run) -> None:
+    # once more: a page view that was accepted just before the door was closed may have come after the first
+    await run.services.commands.publish(CloseTenant(instance_name=run.instance_name))
+    await registry.forget(run.services, run.instance_name, run.cause)
 
+
+_ROSTERS = (
+    # in this order: ejabberd >= 24.06 refuses a displayed group that does not exist
+    _create_roster(RosterKind.VISITORS),
+    _create_roster(RosterKind.OPERATORS),
+)
 
 WORKFLOWS: Workflows = {
     OperationKind.PROVISION: Workflow(
         steps=(
-            Step("begin", _begin_provisioning),
-            # in this order: ejabberd >= 24.06 refuses a displayed group that does not exist
-            _create_roster(RosterKind.VISITORS),
-            _create_roster(RosterKind.OPERATORS),
-            Step("verify", _verify_provisioned),
-            Step("activate", _activate),
+            _enter("begin", TenantState.PROVISIONING),
+            *_ROSTERS,
+            Step("verify", _verify_rosters),
+            _enter("activate", TenantState.ACTIVE),
         ),
-        on_failure=_provision_failed,
+        during=TenantState.PROVISIONING,
+        failed=TenantState.FAILED,
+    ),
+    # Suspend, resume and destroy stay where they are when they fail: closed for traffic, to be tried again.
+    OperationKind.SUSPEND: Workflow(
+        steps=(
+            _enter("begin", TenantState.SUSPENDING),
+            Step("close_sessions", _close_sessions),
+            _enter("finish", TenantState.SUSPENDED),
+        ),
+        during=TenantState.SUSPENDING,
+    ),
+    OperationKind.RESUME: Workflow(
+        steps=(
+            _enter("begin", TenantState.RESUMING),
+            *_ROSTERS,
+            _enter("activate", TenantState.ACTIVE),
+            Step("wake_deliveries", _wake_deliveries),
+        ),
+        during=TenantState.RESUMING,
     ),
     OperationKind.DESTROY: Workflow(
         steps=(
-            Step("begin", _begin_destroying),
+            _enter("begin", TenantState.DESTROYING),
             Step("close_sessions", _close_sessions),
             Step("remove_accounts", _remove_accounts),
             Step("remove_rosters", _remove_rosters),
             Step("verify", _verify_destroyed),
             Step("forget", _forget),
         ),
-        # when it fails it stays `destroying`: closed for traffic, and the next DELETE tries again
+        during=TenantState.DESTROYING,
+    ),
+    OperationKind.ROTATE_KEYS: Workflow(steps=(Step("install_key", _install_key),)),
+    OperationKind.CHANGE_ADDRESS: Workflow(
+        steps=(Step("set_address", _set_address), Step("wake_deliveries", _wake_deliveries))
     ),
 }

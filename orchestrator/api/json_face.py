@@ -17,6 +17,7 @@ from tenants.errors import ConflictError, InvalidInputError, NotFoundError
 from tenants.models import OperationState, Tenant, TenantState
 from tenants.naming import AccountKind, AccountName, RosterKind, RosterName, local_part
 from tenants.services import Services
+from tenants.states import Cause
 
 log = structlog.get_logger(__name__)
 
@@ -212,9 +213,7 @@ async def set_up_rosters(call: Call) -> str:
         raise InvalidInputError("group", f"there is no tenant '{roster.instance}', and this key may not begin one")
     if tenant is None or tenant.state is not TenantState.ACTIVE:
         # this key is the hosting company's: the tenant gets one of its own when the panel asks for it
-        started = await registry.put(
-            call.services, roster.instance, registry.TenantSpec(), requested_by="lhc", own_key=False
-        )
+        started = await registry.put(call.services, roster.instance, registry.TenantSpec(), Cause("lhc"), own_key=False)
         if started.operation is not None and not await _finished(call.services, started.operation.id):
             return ""
     wanted = rosters.wanted(call.services.naming, roster.instance, roster.kind)
@@ -230,7 +229,7 @@ async def delete_rosters(call: Call) -> str:
     call.check_host()
     roster = call.roster()
     try:
-        operation = await registry.destroy(call.services, roster.instance, requested_by="lhc")
+        operation = await registry.destroy(call.services, roster.instance, Cause("lhc"))
     except NotFoundError:
         return ""  # it never was, or an earlier call has ended it
     await _finished(call.services, operation.id)

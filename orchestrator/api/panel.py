@@ -12,6 +12,7 @@ from tenants import operations, registry
 from tenants.models import Operation, Tenant
 from tenants.secrets import same
 from tenants.services import Services
+from tenants.states import Cause
 
 _bearer = HTTPBearer(auto_error=False, description="The control panel's token.")
 
@@ -126,12 +127,9 @@ async def put_tenant(
     """
     wanted = wanted or TenantRequest()
     spec = registry.TenantSpec(
-        callback_url=str(wanted.callback_url) if wanted.callback_url else None,
-        online_seconds=wanted.online_seconds,
-        idle_hours=wanted.idle_hours,
-        secret_key=wanted.secret_key,
+        changes=wanted.model_dump(mode="json", exclude_unset=True, exclude={"secret_key"}), secret_key=wanted.secret_key
     )
-    created = await registry.put(services, instance_name, spec, requested_by="panel")
+    created = await registry.put(services, instance_name, spec, Cause("panel"))
     if created.operation is not None:
         response.status_code = HTTPStatus.ACCEPTED
         response.headers["Location"] = f"/v1/operations/{created.operation.id}"
@@ -149,7 +147,7 @@ async def get_tenant(instance_name: str, services: ServicesDep) -> TenantView:
 @router.delete("/tenants/{instance_name}", status_code=HTTPStatus.ACCEPTED)
 async def delete_tenant(instance_name: str, services: ServicesDep, response: Response) -> OperationView:
     """End the tenant: its sessions, accounts and rosters are removed. The operation tells how far it is."""
-    operation = await registry.destroy(services, instance_name, requested_by="panel")
+    operation = await registry.destroy(services, instance_name, Cause("panel"))
     response.headers["Location"] = f"/v1/operations/{operation.id}"
     return operation_view(operation)
 

@@ -23,6 +23,7 @@ from tenants.naming import AccountKind, AccountName
 from tenants.registry import TenantSpec
 from tenants.runners import Runners
 from tenants.services import Services
+from tenants.states import Cause
 from tests.world.receiver import Behaviour, Callback, Receiver
 from tests.world.registry import World
 from tests.world.waiting import until, until_async
@@ -75,8 +76,8 @@ async def operator_changed(world: World, *, online: bool) -> None:
 async def lhc(world: World, free_port: int) -> AsyncIterator[Lhc]:
     """The LHC of the tenants `acme` and `other`."""
     for name in ("acme", "other"):
-        spec = TenantSpec(callback_url=f"http://127.0.0.1:{free_port}")
-        await registry.put(world.services, name, spec, requested_by="panel")
+        spec = TenantSpec({"callback_url": f"http://127.0.0.1:{free_port}"})
+        await registry.put(world.services, name, spec, Cause("panel"))
     world.woken.clear()
     async with Receiver(free_port) as receiver:
         yield Lhc(receiver)
@@ -145,8 +146,8 @@ async def test_delivery_in_order_with_retries_until_dead(world: World, lhc: Lhc)
 
 
 async def test_no_answer_is_recorded_as_such(world: World, lhc: Lhc, unused_tcp_port: int) -> None:
-    spec = TenantSpec(callback_url=f"http://127.0.0.1:{unused_tcp_port}")
-    await registry.put(world.services, "acme", spec, requested_by="panel")
+    spec = TenantSpec({"callback_url": f"http://127.0.0.1:{unused_tcp_port}"})
+    await registry.put(world.services, "acme", spec, Cause("panel"))
     await callbacks.store_messages(world.services, [message(1)])
     await work(world)
     assert lhc.bodies == []

@@ -4,13 +4,15 @@ import asyncio
 
 import pytest
 
-from tenants import claims, operations, registry
+from tenants import audit, claims, operations, registry, states
 from tenants.errors import ConflictError
 from tenants.models import Operation, TenantState
-from tenants.operations import Next, Progress, Step, Workflow
+from tenants.operations import Next, Run, Step, Workflow
 from tenants.registry import TenantSpec
-from tenants.services import Services
+from tenants.states import Cause
 from tests.world.registry import World, migrate
+
+PANEL = Cause("panel")
 
 
 def test_migrating_again_changes_nothing(database_url: str) -> None:
@@ -19,7 +21,7 @@ def test_migrating_again_changes_nothing(database_url: str) -> None:
 
 async def test_twenty_creations_at_once_are_one_tenant_and_one_operation(world: World) -> None:
     created = await asyncio.gather(
-        *(registry.put(world.services, "acme", TenantSpec(), requested_by=f"panel {n}") for n in range(20))
+        *(registry.put(world.services, "acme", TenantSpec(), Cause(f"panel {n}")) for n in range(20))
     )
     assert len({result.operation.id for result in created if result.operation}) == 1
     assert len([result for result in created if result.secret_key]) == 1
@@ -27,7 +29,7 @@ async def test_twenty_creations_at_once_are_one_tenant_and_one_operation(world: 
 
 
 async def test_a_claim_has_one_holder_and_ends_by_itself(world: World) -> None:
-    created = await registry.put(world.services, "acme", TenantSpec(), requested_by="panel")
+    created = await registry.put(world.services, "acme", TenantSpec(), PANEL)
     assert created.operation is not None
     key, services = created.operation.id, world.services
 
@@ -48,26 +50,26 @@ async def test_a_claim_has_one_holder_and_ends_by_itself(world: World) -> None:
 
 
 async def test_a_workflow_goes_on_where_it_failed_and_ends_after_its_last_attempt(world: World) -> None:
-    created = await registry.put(world.services, "acme", TenantSpec(), requested_by="panel")
+    created = await registry.put(world.services, "acme", TenantSpec(), PANEL)
     assert created.operation is not None
     ran: list[str] = []
     failures = iter([True, False])
 
-    async def first(_services: Services, _instance: str, progress: Progress) -> None:
-        await progress.report(3, 7)
+    async def first(run: Run) -> None:
+        await run.enter(TenantState.PROVISIONING)
+        await run.report(3, 7)
         ran.append("first")
 
-    async def second(_services: Services, _instance: str, _progress: Progress) -> None:
+    async def second(_run: Run) -> None:
         ran.append("second")
         if next(failures, True):
             raise RuntimeError("ejabberd is away")
 
-    failed: list[str] = []
-
-    async def on_failure(_services: Services, instance_name: str) -> None:
-        failed.append(instance_name)
-
-    workflow = Workflow((Step("first", first), Step("second", second), Step("third", second)), on_failure)
+    workflow = Workflow(
+        (Step("first", first), Step("second", second), Step("third", second)),
+        during=TenantState.PROVISIONING,
+        failed=TenantState.FAILED,
+    )
 
     async def advance() -> Next:
         assert created.operation is not None
@@ -83,7 +85,7 @@ async def test_a_workflow_goes_on_where_it_failed_and_ends_after_its_last_attemp
         world.clock.now += 60
     assert await advance() is Next.NOTHING
     assert ran == ["first", "second", "second", *["second"] * operations.MAX_ATTEMPTS]
-    assert failed == ["acme"]
+    assert (await registry.get(world.services, "acme")).state is TenantState.FAILED
     operation = await operations.get(world.services, created.operation.id)
     assert (operation.state, operation.error) == ("failed", "third: RuntimeError: ejabberd is away")
     assert [(step.state, step.attempts, step.done, step.total) for step in operation.steps] == [
@@ -93,13 +95,27 @@ async def test_a_workflow_goes_on_where_it_failed_and_ends_after_its_last_attemp
     ]
 
 
-async def test_transitions_are_compare_and_swap(world: World) -> None:
-    await registry.put(world.services, "acme", TenantSpec(), requested_by="panel")
-    pending, active = (TenantState.PENDING,), TenantState.ACTIVE
-    await registry.set_state(world.services, "acme", pending, active)
-    await registry.set_state(world.services, "acme", pending, active)
-    with pytest.raises(ConflictError, match="cannot become provisioning"):
-        await registry.set_state(world.services, "acme", pending, TenantState.PROVISIONING)
-    await registry.begin_destroying(world.services, "acme")
+async def test_transitions_are_compare_and_swap_and_each_is_in_the_audit_log(world: World) -> None:
+    await registry.put(world.services, "acme", TenantSpec(), Cause("panel", "a new customer"))
+
+    async def enter(state: TenantState) -> None:
+        async with world.services.database.write() as session:
+            await states.transition(session, world.clock(), "acme", state, Cause("worker", "because", "op"))
+
+    await enter(TenantState.PROVISIONING)
+    await enter(TenantState.PROVISIONING)
+    with pytest.raises(ConflictError, match="is provisioning and cannot become suspended"):
+        await enter(TenantState.SUSPENDED)
+    await enter(TenantState.DESTROYING)
     with pytest.raises(ConflictError, match="is being destroyed"):
-        await registry.put(world.services, "acme", TenantSpec(), requested_by="panel")
+        await registry.put(world.services, "acme", TenantSpec(), PANEL)
+    log = [
+        (entry.actor, entry.action, entry.old_state, entry.new_state, entry.reason)
+        for entry in reversed(await audit.entries(world.services, "acme"))
+    ]
+    assert log == [
+        ("panel", "state", "destroyed", "pending", "a new customer"),
+        ("panel", "provision requested", None, None, "a new customer"),
+        ("worker", "state", "pending", "provisioning", "because"),
+        ("worker", "state", "provisioning", "destroying", "because"),
+    ]
