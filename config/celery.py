@@ -16,6 +16,7 @@ CALLBACK_QUEUE = "callbacks"
 """Deliveries to LHC: many, short, latency matters."""
 
 _QUEUE_TYPE = "quorum"
+_RESULT_SECONDS = 3600
 _SWEEP_SECONDS = 2.0
 """How late at most a due piece of work starts whose wake-up was lost."""
 
@@ -27,8 +28,12 @@ def _queue(name: str) -> Queue:
 
 def make_celery(settings: Settings, name: str = "orchestrator") -> Celery:
     """A Celery application with our configuration and no tasks: enough to send tasks by name."""
-    app = Celery(name, broker=settings.broker_url.get_secret_value())
+    broker_url = settings.broker_url.get_secret_value()
+    app = Celery(name, broker=broker_url)
     app.conf.update(
+        # Results are for a panel that sends `tenants.*` by name: kept in Redis, or sent to its own reply queue.
+        result_backend=broker_url if broker_url.startswith("redis") else "rpc://",
+        result_expires=_RESULT_SECONDS,
         broker_transport_options={**TRANSPORT_OPTIONS, "visibility_timeout": 3600},
         # A broker that is away is waited for, however long and from the start.
         broker_connection_retry_on_startup=True,
@@ -40,7 +45,7 @@ def make_celery(settings: Settings, name: str = "orchestrator") -> Celery:
         task_default_queue_type=_QUEUE_TYPE,
         task_queues=[_queue(LIFECYCLE_QUEUE), _queue(CALLBACK_QUEUE)],
         task_routes={"callbacks.*": {"queue": CALLBACK_QUEUE}},
-        # The database is the record of what was done; nobody waits for a task's result.
+        # The database is the record of what was done; `tenants.*` alone answer who sent them.
         task_ignore_result=True,
         task_serializer="json",
         accept_content=["json"],

@@ -29,7 +29,13 @@ def celery_wake(app: Celery) -> Callable[..., Awaitable[None]]:
         if len(waiting) >= _MAX_WAITING:
             raise TimeoutError
         sent: Future[object] = threads.submit(
-            app.send_task, task, kwargs=arguments, retry_policy=_RETRY, confirm_timeout=_TIMEOUT
+            app.send_task,
+            task,
+            kwargs=arguments,
+            retry_policy=_RETRY,
+            confirm_timeout=_TIMEOUT,
+            # else each one subscribes to its result, which nobody reads
+            ignore_result=True,
         )
         waiting.add(sent)
         sent.add_done_callback(waiting.discard)

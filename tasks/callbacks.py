@@ -4,7 +4,7 @@ from celery import shared_task
 
 from config import task_names
 from tasks import runtime
-from tenants import deliveries, returned
+from tenants import deliveries, heartbeats, returned
 from tenants.services import Services
 
 
@@ -17,7 +17,13 @@ def deliver(instance_name: str) -> None:
 @shared_task(name=task_names.SWEEP_CALLBACKS)
 def sweep_callbacks() -> None:
     """Wake deliveries that are due: retries and lost wake-ups."""
-    runtime.run(deliveries.sweep)
+
+    async def sweep(services: Services) -> None:
+        await deliveries.sweep(services)
+        # beat, broker and worker have all done their part when this is written
+        await heartbeats.beat(services, heartbeats.WORKER)
+
+    runtime.run(sweep)
 
 
 @shared_task(name=task_names.PURGE_CALLBACKS)

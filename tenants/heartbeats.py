@@ -6,6 +6,9 @@ from tenants.models import Heartbeat
 from tenants.services import Services
 
 WORKER = "worker"
+"""Beat, broker and the worker that delivers callbacks."""
+LIFECYCLE = "lifecycle"
+"""Beat, broker and the worker that runs workflows."""
 FRESH_SECONDS = 15.0
 """A sign older than this is none."""
 

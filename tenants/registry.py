@@ -43,6 +43,9 @@ _OF_A_TENANT = (
 )
 """What goes with its tenant; messages before the conversations that they refer to."""
 
+MAX_OVERLAP = 30 * 86400.0
+"""Seconds that a key may open beside its successor."""
+
 _LIVE = frozenset(TenantState) - {TenantState.DESTROYING, TenantState.DESTROYED}
 _TO_PROVISION = (TenantState.PENDING, TenantState.PROVISIONING, TenantState.FAILED)
 
@@ -340,7 +343,10 @@ async def rotate_keys(
     Raises:
         NotFoundError: there is no such tenant.
         ConflictError: it is being destroyed, or another rotation is under way.
+        InvalidInputError: the overlap is no such time.
     """
+    if not 0 <= overlap <= MAX_OVERLAP:
+        raise InvalidInputError("overlap_seconds", f"must be from 0 to {MAX_OVERLAP:.0f}")
     given = {"key_digest": key_digest, "overlap": overlap}
     operation = await request(services, instance_name, OperationKind.ROTATE_KEYS, cause, given)
     assert operation is not None  # noqa: S101 - there is always something to do

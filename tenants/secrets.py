@@ -6,7 +6,12 @@ ejabberd holds those of operators, salted (SCRAM).
 
 import hashlib
 import hmac
+import re
 import secrets
+
+from tenants.errors import InvalidInputError
+
+_DIGEST = re.compile("[0-9a-f]{64}")
 
 
 def new_key() -> str:
@@ -17,6 +22,17 @@ def new_key() -> str:
 def digest(owner: str, secret: str) -> str:
     """The digest of a secret, bound to its owner, so that equal secrets of two owners do not look equal."""
     return hashlib.sha256(f"{owner}\0{secret}".encode(errors="surrogatepass")).hexdigest()
+
+
+def check_digest(field: str, value: object) -> str:
+    """A digest that came from outside, made as `digest` makes it: SHA-256 of owner, a zero byte and secret, in hex.
+
+    Raises:
+        InvalidInputError: it cannot be one.
+    """
+    if not isinstance(value, str) or not _DIGEST.fullmatch(value):
+        raise InvalidInputError(field, "must be a SHA-256 digest: 64 lower-case hexadecimal digits")
+    return value
 
 
 def matches(owner: str, secret: str, expected_digest: str | None) -> bool:

@@ -96,7 +96,8 @@ def main(
     rate: Annotated[float, typer.Option(min=0.1, help="Messages per second, of all, in both directions.")] = 40,
     pause: Annotated[float, typer.Option(min=0.5, help="Mean seconds between two hits.")] = 8,
     victim: Annotated[
-        str, typer.Option("--victims", help="Of pool,worker,api,beat,redis,rabbitmq,postgresql,ejabberd,lhc; or all.")
+        str,
+        typer.Option("--victims", help="Of pool,worker,lifecycle,api,beat,lhc and the servers; or all."),
     ] = "",
     broker: Annotated[Broker, typer.Option()] = Broker.REDIS,
     database: Annotated[DatabaseServer, typer.Option()] = DatabaseServer.SQLITE,

@@ -33,11 +33,13 @@ async def healthz() -> dict[str, str]:
 
 @router.get("/readyz", responses={503: {"model": Readiness}})
 async def readyz(services: ServicesDep, response: Response) -> Readiness:
-    """Whether the whole system works. The worker and the pool count by what they have lately done."""
-    life = {"worker": _NOT_KNOWN, "pool": _NOT_KNOWN}
+    """Whether the whole system works. The workers and the pool count by what they have lately done."""
+    life = dict.fromkeys((heartbeats.WORKER, heartbeats.LIFECYCLE, "pool"), _NOT_KNOWN)
 
     async def look_for_life() -> None:
-        life["worker"] = "ok" if heartbeats.WORKER in await heartbeats.fresh(services) else "no sign of life"
+        fresh = await heartbeats.fresh(services)
+        for name in (heartbeats.WORKER, heartbeats.LIFECYCLE):
+            life[name] = "ok" if name in fresh else "no sign of life"
         held, count = await leases.count_held(services), services.settings.shard_count
         life["pool"] = "ok" if held == count else f"{held} of {count} shards are served"
 

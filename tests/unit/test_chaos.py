@@ -12,7 +12,7 @@ from bench.chaos.schedule import LHC, Kind, plan
 TALK = Conversation("acme", "visitor.1.acme", "bob.acme", Way.TO_OPERATOR)
 OTHER = Conversation("shop", "visitor.1.shop", "bob.shop", Way.TO_OPERATOR)
 BACK = Conversation("acme", "visitor.1.acme", "bob.acme", Way.TO_VISITOR)
-VICTIMS = ["api", "beat", "ejabberd", LHC, "pool-0", "pool-1", "redis", "worker"]
+VICTIMS = ["api", "beat", "ejabberd", LHC, "lifecycle", "pool-0", "pool-1", "redis", "worker"]
 
 numbers = st.integers(1, 30)
 

@@ -35,7 +35,7 @@ def test_there_is_more_than_one_pool_and_the_stores_keep_their_data() -> None:
 def test_a_command_is_one_that_exists_with_options_that_exist(name: str) -> None:
     program, *words = shlex.split(OURS[name]["command"])
     if program == "celery":
-        assert words[:3] == ["-A", "orchestrator.app", name]
+        assert words[:3] == ["-A", "orchestrator.app", words[2]]
         commands, words = celery.commands, words[2:]
     else:
         assert program == "orchestrator"
@@ -46,10 +46,9 @@ def test_a_command_is_one_that_exists_with_options_that_exist(name: str) -> None
     assert given <= known | ({"--address", "--port", "--tasks-columns"} if name == "flower" else set())
 
 
-def test_the_worker_takes_every_queue() -> None:
-    queues = {queue.name for queue in make_celery(Settings()).conf.task_queues}
-    named = re.findall(r"(?:-Q|--queues)[ =](\S+)", OURS["worker"]["command"])
-    assert not named or set(named[0].split(",")) == queues
+def test_each_queue_has_its_worker() -> None:
+    named = [re.findall(r"--queues[ =](\S+)", OURS[name]["command"])[0] for name in ("worker", "lifecycle")]
+    assert sorted(named) == sorted(queue.name for queue in make_celery(Settings()).conf.task_queues)
 
 
 def test_a_container_is_given_longer_than_the_soft_shutdown() -> None:

@@ -1,36 +1,15 @@
-"""Workflows as tasks. A control panel may send `tenants.provision` and `tenants.destroy` by name."""
+"""The workflow engine as tasks: each run of `operations.advance` is one step of one operation."""
 
 from celery import Task, shared_task
 
 from config import task_names
 from tasks.runtime import run
-from tenants import claims, heartbeats, operations, registry
+from tenants import claims, heartbeats, operations
 from tenants.models import Operation
 from tenants.services import Services
-from tenants.states import Cause
 from tenants.workflows import WORKFLOWS
 
 _SWEEP_LIMIT = 100
-
-
-@shared_task(name=task_names.PROVISION)
-def provision(instance_name: str) -> None:
-    """Create the tenant if need be and start its provisioning; without effect on one that is active."""
-
-    async def start(services: Services) -> None:
-        await registry.put(services, instance_name, registry.TenantSpec(), Cause("celery"), own_key=False)
-
-    run(start)
-
-
-@shared_task(name=task_names.DESTROY)
-def destroy(instance_name: str) -> None:
-    """Start the tenant's end."""
-
-    async def start(services: Services) -> None:
-        await registry.destroy(services, instance_name, Cause("celery"))
-
-    run(start)
 
 
 @shared_task(bind=True, name=task_names.ADVANCE)
@@ -58,6 +37,6 @@ def sweep_operations() -> None:
         for operation_id in due:
             await operations.wake(services, await operations.get(services, operation_id))
         # beat, broker and worker have all done their part when this is written
-        await heartbeats.beat(services, heartbeats.WORKER)
+        await heartbeats.beat(services, heartbeats.LIFECYCLE)
 
     run(sweep)

@@ -1,0 +1,55 @@
+"""What a tenant may be told to be, checked: the one place that knows the settings' names, types and bounds."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, HttpUrl, ValidationError
+
+from tenants.errors import InvalidInputError
+
+
+class TenantSettings(BaseModel):
+    """A tenant's settings. What is left out keeps its value; null takes it back to its default."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    callback_url: HttpUrl | None = Field(
+        None,
+        max_length=2000,
+        description="Base URL of the tenant's LHC. By default made from its name: every dash becomes a dot.",
+    )
+    online_seconds: float | None = Field(
+        None, gt=0, le=86400, description="How long a page view keeps a visitor online."
+    )
+    idle_hours: float | None = Field(
+        None, gt=0, le=8760, description="Idle visitor accounts are removed after this time."
+    )
+    xmpp: bool | None = Field(None, description="Whether the tenant may use XMPP at all; true by default.")
+    visitor_tracking: bool | None = Field(
+        None, description="Whether operators see visitors who have not begun a chat; true by default."
+    )
+    max_accounts: int | None = Field(None, ge=1, le=10_000_000, description="Most accounts; no limit by default.")
+    max_online_visitors: int | None = Field(
+        None, ge=0, le=10_000_000, description="Most visitors online at once; no limit by default."
+    )
+    calls_per_second: float | None = Field(
+        None, gt=0, le=100_000, description="Most calls of the tenant's LHC; no limit by default."
+    )
+
+    def changes(self) -> dict[str, Any]:
+        """The columns of the tenant's row that are to change."""
+        return self.model_dump(mode="json", exclude_unset=True, include=set(TenantSettings.model_fields))
+
+
+def check_settings(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings that came as plain values, as the columns of a tenant's row.
+
+    Raises:
+        InvalidInputError: naming the first field that breaks a rule.
+    """
+    try:
+        return TenantSettings.model_validate(values).changes()
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(map(str, first["loc"])) or "settings"
+        raise InvalidInputError(field, first["msg"]) from None
