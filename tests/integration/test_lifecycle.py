@@ -220,17 +220,24 @@ async def test_a_panel_may_send_the_tasks_by_name(system: System, panel: Panel) 
     await until_async(gone, "the tenant is destroyed by a task")
 
 
-async def test_flower_shows_the_tasks_of_a_tenant(tenant: Tenant) -> None:
-    async def tasks() -> list[str]:
+async def test_flower_finds_the_tasks_of_a_tenant_and_of_an_operation(tenant: Tenant) -> None:
+    """As docs/celery.md says."""
+    operation = (await tenant.panel.http.get(f"/v1/tenants/{tenant.name}")).json()["operation"]
+
+    async def found(search: str) -> list[dict[str, Any]]:
         async with httpx.AsyncClient(base_url=tenant.system.endpoints["flower"]) as http:
-            found = (await http.get("/api/tasks", params={"search": tenant.name, "limit": 100})).json()
-        mine = [task for task in found.values() if f"'instance_name': '{tenant.name}'" in task["kwargs"]]
-        return [task["name"] for task in mine if task["state"] == "SUCCESS"]
+            answer = (await http.get("/api/tasks", params={"search": search, "limit": 100})).json()
+        return [task for task in answer.values() if task["state"] == "SUCCESS"]
 
     async def all_steps() -> bool:
-        return (await tasks()).count("operations.advance") >= 5
+        return len(await found(f"kwargs:operation_id={operation['id']}")) == len(operation["steps"])
 
-    await until_async(all_steps, "Flower shows each step of the provisioning with the tenant's name")
+    await until_async(all_steps, "Flower shows each step of the provisioning")
+    of_tenant = await found(f"kwargs:instance_name={tenant.name}")
+    assert [task["name"] for task in of_tenant].count("operations.advance") == len(operation["steps"])
+    assert all(task["kwargs"].startswith(f"{{'instance_name': '{tenant.name}'") for task in of_tenant)
+    assert operation["celery_id"] in {task["uuid"] for task in of_tenant}
+    assert await found(f"kwargs:instance_name={tenant.name}-other") == []
 
 
 async def test_health_and_the_openapi_page(system: System) -> None:
