@@ -19,8 +19,10 @@ def advance(self: Task, operation_id: str, instance_name: str, kind: str) -> Non
     The tenant's name and the workflow's kind are there to be seen in Flower.
     """
 
+    celery_id = self.request.id  # here: the request is this thread's own
+
     async def step(services: Services) -> None:
-        outcome = await operations.advance(services, WORKFLOWS, operation_id, celery_id=self.request.id)
+        outcome = await operations.advance(services, WORKFLOWS, operation_id, celery_id)
         if outcome is operations.Next.STEP:
             await services.wake(task_names.ADVANCE, operation_id=operation_id, instance_name=instance_name, kind=kind)
 
