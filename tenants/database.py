@@ -1,7 +1,8 @@
 """Database sessions: one way to read, one way to write, the same on SQLite and PostgreSQL."""
 
+import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from typing import Any, cast
 
 from sqlalchemy import Connection, CursorResult, Insert, Result, event
@@ -29,7 +30,8 @@ class Database:
     """Opens sessions on one database.
 
     SQLite takes its write lock at the first *write* of a transaction and fails at once when another writer came in
-    between. Writing sessions therefore begin with the lock (`BEGIN IMMEDIATE`) and wait for their turn.
+    between. Writing sessions therefore begin with the lock (`BEGIN IMMEDIATE`) and wait for their turn: those of this
+    process in line, since SQLite lets who waits try again from time to time, and the unlucky starve.
     """
 
     def __init__(self, url: str) -> None:
@@ -41,6 +43,7 @@ class Database:
             event.listen(self.engine.sync_engine, "connect", _set_up_sqlite)
             event.listen(self.engine.sync_engine, "begin", _begin_sqlite)
         writer = self.engine.execution_options(write=True)
+        self._turn: AbstractAsyncContextManager[object] = asyncio.Lock() if self._sqlite else nullcontext()
         self._read = async_sessionmaker(self.engine, expire_on_commit=False)
         self._write = async_sessionmaker(writer, expire_on_commit=False)
 
@@ -53,7 +56,7 @@ class Database:
     @asynccontextmanager
     async def write(self) -> AsyncIterator[AsyncSession]:
         """A transaction: committed at the end, rolled back when the block raises."""
-        async with self._write.begin() as session:
+        async with self._turn, self._write.begin() as session:
             yield session
 
     def insert(self, model: type[Base]) -> Any:

@@ -28,11 +28,11 @@ class Panel:
             await self.finished(created["operation"]["id"])
         return created
 
-    async def destroy(self, instance_name: str) -> dict[str, Any]:
+    async def destroy(self, instance_name: str, seconds: float = 60) -> dict[str, Any]:
         """Destroy the tenant and wait for the end. Returns the finished operation."""
         answer = await self.http.delete(f"/v1/tenants/{instance_name}")
         answer.raise_for_status()
-        return await self.finished(answer.json()["id"])
+        return await self.finished(answer.json()["id"], seconds)
 
     async def finished(self, operation_id: str, seconds: float = 60) -> dict[str, Any]:
         """Wait until the operation has ended, well."""
