@@ -122,7 +122,7 @@ async def remove(services: Services, name: AccountName) -> None:
     username = services.naming.username(name)
     if name.kind is not AccountKind.OPERATOR:
         await services.commands.publish(CloseVisitor(instance_name=name.instance, username=username))
-    await remove_from_ejabberd(services, name.instance, username)
+    await remove_from_ejabberd(services, username)
     async with services.database.write() as session:
         await session.execute(delete(VisitorSession).where(VisitorSession.username == username))
         await session.execute(delete(Account).where(Account.username == username))
