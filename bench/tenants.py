@@ -28,15 +28,18 @@ from config.wakeup import celery_wake
 from tenants.models import Account, AccountState, Tenant, TenantState
 from tenants.naming import AccountKind, RosterKind
 from tenants.rosters import group_of
+from tenants.scram import make_verifier
 from tenants.services import Services, open_services
 from tests.world.lhc import Lhc
 from tests.world.operator import Operator
 from tests.world.panel import Panel
+from tests.world.waiting import until_async
 
 OTHER, LARGE = "bench-other", "bench-large"
 _AT_ONCE = 20
 _PAGE_VIEW_PAUSE = 0.05
 _ACCOUNTS_AT_ONCE = 200
+_DEADLINE = 600
 
 console = Console(highlight=False)
 
@@ -68,8 +71,11 @@ async def provision(services: Services, panel: Panel, count: int) -> list[Lifecy
         started = time.monotonic()
         await asyncio.gather(*(ask(method, name) for name in names))
         asked = time.monotonic() - started
-        while await _count(services, names, wanted) < count:
-            await asyncio.sleep(0.1)
+
+        async def all_done(wanted: TenantState = wanted) -> bool:
+            return await _count(services, names, wanted) == count
+
+        await until_async(all_done, f"{count} {what}", _DEADLINE)
         seconds = time.monotonic() - started
         console.print(f"{what}: all asked for after {asked:.1f} s, all done after {seconds:.1f} s")
         measured.append(_rate(what, count, seconds))
@@ -80,9 +86,7 @@ async def _count(services: Services, names: list[str], state: TenantState) -> in
     async with services.database.read() as session:
         return (
             await session.scalar(
-                select(func.count())
-                .select_from(Tenant)
-                .where(Tenant.instance_name.in_(names), Tenant.state == state)
+                select(func.count()).select_from(Tenant).where(Tenant.instance_name.in_(names), Tenant.state == state)
             )
             or 0
         )
@@ -119,7 +123,7 @@ async def destroy(
             await asyncio.sleep(quiet_seconds)
             quiet, samples[:] = summarise("page view -> presence, quiet", samples), []
             started = time.monotonic()
-            await panel.destroy(LARGE, seconds=600)
+            await panel.destroy(LARGE, seconds=_DEADLINE)
             seconds = time.monotonic() - started
             during = summarise(f"page view -> presence, while {accounts} accounts go", samples)
             walking.cancel()
@@ -136,11 +140,12 @@ async def _begin_anew(panel: Panel, name: str) -> str:
 async def _fill(services: Services, name: str, count: int) -> None:
     """Visitors as if they had come long ago: accounts, roster members and rows."""
     usernames = [f"visitor.{number}{services.naming.username_suffix(name)}" for number in range(1, count + 1)]
+    verifier = await make_verifier(PASSWORD)
     with console.status(f"making {count} accounts …"):
         for start in range(0, count, _ACCOUNTS_AT_ONCE):
             chunk = usernames[start : start + _ACCOUNTS_AT_ONCE]
-            await services.ejabberd.register_many(chunk)
-            await services.ejabberd.add_many_to_roster(chunk, group_of(services.naming, name, RosterKind.VISITORS))
+            await services.ejabberd.bulk.register(dict.fromkeys(chunk, verifier))
+            await services.ejabberd.bulk.add_to_roster(chunk, group_of(services.naming, name, RosterKind.VISITORS))
     now = services.clock()
     async with services.database.write() as session:
         session.add_all(

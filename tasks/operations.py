@@ -18,7 +18,6 @@ def advance(self: Task, operation_id: str, instance_name: str, kind: str) -> Non
 
     The tenant's name and the workflow's kind are there to be seen in Flower.
     """
-
     celery_id = self.request.id  # here: the request is this thread's own
 
     async def step(services: Services) -> None:

@@ -17,7 +17,7 @@ from tenants.errors import DomainError, InvalidInputError
 from tenants.models import Operation, OperationKind
 from tenants.secrets import check_digest
 from tenants.services import Services
-from tenants.specs import check_settings
+from tenants.specs import check_first_operator, check_settings
 from tenants.states import Cause
 
 Result = dict[str, Any]
@@ -49,7 +49,9 @@ def provision(
 
     async def start(services: Services) -> Result:
         spec = registry.TenantSpec(
-            check_settings(settings or {}), key_digest=_digest_or_none(key_digest), operator=operator
+            check_settings(settings or {}),
+            key_digest=_digest_or_none(key_digest),
+            operator=operator and check_first_operator(operator),
         )
         created = await registry.put(services, instance_name, spec, _cause(reason), own_key=False)
         return _result(instance_name, created.operation)

@@ -11,10 +11,11 @@ from sqlalchemy import delete, select, update
 from tenants import rosters
 from tenants.commands import CloseVisitor
 from tenants.database import rows_changed
-from tenants.ejabberd import PasswordRefusedError, UserExistsError, UserUnknownError
+from tenants.ejabberd import NotAppliedError, PasswordRefusedError, UserExistsError, UserUnknownError
 from tenants.errors import ConflictError, InvalidInputError, NotFoundError
 from tenants.models import Account, AccountState, Tenant, VisitorSession
-from tenants.naming import AccountKind, AccountName, RosterKind, RosterName
+from tenants.naming import AccountKind, AccountName, RosterName
+from tenants.scram import Verifier
 from tenants.secrets import digest, matches
 from tenants.services import Services
 from tenants.visitors import DEFAULT_NICK, clean
@@ -59,7 +60,7 @@ async def register(services: Services, tenant: Tenant, name: AccountName, passwo
     username = services.naming.username(name)
     # Asked before our row is there: whoever registers the same name at this moment has put the row there first.
     taken = await services.ejabberd.has_user(username)
-    new = await _insert(services, tenant, name, password)
+    new = await _insert(services, tenant.instance_name, name, _digest(name, username, password))
     if taken and new:
         await _forget_pending(services, username)
         raise ConflictError(f"User {username}@{services.settings.xmpp_host} already registered")
@@ -121,18 +122,32 @@ async def remove(services: Services, name: AccountName) -> None:
     username = services.naming.username(name)
     if name.kind is not AccountKind.OPERATOR:
         await services.commands.publish(CloseVisitor(instance_name=name.instance, username=username))
-    await remove_from_ejabberd(services, name.instance, username)
+    await _remove_from_ejabberd(services, username)
     async with services.database.write() as session:
         await session.execute(delete(VisitorSession).where(VisitorSession.username == username))
         await session.execute(delete(Account).where(Account.username == username))
 
 
-async def remove_from_ejabberd(services: Services, instance_name: str, username: str) -> None:
+async def install_operator(services: Services, name: AccountName, verifier: Verifier, nick: str | None) -> None:
+    """An operator's account by the verifier of its password, a member of its roster. May be repeated at will.
+
+    Raises:
+        NotAppliedError: ejabberd did not make the account.
+    """
+    username = services.naming.username(name)
+    await _insert(services, name.instance, name, None)
+    outcome = await services.ejabberd.bulk.register({username: verifier})
+    if outcome.get(username) not in {"created", "updated"}:
+        raise NotAppliedError("lhc_register_scram", 0, f"{username}: {outcome.get(username)}")
+    await join_roster(services, name, nick)
+    async with services.database.write() as session:
+        await session.execute(update(Account).where(Account.username == username).values(state=AccountState.ACTIVE))
+
+
+async def _remove_from_ejabberd(services: Services, username: str) -> None:
     """Roster member first, so that operators see the contact go; then the account with its sessions."""
-    for kind in RosterKind:
-        group = rosters.group_of(services.naming, instance_name, kind)
-        await services.ejabberd.remove_from_roster(username, group)
-    await services.ejabberd.unregister(username)
+    if left := await services.ejabberd.bulk.remove_users([username]):
+        raise NotAppliedError("lhc_remove_users", 0, f"{username}: {left.get(username)}")
 
 
 async def ensure_visitor(services: Services, tenant: Tenant, name: AccountName, password: str, nick: str) -> bool:
@@ -212,7 +227,7 @@ def _check_password(password: str) -> None:
         )
 
 
-async def _insert(services: Services, tenant: Tenant, name: AccountName, password: str) -> bool:
+async def _insert(services: Services, instance_name: str, name: AccountName, password_digest: str | None) -> bool:
     """Put the row there when it is not. True when this call made it."""
     username = services.naming.username(name)
     now = services.clock()
@@ -221,10 +236,10 @@ async def _insert(services: Services, tenant: Tenant, name: AccountName, passwor
             services.database.insert(Account)
             .values(
                 username=username,
-                instance_name=tenant.instance_name,
+                instance_name=instance_name,
                 kind=name.kind,
                 state=AccountState.PENDING,
-                password_digest=_digest(name, username, password),
+                password_digest=password_digest,
                 created_at=now,
                 last_active_at=now,
             )

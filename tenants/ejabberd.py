@@ -12,9 +12,11 @@ from typing import Any
 import httpx
 import stamina
 
+from tenants.ejabberd_bulk import BulkCommands
 from tenants.errors import DomainError, UnavailableError
 
-_TIMEOUT = httpx.Timeout(10, connect=3)
+_SECONDS = 10.0
+_CONNECT_SECONDS = 3.0
 _LIMITS = httpx.Limits(max_connections=32, max_keepalive_connections=32, keepalive_expiry=30)
 _CONFLICT = 10090
 _VERSION = re.compile(r"ejabberd (\d+)\.(\d+)")
@@ -74,11 +76,16 @@ class ClientSession:
 
 
 class Ejabberd:
-    """The admin client of one virtual host; safe to share between tasks of one event loop."""
+    """The admin client of one virtual host; safe to share between tasks of one event loop.
+
+    Attributes:
+        bulk: the commands that take many names at once.
+    """
 
     def __init__(self, api_url: str, host: str) -> None:
         self.host = host
-        self._http = httpx.AsyncClient(base_url=api_url.rstrip("/") + "/", timeout=_TIMEOUT, limits=_LIMITS)
+        self.bulk = BulkCommands(self._call, host)
+        self._http = httpx.AsyncClient(base_url=api_url.rstrip("/") + "/", limits=_LIMITS)
         self._version: tuple[int, int] | None = None
 
     async def close(self) -> None:
@@ -213,10 +220,11 @@ class Ejabberd:
         await self._call("kick_session", user=user, host=self.host, resource=resource, reason=reason)
 
     @stamina.retry(on=EjabberdUnavailableError, attempts=3, timeout=15, wait_initial=0.1, wait_max=2)
-    async def _call(self, command: str, **arguments: Any) -> Any:
+    async def _call(self, command: str, *, seconds: float = _SECONDS, **arguments: Any) -> Any:
         """Run a command. All of them may be repeated, so a lost answer is tried again."""
         try:
-            response = await self._http.post(command, json=arguments)
+            timeout = httpx.Timeout(seconds, connect=_CONNECT_SECONDS)
+            response = await self._http.post(command, json=arguments, timeout=timeout)
         except httpx.TransportError as error:
             raise EjabberdUnavailableError(f"ejabberd's API: {type(error).__name__} at {command}") from error
         answer = _decode(response)

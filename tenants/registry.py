@@ -87,7 +87,7 @@ class TenantSpec:
     Attributes:
         changes: columns of the tenant's row and their values; None takes one back to its beginning.
         secret_key: the tenant's own key; or, from who must not send it, `key_digest`: see `tenants.secrets.digest`.
-        operator: the first operator account: username, nick and SCRAM verifier, never the password.
+        operator: the first operator's account, as `tenants.specs.check_first_operator` gives it.
     """
 
     changes: Mapping[str, Any] = field(default_factory=dict)

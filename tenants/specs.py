@@ -6,6 +6,10 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, HttpUrl, ValidationError
 
 from tenants.errors import InvalidInputError
+from tenants.naming import check_operator
+from tenants.scram import Verifier
+
+_LONGEST_NICK = 200
 
 
 class TenantSettings(BaseModel):
@@ -39,6 +43,26 @@ class TenantSettings(BaseModel):
     def changes(self) -> dict[str, Any]:
         """The columns of the tenant's row that are to change."""
         return self.model_dump(mode="json", exclude_unset=True, include=set(TenantSettings.model_fields))
+
+
+def check_first_operator(value: Mapping[str, Any]) -> dict[str, Any]:
+    """The first operator of a tenant that is being made, checked.
+
+    It has a `username` (without the instance), a `nick` or none, and `scram`, the verifier of the password.
+
+    Raises:
+        InvalidInputError: naming the first field that breaks a rule.
+    """
+    if unknown := set(value) - {"username", "nick", "scram"}:
+        raise InvalidInputError(f"operator.{min(unknown)}", "is no field of an operator")
+    nick = value.get("nick")
+    if nick is not None and (not isinstance(nick, str) or not 0 < len(nick) <= _LONGEST_NICK):
+        raise InvalidInputError("operator.nick", f"must be a string of 1 to {_LONGEST_NICK} characters")
+    return {
+        "username": check_operator(str(value.get("username", "")), "operator.username"),
+        "nick": nick,
+        "scram": Verifier.read(value.get("scram"), "operator.scram").arguments(),
+    }
 
 
 def check_settings(values: Mapping[str, Any]) -> dict[str, Any]:

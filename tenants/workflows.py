@@ -1,21 +1,28 @@
 """The workflows of a tenant's life, step by step. Each step may run twice and leaves the same result."""
 
 import asyncio
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TypeVar
 
 from sqlalchemy import func, select, update
 
 from tenants import accounts, delivery_log, registry, rosters
 from tenants.commands import CloseTenant
-from tenants.errors import DomainError
+from tenants.ejabberd_bulk import BATCH
+from tenants.errors import DomainError, InvalidInputError
 from tenants.models import Account, OperationKind, Tenant, TenantState, VisitorSession
-from tenants.naming import RosterKind
+from tenants.naming import AccountKind, AccountName, RosterKind
 from tenants.operations import Run, Step, Workflow, Workflows
+from tenants.scram import Verifier
 from tenants.services import Services
 
-_CHUNK = 50
-"""Accounts removed between two reports of progress."""
-_PARALLEL = 10
-"""Removals under way at once: more than this only queues inside ejabberd."""
+Thing = TypeVar("Thing")
+
+_REPORTS = 20
+"""Of the progress of a removal, at least, when there are that many accounts."""
+_PARALLEL = 2
+"""Calls under way at once, each a chunk of accounts: more would take ejabberd from others and win nothing."""
+_NAMED = 20
 _SESSIONS_CLOSED_WITHIN = 20.0
 """Seconds for the pool to tell operators that the tenant's visitors left."""
 
@@ -46,6 +53,13 @@ async def _verify_rosters(run: Run) -> None:
         group = rosters.group_of(naming, run.instance_name, kind)
         if await run.services.ejabberd.roster(group) != rosters.wanted(naming, run.instance_name, kind):
             raise DomainError(f"shared roster {group} is not as it was created")
+
+
+async def _create_operator(run: Run) -> None:
+    """The first operator's account, which the panel gave with a verifier of its password."""
+    given = run.input["operator"]
+    name = AccountName(AccountKind.OPERATOR, given["username"], run.instance_name)
+    await accounts.install_operator(run.services, name, Verifier.read(given["scram"], "operator.scram"), given["nick"])
 
 
 async def _wake_deliveries(run: Run) -> None:
@@ -95,37 +109,63 @@ async def _open_sessions(services: Services, instance_name: str) -> int:
 
 
 async def _remove_accounts(run: Run) -> None:
-    """Every account of the tenant: of its rosters, of the registry, and any that merely bears its name."""
+    """Every account of the tenant: of its rosters, of the registry, and any that merely bears its name.
+
+    Operators first: nobody is online any more to be told of each visitor that goes.
+    """
     services, instance_name = run.services, run.instance_name
-    usernames = sorted(await _all_usernames(services, instance_name))
-    gate = asyncio.Semaphore(_PARALLEL)
+    usernames = await _all_usernames(services, instance_name)
+    ordered = sorted(usernames, key=lambda username: (_is_visitor(services, username), username))
+    await run.report(0, len(ordered))
+    left: dict[str, str] = {}
+    done = 0
+    for wave in _parts(_chunks(ordered), _PARALLEL):
+        for answer in await asyncio.gather(*(services.ejabberd.bulk.remove_users(chunk) for chunk in wave)):
+            left |= answer
+        done += sum(map(len, wave))
+        await run.report(done, len(ordered))
+    _check_nothing(left)
 
-    async def remove(username: str) -> None:
-        async with gate:
-            await accounts.remove_from_ejabberd(services, instance_name, username)
 
-    await run.report(0, len(usernames))
-    for start in range(0, len(usernames), _CHUNK):
-        chunk = usernames[start : start + _CHUNK]
-        async with asyncio.TaskGroup() as group:
-            for username in chunk:
-                group.create_task(remove(username))
-        await run.report(start + len(chunk), len(usernames))
+def _chunks(usernames: Sequence[str]) -> list[Sequence[str]]:
+    """Those for one call each: of a small tenant too they are several, for progress to be seen."""
+    return list(_parts(usernames, min(max(len(usernames) // _REPORTS, 1), BATCH)))
+
+
+def _parts(things: Sequence[Thing], size: int) -> Iterator[Sequence[Thing]]:
+    return (things[start : start + size] for start in range(0, len(things), size))
+
+
+def _check_nothing(left: Mapping[str, str]) -> None:
+    if left:
+        raise LeftoverError(f"still in ejabberd: {_some([f'{name} ({what})' for name, what in left.items()])}")
+
+
+def _some(names: Sequence[str]) -> str:
+    """As many as a person reads."""
+    return f"{', '.join(names[:_NAMED])}{' …' if len(names) > _NAMED else ''}"
+
+
+def _is_visitor(services: Services, username: str) -> bool:
+    try:
+        return services.naming.parse_username(username).kind is not AccountKind.OPERATOR
+    except InvalidInputError:
+        return True
 
 
 async def _all_usernames(services: Services, instance_name: str) -> set[str]:
     async with services.database.read() as session:
         names = set(await session.scalars(select(Account.username).where(Account.instance_name == instance_name)))
-    for kind in RosterKind:
-        names.update(await services.ejabberd.roster_members(rosters.group_of(services.naming, instance_name, kind)))
-    names.update(await _bearing_the_name(services, instance_name))
+    for group in _groups(services, instance_name):
+        names.update(await services.ejabberd.roster_members(group))
+    # standalone names end in nothing, so there none is taken
+    if suffix := services.naming.username_suffix(instance_name):
+        names.update(await services.ejabberd.bulk.usernames(suffix))
     return names
 
 
-async def _bearing_the_name(services: Services, instance_name: str) -> list[str]:
-    """Registered users whose name ends in `.instance`. Standalone names end in nothing, so there none is taken."""
-    suffix = services.naming.username_suffix(instance_name)
-    return [user for user in await services.ejabberd.users() if suffix and user.endswith(suffix)]
+def _groups(services: Services, instance_name: str) -> list[str]:
+    return [rosters.group_of(services.naming, instance_name, kind) for kind in RosterKind]
 
 
 async def _remove_rosters(run: Run) -> None:
@@ -137,16 +177,15 @@ async def _remove_rosters(run: Run) -> None:
 
 async def _verify_destroyed(run: Run) -> None:
     services, instance_name = run.services, run.instance_name
-    if await _bearing_the_name(services, instance_name):
-        # registered by a request that came in just before the door was closed
+    suffix = services.naming.username_suffix(instance_name)
+    groups = _groups(services, instance_name)
+    await services.ejabberd.bulk.forget_tenant(suffix)
+    if await services.ejabberd.bulk.tenant_left(suffix, groups):
+        # made by a request that came in just before the door was closed
         await _remove_accounts(run)
-    left = [f"account {user}" for user in await _bearing_the_name(services, instance_name)]
-    for kind in RosterKind:
-        group = rosters.group_of(services.naming, instance_name, kind)
-        if await services.ejabberd.roster(group) is not None:
-            left.append(f"shared roster {group}")
-    if left:
-        raise LeftoverError(f"still in ejabberd: {', '.join(left[:20])}{' …' if len(left) > 20 else ''}")  # noqa: PLR2004 - as many as a person reads
+        await _remove_rosters(run)
+    left = await services.ejabberd.bulk.tenant_left(suffix, groups)
+    _check_nothing({kind: f"{found.count}: {_some(found.names)}" for kind, found in left.items()})
 
 
 async def _forget(run: Run) -> None:
@@ -166,6 +205,7 @@ WORKFLOWS: Workflows = {
         steps=(
             _enter("begin", TenantState.PROVISIONING),
             *_ROSTERS,
+            Step("create_operator", _create_operator, when=lambda given: "operator" in given),
             Step("verify", _verify_rosters),
             _enter("activate", TenantState.ACTIVE),
         ),

@@ -11,7 +11,7 @@
 -behaviour(gen_server).
 
 %% API
--export([start/2, stop/1, deliver/2]).
+-export([start/2, stop/1, deliver/2, waiting/2, drop/2]).
 %% hooks of all virtual hosts together
 -export([route_registered/1, answer/1]).
 %% gen_server
@@ -46,6 +46,14 @@ stop(Host) ->
 %% Exits when the deliverer is down.
 deliver(Host, Msg) ->
     gen_server:call(deliverer(Host), {deliver, Msg}, ?HANDOVER_TIMEOUT).
+
+%% The visitors of the messages that wait, once for each message; of those whose username ends in the suffix.
+waiting(Host, Suffix) ->
+    [Visitor || {Visitor, _Id, _Size} <- queued(Host), lhc_bridge_admin:bears(Visitor, Suffix)].
+
+%% Drops those messages; they are of a tenant that is no more. Returns how many they were.
+drop(Host, Suffix) ->
+    gen_server:call(deliverer(Host), {drop, Suffix}, ?HANDOVER_TIMEOUT).
 
 deliverer(Host) ->
     gen_mod:get_module_proc(Host, ?MODULE).
@@ -113,6 +121,12 @@ init([Host | _]) ->
 
 handle_call({deliver, Msg}, From, #state{batch = Batch} = State) ->
     continue(State#state{batch = [{From, Msg} | Batch]});
+handle_call({drop, Suffix}, _From, #state{host = Host} = State) ->
+    Written = commit(State),
+    Messages = [{Visitor, Id} || {Visitor, Id, _} <- queued(Host), lhc_bridge_admin:bears(Visitor, Suffix)],
+    Left = lists:foldl(fun({Visitor, Id}, Acc) -> remove(Visitor, Id, forget(Visitor, Acc)) end, Written, Messages),
+    ok = mnesia:sync_log(),
+    {reply, length(Messages), Left};
 handle_call(Request, _From, State) ->
     ?WARNING_MSG("Unexpected call: ~p", [Request]),
     continue(State).

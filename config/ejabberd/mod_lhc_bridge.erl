@@ -52,6 +52,7 @@ start(Host, Opts) ->
             [ejabberd_hooks:add(Hook, Scope, Module, Function, Priority)
              || {Hook, Scope, Module, Function, Priority} <- hooks(Host) ++ global_hooks()],
             gen_iq_handler:add_iq_handler(ejabberd_local, Host, ?NS_BRIDGE, ?MODULE, service),
+            lhc_bridge_admin:register_commands(),
             {ok, Pid};
         Error ->
             Error
@@ -60,8 +61,11 @@ start(Host, Opts) ->
 stop(Host) ->
     gen_iq_handler:remove_iq_handler(ejabberd_local, Host, ?NS_BRIDGE),
     Global = case gen_mod:is_loaded_elsewhere(Host, ?MODULE) of
-                 true -> [];
-                 false -> global_hooks()
+                 true ->
+                     [];
+                 false ->
+                     lhc_bridge_admin:unregister_commands(),
+                     global_hooks()
              end,
     [ejabberd_hooks:delete(Hook, Scope, Module, Function, Priority)
      || {Hook, Scope, Module, Function, Priority} <- hooks(Host) ++ Global],

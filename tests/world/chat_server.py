@@ -87,9 +87,9 @@ class ChatServer:
             await self.command("srg_create", group=group, host=self.host, label="Operators", description="", display="")
         await self.command("srg_user_add", user=username, host=self.host, group=group, grouphost=self.host)
 
-    def operator(self, username: str, resource: str = "desk") -> Operator:
+    def operator(self, username: str, resource: str = "desk", password: str = _PASSWORD) -> Operator:
         """A client of an operator, not yet logged in."""
-        return Operator(username, self.host, _PASSWORD, (LISTEN_IP, self.ports["c2s"]), resource)
+        return Operator(username, self.host, password, (LISTEN_IP, self.ports["c2s"]), resource)
 
     async def _is_ready(self) -> bool:
         assert self._process is not None
