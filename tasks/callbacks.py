@@ -4,7 +4,7 @@ from celery import shared_task
 
 from config import task_names
 from tasks import runtime
-from tenants import deliveries, heartbeats, returned
+from tenants import deliveries, heartbeats, idempotency, returned
 from tenants.services import Services
 
 
@@ -28,10 +28,11 @@ def sweep_callbacks() -> None:
 
 @shared_task(name=task_names.PURGE_CALLBACKS)
 def purge_callbacks() -> None:
-    """Forget messages that were delivered, given up or given back long ago."""
+    """Forget messages that were delivered, given up or given back long ago, and answers to old requests."""
 
     async def purge(services: Services) -> None:
         await deliveries.purge(services)
         await returned.purge(services)
+        await idempotency.purge(services)
 
     runtime.run(purge)

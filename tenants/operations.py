@@ -157,6 +157,11 @@ class Workflow:
 Workflows = Mapping[OperationKind, Workflow]
 
 
+def new_id() -> str:
+    """An id for an operation, or for many that belong together."""
+    return uuid.uuid4().hex
+
+
 async def open_operation(
     services: Services,
     session: AsyncSession,
@@ -179,7 +184,7 @@ async def open_operation(
         return running
     now = services.clock()
     operation = Operation(
-        id=uuid.uuid4().hex,
+        id=new_id(),
         instance_name=instance_name,
         kind=kind,
         state=OperationState.PENDING,

@@ -25,7 +25,7 @@ from tenants.models import (
     Token,
     VisitorSession,
 )
-from tenants.naming import STANDALONE_INSTANCE, AccountKind, RosterKind, check_instance
+from tenants.naming import STANDALONE_INSTANCE, AccountKind, AccountName, RosterKind, check_instance
 from tenants.secrets import digest, matches, new_key
 from tenants.services import Services
 from tenants.states import Cause
@@ -170,16 +170,34 @@ async def get_active(services: Services, instance_name: str) -> Tenant:
     return tenant
 
 
+async def search(
+    services: Services, *, state: TenantState | None = None, part: str | None = None, after: str = "", limit: int = 50
+) -> list[Tenant]:
+    """Tenants by name, whose name holds `part` and comes behind `after`; without a state those that are not gone."""
+    query = select(Tenant).where(Tenant.instance_name > after).order_by(Tenant.instance_name).limit(limit)
+    query = query.where(Tenant.state == state if state else Tenant.state != TenantState.DESTROYED)
+    if part:
+        query = query.where(Tenant.instance_name.contains(part.lower(), autoescape=True))
+    async with services.database.read() as session:
+        return list(await session.scalars(query))
+
+
 async def put(
-    services: Services, instance_name: str, spec: TenantSpec, cause: Cause, *, own_key: bool = True
+    services: Services,
+    instance_name: str,
+    spec: TenantSpec,
+    cause: Cause,
+    *,
+    own_key: bool = True,
+    must_be_new: bool = False,
 ) -> Created:
     """Create the tenant and start its provisioning, or change what it is to be. May be repeated at will.
 
-    `own_key`: make a key for a new tenant that brings none.
+    `own_key`: make a key for a new tenant that brings none. `must_be_new`: change none that exists.
 
     Raises:
         InvalidInputError: the name breaks a rule, or an operator is given to a tenant that has been provisioned.
-        ConflictError: it is being destroyed, or is being provisioned with another operator.
+        ConflictError: it is being destroyed, or is being provisioned with another operator; or it is not new.
     """
     check_key(services, instance_name)
     now = services.clock()
@@ -189,6 +207,8 @@ async def put(
         if tenant.state is TenantState.DESTROYING or ending is not None:
             raise ConflictError(f"tenant '{instance_name}' is being destroyed; create it again when that is done")
         new = tenant.state is TenantState.DESTROYED
+        if must_be_new and not new:
+            raise ConflictError(f"there is a tenant '{instance_name}' already")
         secret_key = spec.secret_key or (new_key() if new and own_key and not spec.key_digest else None)
         if new:
             await begin(services, session, tenant, cause)
@@ -197,15 +217,35 @@ async def put(
         await session.flush()
         operation = None
         if tenant.state in _TO_PROVISION:
-            given = {"operator": spec.operator} if spec.operator else {}
-            operation = await operations.open_operation(
-                services, session, instance_name, OperationKind.PROVISION, cause, given=given
-            )
-        elif spec.operator:
+            operation = await _open_provisioning(services, session, instance_name, spec, cause)
+        elif spec.operator and not await _has_operator(services, session, instance_name, spec.operator):
             raise InvalidInputError("operator", f"is for a tenant that is being made; '{instance_name}' exists")
     if operation is not None:
         await operations.wake(services, operation)
     return Created(tenant, operation, secret_key, new=new)
+
+
+async def _open_provisioning(
+    services: Services, session: AsyncSession, instance_name: str, spec: TenantSpec, cause: Cause
+) -> Operation:
+    given = {"operator": spec.operator} if spec.operator else {}
+    under_way = await operations.unfinished(session, instance_name, OperationKind.PROVISION)
+    if under_way is not None and given and _operator_of(under_way.input) == _operator_of(given):
+        return under_way  # a repetition: the verifiers differ, since each has a salt of its own
+    return await operations.open_operation(
+        services, session, instance_name, OperationKind.PROVISION, cause, given=given
+    )
+
+
+def _operator_of(given: Mapping[str, Any]) -> Any:
+    return given.get("operator", {}).get("username")
+
+
+async def _has_operator(
+    services: Services, session: AsyncSession, instance_name: str, operator: Mapping[str, Any]
+) -> bool:
+    name = AccountName(AccountKind.OPERATOR, operator["username"], instance_name)
+    return await session.get(Account, services.naming.username(name)) is not None
 
 
 async def begin(services: Services, session: AsyncSession, tenant: Tenant, cause: Cause) -> None:
@@ -265,7 +305,9 @@ async def request(
     instance_name: str,
     kind: OperationKind,
     cause: Cause,
+    *,
     given: Mapping[str, Any] | None = None,
+    bulk_id: str | None = None,
 ) -> Operation | None:
     """Start a workflow on a tenant, or find the one of that kind that is under way. None when there is nothing to do.
 
@@ -292,7 +334,9 @@ async def request(
                 return None
             if tenant.state not in rule.begins_in:
                 raise ConflictError(f"tenant '{instance_name}' is {tenant.state}")
-        operation = await operations.open_operation(services, session, instance_name, kind, cause, given=given)
+        operation = await operations.open_operation(
+            services, session, instance_name, kind, cause, given=given, bulk_id=bulk_id
+        )
         if kind is OperationKind.DESTROY:
             await _end(services, session, tenant, others, Cause.of(operation))
     await operations.wake(services, operation)
@@ -322,13 +366,15 @@ async def destroy(services: Services, instance_name: str, cause: Cause) -> Opera
 
 
 async def request_many(
-    services: Services, instance_names: Sequence[str], kind: OperationKind, cause: Cause
+    services: Services, instance_names: Sequence[str], kind: OperationKind, cause: Cause, bulk_id: str | None = None
 ) -> list[tuple[str, Operation | DomainError | None]]:
     """Start a workflow on each of the tenants: what `request` gave or raised, by name, each on its own."""
     outcomes: list[tuple[str, Operation | DomainError | None]] = []
     for instance_name in dict.fromkeys(instance_names):
         try:
-            outcome: Operation | DomainError | None = await request(services, instance_name, kind, cause)
+            outcome: Operation | DomainError | None = await request(
+                services, instance_name, kind, cause, bulk_id=bulk_id
+            )
         except DomainError as error:
             outcome = error
         outcomes.append((instance_name, outcome))
@@ -348,7 +394,7 @@ async def rotate_keys(
     if not 0 <= overlap <= MAX_OVERLAP:
         raise InvalidInputError("overlap_seconds", f"must be from 0 to {MAX_OVERLAP:.0f}")
     given = {"key_digest": key_digest, "overlap": overlap}
-    operation = await request(services, instance_name, OperationKind.ROTATE_KEYS, cause, given)
+    operation = await request(services, instance_name, OperationKind.ROTATE_KEYS, cause, given=given)
     assert operation is not None  # noqa: S101 - there is always something to do
     return operation
 
@@ -361,7 +407,7 @@ async def change_address(services: Services, instance_name: str, cause: Cause, c
         ConflictError: it is being destroyed, or another change is under way.
     """
     given = {"callback_url": callback_url}
-    operation = await request(services, instance_name, OperationKind.CHANGE_ADDRESS, cause, given)
+    operation = await request(services, instance_name, OperationKind.CHANGE_ADDRESS, cause, given=given)
     assert operation is not None  # noqa: S101 - there is always something to do
     return operation
 

@@ -2,19 +2,20 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from http import HTTPStatus
 
 from fastapi import FastAPI
-from fastapi.responses import JSONResponse
 from fastapi_offline import FastAPIOffline
 
 from config.celery import make_celery
 from config.settings import Settings
 from config.wakeup import celery_wake
 from orchestrator import telemetry
-from orchestrator.api import deliveries, health, panel, problems
+from orchestrator.api import audit, deliveries, health, operations, problems, tenants, tokens
 from orchestrator.api.lhc_face import LhcFace
 from tenants.services import open_services
+
+_MAX_BODY = 100 * 1024
+"""Bytes of a request of the panel."""
 
 
 def create_app() -> FastAPI:
@@ -38,12 +39,9 @@ def create_app() -> FastAPI:
     )
     problems.add_handlers(app)
     app.include_router(health.router)
-    app.include_router(panel.router)
-    app.include_router(deliveries.router)
-
-    @app.api_route("/v1/{path:path}", methods=["GET", "PUT", "POST", "DELETE", "PATCH"], include_in_schema=False)
-    async def unknown(path: str) -> JSONResponse:
-        return problems.problem(HTTPStatus.NOT_FOUND, f"there is nothing at /v1/{path}")
+    for resource in (tenants, deliveries, operations, tokens, audit):
+        app.include_router(resource.router, max_body_size=_MAX_BODY)
+    problems.answer_unknown_paths(app)
 
     # last, because it answers every path that nobody else does
     app.mount("/", LhcFace())

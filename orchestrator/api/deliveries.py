@@ -7,22 +7,19 @@ from datetime import datetime
 from http import HTTPStatus
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Path, Query
-from pydantic import BaseModel, ConfigDict, Field
+from fastapi import APIRouter, Path, Query
+from pydantic import BaseModel, Field
 
-from orchestrator.api.panel import PROBLEMS, ServicesDep, require_panel
-from tenants import circuits, delivery_log, registry, returned
+from orchestrator.api.auth import READS_TENANT, WRITES_TENANT, ServicesDep
+from orchestrator.api.views import View, problems
+from tenants import circuits, delivery_log, returned
 from tenants.circuits import CircuitState
 from tenants.models import MAX_ID, MessageState
 
 MessageId = Annotated[int, Path(ge=1, le=MAX_ID)]
 
 
-class _View(BaseModel):
-    model_config = ConfigDict(from_attributes=True)
-
-
-class AttemptView(_View):
+class AttemptView(View):
     """One try to deliver a message."""
 
     at: datetime = Field(description="When its outcome was known.")
@@ -31,7 +28,7 @@ class AttemptView(_View):
     error: str | None
 
 
-class DeliveryView(_View):
+class DeliveryView(View):
     """A message of an operator on its way to LHC."""
 
     id: int
@@ -63,7 +60,7 @@ class Replayed(BaseModel):
     replayed: int
 
 
-class CircuitView(_View):
+class CircuitView(View):
     """The circuit breaker: while it is open, nothing is sent to the tenant's LHC."""
 
     state: CircuitState
@@ -72,7 +69,7 @@ class CircuitView(_View):
     next_probe_at: datetime | None = Field(description="When one callback may go, to see whether LHC is back.")
 
 
-class ReturnedMessageView(_View):
+class ReturnedMessageView(View):
     """A visitor's message that ejabberd gave back: it did not reach the operator."""
 
     id: int
@@ -92,20 +89,10 @@ class ReturnedMessagePage(BaseModel):
     next: int | None = Field(description="`after` of the next page; null on the last one.")
 
 
-async def _require_tenant(instance_name: str, services: ServicesDep) -> None:
-    await registry.get(services, instance_name)
+router = APIRouter(prefix="/v1/tenants/{instance_name}", tags=["deliveries"], responses=problems(404, 409))
 
 
-router = APIRouter(
-    prefix="/v1/tenants/{instance_name}",
-    tags=["deliveries"],
-    # in this order: who has no token is not told which tenants there are
-    dependencies=[Depends(require_panel), Depends(_require_tenant)],
-    responses=PROBLEMS,
-)
-
-
-@router.get("/deliveries")
+@router.get("/deliveries", dependencies=[READS_TENANT])
 async def list_deliveries(
     instance_name: str,
     services: ServicesDep,
@@ -122,7 +109,7 @@ async def list_deliveries(
     )
 
 
-@router.get("/deliveries/{message_id}")
+@router.get("/deliveries/{message_id}", dependencies=[READS_TENANT])
 async def get_delivery(instance_name: str, message_id: MessageId, services: ServicesDep) -> DeliveryDetail:
     """A message, with each attempt to deliver it."""
     message, attempts = await delivery_log.message(services, instance_name, message_id)
@@ -132,25 +119,25 @@ async def get_delivery(instance_name: str, message_id: MessageId, services: Serv
     )
 
 
-@router.post("/deliveries/replay", status_code=HTTPStatus.ACCEPTED)
+@router.post("/deliveries/replay", status_code=HTTPStatus.ACCEPTED, dependencies=[WRITES_TENANT])
 async def replay_all(instance_name: str, services: ServicesDep) -> Replayed:
     """Try all dead messages of the tenant again, older ones first, and close its circuit."""
     return Replayed(replayed=await delivery_log.replay_all(services, instance_name))
 
 
-@router.post("/deliveries/{message_id}/replay", status_code=HTTPStatus.ACCEPTED)
+@router.post("/deliveries/{message_id}/replay", status_code=HTTPStatus.ACCEPTED, dependencies=[WRITES_TENANT])
 async def replay(instance_name: str, message_id: MessageId, services: ServicesDep) -> DeliveryView:
     """Try a dead message again, and close the tenant's circuit. 409 when it is not dead."""
     return DeliveryView.model_validate(await delivery_log.replay(services, instance_name, message_id))
 
 
-@router.get("/circuit")
+@router.get("/circuit", dependencies=[READS_TENANT])
 async def get_circuit(instance_name: str, services: ServicesDep) -> CircuitView:
     """The tenant's circuit breaker as it is now."""
     return CircuitView.model_validate(await circuits.view(services, instance_name))
 
 
-@router.get("/returned-messages")
+@router.get("/returned-messages", dependencies=[READS_TENANT])
 async def list_returned(
     instance_name: str,
     services: ServicesDep,
@@ -166,13 +153,13 @@ async def list_returned(
     )
 
 
-@router.post("/returned-messages/replay", status_code=HTTPStatus.ACCEPTED)
+@router.post("/returned-messages/replay", status_code=HTTPStatus.ACCEPTED, dependencies=[WRITES_TENANT])
 async def replay_all_returned(instance_name: str, services: ServicesDep) -> Replayed:
     """Send all messages that came back, and were not sent again since, to their operators; older ones first."""
     return Replayed(replayed=await returned.replay_all(services, instance_name))
 
 
-@router.post("/returned-messages/{message_id}/replay", status_code=HTTPStatus.ACCEPTED)
+@router.post("/returned-messages/{message_id}/replay", status_code=HTTPStatus.ACCEPTED, dependencies=[WRITES_TENANT])
 async def replay_returned(instance_name: str, message_id: MessageId, services: ServicesDep) -> ReturnedMessageView:
     """Send a message that came back to its operator again. 409 when that was done already."""
     return ReturnedMessageView.model_validate(await returned.replay(services, instance_name, message_id))

@@ -8,7 +8,7 @@ from typing import Any
 from fastapi import APIRouter, Response
 from pydantic import BaseModel
 
-from orchestrator.api.panel import ServicesDep
+from orchestrator.api.auth import ServicesDep
 from tenants import heartbeats, leases
 
 _NOT_KNOWN = "not known"

@@ -1,5 +1,6 @@
 """Errors as problem documents (RFC 9457) that name the field and the rule."""
 
+from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Any
 
@@ -9,12 +10,15 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from sqlalchemy.exc import DBAPIError
 from starlette.exceptions import HTTPException
+from starlette.routing import BaseRoute, Match
+from starlette.types import Scope
 
 from tenants.errors import ConflictError, DomainError, InvalidInputError, NotFoundError, UnavailableError
 
 log = structlog.get_logger(__name__)
 
 _RETRY_AFTER = "5"
+_METHODS = ["GET", "HEAD", "OPTIONS", "PUT", "POST", "DELETE", "PATCH"]
 
 
 def problem(status: HTTPStatus, detail: str, headers: dict[str, str] | None = None, **extra: Any) -> JSONResponse:
@@ -59,3 +63,20 @@ def add_handlers(app: FastAPI) -> None:
     async def http_error(_request: Request, error: HTTPException) -> JSONResponse:
         headers = dict(error.headers) if error.headers else None
         return problem(HTTPStatus(error.status_code), error.detail, headers)
+
+
+def answer_unknown_paths(app: FastAPI) -> None:
+    """Below /v1 a path that is none is a problem, and so is a method that its path does not know. Called last."""
+    routes = list(app.routes)
+
+    @app.api_route("/v1/{path:path}", methods=_METHODS, include_in_schema=False)
+    async def unknown(path: str, request: Request) -> JSONResponse:
+        allowed = [method for method in _METHODS if _knows(routes, request.scope, method)]
+        if allowed:
+            said = f"{request.method} is not known at /v1/{path}"
+            return problem(HTTPStatus.METHOD_NOT_ALLOWED, said, {"Allow": ", ".join(allowed)})
+        return problem(HTTPStatus.NOT_FOUND, f"there is nothing at /v1/{path}")
+
+
+def _knows(routes: Sequence[BaseRoute], scope: Scope, method: str) -> bool:
+    return any(route.matches({**scope, "method": method})[0] is Match.FULL for route in routes)

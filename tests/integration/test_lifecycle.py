@@ -107,7 +107,7 @@ async def test_the_panel_needs_its_token(system: System, headers: dict[str, str]
         ):
             answer = await http.request(method, f"/v1/{path}")
             assert answer.status_code == 401
-            assert answer.json()["detail"] == "the control panel's token is missing or wrong"
+            assert answer.json()["detail"] == "the token is missing or wrong"
 
 
 async def test_what_does_not_exist_is_not_found(panel: Panel) -> None:

@@ -1,0 +1,52 @@
+"""The audit log: who did what to which tenant, when and why."""
+
+from datetime import datetime
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+from pydantic import BaseModel, Field
+
+from orchestrator.api.auth import READS, ServicesDep
+from orchestrator.api.views import View, problems
+from tenants import audit
+from tenants.models import MAX_ID, TenantState
+
+
+class AuditView(View):
+    """Something that was done."""
+
+    id: int
+    at: datetime
+    actor: str
+    action: str
+    instance_name: str | None
+    operation_id: str | None
+    old_state: TenantState | None
+    new_state: TenantState | None
+    reason: str | None
+
+
+class AuditPage(BaseModel):
+    """Some entries, newest first."""
+
+    entries: list[AuditView]
+    next: int | None = Field(description="`before` of the next page; null on the last one.")
+
+
+router = APIRouter(prefix="/v1/audit", tags=["audit"], dependencies=[READS])
+
+
+@router.get("", responses=problems())
+async def list_entries(
+    services: ServicesDep,
+    instance_name: Annotated[str | None, Query(max_length=63)] = None,
+    before: Annotated[int | None, Query(ge=1, le=MAX_ID, description="Only ids below this one.")] = None,
+    limit: Annotated[int, Query(ge=1, le=500)] = 50,
+) -> AuditPage:
+    """What was done to one tenant, or to all; also to tenants that are gone."""
+    found = await audit.entries(services, instance_name, before=before, limit=limit + 1)
+    page = found[:limit]
+    return AuditPage(
+        entries=[AuditView.model_validate(entry) for entry in page],
+        next=page[-1].id if len(found) > limit else None,
+    )

@@ -1,0 +1,62 @@
+"""`Idempotency-Key` on `POST`: a route class, so that it holds for each endpoint of a router and is seen in none."""
+
+import hashlib
+import json
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from fastapi import Request, Response
+from fastapi.routing import APIRoute
+
+from tenants import idempotency
+from tenants.services import Services
+
+_SHOWN_ONCE = ("secret_key", "token")
+_KEPT_HEADERS = ("location", "content-type")
+
+Handler = Callable[[Request], Coroutine[Any, Any, Response]]
+
+
+class IdempotentRoute(APIRoute):
+    """Answers a repeated `POST` as the first time. Secrets in the answer are shown once, so null in the repetition."""
+
+    def get_route_handler(self) -> Handler:
+        handle = super().get_route_handler()
+
+        async def handle_once(request: Request) -> Response:
+            key = request.headers.get("idempotency-key")
+            if request.method != "POST" or key is None:
+                return await handle(request)
+            return await _answer_once(request, key, handle)
+
+        return handle_once
+
+
+async def _answer_once(request: Request, key: str, handle: Handler) -> Response:
+    services: Services = request.app.state.services
+    # whoever bears the same token is the same sender; a wrong one fails, and leaves nothing behind
+    actor = hashlib.sha256(request.headers.get("authorization", "").encode()).hexdigest()
+    known = await idempotency.begin(services, actor, key, await _fingerprint(request))
+    if known is not None:
+        return Response(known.body, known.status, {**known.headers, "Idempotent-Replayed": "true"})
+    try:
+        response = await handle(request)
+    except BaseException:
+        await idempotency.abandon(services, actor, key)
+        raise
+    headers = {name: value for name, value in response.headers.items() if name in _KEPT_HEADERS}
+    answer = idempotency.Answer(response.status_code, headers, _without_secrets(bytes(response.body)))
+    await idempotency.finish(services, actor, key, answer)
+    return response
+
+
+async def _fingerprint(request: Request) -> str:
+    whole = f"{request.method} {request.url.path}?{request.url.query}\n".encode() + await request.body()
+    return hashlib.sha256(whole).hexdigest()
+
+
+def _without_secrets(body: bytes) -> str:
+    data = json.loads(body) if body else None
+    if isinstance(data, dict):
+        data |= {name: None for name in _SHOWN_ONCE if name in data}
+    return json.dumps(data)

@@ -1,0 +1,339 @@
+"""Tenants as resources of the panel's API; what is done to them is an operation."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from http import HTTPStatus
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Query, Response
+from pydantic import BaseModel, ConfigDict, Field, HttpUrl, SecretStr
+
+from orchestrator.api.auth import READS, READS_TENANT, WRITES, CauseDep, ServicesDep
+from orchestrator.api.idempotency import IdempotentRoute
+from orchestrator.api.views import OperationView, instant, problems
+from tenants import operations, registry
+from tenants.errors import DomainError, InvalidInputError
+from tenants.models import Operation, OperationKind, Tenant, TenantState
+from tenants.scram import make_verifier
+from tenants.secrets import digest, new_key
+from tenants.services import Services
+from tenants.specs import TenantSettings, check_first_operator
+from tenants.states import Cause
+
+_KEY = Field(None, min_length=20, max_length=200, description="The tenant's own key; one is made when none is given.")
+_BULK_LIMIT = 1000
+
+
+class FirstOperator(BaseModel):
+    """The operator that a tenant begins with."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    username: str = Field(description="Without the instance's name.")
+    password: SecretStr = Field(description="It is not kept: ejabberd gets a verifier of it (RFC 5802).")
+    nick: str | None = None
+
+
+class TenantRequest(TenantSettings):
+    """What a tenant is to be. What is left out keeps its value; null takes it back to its default."""
+
+    secret_key: str | None = _KEY
+    operator: FirstOperator | None = Field(None, description="For a tenant that is being made.")
+
+
+class NewTenant(TenantRequest):
+    """A tenant to be made."""
+
+    instance_name: str
+
+
+class TenantView(BaseModel):
+    """A tenant."""
+
+    instance_name: str
+    state: TenantState
+    rosters: list[str]
+    callback_url: str | None
+    online_seconds: float
+    idle_hours: float
+    xmpp: bool
+    visitor_tracking: bool
+    max_accounts: int | None
+    max_online_visitors: int | None
+    calls_per_second: float | None
+    accounts: dict[str, int]
+    previous_key_until: datetime | None = Field(description="The key before the present one opens until then.")
+    created_at: datetime
+    updated_at: datetime
+    operation: OperationView | None = Field(description="The newest operation.")
+    secret_key: str | None = Field(None, description="Shown once, in the answer that made it.")
+
+
+class TenantLine(BaseModel):
+    """A tenant in a list."""
+
+    instance_name: str
+    state: TenantState
+    callback_url: str | None
+    created_at: datetime
+    updated_at: datetime
+
+
+class TenantPage(BaseModel):
+    """Some tenants, by name."""
+
+    tenants: list[TenantLine]
+    next: str | None = Field(description="`after` of the next page; null on the last one.")
+
+
+class KeyRequest(BaseModel):
+    """How a key is to be replaced."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    secret_key: str | None = _KEY
+    overlap_seconds: float = Field(
+        3600, ge=0, le=registry.MAX_OVERLAP, description="How long the present key opens beside the new one."
+    )
+
+
+class KeyRotation(BaseModel):
+    """A key on its way: it opens when the operation has succeeded."""
+
+    operation: OperationView
+    secret_key: str | None = Field(description="Shown once.")
+
+
+class AddressRequest(BaseModel):
+    """Where the tenant's LHC is to be called back."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    callback_url: HttpUrl | None = Field(max_length=2000, description="Null: the one that the tenant's name gives.")
+
+
+class BulkRequest(BaseModel):
+    """What is to be done with many tenants: those of these names, or all that are in a state."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    action: Literal["suspend", "resume", "destroy"]
+    instance_names: list[str] | None = Field(None, min_length=1, max_length=_BULK_LIMIT)
+    state: TenantState | None = Field(None, description=f"Instead of names; {_BULK_LIMIT:,} tenants at most.")
+
+
+class BulkOutcome(BaseModel):
+    """What came of one of them: an operation, an error, or neither when there was nothing to do."""
+
+    instance_name: str
+    operation_id: str | None = None
+    error: str | None = None
+
+
+class Bulk(BaseModel):
+    """Operations of many tenants: `GET /v1/operations?bulk_id=` lists them."""
+
+    bulk_id: str
+    outcomes: list[BulkOutcome]
+
+
+router = APIRouter(prefix="/v1/tenants", tags=["tenants"], route_class=IdempotentRoute)
+
+
+@router.get("", dependencies=[READS], responses=problems())
+async def list_tenants(
+    services: ServicesDep,
+    state: TenantState | None = None,
+    search: Annotated[str | None, Query(max_length=63, description="A part of the name.")] = None,
+    after: Annotated[str, Query(max_length=63, description="Only names behind this one.")] = "",
+    limit: Annotated[int, Query(ge=1, le=500)] = 50,
+) -> TenantPage:
+    """The tenants by name; destroyed ones only when asked for by that state."""
+    found = await registry.search(services, state=state, part=search, after=after, limit=limit + 1)
+    page = found[:limit]
+    return TenantPage(
+        tenants=[
+            TenantLine(
+                instance_name=tenant.instance_name,
+                state=tenant.state,
+                callback_url=tenant.callback_url,
+                created_at=instant(tenant.created_at),
+                updated_at=instant(tenant.updated_at),
+            )
+            for tenant in page
+        ],
+        next=page[-1].instance_name if len(found) > limit else None,
+    )
+
+
+@router.post("", status_code=HTTPStatus.ACCEPTED, dependencies=[WRITES], responses=problems(409))
+async def create_tenant(wanted: NewTenant, services: ServicesDep, response: Response, cause: CauseDep) -> TenantView:
+    """Create a tenant; 409 when there is one of that name. `Idempotency-Key` makes it safe to repeat."""
+    spec = await _spec(wanted)
+    return await _put(services, response, wanted.instance_name, spec, cause, must_be_new=True)
+
+
+@router.post("/bulk", status_code=HTTPStatus.ACCEPTED, dependencies=[WRITES], responses=problems())
+async def bulk(wanted: BulkRequest, services: ServicesDep, cause: CauseDep) -> Bulk:
+    """Suspend, resume or destroy many tenants; each has an operation of its own, and may be refused on its own."""
+    if (wanted.instance_names is None) == (wanted.state is None):
+        raise InvalidInputError("instance_names", "give names, or a state")
+    names: Sequence[str] = wanted.instance_names or ()
+    if wanted.state is not None:
+        found = await registry.search(services, state=wanted.state, limit=_BULK_LIMIT + 1)
+        if len(found) > _BULK_LIMIT:
+            raise InvalidInputError("state", f"more than {_BULK_LIMIT} tenants are {wanted.state}: give names")
+        names = [tenant.instance_name for tenant in found]
+    bulk_id = operations.new_id()
+    outcomes = await registry.request_many(services, names, OperationKind(wanted.action), cause, bulk_id)
+    return Bulk(bulk_id=bulk_id, outcomes=[_bulk_outcome(name, outcome) for name, outcome in outcomes])
+
+
+@router.put(
+    "/{instance_name}",
+    dependencies=[WRITES],
+    responses={**problems(409), 202: {"model": TenantView, "description": "Its provisioning is under way."}},
+)
+async def put_tenant(
+    instance_name: str, services: ServicesDep, response: Response, cause: CauseDep, wanted: TenantRequest | None = None
+) -> TenantView:
+    """Create the tenant, or change it. May be repeated at will.
+
+    202 while its provisioning is under way, else 200.
+    """
+    return await _put(services, response, instance_name, await _spec(wanted or TenantRequest()), cause)
+
+
+@router.get("/{instance_name}", dependencies=[READS_TENANT], responses=problems(404))
+async def get_tenant(instance_name: str, services: ServicesDep) -> TenantView:
+    """The tenant as it is now."""
+    return await _view(services, await registry.get(services, instance_name))
+
+
+@router.delete("/{instance_name}", status_code=HTTPStatus.ACCEPTED, dependencies=[WRITES], responses=problems(404, 409))
+async def delete_tenant(
+    instance_name: str, services: ServicesDep, response: Response, cause: CauseDep
+) -> OperationView:
+    """End the tenant: its sessions, accounts and rosters are removed. The operation tells how far it is."""
+    return _accepted(response, await registry.destroy(services, instance_name, cause))
+
+
+@router.post(
+    "/{instance_name}/suspend",
+    dependencies=[WRITES],
+    responses={**problems(404, 409), 202: {"model": OperationView, "description": "It is being suspended."}},
+)
+async def suspend(
+    instance_name: str, services: ServicesDep, response: Response, cause: CauseDep
+) -> TenantView | OperationView:
+    """Stop the tenant's traffic; accounts and rosters stay. 200 with the tenant when it is suspended already."""
+    return await _request(services, response, instance_name, OperationKind.SUSPEND, cause)
+
+
+@router.post(
+    "/{instance_name}/resume",
+    dependencies=[WRITES],
+    responses={**problems(404, 409), 202: {"model": OperationView, "description": "It is being resumed."}},
+)
+async def resume(
+    instance_name: str, services: ServicesDep, response: Response, cause: CauseDep
+) -> TenantView | OperationView:
+    """Let the tenant's traffic start again. 200 with the tenant when it is active already."""
+    return await _request(services, response, instance_name, OperationKind.RESUME, cause)
+
+
+@router.post(
+    "/{instance_name}/rotate-keys",
+    status_code=HTTPStatus.ACCEPTED,
+    dependencies=[WRITES],
+    responses=problems(404, 409),
+)
+async def rotate_keys(
+    instance_name: str, services: ServicesDep, response: Response, cause: CauseDep, wanted: KeyRequest | None = None
+) -> KeyRotation:
+    """Give the tenant a new key. `Idempotency-Key` makes it safe to repeat."""
+    wanted = wanted or KeyRequest()
+    key = wanted.secret_key or new_key()
+    operation = await registry.rotate_keys(
+        services, instance_name, cause, key_digest=digest(instance_name, key), overlap=wanted.overlap_seconds
+    )
+    return KeyRotation(operation=_accepted(response, operation), secret_key=key)
+
+
+@router.post(
+    "/{instance_name}/address", status_code=HTTPStatus.ACCEPTED, dependencies=[WRITES], responses=problems(404, 409)
+)
+async def change_address(
+    instance_name: str, wanted: AddressRequest, services: ServicesDep, response: Response, cause: CauseDep
+) -> OperationView:
+    """Move the tenant's callbacks to another address; accounts stay, and what waited goes there at once."""
+    url = str(wanted.callback_url) if wanted.callback_url else None
+    return _accepted(response, await registry.change_address(services, instance_name, cause, url))
+
+
+async def _spec(wanted: TenantRequest) -> registry.TenantSpec:
+    operator: dict[str, Any] | None = None
+    if wanted.operator is not None:
+        verifier = await make_verifier(wanted.operator.password.get_secret_value())
+        operator = check_first_operator(
+            {
+                "username": wanted.operator.username,
+                "nick": wanted.operator.nick,
+                "scram": verifier.arguments(),
+            }
+        )
+    return registry.TenantSpec(wanted.changes(), secret_key=wanted.secret_key, operator=operator)
+
+
+async def _put(
+    services: Services,
+    response: Response,
+    instance_name: str,
+    spec: registry.TenantSpec,
+    cause: Cause,
+    *,
+    must_be_new: bool = False,
+) -> TenantView:
+    created = await registry.put(services, instance_name, spec, cause, must_be_new=must_be_new)
+    if created.operation is not None:
+        _accepted(response, created.operation)
+    view = await _view(services, created.tenant)
+    view.secret_key = created.secret_key
+    return view
+
+
+async def _request(
+    services: Services, response: Response, instance_name: str, kind: OperationKind, cause: Cause
+) -> TenantView | OperationView:
+    operation = await registry.request(services, instance_name, kind, cause)
+    if operation is None:
+        return await _view(services, await registry.get(services, instance_name))
+    return _accepted(response, operation)
+
+
+def _accepted(response: Response, operation: Operation) -> OperationView:
+    response.status_code = HTTPStatus.ACCEPTED
+    response.headers["Location"] = f"/v1/operations/{operation.id}"
+    return OperationView.of(operation)
+
+
+def _bulk_outcome(instance_name: str, outcome: Operation | DomainError | None) -> BulkOutcome:
+    match outcome:
+        case DomainError():
+            return BulkOutcome(instance_name=instance_name, error=str(outcome))
+        case None:
+            return BulkOutcome(instance_name=instance_name)
+    return BulkOutcome(instance_name=instance_name, operation_id=outcome.id)
+
+
+async def _view(services: Services, tenant: Tenant) -> TenantView:
+    async with services.database.read() as session:
+        accounts = await registry.count_accounts(session, tenant.instance_name)
+    operation = await operations.latest(services, tenant.instance_name)
+    own = {"rosters", "accounts", "operation", "secret_key"}
+    return TenantView(
+        **{name: getattr(tenant, name) for name in TenantView.model_fields if name not in own},
+        rosters=registry.groups(services, tenant.instance_name),
+        accounts={kind.value: count for kind, count in accounts.items()},
+        operation=OperationView.of(operation) if operation else None,
+    )
