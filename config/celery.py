@@ -8,7 +8,7 @@ from kombu import Exchange, Queue
 
 from config.broker import CONNECT_TIMEOUT, TRANSPORT_OPTIONS
 from config.settings import Settings
-from config.task_names import EXPIRE_ACCOUNTS, PURGE_CALLBACKS, SWEEP_CALLBACKS, SWEEP_OPERATIONS
+from config.task_names import EXPIRE_ACCOUNTS, PURGE_CALLBACKS, RECONCILE, SWEEP_CALLBACKS, SWEEP_OPERATIONS
 
 LIFECYCLE_QUEUE = "lifecycle"
 """Workflows: few, long."""
@@ -73,6 +73,12 @@ def make_celery(settings: Settings, name: str = "orchestrator") -> Celery:
                 "options": {"expires": 2 * _SWEEP_SECONDS},
             },
             PURGE_CALLBACKS: {"task": PURGE_CALLBACKS, "schedule": 300.0, "options": {"expires": 300}},
+            RECONCILE: {
+                "task": RECONCILE,
+                "schedule": settings.reconcile_seconds,
+                "kwargs": {"reason": "at its interval"},
+                "options": {"expires": settings.reconcile_seconds},
+            },
             EXPIRE_ACCOUNTS: {"task": EXPIRE_ACCOUNTS, "schedule": 300.0, "options": {"expires": 300}},
         },
         worker_soft_shutdown_timeout=10.0,

@@ -12,7 +12,7 @@ from celery import shared_task
 
 from config import task_names
 from tasks.runtime import run
-from tenants import registry
+from tenants import importing, reconcile, registry
 from tenants.errors import DomainError, InvalidInputError
 from tenants.models import Operation, OperationKind
 from tenants.secrets import check_digest
@@ -105,6 +105,34 @@ def rotate_keys(
             overlap=overlap_seconds,
         )
         return _result(instance_name, operation)
+
+    return run(start)
+
+
+@shared_task(name=task_names.IMPORT, **_INTERFACE)
+def import_tenant(
+    instance_name: str,
+    settings: dict[str, Any] | None = None,
+    key_digest: str | None = None,
+    reason: str | None = None,
+) -> Result:
+    """Start to read a tenant that exists in ejabberd into the registry."""
+
+    async def start(services: Services) -> Result:
+        spec = registry.TenantSpec(check_settings(settings or {}), key_digest=_digest_or_none(key_digest))
+        created = await importing.start(services, instance_name, _cause(reason), spec, own_key=False)
+        return _result(instance_name, created.operation)
+
+    return run(start)
+
+
+@shared_task(name=task_names.RECONCILE, **_INTERFACE)
+def reconcile_tenants(instance_name: str | None = None, *, dry_run: bool = False, reason: str | None = None) -> Result:
+    """Start to compare one tenant, or all, with ejabberd, and to mend what differs."""
+
+    async def start(services: Services) -> Result:
+        operation = await reconcile.start(services, _cause(reason), instance_name, dry_run=dry_run)
+        return _result(operation.instance_name, operation)
 
     return run(start)
 

@@ -1,7 +1,7 @@
 """Accounts of a tenant in ejabberd and in the registry. The registry's row comes first, so a crash leaves no orphan."""
 
 import stringprep
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
 
@@ -126,6 +126,32 @@ async def remove(services: Services, name: AccountName) -> None:
     async with services.database.write() as session:
         await session.execute(delete(VisitorSession).where(VisitorSession.username == username))
         await session.execute(delete(Account).where(Account.username == username))
+
+
+async def adopt(services: Services, names: Sequence[AccountName]) -> int:
+    """Let the registry know accounts that ejabberd has. Returns how many it did not know.
+
+    Which passwords they have only ejabberd knows: it is asked when one is presented.
+    """
+    now = services.clock()
+    adopted = 0
+    async with services.database.write() as session:
+        for name in names:
+            made = await session.scalar(
+                services.database.insert(Account)
+                .values(
+                    username=services.naming.username(name),
+                    instance_name=name.instance,
+                    kind=name.kind,
+                    state=AccountState.ACTIVE,
+                    created_at=now,
+                    last_active_at=now,
+                )
+                .on_conflict_do_nothing()
+                .returning(Account.username)
+            )
+            adopted += made is not None
+    return adopted
 
 
 async def install_operator(services: Services, name: AccountName, verifier: Verifier, nick: str | None) -> None:

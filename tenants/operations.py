@@ -20,7 +20,7 @@ from config import task_names
 from tenants import audit, claims, states
 from tenants.backoff import delay
 from tenants.database import rows_changed
-from tenants.errors import ConflictError, NotFoundError
+from tenants.errors import ConflictError, InvalidInputError, NotFoundError
 from tenants.models import (
     UNFINISHED,
     Operation,
@@ -471,7 +471,8 @@ async def _fail_step(
     services: Services, workflow: Workflow, operation: Operation, step: OperationStep, token: str, *, error: Exception
 ) -> Next:
     now = services.clock()
-    final = step.attempts >= MAX_ATTEMPTS
+    # what the state or the input forbids, no further attempt changes
+    final = step.attempts >= MAX_ATTEMPTS or isinstance(error, ConflictError | InvalidInputError | NotFoundError)
     message = f"{type(error).__name__}: {error}"[:2000]
     async with services.database.write() as session:
         retry_at = now + delay(step.attempts, first=_FIRST_DELAY, longest=_LONGEST_DELAY)

@@ -190,10 +190,12 @@ async def put(
     *,
     own_key: bool = True,
     must_be_new: bool = False,
+    by: OperationKind = OperationKind.PROVISION,
 ) -> Created:
     """Create the tenant and start its provisioning, or change what it is to be. May be repeated at will.
 
     `own_key`: make a key for a new tenant that brings none. `must_be_new`: change none that exists.
+    `by`: the workflow that makes it.
 
     Raises:
         InvalidInputError: the name breaks a rule, or an operator is given to a tenant that has been provisioned.
@@ -217,7 +219,7 @@ async def put(
         await session.flush()
         operation = None
         if tenant.state in _TO_PROVISION:
-            operation = await _open_provisioning(services, session, instance_name, spec, cause)
+            operation = await _open_making(services, session, tenant, spec, cause, by=by)
         elif spec.operator and not await _has_operator(services, session, instance_name, spec.operator):
             raise InvalidInputError("operator", f"is for a tenant that is being made; '{instance_name}' exists")
     if operation is not None:
@@ -225,16 +227,16 @@ async def put(
     return Created(tenant, operation, secret_key, new=new)
 
 
-async def _open_provisioning(
-    services: Services, session: AsyncSession, instance_name: str, spec: TenantSpec, cause: Cause
+async def _open_making(
+    services: Services, session: AsyncSession, tenant: Tenant, spec: TenantSpec, cause: Cause, *, by: OperationKind
 ) -> Operation:
+    """The workflow that makes the tenant: the one under way, or a new one of that kind."""
     given = {"operator": spec.operator} if spec.operator else {}
-    under_way = await operations.unfinished(session, instance_name, OperationKind.PROVISION)
-    if under_way is not None and given and _operator_of(under_way.input) == _operator_of(given):
-        return under_way  # a repetition: the verifiers differ, since each has a salt of its own
-    return await operations.open_operation(
-        services, session, instance_name, OperationKind.PROVISION, cause, given=given
-    )
+    for under_way in await operations.all_unfinished(session, tenant.instance_name):
+        same = not given or _operator_of(under_way.input) == _operator_of(given)
+        if under_way.kind in _MAKING and same:
+            return under_way  # the verifiers of one password differ, since each has a salt of its own
+    return await operations.open_operation(services, session, tenant.instance_name, by, cause, given=given)
 
 
 def _operator_of(given: Mapping[str, Any]) -> Any:

@@ -6,7 +6,7 @@ from typing import TypeVar
 
 from sqlalchemy import func, select, update
 
-from tenants import accounts, delivery_log, registry, rosters
+from tenants import accounts, delivery_log, importing, reconcile, registry, rosters
 from tenants.commands import CloseTenant
 from tenants.ejabberd_bulk import BATCH
 from tenants.errors import DomainError, InvalidInputError
@@ -240,6 +240,23 @@ WORKFLOWS: Workflows = {
             Step("forget", _forget),
         ),
         during=TenantState.DESTROYING,
+    ),
+    OperationKind.IMPORT: Workflow(
+        steps=(
+            _enter("begin", TenantState.PROVISIONING),
+            Step("read_accounts", importing.read_accounts),
+            *_ROSTERS,
+            Step("verify", _verify_rosters),
+            _enter("activate", TenantState.ACTIVE),
+        ),
+        during=TenantState.PROVISIONING,
+        failed=TenantState.FAILED,
+    ),
+    OperationKind.RECONCILE: Workflow(
+        steps=(
+            Step("compare", reconcile.compare),
+            Step("mend", reconcile.mend, when=lambda given: not given.get("dry_run")),
+        )
     ),
     OperationKind.ROTATE_KEYS: Workflow(steps=(Step("install_key", _install_key),)),
     OperationKind.CHANGE_ADDRESS: Workflow(

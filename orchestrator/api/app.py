@@ -10,7 +10,7 @@ from config.celery import make_celery
 from config.settings import Settings
 from config.wakeup import celery_wake
 from orchestrator import telemetry
-from orchestrator.api import audit, deliveries, health, operations, problems, tenants, tokens
+from orchestrator.api import audit, deliveries, health, operations, problems, reconcile, tenants, tokens
 from orchestrator.api.lhc_face import LhcFace
 from tenants.services import open_services
 
@@ -39,7 +39,7 @@ def create_app() -> FastAPI:
     )
     problems.add_handlers(app)
     app.include_router(health.router)
-    for resource in (tenants, deliveries, operations, tokens, audit):
+    for resource in (tenants, deliveries, operations, reconcile, tokens, audit):
         app.include_router(resource.router, max_body_size=_MAX_BODY)
     problems.answer_unknown_paths(app)
 

@@ -20,7 +20,7 @@ from tenants.services import Services
 from tenants.specs import TenantSettings, check_first_operator
 from tenants.states import Cause
 
-_KEY = Field(None, min_length=20, max_length=200, description="The tenant's own key; one is made when none is given.")
+KEY = Field(None, min_length=20, max_length=200, description="The tenant's own key; one is made when none is given.")
 _BULK_LIMIT = 1000
 
 
@@ -37,7 +37,7 @@ class FirstOperator(BaseModel):
 class TenantRequest(TenantSettings):
     """What a tenant is to be. What is left out keeps its value; null takes it back to its default."""
 
-    secret_key: str | None = _KEY
+    secret_key: str | None = KEY
     operator: FirstOperator | None = Field(None, description="For a tenant that is being made.")
 
 
@@ -91,7 +91,7 @@ class KeyRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    secret_key: str | None = _KEY
+    secret_key: str | None = KEY
     overlap_seconds: float = Field(
         3600, ge=0, le=registry.MAX_OVERLAP, description="How long the present key opens beside the new one."
     )
@@ -215,7 +215,7 @@ async def delete_tenant(
     instance_name: str, services: ServicesDep, response: Response, cause: CauseDep
 ) -> OperationView:
     """End the tenant: its sessions, accounts and rosters are removed. The operation tells how far it is."""
-    return _accepted(response, await registry.destroy(services, instance_name, cause))
+    return accepted(response, await registry.destroy(services, instance_name, cause))
 
 
 @router.post(
@@ -257,7 +257,7 @@ async def rotate_keys(
     operation = await registry.rotate_keys(
         services, instance_name, cause, key_digest=digest(instance_name, key), overlap=wanted.overlap_seconds
     )
-    return KeyRotation(operation=_accepted(response, operation), secret_key=key)
+    return KeyRotation(operation=accepted(response, operation), secret_key=key)
 
 
 @router.post(
@@ -268,7 +268,7 @@ async def change_address(
 ) -> OperationView:
     """Move the tenant's callbacks to another address; accounts stay, and what waited goes there at once."""
     url = str(wanted.callback_url) if wanted.callback_url else None
-    return _accepted(response, await registry.change_address(services, instance_name, cause, url))
+    return accepted(response, await registry.change_address(services, instance_name, cause, url))
 
 
 async def _spec(wanted: TenantRequest) -> registry.TenantSpec:
@@ -294,9 +294,15 @@ async def _put(
     *,
     must_be_new: bool = False,
 ) -> TenantView:
-    created = await registry.put(services, instance_name, spec, cause, must_be_new=must_be_new)
+    return await made_view(
+        services, response, await registry.put(services, instance_name, spec, cause, must_be_new=must_be_new)
+    )
+
+
+async def made_view(services: Services, response: Response, created: registry.Created) -> TenantView:
+    """The answer to who made a tenant, or changed it; the only one that shows its key."""
     if created.operation is not None:
-        _accepted(response, created.operation)
+        accepted(response, created.operation)
     view = await _view(services, created.tenant)
     view.secret_key = created.secret_key
     return view
@@ -308,10 +314,11 @@ async def _request(
     operation = await registry.request(services, instance_name, kind, cause)
     if operation is None:
         return await _view(services, await registry.get(services, instance_name))
-    return _accepted(response, operation)
+    return accepted(response, operation)
 
 
-def _accepted(response: Response, operation: Operation) -> OperationView:
+def accepted(response: Response, operation: Operation) -> OperationView:
+    """The answer to a request whose work is under way."""
     response.status_code = HTTPStatus.ACCEPTED
     response.headers["Location"] = f"/v1/operations/{operation.id}"
     return OperationView.of(operation)

@@ -1,0 +1,112 @@
+"""Reconciliation with ejabberd, and the import of tenants that exist there."""
+
+from datetime import datetime
+from http import HTTPStatus
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Response
+from pydantic import BaseModel, Field
+
+from orchestrator.api.auth import READS, READS_TENANT, WRITES, WRITES_TENANT, CauseDep, ServicesDep
+from orchestrator.api.idempotency import IdempotentRoute
+from orchestrator.api.tenants import KEY, TenantView, accepted, made_view
+from orchestrator.api.views import OperationView, View, problems
+from tenants import importing, reconcile
+from tenants.drift import DriftKind
+from tenants.models import MAX_ID, Drift
+from tenants.registry import TenantSpec
+from tenants.services import Services
+from tenants.specs import TenantSettings
+
+
+class ImportRequest(TenantSettings):
+    """What the imported tenant is to be."""
+
+    secret_key: str | None = KEY
+
+
+class DriftView(View):
+    """A difference between the registry and ejabberd."""
+
+    id: int
+    instance_name: str = Field(description="`*` for what belongs to no tenant.")
+    kind: DriftKind
+    subject: str
+    detail: str | None
+    found_at: datetime
+    mended_at: datetime | None
+
+
+class DriftPage(BaseModel):
+    """Some differences, oldest first."""
+
+    drift: list[DriftView]
+    next: int | None = Field(description="`after` of the next page; null on the last one.")
+
+
+DryRun = Annotated[bool, Query(description="Only report what would be mended.")]
+Unmended = Annotated[bool, Query(description="False: also what was mended within the last month.")]
+After = Annotated[int, Query(ge=0, le=MAX_ID, description="Only ids above this one.")]
+Limit = Annotated[int, Query(ge=1, le=500)]
+
+router = APIRouter(prefix="/v1", tags=["reconciliation"], route_class=IdempotentRoute)
+
+
+@router.post("/reconcile", status_code=HTTPStatus.ACCEPTED, dependencies=[WRITES], responses=problems(409))
+async def reconcile_all(
+    services: ServicesDep, response: Response, cause: CauseDep, *, dry_run: DryRun = False
+) -> OperationView:
+    """Compare all tenants with ejabberd, and mend what differs."""
+    return accepted(response, await reconcile.start(services, cause, dry_run=dry_run))
+
+
+@router.post(
+    "/tenants/{instance_name}/reconcile",
+    status_code=HTTPStatus.ACCEPTED,
+    dependencies=[WRITES_TENANT],
+    responses=problems(404, 409),
+)
+async def reconcile_one(
+    instance_name: str, services: ServicesDep, response: Response, cause: CauseDep, *, dry_run: DryRun = False
+) -> OperationView:
+    """Compare the tenant with ejabberd, and mend what differs."""
+    return accepted(response, await reconcile.start(services, cause, instance_name, dry_run=dry_run))
+
+
+@router.get("/drift", dependencies=[READS], responses=problems())
+async def list_drift(
+    services: ServicesDep, *, unmended: Unmended = True, after: After = 0, limit: Limit = 50
+) -> DriftPage:
+    """What differed when it was last compared, of all tenants, and of names that are none."""
+    return await _page(services, None, unmended=unmended, after=after, limit=limit)
+
+
+@router.get("/tenants/{instance_name}/drift", dependencies=[READS_TENANT], responses=problems(404))
+async def list_drift_of_tenant(
+    instance_name: str, services: ServicesDep, *, unmended: Unmended = True, after: After = 0, limit: Limit = 50
+) -> DriftPage:
+    """What differed when the tenant was last compared."""
+    return await _page(services, instance_name, unmended=unmended, after=after, limit=limit)
+
+
+@router.post(
+    "/tenants/{instance_name}/import",
+    status_code=HTTPStatus.ACCEPTED,
+    dependencies=[WRITES],
+    responses=problems(409),
+)
+async def import_tenant(
+    instance_name: str, services: ServicesDep, response: Response, cause: CauseDep, wanted: ImportRequest | None = None
+) -> TenantView:
+    """Read a tenant that exists in ejabberd, made by another system, into the registry."""
+    wanted = wanted or ImportRequest()
+    spec = TenantSpec(wanted.changes(), secret_key=wanted.secret_key)
+    return await made_view(services, response, await importing.start(services, instance_name, cause, spec))
+
+
+async def _page(services: Services, instance_name: str | None, *, unmended: bool, after: int, limit: int) -> DriftPage:
+    found: list[Drift] = await reconcile.drift(services, instance_name, unmended=unmended, after=after, limit=limit + 1)
+    page = found[:limit]
+    return DriftPage(
+        drift=[DriftView.model_validate(one) for one in page], next=page[-1].id if len(found) > limit else None
+    )
