@@ -8,8 +8,8 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,9 @@ from typing import Any
 import httpx
 from celery import Celery
 
+from config.settings import Settings
 from orchestrator.launcher.up import control
+from tenants.services import Services, open_services
 from tests.world.waiting import until, until_async
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -127,3 +129,14 @@ def start_system(
         subprocess.run([ORCHESTRATOR, "down", "--state-dir", state], cwd=PROJECT, timeout=120, check=True)
         if not keep():
             shutil.rmtree(state)
+
+
+@asynccontextmanager
+async def domain_of(system: System) -> AsyncIterator[Services]:
+    """The domain's services on the stores of the running system: for what no face of it offers."""
+
+    async def wake(_task: str, **_arguments: str | int) -> None: ...
+
+    settings = Settings(_env_file=system.state / "settings.env")  # type: ignore[call-arg]  # of pydantic-settings
+    async with open_services(settings, wake) as services:
+        yield services
