@@ -124,23 +124,9 @@ class Ejabberd:
         """
         await self._call("change_password", user=user, host=self.host, newpass=password)
 
-    async def unregister(self, user: str) -> None:
-        """Remove the account and end its sessions (`unregister`); one that is gone already is a success.
-
-        Raises:
-            NotAppliedError: the account is still there.
-        """
-        await self._call("unregister", user=user, host=self.host)
-        if await self.has_user(user):
-            raise NotAppliedError("unregister", 0, f"{user} is still registered")
-
     async def has_user(self, user: str) -> bool:
         """Whether the account exists (`check_account`, whose answer is 0 for yes)."""
         return bool(await self._call("check_account", user=user, host=self.host) == 0)
-
-    async def users(self) -> list[str]:
-        """The local parts of all accounts of the host (`registered_users`)."""
-        return [str(user) for user in await self._call("registered_users", host=self.host)]
 
     async def set_nickname(self, user: str, nick: str) -> None:
         """Set the vCard's nickname (`set_nickname`); roster pushes of `srg_user_add` show it as the contact's name."""

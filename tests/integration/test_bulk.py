@@ -225,7 +225,9 @@ async def test_passwords_are_those_of_ejabberd(server: ChatServer, ejabberd: Eja
     user = f"user-{next(_numbers)}"
     try:
         verifier = await scram.make_verifier(password)
-    except InvalidInputError:
+    except InvalidInputError as refusal:
+        if refusal.rule == "must not be empty":
+            return  # ejabberd takes a password of which nothing is left
         with pytest.raises(PasswordRefusedError):
             await ejabberd.register(user, password)
         return
