@@ -62,18 +62,22 @@ class Bench:
     Args:
         operators: members of the operators' roster who are not logged in. Already the first makes ejabberd's own
             commands compute their whole roster for each visitor.
+        tenants: others on the same host. ejabberd looks through all shared rosters for each account.
     """
 
-    def __init__(self, server: ChatServer, accounts: int, operators: int) -> None:
+    def __init__(self, server: ChatServer, accounts: int, operators: int, tenants: int) -> None:
         self._server = server
         self._accounts = accounts
         self._operators = operators
+        self._tenants = tenants
         self._ejabberd = Ejabberd(f"http://{LISTEN_IP}:{server.ports['ejabberd_api']}/api", server.host)
         self._seconds: dict[tuple[str, str], list[float]] = {}
         self._number = 0
 
     async def run(self, rounds: int) -> None:
         """Measure the ways `rounds` times in turn; the old one, which takes minutes, once."""
+        with console.status("other tenants …"):
+            await _at_once(AT_ONCE, [f"other-{number}" for number in range(self._tenants)], self._make_rosters)
         for number in range(rounds):
             with console.status(f"round {number + 1} of {rounds} …"):
                 await self._measure("removal", LIMIT, self._remove_at_the_limit)
@@ -219,13 +223,13 @@ async def light_clients(server: ChatServer) -> AsyncIterator[Call]:
         free.get_nowait()[1].close()
 
 
-async def measure(accounts: int, operators: int, rounds: int) -> list[Measured]:
+async def measure(accounts: int, operators: int, tenants: int, rounds: int) -> list[Measured]:
     """Measure on an ejabberd of its own."""
     state = Path(tempfile.mkdtemp(prefix="lhc-removal-"))
     server = ChatServer(state, {})
     try:
         await server.start()
-        bench = Bench(server, accounts, operators)
+        bench = Bench(server, accounts, operators, tenants)
         await bench.run(rounds)
         return bench.results()
     finally:
@@ -237,10 +241,11 @@ def main(
     *,
     accounts: Annotated[int, typer.Option(min=100, help="Of each way, in each round.")] = 2000,
     operators: Annotated[int, typer.Option(min=0, help="Of each tenant, not logged in.")] = 0,
+    tenants: Annotated[int, typer.Option(min=0, help="Others on the host.")] = 0,
     rounds: Annotated[int, typer.Option(min=1, max=20)] = 3,
 ) -> None:
     """Measure removal and registration; prints a table and writes bench/results/removal.json."""
-    measured = asyncio.run(measure(accounts, operators, rounds))
+    measured = asyncio.run(measure(accounts, operators, tenants, rounds))
     table = Table("", "way", "accounts/s", "of the limit", "rounds", title=f"{accounts} accounts each")
     for row in measured:
         table.add_row(row.what, row.way, str(row.per_second), f"{row.of_limit:.0%}", ", ".join(map(str, row.rounds)))
@@ -250,7 +255,7 @@ def main(
         "benchmark": "removal",
         "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "machine": {"python": platform.python_version(), "processor": platform.machine()},
-        "options": {"accounts": accounts, "operators": operators, "rounds": rounds},
+        "options": {"accounts": accounts, "operators": operators, "tenants": tenants, "rounds": rounds},
         "results": [asdict(row) for row in measured],
     }
     (RESULTS / "removal.json").write_text(json.dumps(result, indent=2) + "\n")
