@@ -1,6 +1,5 @@
 """Accounts of a tenant in ejabberd and in the registry. The registry's row comes first, so a crash leaves no orphan."""
 
-import stringprep
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
@@ -8,7 +7,7 @@ from enum import StrEnum
 import structlog
 from sqlalchemy import delete, select, update
 
-from tenants import rosters
+from tenants import rosters, scram
 from tenants.commands import CloseVisitor
 from tenants.database import rows_changed
 from tenants.ejabberd import NotAppliedError, PasswordRefusedError, UserExistsError, UserUnknownError
@@ -23,16 +22,6 @@ from tenants.visitors import DEFAULT_NICK, clean
 log = structlog.get_logger(__name__)
 
 _EXPIRY_BATCH = 200
-_PROHIBITED_IN_PASSWORDS = (
-    stringprep.in_table_c21_c22,
-    stringprep.in_table_c3,
-    stringprep.in_table_c4,
-    stringprep.in_table_c5,
-    stringprep.in_table_c6,
-    stringprep.in_table_c7,
-    stringprep.in_table_c8,
-    stringprep.in_table_c9,
-)
 
 
 class Registered(StrEnum):
@@ -54,9 +43,9 @@ async def register(services: Services, tenant: Tenant, name: AccountName, passwo
 
     Raises:
         ConflictError: ejabberd has an account of that name which the registry does not know.
-        InvalidInputError: an empty password.
+        InvalidInputError: the password cannot be one.
     """
-    _check_password(password)
+    scram.prepare(password)
     username = services.naming.username(name)
     # Asked before our row is there: whoever registers the same name at this moment has put the row there first.
     taken = await services.ejabberd.has_user(username)
@@ -100,7 +89,7 @@ async def change_password(services: Services, name: AccountName, password: str) 
         NotFoundError: the tenant has no such account.
     """
     username = services.naming.username(name)
-    _check_password(password)
+    scram.prepare(password)
     if await find(services, name) is None:
         raise NotFoundError(f"there is no account '{username}'")
     # ejabberd first: it may still refuse
@@ -237,20 +226,11 @@ async def _set_in_ejabberd(services: Services, username: str, password: str) -> 
 
 @contextmanager
 def _password_refusal_named() -> Iterator[None]:
-    """What SASLprep forbids beyond single characters: mixed directions, nothing left after mapping."""
+    """The last word is the one of ejabberd; one of another version may know other characters."""
     try:
         yield
     except PasswordRefusedError:
         raise InvalidInputError("password", "must be one that SASLprep takes (RFC 4013)") from None
-
-
-def _check_password(password: str) -> None:
-    if not password:
-        raise InvalidInputError("password", "must not be empty")
-    if any(prohibited(character) for character in password for prohibited in _PROHIBITED_IN_PASSWORDS):
-        raise InvalidInputError(
-            "password", "must not hold control characters, private ones or surrogates (RFC 4013, 2.3)"
-        )
 
 
 async def _insert(services: Services, instance_name: str, name: AccountName, password_digest: str | None) -> bool:

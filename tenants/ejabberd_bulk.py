@@ -120,6 +120,17 @@ class BulkCommands:
             missing += map(str, await self._run("lhc_add_to_rosters", group=group, users=batch))
         return missing
 
+    async def remove_from_roster(self, users: Sequence[str], group: str) -> list[str]:
+        """Remove the members; operators online get roster pushes. Unknown names are a success.
+
+        Returns:
+            Those who are members all the same.
+        """
+        members: list[str] = []
+        for batch in _batches(users):
+            members += map(str, await self._run("lhc_remove_from_rosters", group=group, users=batch))
+        return members
+
     async def register(self, verifiers: Mapping[str, Verifier]) -> dict[str, str]:
         """Create the accounts, or set the passwords of those that exist, by the verifiers of their passwords.
 

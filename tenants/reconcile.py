@@ -190,9 +190,11 @@ async def _mend_account_pending(services: Services, _instance_name: str, usernam
         if there:
             # which password it has, ejabberd is asked when one is presented
             values = {"state": AccountState.ACTIVE, "password_digest": None}
-            await session.execute(update(Account).where(*row).values(**values))
+            settled = await session.execute(update(Account).where(*row).values(**values))
         else:
-            await session.execute(delete(Account).where(*row))
+            settled = await session.execute(delete(Account).where(*row))
+    if rows_changed(settled) and not there:
+        await services.ejabberd.bulk.remove_users([username])
     return True
 
 

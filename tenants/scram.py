@@ -95,11 +95,8 @@ def prepare(password: str) -> str:
     Raises:
         InvalidInputError: it holds what no password may hold, or nothing is left of it.
     """
-    mapped = "".join(
-        " " if stringprep.in_table_c12(character) else character
-        for character in password
-        if not stringprep.in_table_b1(character)
-    )
+    mapped = "".join(character for character in password if not stringprep.in_table_b1(character))
+    # this makes plain spaces of the others too, but for one, which ejabberd refuses
     prepared = ucd_3_2_0.normalize("NFKC", mapped)
     if not prepared:
         raise InvalidInputError("password", "must not be empty")

@@ -13,8 +13,8 @@
 %% for mod_lhc_bridge and lhc_bridge_queue
 -export([register_commands/0, unregister_commands/0, bears/2]).
 %% the commands
--export([remove_users/2, accounts/4, usernames/4, shared_rosters/3, add_to_rosters/3, register_scram/2, tenant_left/3,
-         forget_tenant/2]).
+-export([remove_users/2, accounts/4, usernames/4, shared_rosters/3, add_to_rosters/3, remove_from_rosters/3,
+         register_scram/2, tenant_left/3, forget_tenant/2]).
 
 -include("ejabberd_commands.hrl").
 -include("mod_roster.hrl").
@@ -69,6 +69,8 @@ commands() ->
                                                 {members, {list, {user, string}}}]}}}}),
      command(lhc_add_to_rosters, add_to_rosters, "Add members to a shared roster that exists; answers who is none",
              [{host, binary}, {group, binary}, Users], {missing, {list, {user, string}}}),
+     command(lhc_remove_from_rosters, remove_from_rosters, "Remove members of a shared roster; answers who still is one",
+             [{host, binary}, {group, binary}, Users], {members, {list, {user, string}}}),
      %% The argument is called password because mod_http_api keeps what is called so out of its log.
      command(lhc_register_scram, register_scram, "Create accounts by their SCRAM verifiers, or set those of accounts",
              [{host, binary},
@@ -213,24 +215,32 @@ add_to_rosters(Host, Group, Users) ->
     case mod_shared_roster:get_group_opts(Host, Group) of
         error ->
             {error, not_exists, 0, ["group: there is no shared roster ", Group]};
-        Opts ->
-            {atomic, ok} = mnesia:transaction(fun() -> lists:foreach(fun(User) -> join(Host, User, Group) end, Users) end),
-            push_members(Host, online_watchers(Host, Group), Users, proplists:get_value(label, Opts, Group)),
-            [push_displayed(Host, User, Opts) || User <- Users],
-            [User || User <- Users, not mod_shared_roster:is_user_in_group({User, Host}, Group, Host)]
-    end.
-
-join(Host, User, Group) ->
-    mnesia:write(#sr_user{us = {User, Host}, group_host = {Group, Host}}).
-
-push_displayed(Host, User, Opts) ->
-    case online(Host, User) of
-        [] ->
-            ok;
-        Sessions ->
+        _ ->
+            Memberships = [membership(Host, User, Group) || User <- Users],
+            {atomic, ok} = mnesia:transaction(fun() -> lists:foreach(fun mnesia:write/1, Memberships) end),
+            push_members(Host, online_watchers(Host, Group), Users, label(Host, Group)),
             [push_members(Host, Sessions, members(Host, Displayed), label(Host, Displayed))
-             || Displayed <- proplists:get_value(displayed_groups, Opts, [])]
+             || User <- Users, (Sessions = online(Host, User)) /= [], Displayed <- displayed(Host, Group)],
+            Users -- members_of(Host, Group, Users)
     end.
+
+%% Of a group that does not exist too: that is no member's fault.
+remove_from_rosters(Host, Group, Users) ->
+    check_host(Host),
+    check_users(Users),
+    Memberships = [membership(Host, User, Group) || User <- Users],
+    {atomic, ok} = mnesia:transaction(fun() -> lists:foreach(fun mnesia:delete_object/1, Memberships) end),
+    push_removals(Host, Memberships),
+    [push(Session, #roster_item{jid = jid:make(Member, Host), subscription = remove})
+     || User <- Users, Session <- online(Host, User), Displayed <- displayed(Host, Group),
+        Member <- members(Host, Displayed), Member /= User],
+    members_of(Host, Group, Users).
+
+members_of(Host, Group, Users) ->
+    [User || User <- Users, lists:member(membership(Host, User, Group), mnesia:dirty_read(sr_user, {User, Host}))].
+
+membership(Host, User, Group) ->
+    #sr_user{us = {User, Host}, group_host = {Group, Host}}.
 
 push_members(_Host, [], _Users, _Label) ->
     ok;
@@ -285,9 +295,15 @@ groups_with_opts(Host) ->
     mnesia:dirty_select(sr_group, [{#sr_group{group_host = {'$1', Host}, opts = '$2'}, [], [{{'$1', '$2'}}]}]).
 
 label(Host, Group) ->
+    option(Host, Group, label, Group).
+
+displayed(Host, Group) ->
+    option(Host, Group, displayed_groups, []).
+
+option(Host, Group, Name, Default) ->
     case mod_shared_roster:get_group_opts(Host, Group) of
-        error -> Group;
-        Opts -> proplists:get_value(label, Opts, Group)
+        error -> Default;
+        Opts -> proplists:get_value(Name, Opts, Default)
     end.
 
 %% Also of a group that does not exist: ejabberd lets somebody be a member of that.

@@ -137,6 +137,8 @@ async def test_destroying_200_accounts_leaves_nothing_and_tells_how_far_it_is(te
     await system.ejabberd(
         "srg_user_add", user=lhc.name("ghost"), host=host, group=f"visitors.{tenant.name}", grouphost=host
     )
+    # and one that only a vCard is left of
+    await system.ejabberd("set_nickname", user=lhc.name("visitor.999"), host=host, nickname="Nobody")
     assert (await tenant.panel.http.get(f"/v1/tenants/{tenant.name}")).json()["accounts"] == {
         "operator": 1,
         "visitor": 195,
@@ -155,10 +157,12 @@ async def test_destroying_200_accounts_leaves_nothing_and_tells_how_far_it_is(te
         return bool(operation["state"] == "succeeded")
 
     await until_async(ended, "the tenant is destroyed", 60)
-    assert seen[-1] == (198, 198)
-    assert [progress for progress in seen if 0 < progress[0] < 198], f"no progress was told: {set(seen)}"
+    assert seen[-1] == (199, 199)
+    assert [progress for progress in seen if 0 < progress[0] < 199], f"no progress was told: {set(seen)}"
     assert seen == sorted(seen, key=lambda progress: (progress[1] > 1, progress[0]))
 
+    left = await system.ejabberd("lhc_tenant_left", host=host, suffix=f".{tenant.name}", groups=[])
+    assert [kind for kind in left if kind["count"]] == []
     assert await system.users_of(tenant.name) == []
     assert await groups_of(system, tenant.name) == []
     sessions = await system.ejabberd("connected_users")

@@ -123,7 +123,7 @@ async def test_all_tenants_are_compared_and_what_belongs_to_none_is_reported_alo
     for name in (tenant.name, suspended.name):
         await system.ejabberd("srg_delete", group=f"visitors.{name}", host=host)
     await system.ejabberd("register", user=f"bob.{stranger}", host=host, password="x")
-    await system.ejabberd("register", user="nobody's", host=host, password="x")
+    await system.ejabberd("register", user="of-nobody", host=host, password="x")
     gone = await new_tenant()
     await panel.destroy(gone.name)
     await system.ejabberd("register", user=f"visitor.1.{gone.name}", host=host, password="x")
@@ -137,20 +137,20 @@ async def test_all_tenants_are_compared_and_what_belongs_to_none_is_reported_alo
         ("roster", f"visitors.{tenant.name}"),
         ("roster", f"visitors.{suspended.name}"),
         ("unknown_tenant", stranger),
-        ("unreadable", "nobody's"),
+        ("unreadable", "of-nobody"),
         ("leftover", gone.name),
     }
     assert expected <= found
     await reconcile(panel, "")
     still = await drift(panel, "")
-    assert {("unknown_tenant", stranger), ("unreadable", "nobody's")} <= still
+    assert {("unknown_tenant", stranger), ("unreadable", "of-nobody")} <= still
     assert not {one for one in still if one in expected and one[0] in {"roster", "leftover"}}
     assert await holds(system, gone.name) == {
         "users": [],
         "rosters": {f"visitors.{gone.name}": None, f"operators.{gone.name}": None},
     }
     assert await system.users_of(stranger) == [f"bob.{stranger}"], "nobody's, so not ours to touch"
-    for user in (f"bob.{stranger}", "nobody's"):
+    for user in (f"bob.{stranger}", "of-nobody"):
         await system.ejabberd("unregister", user=user, host=host)
 
 

@@ -37,30 +37,26 @@ def seen(draw: st.DrawFn) -> Seen:
 
 def mended(pictures: Pictures) -> Pictures:
     """As ejabberd and the registry are after each difference was mended, or decided by a person."""
-    there, rows = pictures.there, dict(pictures.known)
-    accounts = set(there.accounts)
-    members = {kind: set(there.members(kind)) for kind in RosterKind}
+    rows, accounts = dict(pictures.known), set(pictures.there.accounts)
+    members = {kind: set(pictures.there.members(kind)) for kind in RosterKind}
+
+    def forget(username: str) -> None:
+        rows.pop(username, None)
+        for kind in RosterKind:
+            members[kind].discard(username)
+
     for difference in pictures.differences():
         username = difference.subject
         match difference.kind:
             case DriftKind.MEMBER_MISSING:
                 members[rows[username].name.roster].add(username)
-            case DriftKind.MEMBER_EXTRA:
-                for of_kind in members.values():
-                    of_kind.discard(username)
             case DriftKind.ACCOUNT_UNKNOWN | DriftKind.OPERATOR_UNKNOWN:
                 rows[username] = Known(NAMING.parse_username(username), AccountState.ACTIVE, NOW)
-            case DriftKind.ACCOUNT_LOST | DriftKind.OPERATOR_LOST:
-                del rows[username]
-                for of_kind in members.values():
-                    of_kind.discard(username)
             case DriftKind.ACCOUNT_PENDING if username in accounts:
                 rows[username] = replace(rows[username], state=AccountState.ACTIVE, created_at=NOW)
-            case DriftKind.ACCOUNT_PENDING:
-                del rows[username]
-                for of_kind in members.values():
-                    of_kind.discard(username)
-    put_right = {kind: (rosters.wanted(NAMING, "acme", kind), frozenset(of_kind)) for kind, of_kind in members.items()}
+            case DriftKind.MEMBER_EXTRA | DriftKind.ACCOUNT_LOST | DriftKind.OPERATOR_LOST | DriftKind.ACCOUNT_PENDING:
+                forget(username)
+    put_right = {kind: (rosters.wanted(NAMING, "acme", kind), frozenset(members[kind])) for kind in RosterKind}
     return replace(pictures, there=Seen(accounts, put_right), known=rows)
 
 

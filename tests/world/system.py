@@ -135,8 +135,9 @@ def start_system(
 async def domain_of(system: System) -> AsyncIterator[Services]:
     """The domain's services on the stores of the running system: for what no face of it offers."""
 
-    async def wake(_task: str, **_arguments: str | int) -> None: ...
+    async def wake(task: str, **arguments: str | int) -> None:
+        """The sweep finds it."""
 
-    settings = Settings(_env_file=system.state / "settings.env")  # type: ignore[call-arg]  # of pydantic-settings
+    settings = Settings(_env_file=system.state / "settings.env")
     async with open_services(settings, wake) as services:
         yield services
