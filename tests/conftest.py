@@ -1,8 +1,19 @@
-"""Fixtures of all tests."""
+"""Fixtures of all tests, and what lets several processes run them side by side."""
 
+import os
 import socket
 
 import pytest
+
+_FIRST_PORT, _PORTS_EACH = 20_000, 1_000
+"""Below the range from which the system takes the ports of outgoing connections."""
+
+
+def pytest_configure() -> None:
+    """Each process starts systems of its own, so each has ports of its own: see orchestrator/launcher/local.py."""
+    number = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    first = _FIRST_PORT + number * _PORTS_EACH
+    os.environ["ORCHESTRATOR_PORTS"] = f"{first}-{first + _PORTS_EACH - 1}"
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import secrets
 import socket
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
+from itertools import chain
 from pathlib import Path
 from typing import Any, cast
 
@@ -194,13 +195,19 @@ def _read(state: Path) -> dict[str, Any] | None:
 
 
 def _choose_ports(known: dict[str, int]) -> dict[str, int]:
-    """Free ports, the same as last time where they still are free."""
+    """Free ports, the same as last time where they still are free; new ones of `ORCHESTRATOR_PORTS` when it is given.
+
+    A range of one's own is for who starts several systems at the same moment: what is free now may be taken before
+    the server that it is for has begun to listen.
+    """
+    first, _, last = os.environ.get(f"{ENV_PREFIX}PORTS", "0-0").partition("-")
+    candidates = range(int(first), int(last) + 1)
     chosen: dict[str, int] = {}
     held: list[socket.socket] = []
     try:
         for name in _PORTS:
             wanted = int(os.environ.get(f"{ENV_PREFIX}{name.upper()}_PORT", known.get(name, 0)))
-            listener = _listen(wanted) or _listen(0)
+            listener = next(filter(None, map(_listen, chain([wanted] if wanted else [], candidates))), None)
             if listener is None:
                 raise OSError(f"no free port for {name}")
             held.append(listener)
