@@ -69,8 +69,8 @@ async def _wake_deliveries(run: Run) -> None:
 
 async def _install_key(run: Run) -> None:
     new: str = run.input["key_digest"]
-    async with run.services.database.write() as session:
-        tenant = await session.get_one(Tenant, run.instance_name, with_for_update=True)
+    async with run.write() as session:
+        tenant = await session.get_one(Tenant, run.instance_name)
         if tenant.key_digest != new:
             tenant.previous_key_digest = tenant.key_digest
             tenant.previous_key_until = run.services.clock() + run.input["overlap"]
@@ -78,7 +78,7 @@ async def _install_key(run: Run) -> None:
 
 
 async def _set_address(run: Run) -> None:
-    async with run.services.database.write() as session:
+    async with run.write() as session:
         await session.execute(
             update(Tenant)
             .where(Tenant.instance_name == run.instance_name)
@@ -191,7 +191,8 @@ async def _verify_destroyed(run: Run) -> None:
 async def _forget(run: Run) -> None:
     # once more: a page view that was accepted just before the door was closed may have come after the first
     await run.services.commands.publish(CloseTenant(instance_name=run.instance_name))
-    await registry.forget(run.services, run.instance_name, run.cause)
+    async with run.write() as session:
+        await registry.forget(run.services, session, run.instance_name, run.cause)
 
 
 _ROSTERS = (
