@@ -199,6 +199,10 @@ async def open_operation(
     if running is not None:
         if given and running.input != given:
             raise ConflictError(f"operation '{running.id}' ({kind}) is under way with another input")
+        if running.wanted is Wanted.CANCEL:
+            # whoever asks for it anew does not want what is about to end
+            running.wanted = None
+            _record(session, services.clock(), running, cause, f"{kind} requested")
         return running
     now = services.clock()
     newest = await _latest(session, instance_name)

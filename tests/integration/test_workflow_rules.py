@@ -2,7 +2,6 @@
 
 import asyncio
 import threading
-from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -22,48 +21,19 @@ from tenants.models import (
 from tenants.operations import Next, Run
 from tenants.registry import TenantSpec
 from tenants.services import Services
-from tenants.states import Cause
 from tests.world.registry import World, make_world
-from tests.world.rehearsal import Rehearsal
-
-PANEL = Cause("panel")
-ROTATION = {"key_digest": "0" * 64, "overlap": 60.0}
-ADDRESS = {"callback_url": "https://new.example.org/"}
-RECORDS = {"tenants", "operations", "audit_entries"}
-"""Tables that tell of a tenant when it is gone."""
-
-Request = Callable[[Services, str], Awaitable[Operation | None]]
-
-
-def _request(kind: OperationKind) -> Request:
-    return lambda services, name: registry.request(services, name, kind, PANEL)
-
-
-async def _put(services: Services, name: str) -> Operation | None:
-    return (await registry.put(services, name, TenantSpec({"online_seconds": 60.0}), PANEL)).operation
-
-
-async def _rotate(services: Services, name: str, digest: str = "0" * 64) -> Operation:
-    return await registry.rotate_keys(services, name, PANEL, key_digest=digest, overlap=60)
-
-
-REQUESTS: dict[str, Request] = {
-    "put": _put,
-    "suspend": _request(OperationKind.SUSPEND),
-    "resume": _request(OperationKind.RESUME),
-    "destroy": lambda services, name: registry.destroy(services, name, PANEL),
-    "rotate": _rotate,
-    "address": lambda services, name: registry.change_address(services, name, PANEL, ADDRESS["callback_url"]),
-    "reconcile": _request(OperationKind.RECONCILE),
-}
-
-
-async def ask(services: Services, what: str, name: str = "acme") -> Operation:
-    """Ask for something that makes, or finds, an operation."""
-    operation = await REQUESTS[what](services, name)
-    assert operation is not None
-    return operation
-
+from tests.world.rehearsal import (
+    ADDRESS,
+    PANEL,
+    REQUESTS,
+    ROTATION,
+    KilledError,
+    Rehearsal,
+    ask,
+    finish,
+    rotate,
+    state_of,
+)
 
 # new: an operation of its own; NEW: and the tenant is closed at once; same: the one under way; done: nothing to do
 TABLE = """
@@ -153,7 +123,7 @@ async def test_each_request_in_each_situation(world: World, situation: str) -> N
         before = await _arrange(world, what, situation)
         assert await _outcome(world, what, before) == expected.lower(), what
         if what == "destroy":
-            closed = (await _state(world.services, what)) is TenantState.DESTROYING
+            closed = (await state_of(world.services, what)) is TenantState.DESTROYING
             assert closed == (expected == "NEW" or situation.startswith("destroying"))
 
 
@@ -188,9 +158,9 @@ async def test_a_destroy_ends_every_situation(world: World) -> None:
         operation = await ask(services, "destroy", f"t{number}")
         if operation.state is OperationState.PAUSED:
             await operations.go_on(services, operation.id, PANEL)
-    await _finish(world, Rehearsal())
+    await finish(world, Rehearsal())
     for number, situation in situations.items():
-        assert await _state(services, f"t{number}") is TenantState.DESTROYED, situation
+        assert await state_of(services, f"t{number}") is TenantState.DESTROYED, situation
     async with services.database.read() as session:
         for operation in await session.scalars(select(Operation)):
             ends = {OperationState.SUCCEEDED}
@@ -203,8 +173,8 @@ async def test_a_suspend_that_is_asked_for_during_provision_comes_after_it(world
     await ask(world.services, "put")
     await registry.request(world.services, "acme", OperationKind.SUSPEND, PANEL)
     rehearsal = Rehearsal()
-    await _finish(world, rehearsal)
-    assert await _state(world.services) is TenantState.SUSPENDED
+    await finish(world, rehearsal)
+    assert await state_of(world.services) is TenantState.SUSPENDED
     assert [kind for kind, _ in rehearsal.ran] == [*[OperationKind.PROVISION] * 3, *[OperationKind.SUSPEND] * 3]
 
 
@@ -220,51 +190,51 @@ async def test_requests_of_one_moment_are_carried_out_in_their_order(world: Worl
     await ask(services, "destroy")
     world.clock.now += 5
     rehearsal = Rehearsal()
-    await _finish(world, rehearsal)
+    await finish(world, rehearsal)
     assert list(dict.fromkeys(kind for kind, _ in rehearsal.ran)) == [*wanted, OperationKind.DESTROY]
-    assert await _state(services) is TenantState.DESTROYED
+    assert await state_of(services) is TenantState.DESTROYED
 
 
 async def test_the_same_name_begins_anew_at_once_after_its_end(world: World) -> None:
     services = world.services
     first = await registry.put(services, "acme", TenantSpec({"online_seconds": 60.0}), PANEL)
-    await _finish(world, Rehearsal())
+    await finish(world, Rehearsal())
     await registry.destroy(services, "acme", PANEL)
     with pytest.raises(ConflictError, match="is being destroyed"):
         await ask(services, "put")
-    await _finish(world, Rehearsal())
+    await finish(world, Rehearsal())
     second = await registry.put(services, "acme", TenantSpec(), PANEL)
     assert second.new
     assert second.secret_key not in {None, first.secret_key}
     assert second.tenant.online_seconds == services.settings.visitor_online_seconds
-    await _finish(world, Rehearsal())
-    assert await _state(services) is TenantState.ACTIVE
+    await finish(world, Rehearsal())
+    assert await state_of(services) is TenantState.ACTIVE
 
 
 async def test_rotating_twice_at_once_is_one_rotation_or_a_conflict(world: World) -> None:
     services = world.services
     await ask(services, "put")
-    await _finish(world, Rehearsal())
-    same = await asyncio.gather(*(_rotate(services, "acme") for _ in range(10)))
+    await finish(world, Rehearsal())
+    same = await asyncio.gather(*(rotate(services, "acme") for _ in range(10)))
     assert len({operation.id for operation in same}) == 1
     with pytest.raises(ConflictError, match="is under way with another input"):
-        await _rotate(services, "acme", "b" * 64)
-    await _finish(world, Rehearsal())
-    assert (await _rotate(services, "acme", "b" * 64)).id != same[0].id
+        await rotate(services, "acme", "b" * 64)
+    await finish(world, Rehearsal())
+    assert (await rotate(services, "acme", "b" * 64)).id != same[0].id
 
 
 async def test_a_bulk_request_tells_what_came_of_each(world: World) -> None:
     services = world.services
     for name in ("a", "b"):
         await registry.put(services, name, TenantSpec(), PANEL)
-    await _finish(world, Rehearsal())
+    await finish(world, Rehearsal())
     await registry.destroy(services, "b", PANEL)
     kind = OperationKind.SUSPEND
     outcomes = dict(await registry.request_many(services, ["a", "b", "nobody", "a"], kind, PANEL))
     assert isinstance(outcomes["a"], Operation)
     assert isinstance(outcomes["b"], ConflictError)
     assert isinstance(outcomes["nobody"], NotFoundError)
-    await _finish(world, Rehearsal())
+    await finish(world, Rehearsal())
     assert dict(await registry.request_many(services, ["a"], kind, PANEL)) == {"a": None}
 
 
@@ -288,13 +258,13 @@ def test_twenty_threads_create_one_tenant(database_url: str) -> None:
 async def test_twenty_requests_of_all_kinds_at_once_break_nothing(world: World) -> None:
     services = world.services
     await ask(services, "put")
-    await _finish(world, Rehearsal())
+    await finish(world, Rehearsal())
     results = await asyncio.gather(
         *(REQUESTS[name](services, "acme") for name in [*REQUESTS, *REQUESTS, *REQUESTS]), return_exceptions=True
     )
     assert {type(result) for result in results} <= {Operation, ConflictError, type(None)}
-    await _finish(world, Rehearsal())
-    assert await _state(services) is TenantState.DESTROYED
+    await finish(world, Rehearsal())
+    assert await state_of(services) is TenantState.DESTROYED
 
 
 async def test_a_resume_that_failed_after_it_opened_the_tenant_is_retried_there(world: World) -> None:
@@ -308,12 +278,12 @@ async def test_a_resume_that_failed_after_it_opened_the_tenant_is_retried_there(
         if [step.name for step in steps if step.state is StepState.RUNNING] == ["work"]:
             raise OSError("away")
 
-    await _finish(world, Rehearsal(fails))
+    await finish(world, Rehearsal(fails))
     assert (await operations.get(services, operation.id)).state is OperationState.FAILED
-    assert await _state(services) is TenantState.ACTIVE
+    assert await state_of(services) is TenantState.ACTIVE
     rehearsal = Rehearsal()
     await operations.retry(services, rehearsal.workflows(), operation.id, PANEL)
-    await _finish(world, rehearsal)
+    await finish(world, rehearsal)
     assert rehearsal.ran == [(OperationKind.RESUME, "work")]
     assert (await operations.get(services, operation.id)).state is OperationState.SUCCEEDED
 
@@ -329,7 +299,7 @@ async def test_what_contradicts_the_state_fails_at_once(world: World) -> None:
     assert await operations.advance(services, workflows, suspend.id) is Next.NOTHING
     failed = await operations.get(services, suspend.id)
     assert (failed.state, failed.steps[0].attempts) == (OperationState.FAILED, 1)
-    assert await _state(services) is TenantState.FAILED
+    assert await state_of(services) is TenantState.FAILED
 
 
 async def test_pausing_does_not_use_up_attempts(world: World) -> None:
@@ -368,7 +338,7 @@ async def test_a_step_that_kills_its_worker_each_time_is_given_up(world: World) 
         assert deaths <= 100
         world.clock.now += claims.CLAIM_TERM
     assert deaths == operations.MAX_DEATHS
-    assert await _state(services) is TenantState.FAILED
+    assert await state_of(services) is TenantState.FAILED
 
 
 async def test_who_lost_the_claim_changes_the_tenant_no_more(world: World) -> None:
@@ -380,42 +350,17 @@ async def test_who_lost_the_claim_changes_the_tenant_no_more(world: World) -> No
 
     async def stands_still(_run: Run) -> None:
         world.clock.now += claims.CLAIM_TERM
-        await _finish(world, others)
+        await finish(world, others)
         await ask(services, "resume")
-        await _finish(world, others)
+        await finish(world, others)
 
     late = Rehearsal(stands_still)
     assert await operations.advance(services, late.workflows(), operation.id) is Next.NOTHING
     assert late.ran == []
-    assert await _state(services) is TenantState.ACTIVE
-
-
-async def _finish(world: World, rehearsal: Rehearsal) -> None:
-    """Advance everything until all is done, or rests."""
-    workflows = rehearsal.workflows()
-    for _ in range(400):
-        async with world.services.database.read() as session:
-            waiting = await session.scalars(select(Operation.id).where(Operation.due_at.is_not(None)))
-        left = list(waiting)
-        if not left:
-            return
-        for operation_id in left:
-            await operations.advance(world.services, workflows, operation_id)
-        world.clock.now += 1
-    raise AssertionError(f"still under way: {left}")
+    assert await state_of(services) is TenantState.ACTIVE
 
 
 async def _operations(services: Services, name: str) -> list[str]:
     async with services.database.read() as session:
         mine = select(Operation.id).where(Operation.instance_name == name)
         return list(await session.scalars(mine.order_by(Operation.created_at)))
-
-
-async def _state(services: Services, name: str = "acme") -> TenantState | None:
-    async with services.database.read() as session:
-        found: TenantState | None = await session.scalar(select(Tenant.state).where(Tenant.instance_name == name))
-    return found
-
-
-class KilledError(BaseException):
-    """The process ends here: nothing is recorded any more."""
