@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TypeVar
 
-from sqlalchemy import func, select, update
+from sqlalchemy import delete, func, select, update
 
 from tenants import accounts, delivery_log, importing, reconcile, registry, rosters
 from tenants.commands import CloseTenant
@@ -122,9 +122,16 @@ async def _remove_accounts(run: Run) -> None:
     for wave in _parts(_chunks(ordered), _PARALLEL):
         for answer in await asyncio.gather(*(services.ejabberd.bulk.remove_users(chunk) for chunk in wave)):
             left |= answer
+        await _forget_accounts(run, [username for chunk in wave for username in chunk if username not in left])
         done += sum(map(len, wave))
         await run.report(done, len(ordered))
     _check_nothing(left)
+
+
+async def _forget_accounts(run: Run, usernames: Sequence[str]) -> None:
+    """What is gone from ejabberd goes from the registry: whoever runs the step again goes on with the rest."""
+    async with run.write() as session:
+        await session.execute(delete(Account).where(Account.username.in_(usernames)))
 
 
 def _chunks(usernames: Sequence[str]) -> list[Sequence[str]]:

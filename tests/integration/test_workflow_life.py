@@ -30,10 +30,7 @@ from tenants.models import (
 from tenants.naming import AccountKind
 from tenants.operations import Run
 from tests.world.registry import emptied_world
-from tests.world.rehearsal import PANEL, REQUESTS, KilledError, Rehearsal, finish, rotate, rows_of, state_of
-
-RECORDS = {"tenants", "operations", "audit_entries"}
-"""Tables that tell of a tenant when it is gone."""
+from tests.world.rehearsal import PANEL, RECORDS, REQUESTS, KilledError, Rehearsal, finish, rotate, rows_of, state_of
 
 
 class Life(RuleBasedStateMachine):

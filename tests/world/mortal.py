@@ -43,9 +43,10 @@ async def no_wake(task: str, **arguments: str | int) -> None:
     """Nobody is woken: whoever wants an operation advanced does it."""
 
 
-def settings_of(state: Path, database_url: str) -> Settings:
-    """The settings of a running system, with a registry that its own processes do not know."""
-    return Settings(_env_file=state / "settings.env", database_url=database_url)
+def settings_of(state: Path, database_url: str | None = None) -> Settings:
+    """The settings of a running system; with another registry, which its own processes do not know."""
+    registry: dict[str, Any] = {"database_url": database_url} if database_url else {}
+    return Settings(_env_file=state / "settings.env", **registry)
 
 
 async def die(state: Path, database_url: str, operation_id: str, lives: int, death: Death) -> None:
@@ -75,27 +76,32 @@ def later(lives: int) -> Callable[[], float]:
 
 def _live(state: Path, database_url: str, operation_id: str, lives: int, death: Death) -> None:
     async def live() -> None:
+        countdown = _Countdown()
         async with open_services(settings_of(state, database_url), no_wake, later(lives)) as services:
-            await finish(_watched(services), operation_id, _deadly(death))
+            await finish(watched(services, countdown.called), operation_id, _deadly(death, countdown))
 
     asyncio.run(live())
 
 
-def _end() -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
+@dataclass
+class _Countdown:
+    """Calls until the end of this process, once it has begun with the step in which it ends."""
+
+    left: int | None = None
+
+    async def called(self, _name: str) -> None:
+        if self.left is not None:
+            self.left -= 1
+            if self.left == 0:
+                _end()
 
 
-_calls_left: int | None = None
-"""Of the step in which this process is to end."""
-
-
-def _deadly(death: Death) -> Workflows:
+def _deadly(death: Death, countdown: _Countdown) -> Workflows:
     def deadly(step: Step) -> Step:
         async def run(run: Run) -> None:
-            global _calls_left  # noqa: PLW0603 - this process has one life
-            _calls_left = death.calls
             if death.calls == 0:
                 _end()
+            countdown.left = death.calls
             await step.run(run)
             _end()
 
@@ -107,34 +113,38 @@ def _deadly(death: Death) -> Workflows:
     }
 
 
-def _watched(services: Services) -> Services:
-    """The services, with the servers' calls counted."""
-    ejabberd: Any = _Watched(services.ejabberd)
-    commands: Any = _Watched(services.commands)
+def _end() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+Called = Callable[[str], Awaitable[None]]
+"""Is told the name of each call when it is done."""
+
+
+def watched(services: Services, called: Called) -> Services:
+    """The services, with something that follows each call of ejabberd and of the shard queues."""
+    ejabberd: Any = _Watched(services.ejabberd, called)
+    commands: Any = _Watched(services.commands, called)
     return dataclasses.replace(services, ejabberd=ejabberd, commands=commands)
 
 
 class _Watched:
-    """An object whose calls are counted, those of its parts too."""
+    """An object whose calls are watched, those of its parts too."""
 
-    def __init__(self, watched: object) -> None:
+    def __init__(self, watched: object, called: Called) -> None:
         self._watched = watched
+        self._called = called
 
     def __getattr__(self, name: str) -> Any:
         found = getattr(self._watched, name)
         if inspect.iscoroutinefunction(found):
-            return _counted(found)
-        return found if callable(found) or isinstance(found, str | int) else _Watched(found)
+            return self._watch(found)
+        return found if callable(found) or isinstance(found, str | int) else _Watched(found, self._called)
 
+    def _watch(self, function: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+        async def call(*arguments: Any, **named: Any) -> Any:
+            result = await function(*arguments, **named)
+            await self._called(function.__name__)
+            return result
 
-def _counted(function: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
-    async def call(*arguments: Any, **named: Any) -> Any:
-        global _calls_left  # noqa: PLW0603 - see above
-        result = await function(*arguments, **named)
-        if _calls_left is not None:
-            _calls_left -= 1
-            if not _calls_left:
-                _end()
-        return result
-
-    return call
+        return call

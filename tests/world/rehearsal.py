@@ -15,6 +15,8 @@ from tests.world.registry import World
 
 PANEL = Cause("panel")
 ROTATION = {"key_digest": "0" * 64, "overlap": 60.0}
+RECORDS = {"tenants", "operations", "audit_entries"}
+"""Tables that tell of a tenant when it is gone."""
 ADDRESS = {"callback_url": "https://new.example.org/"}
 
 
