@@ -7,7 +7,8 @@ noted in its row, and done by whoever holds the claim, between two steps or two 
 """
 
 import uuid
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -39,7 +40,11 @@ log = structlog.get_logger(__name__)
 
 MAX_ATTEMPTS = 6
 """Tries of one step before its operation fails; with the delays below about a minute and a half."""
+MAX_DEATHS = 2 * MAX_ATTEMPTS
+"""Tries of a step that no worker has survived: it kills them, and would for ever."""
 _FIRST_DELAY, _LONGEST_DELAY = 2.0, 40.0
+_MOMENT = 1e-6
+"""Seconds between two operations of a tenant at least: their order is the one in which they were asked for."""
 _TURN_DELAY = 0.5
 """Seconds until an operation that waits for another one of its tenant looks again."""
 
@@ -63,6 +68,10 @@ class StopRequestedError(Exception):
     """Somebody wants the operation to pause or to be cancelled."""
 
 
+class WorkerDiedError(Exception):
+    """The step has ended its worker, each time."""
+
+
 class Run:
     """A step under way, given to its function. The claim is kept meanwhile, also for a step that says nothing."""
 
@@ -82,8 +91,7 @@ class Run:
             ClaimLostError: another worker has taken over; stop at once.
             StopRequestedError: stop at once, and be run again later or never.
         """
-        async with self.services.database.write() as session:
-            await self._renew(session)
+        async with self.write() as session:
             await session.execute(
                 update(OperationStep)
                 .where(OperationStep.operation_id == self._operation_id, OperationStep.position == self._position)
@@ -99,8 +107,7 @@ class Run:
         Raises:
             ClaimLostError: another worker has taken over; stop at once.
         """
-        async with self.services.database.write() as session:
-            await self._renew(session)
+        async with self.write() as session:
             operation = await session.get_one(Operation, self._operation_id)
             operation.result = {**(operation.result or {}), **result}
 
@@ -109,14 +116,24 @@ class Run:
 
         Raises:
             ConflictError: it does not follow the present one.
+            ClaimLostError: another worker has taken over; stop at once.
         """
-        async with self.services.database.write() as session:
+        async with self.write() as session:
             await states.transition(session, self.services.clock(), self.instance_name, state, self.cause)
 
-    async def _renew(self, session: AsyncSession) -> None:
-        held = await claims.renew(session, Operation, self._operation_id, self._token, self.services.clock())
-        if not held:
-            raise ClaimLostError(self._operation_id)
+    @asynccontextmanager
+    async def write(self) -> AsyncIterator[AsyncSession]:
+        """A transaction that changes nothing when the claim was lost: the tenant may be in other hands by now.
+
+        Raises:
+            ClaimLostError: another worker has taken over; stop at once.
+        """
+        async with self.services.database.write() as session:
+            await _lock_tenant(session, self.instance_name)
+            now = self.services.clock()
+            if not await claims.renew(session, Operation, self._operation_id, self._token, now):
+                raise ClaimLostError(self._operation_id)
+            yield session
 
 
 StepFunction = Callable[[Run], Awaitable[None]]
@@ -141,8 +158,9 @@ class Workflow:
     """Steps in their order.
 
     Attributes:
-        during: the tenant's state while it runs; one that is retried begins by entering it again.
-        failed: the state in which it leaves the tenant when it fails or is cancelled; None leaves it where it is.
+        during: the tenant's state while it runs.
+        failed: the state in which it leaves the tenant when it fails or is cancelled, and out of which a retry brings
+            it back into `during`; None leaves the tenant where it is.
     """
 
     steps: tuple[Step, ...]
@@ -181,8 +199,13 @@ async def open_operation(
     if running is not None:
         if given and running.input != given:
             raise ConflictError(f"operation '{running.id}' ({kind}) is under way with another input")
+        if running.wanted is Wanted.CANCEL:
+            # whoever asks for it anew does not want what is about to end
+            running.wanted = None
+            _record(session, services.clock(), running, cause, f"{kind} requested")
         return running
     now = services.clock()
+    newest = await _latest(session, instance_name)
     operation = Operation(
         id=new_id(),
         instance_name=instance_name,
@@ -192,7 +215,8 @@ async def open_operation(
         reason=cause.reason[: audit.REASON_LIMIT] if cause.reason else None,
         bulk_id=bulk_id,
         input=dict(given or {}),
-        created_at=now,
+        # the clocks of two machines differ
+        created_at=max(now, newest.created_at + _MOMENT) if newest else now,
         due_at=now,
         steps=[],
     )
@@ -215,6 +239,22 @@ async def all_unfinished(session: AsyncSession, instance_name: str) -> list[Oper
         .order_by(Operation.created_at, Operation.id)
     )
     return list(found)
+
+
+async def end_resting(services: Services, session: AsyncSession, found: list[Operation], cause: Cause) -> None:
+    """Cancel those of the operations that are paused, or about to be; their tenant's row is locked."""
+    now = services.clock()
+    for operation in found:
+        if operation.state is OperationState.PAUSED:
+            await _close(session, operation.id, OperationState.CANCELLED, now, error=None)
+            _record(session, now, operation, cause, "operation cancelled")
+        elif operation.wanted is Wanted.PAUSE:
+            _record(session, now, operation, cause, "operation cancel requested")
+            await session.execute(
+                update(Operation)
+                .where(Operation.id == operation.id, Operation.state.in_(UNFINISHED))
+                .values(wanted=Wanted.CANCEL)
+            )
 
 
 async def wake(services: Services, operation: Operation) -> None:
@@ -278,7 +318,7 @@ async def pause(services: Services, operation_id: str, cause: Cause) -> Operatio
 
     Raises:
         NotFoundError: there is none.
-        ConflictError: it is over.
+        ConflictError: it is over, or about to be cancelled; or the tenant's end waits for it.
     """
     return await _want(services, operation_id, Wanted.PAUSE, cause)
 
@@ -322,7 +362,7 @@ async def retry(services: Services, workflows: Workflows, operation_id: str, cau
         ConflictError: it succeeded; or something else was done to the tenant since, or is under way.
     """
     async with services.database.write() as session:
-        operation, _ = await _lock(session, operation_id)
+        operation, tenant = await _lock(session, operation_id)
         if operation.state in UNFINISHED:
             return operation
         if operation.state is OperationState.SUCCEEDED:
@@ -333,8 +373,8 @@ async def retry(services: Services, workflows: Workflows, operation_id: str, cau
         now = services.clock()
         workflow = workflows[operation.kind]
         _record(session, now, operation, cause, "operation retried")
-        if operation.steps and workflow.during is not None:
-            await states.transition(session, now, operation.instance_name, workflow.during, Cause.of(operation))
+        if operation.steps and tenant is not None and tenant.state is workflow.failed and workflow.during is not None:
+            await states.transition(session, now, tenant.instance_name, workflow.during, Cause.of(operation))
         for step in operation.steps:
             if step.state is not StepState.SUCCEEDED:
                 step.state, step.attempts, step.finished_at = StepState.PENDING, 0, None
@@ -352,14 +392,18 @@ async def advance(services: Services, workflows: Workflows, operation_id: str, c
         if token is None:
             return Next.NOTHING
         operation = await session.get_one(Operation, operation_id, populate_existing=True)
-        workflow = workflows[operation.kind]
-        if operation.wanted is not None:
-            await _stop(services, session, workflow, operation, token)
-            return Next.NOTHING
-        if await _must_wait(session, operation):
+        stopping = operation.wanted is not None
+        if not stopping and await _must_wait(session, operation):
             await claims.release(session, Operation, operation_id, token, services.clock() + _TURN_DELAY)
             return Next.LATER
-        step_row = _start_step(services, operation, workflow, celery_id)
+        workflow = workflows[operation.kind]
+        step_row = None if stopping else _start_step(services, operation, workflow, celery_id)
+    if step_row is None:
+        await _stop(services, workflow, operation, token)
+        return Next.NOTHING
+    if step_row.attempts > MAX_DEATHS:
+        died = WorkerDiedError(f"in each of {MAX_DEATHS} attempts")
+        return await _fail_step(services, workflow, operation, step_row, token, error=died)
     bound = {"instance_name": operation.instance_name, "operation_id": operation.id, "step": step_row.name}
     with structlog.contextvars.bound_contextvars(**bound):
         try:
@@ -369,8 +413,7 @@ async def advance(services: Services, workflows: Workflows, operation_id: str, c
             log.warning("claim lost, another worker goes on")
             return Next.NOTHING
         except StopRequestedError:
-            async with services.database.write() as session:
-                await _stop(services, session, workflow, operation, token)
+            await _stop(services, workflow, operation, token)
             return Next.NOTHING
         except Exception as error:  # whatever went wrong is the step's outcome, recorded and tried again
             log.exception("step failed", attempt=step_row.attempts)
@@ -386,9 +429,10 @@ async def _want(services: Services, operation_id: str, wanted: Wanted, cause: Ca
         if operation.state is done or operation.wanted is wanted:
             return operation
         _refuse_finished(operation)
-        begun = tenant is not None and tenant.state is TenantState.DESTROYING
-        if wanted is Wanted.CANCEL and operation.kind is OperationKind.DESTROY and begun:
-            raise ConflictError("a tenant's end that has begun can be paused, but not cancelled")
+        if wanted is Wanted.CANCEL:
+            _refuse_cancelled_end(operation, tenant)
+        else:
+            await _refuse_delayed_end(session, operation)
         now = services.clock()
         operation.wanted = wanted
         operation.due_at = now
@@ -404,6 +448,20 @@ def _refuse_finished(operation: Operation) -> None:
         raise ConflictError(f"operation '{operation.id}' has {operation.state}")
 
 
+def _refuse_cancelled_end(operation: Operation, tenant: Tenant | None) -> None:
+    begun = bool(operation.steps) or (tenant is not None and tenant.state is TenantState.DESTROYING)
+    if operation.kind is OperationKind.DESTROY and begun:
+        raise ConflictError("a tenant's end that has begun can be paused, but not cancelled")
+
+
+async def _refuse_delayed_end(session: AsyncSession, operation: Operation) -> None:
+    if operation.wanted is Wanted.CANCEL:
+        raise ConflictError(f"operation '{operation.id}' is about to be cancelled")
+    end = await unfinished(session, operation.instance_name, OperationKind.DESTROY)
+    if end is not None and end.id != operation.id:
+        raise ConflictError(f"operation '{end.id}' ({end.kind}) waits for this one")
+
+
 async def _get(session: AsyncSession, operation_id: str) -> Operation:
     operation = await session.get(Operation, operation_id)
     if operation is None:
@@ -414,9 +472,13 @@ async def _get(session: AsyncSession, operation_id: str) -> Operation:
 async def _lock(session: AsyncSession, operation_id: str) -> tuple[Operation, Tenant | None]:
     """The operation and its tenant, both locked; the tenant first, as everywhere, or two of us could wait in a ring."""
     operation = await _get(session, operation_id)
-    tenant = await session.get(Tenant, operation.instance_name, with_for_update=True)
+    tenant = await _lock_tenant(session, operation.instance_name)
     await session.refresh(operation, with_for_update=True)
     return operation, tenant
+
+
+async def _lock_tenant(session: AsyncSession, instance_name: str) -> Tenant | None:
+    return await session.get(Tenant, instance_name, with_for_update=True, populate_existing=True)
 
 
 async def _latest(session: AsyncSession, instance_name: str) -> Operation | None:
@@ -462,7 +524,7 @@ async def _complete_step(services: Services, operation: Operation, step: Operati
             return Next.NOTHING
         await _set_step(session, step, state=StepState.SUCCEEDED, finished_at=now, error=None, done=OperationStep.total)
         if last:
-            await _close(session, operation.id, OperationState.SUCCEEDED, now, error=None, input={}, wanted=None)
+            await _close(session, operation.id, OperationState.SUCCEEDED, now, error=None, input={})
             _record(session, now, operation, Cause.of(operation), f"{operation.kind} succeeded")
     return Next.NOTHING if last else Next.STEP
 
@@ -475,7 +537,10 @@ async def _fail_step(
     final = step.attempts >= MAX_ATTEMPTS or isinstance(error, ConflictError | InvalidInputError | NotFoundError)
     message = f"{type(error).__name__}: {error}"[:2000]
     async with services.database.write() as session:
-        retry_at = now + delay(step.attempts, first=_FIRST_DELAY, longest=_LONGEST_DELAY)
+        tenant = await _lock_tenant(session, operation.instance_name)
+        wanted = await _lock_wanted(session, operation)
+        # who wants it to stop does not wait for the next attempt
+        retry_at = now if wanted else now + delay(step.attempts, first=_FIRST_DELAY, longest=_LONGEST_DELAY)
         if not await claims.release(session, Operation, operation.id, token, None if final else retry_at):
             return Next.NOTHING
         if not final:
@@ -484,37 +549,44 @@ async def _fail_step(
         await _set_step(session, step, state=StepState.FAILED, error=message, finished_at=now)
         await _close(session, operation.id, OperationState.FAILED, now, error=f"{step.name}: {message}")
         _record(session, now, operation, Cause(operation.requested_by, message), f"{operation.kind} failed")
-        await _leave(session, now, workflow, operation)
+        await _leave(session, now, workflow, operation, tenant)
     return Next.NOTHING
 
 
-async def _stop(
-    services: Services, session: AsyncSession, workflow: Workflow, operation: Operation, token: str
-) -> None:
+async def _stop(services: Services, workflow: Workflow, operation: Operation, token: str) -> None:
     """Do what is wanted of an operation that we hold, between two steps or two reports of one."""
     now = services.clock()
-    wanted = await session.scalar(select(Operation.wanted).where(Operation.id == operation.id).with_for_update())
-    # None: somebody thought better of it meanwhile, so it is due again
-    if not await claims.release(session, Operation, operation.id, token, None if wanted else now):
-        return
-    await session.execute(
-        update(OperationStep)
-        .where(OperationStep.operation_id == operation.id, OperationStep.state == StepState.RUNNING)
-        .values(state=StepState.PENDING)
-        .execution_options(synchronize_session=False)
-    )
-    if wanted is Wanted.PAUSE:
+    async with services.database.write() as session:
+        tenant = await _lock_tenant(session, operation.instance_name)
+        wanted = await _lock_wanted(session, operation)
+        # None: somebody thought better of it meanwhile, so it is due again
+        if not await claims.release(session, Operation, operation.id, token, None if wanted else now):
+            return
         await session.execute(
-            update(Operation).where(Operation.id == operation.id).values(state=OperationState.PAUSED, wanted=None)
+            update(OperationStep)
+            .where(OperationStep.operation_id == operation.id, OperationStep.state == StepState.RUNNING)
+            .values(state=StepState.PENDING, attempts=OperationStep.attempts - 1)
         )
-    elif wanted is Wanted.CANCEL:
-        await _close(session, operation.id, OperationState.CANCELLED, now, error=None, wanted=None)
-        await _leave(session, now, workflow, operation)
+        if wanted is Wanted.PAUSE:
+            await session.execute(
+                update(Operation).where(Operation.id == operation.id).values(state=OperationState.PAUSED, wanted=None)
+            )
+        elif wanted is Wanted.CANCEL:
+            await _close(session, operation.id, OperationState.CANCELLED, now, error=None)
+            await _leave(session, now, workflow, operation, tenant)
 
 
-async def _leave(session: AsyncSession, now: float, workflow: Workflow, operation: Operation) -> None:
+async def _lock_wanted(session: AsyncSession, operation: Operation) -> Wanted | None:
+    wanted: Wanted | None = await session.scalar(
+        select(Operation.wanted).where(Operation.id == operation.id).with_for_update()
+    )
+    return wanted
+
+
+async def _leave(
+    session: AsyncSession, now: float, workflow: Workflow, operation: Operation, tenant: Tenant | None
+) -> None:
     """Bring the tenant into the state in which an unsuccessful run of this workflow leaves it."""
-    tenant = await session.get(Tenant, operation.instance_name, with_for_update=True, populate_existing=True)
     if workflow.failed is None or tenant is None or tenant.state not in {workflow.during, TenantState.PENDING}:
         return
     await states.transition(session, now, operation.instance_name, workflow.failed, Cause.of(operation))
@@ -532,7 +604,7 @@ async def _close(session: AsyncSession, operation_id: str, state: OperationState
     closed = await session.execute(
         update(Operation)
         .where(Operation.id == operation_id, Operation.state.in_(UNFINISHED))
-        .values(state=state, finished_at=now, due_at=None, **values)
+        .values(state=state, finished_at=now, due_at=None, wanted=None, **values)
     )
     if not rows_changed(closed):
         raise ConflictError(f"operation '{operation_id}' is over already")

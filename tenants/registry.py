@@ -66,6 +66,7 @@ class _Rule:
 
 
 _HARMLESS = frozenset({OperationKind.ROTATE_KEYS, OperationKind.CHANGE_ADDRESS, OperationKind.RECONCILE})
+"""They leave the tenant's state as it is."""
 _MAKING = frozenset({OperationKind.PROVISION, OperationKind.IMPORT})
 _S = TenantState
 _RULES: Mapping[OperationKind, _Rule] = {
@@ -235,7 +236,7 @@ async def _open_making(
     for under_way in await operations.all_unfinished(session, tenant.instance_name):
         same = not given or _operator_of(under_way.input) == _operator_of(given)
         if under_way.kind in _MAKING and same:
-            return under_way  # the verifiers of one password differ, since each has a salt of its own
+            by, given = under_way.kind, {}  # the verifiers of one password differ, since each has a salt of its own
     return await operations.open_operation(services, session, tenant.instance_name, by, cause, given=given)
 
 
@@ -331,7 +332,7 @@ async def request(
                 raise ConflictError(
                     f"tenant '{instance_name}' is {tenant.state}: operation '{other.id}' ({other.kind}) is under way"
                 )
-        if not under_way:
+        if all(one.kind in _HARMLESS for one in under_way):
             if tenant.state in rule.done:
                 return None
             if tenant.state not in rule.begins_in:
@@ -348,11 +349,10 @@ async def request(
 async def _end(
     services: Services, session: AsyncSession, tenant: Tenant, others: list[Operation], cause: Cause
 ) -> None:
-    """Close the door at once, unless a workflow is to be finished first; one that rests is not waited for."""
-    for other in others:
-        if other.state is OperationState.PAUSED:
-            other.state, other.finished_at = OperationState.CANCELLED, services.clock()
-    if all(other.state is OperationState.CANCELLED for other in others):
+    """Close the door at once, unless the state is about to change; what rests is not waited for."""
+    resting = {other.id for other in others if other.state is OperationState.PAUSED}
+    await operations.end_resting(services, session, others, cause)
+    if all(other.id in resting or other.kind in _HARMLESS for other in others):
         await states.transition(session, services.clock(), tenant.instance_name, TenantState.DESTROYING, cause)
 
 
@@ -414,19 +414,18 @@ async def change_address(services: Services, instance_name: str, cause: Cause, c
     return operation
 
 
-async def forget(services: Services, instance_name: str, cause: Cause) -> None:
+async def forget(services: Services, session: AsyncSession, instance_name: str, cause: Cause) -> None:
     """Remove all that the registry holds of a tenant but what records its life.
 
     Its name and the digest of its key stay as well: its LHC goes on to remove accounts, and is told that they are gone.
     """
-    async with services.database.write() as session:
-        for model in _OF_A_TENANT:
-            await session.execute(delete(model).where(model.instance_name == instance_name))
-        await session.execute(update(Operation).where(Operation.instance_name == instance_name).values(input={}))
-        values = _beginning_values(services)
-        del values["key_digest"]
-        await session.execute(update(Tenant).where(Tenant.instance_name == instance_name).values(**values))
-        await states.transition(session, services.clock(), instance_name, TenantState.DESTROYED, cause)
+    for model in _OF_A_TENANT:
+        await session.execute(delete(model).where(model.instance_name == instance_name))
+    await session.execute(update(Operation).where(Operation.instance_name == instance_name).values(input={}))
+    values = _beginning_values(services)
+    del values["key_digest"]
+    await session.execute(update(Tenant).where(Tenant.instance_name == instance_name).values(**values))
+    await states.transition(session, services.clock(), instance_name, TenantState.DESTROYED, cause)
 
 
 async def count_accounts(session: AsyncSession, instance_name: str) -> dict[AccountKind, int]:

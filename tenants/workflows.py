@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TypeVar
 
-from sqlalchemy import func, select, update
+from sqlalchemy import delete, func, select, update
 
 from tenants import accounts, delivery_log, importing, reconcile, registry, rosters
 from tenants.commands import CloseTenant
@@ -69,8 +69,8 @@ async def _wake_deliveries(run: Run) -> None:
 
 async def _install_key(run: Run) -> None:
     new: str = run.input["key_digest"]
-    async with run.services.database.write() as session:
-        tenant = await session.get_one(Tenant, run.instance_name, with_for_update=True)
+    async with run.write() as session:
+        tenant = await session.get_one(Tenant, run.instance_name)
         if tenant.key_digest != new:
             tenant.previous_key_digest = tenant.key_digest
             tenant.previous_key_until = run.services.clock() + run.input["overlap"]
@@ -78,7 +78,7 @@ async def _install_key(run: Run) -> None:
 
 
 async def _set_address(run: Run) -> None:
-    async with run.services.database.write() as session:
+    async with run.write() as session:
         await session.execute(
             update(Tenant)
             .where(Tenant.instance_name == run.instance_name)
@@ -122,9 +122,16 @@ async def _remove_accounts(run: Run) -> None:
     for wave in _parts(_chunks(ordered), _PARALLEL):
         for answer in await asyncio.gather(*(services.ejabberd.bulk.remove_users(chunk) for chunk in wave)):
             left |= answer
+        await _forget_accounts(run, [username for chunk in wave for username in chunk if username not in left])
         done += sum(map(len, wave))
         await run.report(done, len(ordered))
     _check_nothing(left)
+
+
+async def _forget_accounts(run: Run, usernames: Sequence[str]) -> None:
+    """What is gone from ejabberd goes from the registry: whoever runs the step again goes on with the rest."""
+    async with run.write() as session:
+        await session.execute(delete(Account).where(Account.username.in_(usernames)))
 
 
 def _chunks(usernames: Sequence[str]) -> list[Sequence[str]]:
@@ -191,7 +198,8 @@ async def _verify_destroyed(run: Run) -> None:
 async def _forget(run: Run) -> None:
     # once more: a page view that was accepted just before the door was closed may have come after the first
     await run.services.commands.publish(CloseTenant(instance_name=run.instance_name))
-    await registry.forget(run.services, run.instance_name, run.cause)
+    async with run.write() as session:
+        await registry.forget(run.services, session, run.instance_name, run.cause)
 
 
 _ROSTERS = (

@@ -16,12 +16,11 @@ from typing import Any
 import pytest
 
 from orchestrator.launcher import postgresql as server
-from tenants.models import Base
 from tests.world.lhc import Lhc
 from tests.world.operator import Operator
 from tests.world.panel import Panel
 from tests.world.receiver import Receiver
-from tests.world.registry import World, make_world, migrate
+from tests.world.registry import World, emptied_world, migrate
 from tests.world.system import System, start_system
 
 PING_SECONDS = 2
@@ -167,9 +166,5 @@ def database_url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPa
 
 @pytest.fixture
 async def world(database_url: str) -> AsyncIterator[World]:
-    async with make_world(database_url) as made:
+    async with emptied_world(database_url) as made:
         yield made
-        # each test begins with nothing
-        async with made.services.database.write() as session:
-            for table in reversed(Base.metadata.sorted_tables):
-                await session.execute(table.delete())

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from config.settings import Settings
+from tenants.models import Base
 from tenants.services import Services, open_services
 
 
@@ -48,3 +49,13 @@ async def make_world(database_url: str, **settings: object) -> AsyncIterator[Wor
     configured = Settings(database_url=database_url, broker_url="redis://127.0.0.1:1/0", **settings)  # type: ignore[arg-type]
     async with open_services(configured, wake, clock) as services:
         yield World(services, clock, woken)
+
+
+@asynccontextmanager
+async def emptied_world(database_url: str) -> AsyncIterator[World]:
+    """A world that leaves an empty registry to the next one."""
+    async with make_world(database_url) as made:
+        yield made
+        async with made.services.database.write() as session:
+            for table in reversed(Base.metadata.sorted_tables):
+                await session.execute(table.delete())

@@ -1,0 +1,155 @@
+"""Workers that are killed in the middle of each workflow, at each step: another one brings it to its right end."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+
+import pytest
+
+from tenants import accounts, operations, registry, rosters
+from tenants.models import Operation, OperationKind, OperationState, Tenant, TenantState
+from tenants.naming import AccountKind, AccountName, RosterKind
+from tenants.registry import TenantSpec
+from tenants.scram import make_verifier
+from tenants.secrets import digest
+from tenants.services import Services, open_services
+from tenants.states import Cause
+from tenants.workflows import WORKFLOWS
+from tests.world import mortal
+from tests.world.mortal import Death
+from tests.world.registry import migrate
+from tests.world.system import System
+
+PANEL = Cause("panel")
+KEY, NEW_KEY = "the-first-key-of-a-tenant", "the-second-key-of-a-tenant"
+ADDRESS = "https://new.example.org/"
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """What a workflow begins with, and what must be when it has ended."""
+
+    begin: Callable[[Services, str], Awaitable[Operation | None]]
+    state: TenantState
+    check: Callable[[Services, str], Awaitable[None]]
+
+
+async def _provision(services: Services, name: str) -> Operation | None:
+    operator = {"username": "bob", "nick": "Bob", "scram": (await make_verifier("operator-pw")).arguments()}
+    return (await registry.put(services, name, TenantSpec(secret_key=KEY, operator=operator), PANEL)).operation
+
+
+async def _active(services: Services, name: str) -> None:
+    operation = await _provision(services, name)
+    assert operation is not None
+    await mortal.finish(services, operation.id)
+    tenant = await registry.get_active(services, name)
+    for visitor in ("1", "2", "3"):
+        await accounts.register(services, tenant, AccountName(AccountKind.VISITOR, visitor, name), "secret")
+        await accounts.join_roster(services, AccountName(AccountKind.VISITOR, visitor, name), "Ann")
+
+
+async def _suspended(services: Services, name: str) -> None:
+    await _active(services, name)
+    operation = await registry.request(services, name, OperationKind.SUSPEND, PANEL)
+    assert operation is not None
+    await mortal.finish(services, operation.id)
+
+
+async def _lives(services: Services, name: str) -> None:
+    """Rosters and accounts are there, each once, and the key opens."""
+    for kind in RosterKind:
+        group = rosters.group_of(services.naming, name, kind)
+        assert await services.ejabberd.roster(group) == rosters.wanted(services.naming, name, kind)
+    assert await services.ejabberd.has_user(f"bob.{name}")
+    assert await services.ejabberd.roster_members(f"operators.{name}") == [f"bob.{name}"]
+    assert await registry.opens(services, name, KEY)
+
+
+async def _is_gone(services: Services, name: str) -> None:
+    groups = [rosters.group_of(services.naming, name, kind) for kind in RosterKind]
+    assert await services.ejabberd.bulk.tenant_left(services.naming.username_suffix(name), groups) == {}
+    assert [user for user in await services.ejabberd.users() if user.endswith(f".{name}")] == []
+    assert await registry.find(services, name) is None
+
+
+async def _opens_with_both_keys(services: Services, name: str) -> None:
+    await _lives(services, name)
+    assert await registry.opens(services, name, NEW_KEY)
+
+
+async def _has_moved(services: Services, name: str) -> None:
+    await _lives(services, name)
+    assert (await registry.get(services, name)).callback_url == ADDRESS
+
+
+def _after(
+    arrange: Callable[[Services, str], Awaitable[None]], kind: OperationKind
+) -> Callable[..., Awaitable[Operation | None]]:
+    async def begin(services: Services, name: str) -> Operation | None:
+        await arrange(services, name)
+        if kind is OperationKind.ROTATE_KEYS:
+            return await registry.rotate_keys(services, name, PANEL, key_digest=digest(name, NEW_KEY), overlap=3600)
+        if kind is OperationKind.CHANGE_ADDRESS:
+            return await registry.change_address(services, name, PANEL, ADDRESS)
+        return await registry.request(services, name, kind, PANEL)
+
+    return begin
+
+
+async def _orphaned(services: Services, name: str) -> None:
+    """With more than the registry knows: an account that bears the name, a member without one."""
+    await _active(services, name)
+    await services.ejabberd.register(f"orphan.{name}", "x")
+    await services.ejabberd.add_to_roster(f"ghost.{name}", f"visitors.{name}")
+
+
+SCENARIOS = {
+    OperationKind.PROVISION: Scenario(_provision, TenantState.ACTIVE, _lives),
+    OperationKind.SUSPEND: Scenario(_after(_active, OperationKind.SUSPEND), TenantState.SUSPENDED, _lives),
+    OperationKind.RESUME: Scenario(_after(_suspended, OperationKind.RESUME), TenantState.ACTIVE, _lives),
+    OperationKind.DESTROY: Scenario(_after(_orphaned, OperationKind.DESTROY), TenantState.DESTROYED, _is_gone),
+    OperationKind.ROTATE_KEYS: Scenario(
+        _after(_active, OperationKind.ROTATE_KEYS), TenantState.ACTIVE, _opens_with_both_keys
+    ),
+    OperationKind.CHANGE_ADDRESS: Scenario(
+        _after(_active, OperationKind.CHANGE_ADDRESS), TenantState.ACTIVE, _has_moved
+    ),
+}
+CALLS = {"before": 0, "after-1-call": 1, "after-4-calls": 4, "done-but-not-recorded": None}
+
+
+@pytest.fixture(scope="module")
+def registry_url(tmp_path_factory: pytest.TempPathFactory) -> str:
+    url = f"sqlite+aiosqlite:///{tmp_path_factory.mktemp('kills')}/registry.db"
+    migrate(url)
+    return url
+
+
+@pytest.fixture(scope="module")
+async def services(system: System, registry_url: str) -> AsyncIterator[Services]:
+    """Of the last successor, who is later than all that died before it."""
+    settings = mortal.settings_of(system.state, registry_url)
+    async with open_services(settings, mortal.no_wake) as services:
+        yield services
+
+
+@pytest.mark.parametrize("calls", CALLS.values(), ids=CALLS)
+@pytest.mark.parametrize("kind", WORKFLOWS)
+async def test_a_workflow_whose_worker_is_killed_in_each_step_ends_well(
+    system: System, registry_url: str, services: Services, kind: OperationKind, calls: int | None
+) -> None:
+    assert kind in SCENARIOS, f"a scenario of {kind} is missing: what it begins with, and how it is to end"
+    scenario, name = SCENARIOS[kind], f"kill-{kind.value.replace('_', '-')}-{calls}".lower()
+    operation = await scenario.begin(services, name)
+    assert operation is not None
+    steps = [step.name for step in WORKFLOWS[kind].steps]
+    for lives, step in enumerate(steps):
+        await mortal.die(system.state, registry_url, operation.id, lives, Death(step, calls))
+    async with open_services(services.settings, mortal.no_wake, mortal.later(len(steps))) as successor:
+        await mortal.finish(successor, operation.id)
+        ended = await operations.get(successor, operation.id)
+        assert (ended.state, ended.error) == (OperationState.SUCCEEDED, None)
+        assert [(step.name, step.attempts) for step in ended.steps] == [(step, 2) for step in steps]
+        async with successor.database.read() as session:
+            assert (await session.get_one(Tenant, name)).state is scenario.state
+        await scenario.check(successor, name)
