@@ -73,7 +73,7 @@ def make_celery(settings: Settings, name: str = "orchestrator") -> Celery:
                 "options": {"expires": 2 * _SWEEP_SECONDS},
             },
             PURGE_CALLBACKS: {"task": PURGE_CALLBACKS, "schedule": 300.0, "options": {"expires": 300}},
-            EXPIRE_ACCOUNTS: {"task": EXPIRE_ACCOUNTS, "schedule": 300.0, "options": {"expires": 300}},
+            EXPIRE_ACCOUNTS: {"task": EXPIRE_ACCOUNTS, "schedule": 60.0, "options": {"expires": 60}},
         },
         worker_soft_shutdown_timeout=10.0,
         worker_cancel_long_running_tasks_on_connection_loss=True,

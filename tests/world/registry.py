@@ -9,7 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from config.settings import Settings
+from tenants import registry, states
+from tenants.models import TenantState
+from tenants.registry import TenantSpec
 from tenants.services import Services, open_services
+from tenants.states import Cause
 
 
 def migrate(url: str) -> None:
@@ -34,6 +38,17 @@ class World:
     services: Services
     clock: Clock
     woken: list[tuple[str, dict[str, str | int]]] = field(default_factory=list)
+
+    async def open_tenant(self, instance_name: str, **settings: object) -> None:
+        """A tenant that is active, without a workflow."""
+        await registry.put(self.services, instance_name, TenantSpec(settings), Cause("test"))
+        await self.enter(instance_name, TenantState.PROVISIONING, TenantState.ACTIVE)
+
+    async def enter(self, instance_name: str, *new: TenantState) -> None:
+        """Bring the tenant into these states, one after another."""
+        async with self.services.database.write() as session:
+            for state in new:
+                await states.transition(session, self.clock(), instance_name, state, Cause("test"))
 
 
 @asynccontextmanager
