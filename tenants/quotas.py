@@ -4,6 +4,7 @@ The count is this process' own: with several API processes a tenant may make as 
 limit costs a look into a dictionary, and a read of the registry in two seconds.
 """
 
+import math
 from dataclasses import dataclass
 
 from sqlalchemy import select
@@ -19,6 +20,7 @@ _LIMIT = 10_000
 """Tenants that are remembered; beyond it all are forgotten, which costs a read each and a second's worth of calls."""
 _BURST_SECONDS = 1.0
 """What a tenant did not use in so long may come at once; one call always may."""
+_ROUNDING = 1e-6
 
 
 @dataclass(slots=True)
@@ -26,8 +28,9 @@ class _Bucket:
     rate: float | None
     """Calls per second; None is no limit."""
     read_at: float
-    full_at: float = 0.0
-    """When the bucket would be full again, without further calls (the GCRA's theoretical arrival time)."""
+    calls: float = math.inf
+    """How many calls it may make at the time `at`."""
+    at: float = 0.0
 
 
 class CallLimiter:
@@ -67,11 +70,11 @@ class CallLimiter:
 
 
 def _take(bucket: _Bucket, rate: float, now: float, instance_name: str) -> None:
-    interval = 1 / rate
-    size = max(_BURST_SECONDS, interval)
-    # never further away than an empty bucket: the limit may have been raised, or the clock set back
-    full_at = min(max(bucket.full_at, now), now + size)
-    wait = full_at + interval - (now + size)
-    if wait > 1e-9:  # noqa: PLR2004 - below it is rounding
+    # a clock that was set back gives nothing and takes nothing
+    gained = max(now - bucket.at, 0) * rate
+    bucket.calls = min(bucket.calls + gained, max(rate * _BURST_SECONDS, 1))
+    bucket.at = now
+    if bucket.calls < 1 - _ROUNDING:
+        wait = (1 - bucket.calls) / rate
         raise QuotaExceededError(f"tenant '{instance_name}' may make {rate:g} calls a second", wait)
-    bucket.full_at = full_at + interval
+    bucket.calls -= 1

@@ -16,7 +16,6 @@ from typing import Any
 import pytest
 
 from orchestrator.launcher import postgresql as server
-from tenants.models import Base
 from tests.world.lhc import Lhc
 from tests.world.operator import Operator
 from tests.world.panel import Panel
@@ -169,7 +168,4 @@ def database_url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPa
 async def world(database_url: str) -> AsyncIterator[World]:
     async with make_world(database_url) as made:
         yield made
-        # each test begins with nothing
-        async with made.services.database.write() as session:
-            for table in reversed(Base.metadata.sorted_tables):
-                await session.execute(table.delete())
+        await made.clear()
