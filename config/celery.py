@@ -79,7 +79,7 @@ def make_celery(settings: Settings, name: str = "orchestrator") -> Celery:
                 "kwargs": {"reason": "at its interval"},
                 "options": {"expires": settings.reconcile_seconds},
             },
-            EXPIRE_ACCOUNTS: {"task": EXPIRE_ACCOUNTS, "schedule": 300.0, "options": {"expires": 300}},
+            EXPIRE_ACCOUNTS: {"task": EXPIRE_ACCOUNTS, "schedule": 60.0, "options": {"expires": 60}},
         },
         worker_soft_shutdown_timeout=10.0,
         worker_cancel_long_running_tasks_on_connection_loss=True,

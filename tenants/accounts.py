@@ -1,17 +1,24 @@
-"""Accounts of a tenant in ejabberd and in the registry. The registry's row comes first, so a crash leaves no orphan."""
+"""Accounts of a tenant in ejabberd and in the registry. The registry's row comes first, so a crash leaves no orphan.
 
+Who removes an account claims its row first (state `removing`), and it goes last. Who meets such a row waits, so an
+account that is made anew is never taken for the one before. `last_active_at` of such a row is when it was claimed: a
+claim whose holder died ends by itself, and `tenants.expiry` takes it up.
+"""
+
+import asyncio
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
 
 import structlog
-from sqlalchemy import delete, select, update
+from sqlalchemy import ColumnElement, and_, delete, func, or_, select, update
+from sqlalchemy.ext.asyncio import AsyncSession
 
-from tenants import rosters, scram
+from tenants import admission, rosters, scram
 from tenants.commands import CloseVisitor
 from tenants.database import rows_changed
 from tenants.ejabberd import NotAppliedError, PasswordRefusedError, UserExistsError, UserUnknownError
-from tenants.errors import ConflictError, InvalidInputError, NotFoundError
+from tenants.errors import ConflictError, InvalidInputError, NotFoundError, QuotaExceededError, UnavailableError
 from tenants.models import Account, AccountState, Tenant, VisitorSession
 from tenants.naming import AccountKind, AccountName, RosterName
 from tenants.scram import Verifier
@@ -21,7 +28,14 @@ from tenants.visitors import DEFAULT_NICK, clean
 
 log = structlog.get_logger(__name__)
 
-_EXPIRY_BATCH = 200
+REMOVAL_TERM = 60.0
+"""Seconds until a claim on an account that is to be removed ends by itself."""
+_REMOVAL_SECONDS = 30.0
+"""For the call that removes accounts: well within the claim's term."""
+_WAIT_SECONDS, _WAIT_PAUSE = 2.0, 0.1
+"""How long a call waits for an account that is being removed: LHC waits 5 s for the call."""
+_FULL_SECONDS = 300.0
+"""When a tenant with as many accounts as it may have may try again: idle ones will have gone."""
 
 
 class Registered(StrEnum):
@@ -38,18 +52,37 @@ async def find(services: Services, name: AccountName) -> Account | None:
         return await session.get(Account, services.naming.username(name))
 
 
+async def find_settled(services: Services, name: AccountName) -> Account | None:
+    """The account's row; one that is being removed just now is waited for.
+
+    Raises:
+        UnavailableError: it is still being removed.
+    """
+    deadline = asyncio.get_running_loop().time() + _WAIT_SECONDS
+    while True:
+        account = await find(services, name)
+        if account is None or account.state is not AccountState.REMOVING:
+            return account
+        if asyncio.get_running_loop().time() > deadline:
+            raise UnavailableError(f"account '{account.username}' is being removed; try again in a moment")
+        await asyncio.sleep(_WAIT_PAUSE)
+
+
 async def register(services: Services, tenant: Tenant, name: AccountName, password: str) -> Registered:
     """Create the account, or set the password of one that is the tenant's already.
 
     Raises:
-        ConflictError: ejabberd has an account of that name which the registry does not know.
+        ConflictError: ejabberd has an account of that name which the registry does not know; or the tenant was shut.
         InvalidInputError: the password cannot be one.
+        QuotaExceededError: it would be one more than the tenant may have.
+        UnavailableError: the account is being removed.
     """
     scram.prepare(password)
     username = services.naming.username(name)
+    await find_settled(services, name)
     # Asked before our row is there: whoever registers the same name at this moment has put the row there first.
     taken = await services.ejabberd.has_user(username)
-    new = await _insert(services, tenant.instance_name, name, _digest(name, username, password))
+    new = await _begin(services, tenant, name, _digest(name, username, password))
     if taken and new:
         await _forget_pending(services, username)
         raise ConflictError(f"User {username}@{services.settings.xmpp_host} already registered")
@@ -60,11 +93,13 @@ async def register(services: Services, tenant: Tenant, name: AccountName, passwo
             await _forget_pending(services, username)
         raise
     async with services.database.write() as session:
-        await session.execute(
+        kept = await session.execute(
             update(Account)
-            .where(Account.username == username)
+            .where(Account.username == username, Account.state != AccountState.REMOVING)
             .values(state=AccountState.ACTIVE, password_digest=_digest(name, username, password))
         )
+    if not rows_changed(kept):
+        await _take_back(services, name)
     return Registered.CREATED if new else Registered.UPDATED
 
 
@@ -90,7 +125,7 @@ async def change_password(services: Services, name: AccountName, password: str) 
     """
     username = services.naming.username(name)
     scram.prepare(password)
-    if await find(services, name) is None:
+    if await find_settled(services, name) is None:
         raise NotFoundError(f"there is no account '{username}'")
     # ejabberd first: it may still refuse
     try:
@@ -107,14 +142,67 @@ async def change_password(services: Services, name: AccountName, password: str) 
 
 
 async def remove(services: Services, name: AccountName) -> None:
-    """End the account: the visitor leaves, contact and account go. One that is gone already is a success."""
+    """End the account: the visitor leaves, contact and account go. One that is gone already is a success.
+
+    Raises:
+        NotAppliedError: ejabberd did not remove it; `tenants.expiry` tries again.
+        UnavailableError: ejabberd cannot be reached; the same. Or somebody else is removing it still.
+    """
     username = services.naming.username(name)
+    async with services.database.write() as session:
+        # also one that the registry does not know: who registers it at this moment waits
+        claimed = await _insert(services, session, name, None, AccountState.REMOVING) or rows_changed(
+            await session.execute(
+                update(Account)
+                .where(Account.username == username, claimable(services.clock()))
+                .values(state=AccountState.REMOVING, last_active_at=services.clock())
+            )
+        )
+    if not claimed:
+        await find_settled(services, name)
+        return
     if name.kind is not AccountKind.OPERATOR:
         await services.commands.publish(CloseVisitor(instance_name=name.instance, username=username))
-    await _remove_from_ejabberd(services, username)
+    if left := await remove_claimed(services, [username]):
+        raise NotAppliedError("lhc_remove_users", 0, f"{username}: {left.get(username)}")
+
+
+def claimable(now: float) -> ColumnElement[bool]:
+    """The condition that an account's row may be claimed for its removal: nobody is at it, or whoever was died."""
+    return or_(Account.state != AccountState.REMOVING, Account.last_active_at < now - REMOVAL_TERM)
+
+
+async def remove_claimed(services: Services, usernames: Sequence[str]) -> dict[str, str]:
+    """Remove accounts whose rows the caller has claimed: roster members first, so that operators see contacts go.
+
+    Returns:
+        What is left in ejabberd: the name, and what of it. Their claims have ended, for somebody to try again.
+
+    Raises:
+        UnavailableError: ejabberd did not answer; all the claims have ended.
+    """
+    left = dict.fromkeys(usernames, "ejabberd did not answer")
+    try:
+        async with asyncio.timeout(_REMOVAL_SECONDS):
+            left = await services.ejabberd.bulk.remove_users(usernames)
+    except TimeoutError:
+        raise UnavailableError("ejabberd did not remove accounts in time") from None
+    finally:
+        await _settle_claims(services, [username for username in usernames if username not in left], list(left))
+    return left
+
+
+async def _settle_claims(services: Services, gone: Sequence[str], left: Sequence[str]) -> None:
     async with services.database.write() as session:
-        await session.execute(delete(VisitorSession).where(VisitorSession.username == username))
-        await session.execute(delete(Account).where(Account.username == username))
+        if gone:
+            await session.execute(delete(VisitorSession).where(VisitorSession.username.in_(gone)))
+            await session.execute(delete(Account).where(_removing(gone)))
+        if left:
+            await session.execute(update(Account).where(_removing(left)).values(last_active_at=0))
+
+
+def _removing(usernames: Sequence[str]) -> ColumnElement[bool]:
+    return and_(Account.username.in_(usernames), Account.state == AccountState.REMOVING)
 
 
 async def adopt(services: Services, names: Sequence[AccountName]) -> int:
@@ -122,25 +210,9 @@ async def adopt(services: Services, names: Sequence[AccountName]) -> int:
 
     Which passwords they have only ejabberd knows: it is asked when one is presented.
     """
-    now = services.clock()
-    adopted = 0
     async with services.database.write() as session:
-        for name in names:
-            made = await session.scalar(
-                services.database.insert(Account)
-                .values(
-                    username=services.naming.username(name),
-                    instance_name=name.instance,
-                    kind=name.kind,
-                    state=AccountState.ACTIVE,
-                    created_at=now,
-                    last_active_at=now,
-                )
-                .on_conflict_do_nothing()
-                .returning(Account.username)
-            )
-            adopted += made is not None
-    return adopted
+        made = [await _insert(services, session, name, None, AccountState.ACTIVE) for name in names]
+    return sum(made)
 
 
 async def install_operator(services: Services, name: AccountName, verifier: Verifier, nick: str | None) -> None:
@@ -150,7 +222,8 @@ async def install_operator(services: Services, name: AccountName, verifier: Veri
         NotAppliedError: ejabberd did not make the account.
     """
     username = services.naming.username(name)
-    await _insert(services, name.instance, name, None)
+    async with services.database.write() as session:
+        await _insert(services, session, name, None)
     outcome = await services.ejabberd.bulk.register({username: verifier})
     if outcome.get(username) not in {"created", "updated"}:
         raise NotAppliedError("lhc_register_scram", 0, f"{username}: {outcome.get(username)}")
@@ -159,19 +232,15 @@ async def install_operator(services: Services, name: AccountName, verifier: Veri
         await session.execute(update(Account).where(Account.username == username).values(state=AccountState.ACTIVE))
 
 
-async def _remove_from_ejabberd(services: Services, username: str) -> None:
-    """Roster member first, so that operators see the contact go; then the account with its sessions."""
-    if left := await services.ejabberd.bulk.remove_users([username]):
-        raise NotAppliedError("lhc_remove_users", 0, f"{username}: {left.get(username)}")
-
-
 async def ensure_visitor(services: Services, tenant: Tenant, name: AccountName, password: str, nick: str) -> bool:
     """Whether the visitor's password is right; an account that does not exist is made with it.
 
     LHC keeps its own row of an account whose registration failed, and later speaks for an account that is not there.
     """
-    account = await find(services, name)
+    account = await find_settled(services, name)
     if account is not None and account.state is AccountState.ACTIVE:
+        if account.password_digest is None:
+            return await _learn_password(services, account.username, password)
         return matches(account.username, password, account.password_digest)
     if not password:
         return False
@@ -180,32 +249,17 @@ async def ensure_visitor(services: Services, tenant: Tenant, name: AccountName, 
     return True
 
 
-async def expire(services: Services) -> int:
-    """Remove visitor and chat accounts that were idle for longer than their tenant allows. Returns how many.
-
-    Never an operator, never one that is online; one batch, the next run takes the next.
-    """
-    now = services.clock()
-    async with services.database.read() as session:
-        online = select(VisitorSession.username)
-        usernames = list(
-            await session.scalars(
-                select(Account.username)
-                .join(Tenant, Tenant.instance_name == Account.instance_name)
-                .where(
-                    Account.kind != AccountKind.OPERATOR,
-                    Account.last_active_at < now - Tenant.idle_hours * 3600,
-                    Account.username.not_in(online),
-                )
-                .order_by(Account.last_active_at)
-                .limit(_EXPIRY_BATCH)
-            )
+async def _learn_password(services: Services, username: str, password: str) -> bool:
+    """Ask ejabberd, of an account that was imported, and keep the digest of what is right."""
+    if not password or not await services.ejabberd.check_password(username, password):
+        return False
+    async with services.database.write() as session:
+        await session.execute(
+            update(Account)
+            .where(Account.username == username, Account.password_digest.is_(None))
+            .values(password_digest=digest(username, password))
         )
-    for username in usernames:
-        await remove(services, services.naming.parse_username(username))
-    if usernames:
-        log.info("idle accounts removed", count=len(usernames))
-    return len(usernames)
+    return True
 
 
 async def _forget_pending(services: Services, username: str) -> None:
@@ -233,24 +287,64 @@ def _password_refusal_named() -> Iterator[None]:
         raise InvalidInputError("password", "must be one that SASLprep takes (RFC 4013)") from None
 
 
-async def _insert(services: Services, instance_name: str, name: AccountName, password_digest: str | None) -> bool:
-    """Put the row there when it is not. True when this call made it."""
-    username = services.naming.username(name)
-    now = services.clock()
+async def _begin(services: Services, tenant: Tenant, name: AccountName, password_digest: str | None) -> bool:
+    """Put the row there, or keep the one that is there from expiring just now. True when this call made it."""
+    limit = tenant.max_accounts
     async with services.database.write() as session:
-        made = await session.execute(
-            services.database.insert(Account)
-            .values(
-                username=username,
-                instance_name=instance_name,
-                kind=name.kind,
-                state=AccountState.PENDING,
-                password_digest=password_digest,
-                created_at=now,
-                last_active_at=now,
-            )
-            .on_conflict_do_nothing()
+        # The door may have been closed since it was asked. With a limit accounts are made one by one, to be counted.
+        await admission.hold(session, name.instance, name.kind, alone=limit is not None)
+        if await _insert(services, session, name, password_digest):
+            if limit is not None and await _count(session, name.instance) > limit:
+                raise QuotaExceededError(f"tenant '{name.instance}' may have {limit} accounts", _FULL_SECONDS)
+            return True
+        touched = await session.execute(
+            update(Account)
+            .where(Account.username == services.naming.username(name), Account.state != AccountState.REMOVING)
+            .values(last_active_at=services.clock())
         )
+        if not rows_changed(touched):
+            raise UnavailableError(f"account '{services.naming.username(name)}' is being removed")
+    return False
+
+
+async def _count(session: AsyncSession, instance_name: str) -> int:
+    counted = select(func.count()).select_from(Account).where(Account.instance_name == instance_name)
+    return await session.scalar(counted) or 0
+
+
+async def _take_back(services: Services, name: AccountName) -> None:
+    """Remove what was registered while its row went, unless somebody else registers it anew; raise UnavailableError."""
+    username = services.naming.username(name)
+    async with services.database.write() as session:
+        await _insert(services, session, name, None, AccountState.REMOVING)
+        state = await session.scalar(select(Account.state).where(Account.username == username))
+    if state is AccountState.REMOVING:
+        await remove_claimed(services, [username])
+    raise UnavailableError(f"account '{username}' was removed meanwhile")
+
+
+async def _insert(
+    services: Services,
+    session: AsyncSession,
+    name: AccountName,
+    password_digest: str | None,
+    state: AccountState = AccountState.PENDING,
+) -> bool:
+    """Put the row there when it is not. True when this call made it."""
+    now = services.clock()
+    made = await session.execute(
+        services.database.insert(Account)
+        .values(
+            username=services.naming.username(name),
+            instance_name=name.instance,
+            kind=name.kind,
+            state=state,
+            password_digest=password_digest,
+            created_at=now,
+            last_active_at=now,
+        )
+        .on_conflict_do_nothing()
+    )
     return bool(rows_changed(made))
 
 

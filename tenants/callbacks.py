@@ -3,17 +3,18 @@
 Of an operator's presence only the latest is kept. Delivery is in `tenants.deliveries`; here it is only woken.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from sqlalchemy import select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from config import task_names
-from tenants import leases
+from tenants import admission, leases
 from tenants.database import rows_changed
 from tenants.leases import Lease
 from tenants.lhc import status_body
-from tenants.models import CallbackMessage, Conversation, MessageState, OperatorPresence
+from tenants.models import Account, CallbackMessage, Conversation, MessageState, OperatorPresence, Tenant
 from tenants.naming import AccountName
 from tenants.services import Services
 
@@ -28,15 +29,25 @@ class OperatorMessage:
     body: str
 
 
-async def store_messages(services: Services, messages: list[OperatorMessage]) -> None:
-    """Keep the messages, in order, in one transaction; repeats of a stanza id are dropped. Then wake the delivery."""
+_ACTIVITY_STEP = 60.0
+"""An operator's message keeps the account that it is for from expiring; noted once in so many seconds."""
+
+
+async def store_messages(services: Services, messages: list[OperatorMessage]) -> dict[str, str]:
+    """Keep the messages, in order, in one transaction; repeats of a stanza id are dropped. Then wake the delivery.
+
+    Returns:
+        Why messages were not kept, by their stanza ids: their tenants carry no traffic.
+    """
     now = services.clock()
     woken: set[str] = set()
     async with services.database.write() as session:
+        refused = await _refusals(session, {message.receiver.instance for message in messages})
+        kept = [message for message in messages if message.receiver.instance not in refused]
         # always in the same order, so that two of these transactions never wait for each other
-        receivers = sorted({message.receiver for message in messages}, key=services.naming.username)
+        receivers = sorted({message.receiver for message in kept}, key=services.naming.username)
         found = {receiver: await _conversation(services, session, receiver, now) for receiver in receivers}
-        for message in messages:
+        for message in kept:
             conversation_id, newly_due = found[message.receiver]
             stored = await session.scalar(
                 services.database.insert(CallbackMessage)
@@ -57,8 +68,39 @@ async def store_messages(services: Services, messages: list[OperatorMessage]) ->
             )
             if newly_due and stored is not None:
                 woken.add(message.receiver.instance)
+        await _note_activity(session, map(services.naming.username, receivers), now)
     for instance_name in sorted(woken):
         await wake(services, instance_name)
+    return {
+        message.stanza_id: refused[message.receiver.instance]
+        for message in messages
+        if message.receiver.instance in refused
+    }
+
+
+async def _refusals(session: AsyncSession, instance_names: set[str]) -> dict[str, str]:
+    """Why tenants carry no traffic. The others stay open until the end of the transaction."""
+    found = await session.scalars(
+        select(Tenant)
+        .where(Tenant.instance_name.in_(instance_names))
+        .order_by(Tenant.instance_name)
+        .with_for_update(read=True)
+    )
+    tenants = {tenant.instance_name: tenant for tenant in found}
+    refused = {name: f"there is no tenant '{name}'" for name in instance_names - tenants.keys()}
+    for name, tenant in tenants.items():
+        if why := admission.refusal(tenant):
+            refused[name] = why
+    return refused
+
+
+async def _note_activity(session: AsyncSession, usernames: Iterable[str], now: float) -> None:
+    await session.execute(
+        update(Account)
+        .where(Account.username.in_(list(usernames)), Account.last_active_at < now - _ACTIVITY_STEP)
+        .values(last_active_at=now)
+        .execution_options(synchronize_session=False)
+    )
 
 
 async def _conversation(
@@ -103,9 +145,14 @@ async def operator_changed(services: Services, name: AccountName, *, online: boo
 
 
 async def operator_answered(services: Services, name: AccountName, jid: str) -> None:
-    """An operator's client answered a ping: LHC is told, unless it is still to be told of the connection itself."""
+    """An operator's client answered a ping: LHC is told, unless it is still to be told of the connection itself.
+
+    That of a tenant that is shut is not told: it would say nothing new later.
+    """
     username = services.naming.username(name)
     async with services.database.write() as session:
+        if await admission.is_shut(session, name.instance):
+            return
         known = await session.get(OperatorPresence, username, with_for_update=True)
         if known is None or not known.online or (known.pending and known.retried):
             return

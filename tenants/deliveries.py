@@ -13,7 +13,7 @@ import structlog
 from sqlalchemy import Select, delete, exists, func, insert, or_, select, union_all, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from tenants import callbacks, circuits, claims, registry
+from tenants import admission, callbacks, circuits, claims, registry
 from tenants.backoff import delay
 from tenants.lhc import Answer, callback_base, message_body
 from tenants.models import (
@@ -63,11 +63,14 @@ class Piece:
 
 
 async def claim_next(services: Services, instance_name: str) -> Piece | None:
-    """Claim what has waited longest of the tenant's due work. None when nothing is due, or the circuit is open."""
+    """Claim what has waited longest of the tenant's due work.
+
+    None when nothing is due, the circuit is open, or the tenant is shut.
+    """
     while True:
         now = services.clock()
         async with services.database.read() as session:
-            if await circuits.blocks(session, instance_name, now):
+            if await admission.is_shut(session, instance_name) or await circuits.blocks(session, instance_name, now):
                 return None
             waiting = await _longest_waiting(session, instance_name, now)
         if not waiting:
@@ -77,12 +80,12 @@ async def claim_next(services: Services, instance_name: str) -> Piece | None:
             token = await claims.claim(session, model, key, now)
             if token is None:
                 continue  # somebody else was quicker
-            admission = await circuits.admit(session, instance_name, now)
-            if admission is None:
+            admitted = await circuits.admit(session, instance_name, now)
+            if admitted is None:
                 await claims.give_back(session, model, key, token)
                 return None
-        more = len(waiting) > 1 and admission.probe is None
-        return Piece(instance_name, model, key, token, admission.probe, more)
+        more = len(waiting) > 1 and admitted.probe is None
+        return Piece(instance_name, model, key, token, admitted.probe, more)
 
 
 async def _longest_waiting(session: AsyncSession, instance_name: str, now: float) -> list[tuple[Work, int | str]]:
@@ -117,10 +120,14 @@ async def deliver(services: Services, piece: Piece, may_go_on: Callable[[], bool
                 with services.keeper.keep(Circuit, piece.instance_name, piece.probe):
                     await _deliver(services, piece, may_go_on)
     except asyncio.CancelledError:
-        async with services.database.write() as session:
-            await claims.give_back(session, piece.model, piece.key, piece.token)
-            await _give_probe_back(session, piece)
+        await _give_back(services, piece)
         raise
+
+
+async def _give_back(services: Services, piece: Piece) -> None:
+    async with services.database.write() as session:
+        await claims.give_back(session, piece.model, piece.key, piece.token)
+        await _give_probe_back(session, piece)
 
 
 async def _deliver(services: Services, piece: Piece, may_go_on: Callable[[], bool]) -> None:
@@ -135,6 +142,9 @@ async def _deliver_messages(services: Services, piece: Piece, may_go_on: Callabl
     async with services.database.read() as session:
         tenant = await registry.find_in(session, piece.instance_name)
         message = await session.scalar(_oldest_pending(piece))
+    if tenant is not None and admission.refusal(tenant):
+        await _give_back(services, piece)
+        return
     for left in reversed(range(_AT_ONCE)):
         answer = None
         if message is not None and tenant is not None:
@@ -163,7 +173,8 @@ async def _settle(
             retry_at = await _record(services, session, message, answer)
         following = None if retry_at else await session.scalar(_oldest_pending(piece))
         well = answer is not None and answer.error is None
-        if not (go_on and well and following is not None):
+        may_follow = go_on and well and following is not None
+        if not may_follow or await admission.is_shut(session, piece.instance_name):
             # now, when it holds another message: behind those of the tenant that have waited longer
             due_at = retry_at or (None if following is None else services.clock())
             await claims.release(session, Conversation, piece.key, piece.token, due_at)
@@ -228,6 +239,9 @@ async def _deliver_presence(services: Services, piece: Piece) -> None:
     async with services.database.read() as session:
         tenant = await registry.find_in(session, piece.instance_name)
         told = await session.get(OperatorPresence, piece.key)
+    if tenant is not None and admission.refusal(tenant):
+        await _give_back(services, piece)
+        return
     answer = None
     if told is not None and told.pending is not None and tenant is not None:
         answer = await services.lhc.post_status(_base(services, tenant), told.pending)
@@ -269,7 +283,7 @@ async def _give_probe_back(session: AsyncSession, piece: Piece) -> None:
 
 
 async def sweep(services: Services) -> None:
-    """Wake the tenants that have something due and whose circuit lets it through, the longest waiting first."""
+    """Wake the open tenants that have something due and whose circuit lets it through, the longest waiting first."""
     now = services.clock()
     due = union_all(
         *(
@@ -282,6 +296,7 @@ async def sweep(services: Services) -> None:
             select(due.c.instance_name)
             .outerjoin(Circuit, Circuit.instance_name == due.c.instance_name)
             .where(or_(Circuit.due_at.is_(None), claims.takeable(Circuit, now)))
+            .where(~exists().where(Tenant.instance_name == due.c.instance_name, admission.SHUT))
             .group_by(due.c.instance_name)
             .order_by(func.min(due.c.due_at))
             .limit(_SWEEP_LIMIT)

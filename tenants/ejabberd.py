@@ -22,6 +22,7 @@ _CONFLICT = 10090
 _VERSION = re.compile(r"ejabberd (\d+)\.(\d+)")
 _LISTS_SINCE = (24, 2)
 _LABEL_SINCE = (21, 7)
+_QUESTIONS = {"check_account", "check_password"}
 
 
 class EjabberdUnavailableError(UnavailableError):
@@ -128,6 +129,10 @@ class Ejabberd:
         """Whether the account exists (`check_account`, whose answer is 0 for yes)."""
         return bool(await self._call("check_account", user=user, host=self.host) == 0)
 
+    async def check_password(self, user: str, password: str) -> bool:
+        """Whether this is the account's password (`check_password`, whose answer is 0 for yes)."""
+        return bool(await self._call("check_password", user=user, host=self.host, password=password) == 0)
+
     async def set_nickname(self, user: str, nick: str) -> None:
         """Set the vCard's nickname (`set_nickname`); roster pushes show it as the contact's name."""
         await self._call("set_nickname", user=user, host=self.host, nickname=nick)
@@ -223,8 +228,8 @@ class Ejabberd:
             raise EjabberdUnavailableError(f"ejabberd's API: {type(error).__name__} at {command}") from error
         answer = _decode(response)
         if response.is_success:
-            # a result code of 1 is a failure, except for check_account, where it means "no"
-            if answer in (1, "1") and command != "check_account":
+            # a result code of 1 is a failure, except where it means "no"
+            if answer in (1, "1") and command not in _QUESTIONS:
                 raise EjabberdError(command, 1, "result code 1")
             return answer
         code, message = _error(answer)

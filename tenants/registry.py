@@ -47,7 +47,8 @@ MAX_OVERLAP = 30 * 86400.0
 """Seconds that a key may open beside its successor."""
 
 _LIVE = frozenset(TenantState) - {TenantState.DESTROYING, TenantState.DESTROYED}
-_TO_PROVISION = (TenantState.PENDING, TenantState.PROVISIONING, TenantState.FAILED)
+TO_PROVISION = (TenantState.PENDING, TenantState.PROVISIONING, TenantState.FAILED)
+"""States in which `put` provisions a tenant."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,19 +159,6 @@ async def get(services: Services, instance_name: str) -> Tenant:
     return tenant
 
 
-async def get_active(services: Services, instance_name: str) -> Tenant:
-    """The tenant, ready for traffic.
-
-    Raises:
-        NotFoundError: there is none.
-        ConflictError: it is not active.
-    """
-    tenant = await get(services, instance_name)
-    if tenant.state is not TenantState.ACTIVE:
-        raise ConflictError(f"tenant '{instance_name}' is {tenant.state}, not active")
-    return tenant
-
-
 async def search(
     services: Services, *, state: TenantState | None = None, part: str | None = None, after: str = "", limit: int = 50
 ) -> list[Tenant]:
@@ -219,7 +207,7 @@ async def put(
         tenant.updated_at = now
         await session.flush()
         operation = None
-        if tenant.state in _TO_PROVISION:
+        if tenant.state in TO_PROVISION:
             operation = await _open_making(services, session, tenant, spec, cause, by=by)
         elif spec.operator and not await _has_operator(services, session, instance_name, spec.operator):
             raise InvalidInputError("operator", f"is for a tenant that is being made; '{instance_name}' exists")

@@ -13,6 +13,7 @@ from tenants.database import Database
 from tenants.ejabberd import Ejabberd
 from tenants.lhc import LhcClient
 from tenants.naming import Naming
+from tenants.quotas import CallLimiter
 from tenants.shard_queues import CommandPublisher, open_publisher
 
 
@@ -32,6 +33,7 @@ class Services:
     ejabberd: Ejabberd
     commands: CommandPublisher
     lhc: LhcClient
+    calls: CallLimiter
     naming: Naming
     wake: Wake
     clock: Clock
@@ -53,6 +55,7 @@ async def open_services(settings: Settings, wake: Wake, clock: Clock = time.time
             ejabberd=ejabberd,
             commands=commands,
             lhc=lhc,
+            calls=CallLimiter(database, clock),
             naming=Naming(hosting=settings.hosting),
             wake=wake,
             clock=clock,

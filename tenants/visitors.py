@@ -7,17 +7,24 @@ what makes the pool act at once.
 import re
 import uuid
 
-from sqlalchemy import select, update
+from sqlalchemy import ColumnElement, and_, func, select, update
+from sqlalchemy.ext.asyncio import AsyncSession
 
+from tenants import admission
 from tenants.commands import SendMessage, ShowVisitor
-from tenants.models import Account, Tenant, VisitorSession
-from tenants.naming import AccountName
+from tenants.database import rows_changed
+from tenants.errors import QuotaExceededError, UnavailableError
+from tenants.models import Account, AccountState, Tenant, VisitorSession
+from tenants.naming import AccountKind, AccountName, Naming
 from tenants.services import Services
 
 DEFAULT_NICK = "Online visitor"
 DEFAULT_STATUS = "-"
 RESOURCE = "lhc"
 """The resource of every virtual session."""
+
+_CROWD_SECONDS = 30.0
+"""When a visitor who was one too many may try again: somebody will have left."""
 
 _LINE_END = re.compile("\r\n?")
 _FORBIDDEN_IN_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -35,20 +42,34 @@ async def find_session(services: Services, username: str) -> VisitorSession | No
     """The visitor's session, while it is online."""
     async with services.database.read() as session:
         found: VisitorSession | None = await session.scalar(
-            select(VisitorSession).where(
-                VisitorSession.username == username, VisitorSession.online_until > services.clock()
-            )
+            select(VisitorSession).where(_online(username, services.clock()))
         )
     return found
+
+
+async def check_room(services: Services, tenant: Tenant, name: AccountName) -> None:
+    """Whether the visitor may come online; asked before an account is made for it, and again by `show`.
+
+    Raises:
+        QuotaExceededError: it would be one more than the tenant may have.
+    """
+    if _is_counted(tenant, name):
+        async with services.database.read() as session:
+            if not await _is_online(session, services.naming.username(name), services.clock()):
+                await _refuse_crowd(session, services.naming, tenant, services.clock())
 
 
 async def show(services: Services, tenant: Tenant, name: AccountName, nick: str, status: str | None) -> None:
     """A page view: the visitor is online from now for the tenant's window. `status` None keeps the present one.
 
     Raises:
+        ConflictError: the tenant was shut just now, or lost the feature.
+        QuotaExceededError: the visitor would be one more than the tenant may have.
+        UnavailableError: the account is gone, or being removed just now.
         QueueUnavailableError: the command could not be accepted.
     """
-    await services.commands.publish(await _store(services, tenant, name, nick, status))
+    shown = await _store(services, tenant, name, nick, status, counted=_is_counted(tenant, name))
+    await services.commands.publish(shown)
 
 
 async def send(
@@ -63,10 +84,14 @@ async def send(
 ) -> None:
     """A message to an operator; it counts as activity, so the visitor is online as by a page view.
 
+    However many are: what a person wrote is not lost for that.
+
     Raises:
+        ConflictError: the tenant was shut just now, or lost the feature.
+        UnavailableError: the account is gone, or being removed just now.
         QueueUnavailableError: the message could not be accepted.
     """
-    shown = await _store(services, tenant, name, nick, status)
+    shown = await _store(services, tenant, name, nick, status, counted=False)
     message = SendMessage(
         instance_name=name.instance,
         username=shown.username,
@@ -77,7 +102,9 @@ async def send(
     await services.commands.publish(shown, message)
 
 
-async def _store(services: Services, tenant: Tenant, name: AccountName, nick: str, status: str | None) -> ShowVisitor:
+async def _store(
+    services: Services, tenant: Tenant, name: AccountName, nick: str, status: str | None, *, counted: bool
+) -> ShowVisitor:
     username = services.naming.username(name)
     now = services.clock()
     online_until = now + tenant.online_seconds
@@ -86,6 +113,11 @@ async def _store(services: Services, tenant: Tenant, name: AccountName, nick: st
     if status is None:
         del changed["status"]
     async with services.database.write() as session:
+        further = counted and not await _is_online(session, username, now)
+        # The door may have been closed since it was asked. Further visitors come one by one, to be counted.
+        await admission.hold(session, name.instance, name.kind, alone=further)
+        if further:
+            await _refuse_crowd(session, services.naming, tenant, now)
         stored = await session.execute(
             services.database.insert(VisitorSession)
             .values(username=username, instance_name=name.instance, **values)
@@ -93,7 +125,13 @@ async def _store(services: Services, tenant: Tenant, name: AccountName, nick: st
             .returning(VisitorSession.status, VisitorSession.version)
         )
         kept_status, version = stored.one()
-        await session.execute(update(Account).where(Account.username == username).values(last_active_at=now))
+        touched = await session.execute(
+            update(Account)
+            .where(Account.username == username, Account.state == AccountState.ACTIVE)
+            .values(last_active_at=now)
+        )
+        if not rows_changed(touched):
+            raise UnavailableError(f"account '{username}' is being removed just now; it can be made anew in a moment")
     return ShowVisitor(
         instance_name=name.instance,
         username=username,
@@ -102,3 +140,33 @@ async def _store(services: Services, tenant: Tenant, name: AccountName, nick: st
         online_until=online_until,
         version=version,
     )
+
+
+def _is_counted(tenant: Tenant, name: AccountName) -> bool:
+    """Whether the quota of visitors online is of concern. Chats are not: somebody waits for an answer there."""
+    return tenant.max_online_visitors is not None and name.kind is AccountKind.VISITOR
+
+
+async def _is_online(session: AsyncSession, username: str, now: float) -> bool:
+    return await session.scalar(select(VisitorSession.username).where(_online(username, now))) is not None
+
+
+def _online(username: str, now: float) -> ColumnElement[bool]:
+    return and_(VisitorSession.username == username, VisitorSession.online_until > now)
+
+
+async def _refuse_crowd(session: AsyncSession, naming: Naming, tenant: Tenant, now: float) -> None:
+    """Raise QuotaExceededError when no further visitor of the tenant may come online."""
+    online = await session.scalar(
+        select(func.count())
+        .select_from(VisitorSession)
+        .where(
+            VisitorSession.instance_name == tenant.instance_name,
+            VisitorSession.online_until > now,
+            VisitorSession.username.not_like(f"%.chat{naming.username_suffix(tenant.instance_name)}"),
+        )
+    )
+    if (online or 0) >= (tenant.max_online_visitors or 0):
+        raise QuotaExceededError(
+            f"tenant '{tenant.instance_name}' may have {tenant.max_online_visitors} visitors online", _CROWD_SECONDS
+        )

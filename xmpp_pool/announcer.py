@@ -1,18 +1,21 @@
 """Tells operators of visitors: who comes, changes, writes and goes, by directed presence and messages."""
 
-import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
 
-from sqlalchemy import delete, select
+from sqlalchemy import delete, select, tuple_
 
+from tenants import admission
 from tenants.commands import AnyCommand, CloseTenant, CloseVisitor, SendMessage, ShowVisitor, shard_of
-from tenants.models import VisitorSession
+from tenants.models import Tenant, VisitorSession
 from tenants.services import Services
 from tenants.visitors import DEFAULT_NICK, RESOURCE
 from xmpp_pool import stanzas
 from xmpp_pool.gateway import Gateway, StreamLostError
 from xmpp_pool.operators import OperatorDirectory
 from xmpp_pool.sessions import Session, SessionTable
+
+Thing = TypeVar("Thing")
 
 _NAMES_AT_ONCE = 500
 """Names in one statement; SQLite takes some thousands."""
@@ -37,8 +40,7 @@ class Announcer:
         async with self._services.database.read() as session:
             names = await session.scalars(select(VisitorSession.instance_name).distinct())
             ours = [name for name in names if shard_of(name, shard_count) in shards]
-            for start in range(0, len(ours), _NAMES_AT_ONCE):
-                chunk = ours[start : start + _NAMES_AT_ONCE]
+            for chunk in _chunks(ours):
                 rows = await session.scalars(select(VisitorSession).where(VisitorSession.instance_name.in_(chunk)))
                 sessions += [
                     Session(row.username, row.instance_name, row.nick, row.status, row.online_until, row.version)
@@ -79,17 +81,26 @@ class Announcer:
         now = self._services.clock()
         # who serves no longer says nothing: the sessions are another's now
         ended = [session for session in self._sessions.remove_expired(now) if self._serves(session.instance_name)]
-        if not ended:
+        if ended:
+            await self._say_gone(ended)
+            await self._forget([session.username for session in ended], now)
+
+    async def close_refused(self) -> None:
+        """End the sessions whose tenant was shut, or lost the feature, since their page view was accepted.
+
+        Who shuts a tenant closes its sessions too; but a command that was on its way then comes after that.
+        """
+        refused = [session for tenant in await self._limited_tenants() for session in self._refused_by(tenant)]
+        if not refused:
             return
-        try:
-            for session in ended:
-                self._say_unavailable(session.instance_name, session.username)
-            await self._gateway.confirm()
-        except StreamLostError:
-            for session in ended:
-                self._sessions.put(session)
-            raise
-        await self._forget([session.username for session in ended], now)
+        for session in refused:
+            self._sessions.remove(session.instance_name, session.username)
+        await self._say_gone(refused)
+        # another version is of a later page view: accepted before and still to be refused, or accepted again
+        row = tuple_(VisitorSession.username, VisitorSession.version)
+        for chunk in _chunks([(session.username, session.version) for session in refused]):
+            async with self._services.database.write() as transaction:
+                await transaction.execute(delete(VisitorSession).where(row.in_(chunk)))
 
     def show_all(self, instance_name: str, jid: str) -> None:
         """Show an operator who has just come online all visitors that are."""
@@ -137,16 +148,42 @@ class Announcer:
         async with self._services.database.write() as transaction:
             await transaction.execute(delete(VisitorSession).where(VisitorSession.instance_name == instance_name))
 
+    async def _limited_tenants(self) -> list[Tenant]:
+        """Of the tenants that we serve and that have sessions, those that may not have all kinds of them."""
+        tenants: list[Tenant] = []
+        async with self._services.database.read() as session:
+            for chunk in _chunks([name for name in self._sessions.tenants() if self._serves(name)]):
+                tenants += await session.scalars(
+                    select(Tenant).where(Tenant.instance_name.in_(chunk), admission.LIMITED)
+                )
+        return tenants
+
+    def _refused_by(self, tenant: Tenant) -> list[Session]:
+        kind_of = self._services.naming.parse_username
+        return [
+            session
+            for session in self._sessions.of_tenant(tenant.instance_name)
+            if admission.refusal(tenant, kind_of(session.username).kind)
+        ]
+
+    async def _say_gone(self, sessions: list[Session]) -> None:
+        """Tell operators that these visitors left, who are out of the table; they are put back when that fails."""
+        try:
+            for session in sessions:
+                self._say_unavailable(session.instance_name, session.username)
+            await self._gateway.confirm()
+        except StreamLostError:
+            for session in sessions:
+                self._sessions.put(session)
+            raise
+
     def _say_unavailable(self, instance_name: str, username: str) -> None:
         for jid in self._operators.jids(instance_name):
             self._gateway.send(stanzas.unavailable(self._jid(username), jid))
 
     async def _forget(self, usernames: list[str], ended_before: float) -> None:
         """Remove the rows; one that a page view has prolonged meanwhile stays."""
-        for start in itertools.count(0, _NAMES_AT_ONCE):
-            chunk = usernames[start : start + _NAMES_AT_ONCE]
-            if not chunk:
-                return
+        for chunk in _chunks(usernames):
             async with self._services.database.write() as transaction:
                 await transaction.execute(
                     delete(VisitorSession).where(
@@ -156,3 +193,7 @@ class Announcer:
 
     def _jid(self, username: str) -> str:
         return f"{username}@{self._services.settings.xmpp_host}/{RESOURCE}"
+
+
+def _chunks(things: Sequence[Thing]) -> Iterator[Sequence[Thing]]:
+    return (things[start : start + _NAMES_AT_ONCE] for start in range(0, len(things), _NAMES_AT_ONCE))

@@ -10,7 +10,7 @@ Each connection bears the name of its pool process at ejabberd's bridge module, 
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import cast
+from typing import Protocol, cast
 from xml.etree import ElementTree as ET
 
 import structlog
@@ -35,7 +35,11 @@ _LONGEST_DELAY = 10.0
 _PING = "{urn:xmpp:ping}ping"
 
 
-Reply = Callable[[str | None], None]
+class Reply(Protocol):
+    """Answers the bridge module."""
+
+    def __call__(self, condition: str | None, text: str = "") -> None:
+        """Say that the message is stored; or by an error condition (RFC 6120, 8.3.3) that it is not, and why."""
 
 
 class StreamLostError(Exception):
@@ -48,8 +52,7 @@ class Gateway:
     Callbacks, all called in the event loop:
         on_established: awaited each time a stream is up, before `wait_established` returns.
         on_presence: an operator's presence, as the bridge module reports it.
-        on_message: a diverted message, and the function that answers it: with None once the message is stored,
-            with an error condition (RFC 6120, 8.3.3) when it cannot be taken.
+        on_message: a diverted message, and the function that answers it.
     """
 
     def __init__(
@@ -238,13 +241,15 @@ class Gateway:
     def _message(self, stanza: StanzaBase) -> None:
         iq = cast(Iq, stanza)
 
-        def reply(condition: str | None) -> None:
+        def reply(condition: str | None, text: str = "") -> None:
             if self._stream is not iq.stream:
                 return  # asked on a stream that is gone; the bridge module asks again
             answer: Iq = iq.reply(clear=True)
             if condition is not None:
                 answer["type"] = "error"
                 answer["error"]["condition"] = condition
+                if text:
+                    answer["error"]["text"] = text
             answer.send()
 
         # Any client may send an IQ to the component; only the server itself speaks for the bridge module.

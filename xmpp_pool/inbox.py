@@ -53,21 +53,27 @@ class Inbox:
             while len(batch) < _BATCH and not self._waiting.empty():
                 batch.append(self._waiting.get_nowait())
             try:
-                await self._store([message for message, _ in batch])
-                outcome = None
+                refused = await self._store([message for message, _ in batch])
             except DBAPIError as error:
                 log.error("messages not stored", count=len(batch), error=type(error).__name__)  # noqa: TRY400 - the statement holds what people wrote
-                outcome = "internal-server-error"
-            for _, reply in batch:
-                reply(outcome)
+                for _, reply in batch:
+                    reply("internal-server-error")
+                continue
+            for message, reply in batch:
+                # final for the bridge module: the operator is told at once, and why
+                why = refused.get(message.stanza_id)
+                reply("forbidden" if why else None, why or "")
 
-    async def _store(self, messages: list[OperatorMessage | Returned]) -> None:
+    async def _store(self, messages: list[OperatorMessage | Returned]) -> dict[str, str]:
+        """Store them. Returns why messages of operators were refused, by their stanza ids."""
+        refused: dict[str, str] = {}
         of_operators = [message for message in messages if isinstance(message, OperatorMessage)]
         if of_operators:
-            await store_messages(self._services, of_operators)
+            refused = await store_messages(self._services, of_operators)
         came_back = [message for message in messages if isinstance(message, Returned)]
         if came_back:
             await returned.store(self._services, came_back)
+        return refused
 
     def _read(self, iq: ET.Element) -> OperatorMessage | Returned:
         forwarded = read_forwarded(iq, self._services.settings.component_jid)

@@ -30,6 +30,8 @@ from xmpp_pool.watch import OperatorWatch
 log = structlog.get_logger(__name__)
 
 _EXPIRY_PAUSE = 0.5
+_REFUSAL_PAUSE = 2.0
+"""How late at most operators see visitors leave whose tenant lost a feature."""
 _UNFIT_SECONDS = 5.0
 """Without ejabberd for longer, others shall serve our shards; a broken connection alone is back within one second."""
 _NO_BROKER_SECONDS = 15.0
@@ -71,6 +73,7 @@ class Pool:
                 loops.create_task(self._shards.run(), name="shards")
                 loops.create_task(self._commands.run(), name="commands")
                 loops.create_task(self._every(_EXPIRY_PAUSE, self._announcer.expire), name="expiry")
+                loops.create_task(self._every(_REFUSAL_PAUSE, self._announcer.close_refused), name="refusals")
         finally:
             await self._reader.close()
 

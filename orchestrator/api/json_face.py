@@ -11,10 +11,10 @@ from typing import Any
 
 import structlog
 
-from tenants import accounts, operations, registry, rosters, visitors
+from tenants import accounts, admission, operations, registry, rosters, visitors
 from tenants.ejabberd import Roster
-from tenants.errors import ConflictError, InvalidInputError, NotFoundError
-from tenants.models import OperationState, Tenant, TenantState
+from tenants.errors import ConflictError, InvalidInputError, NotFoundError, UnavailableError
+from tenants.models import OperationState, Tenant
 from tenants.naming import AccountKind, AccountName, RosterKind, RosterName, local_part
 from tenants.services import Services
 from tenants.states import Cause
@@ -89,6 +89,28 @@ class Call:
             self.check_host("grouphost")
         return roster
 
+    async def count(self) -> None:
+        """Count the call for the tenant whom it concerns.
+
+        Raises:
+            QuotaExceededError: the tenant makes too many.
+        """
+        instance_name = self._instance_name()
+        if instance_name is not None:
+            await self.services.calls.admit(instance_name)
+
+    def _instance_name(self) -> str | None:
+        """The tenant whom the call concerns; None when it names none, and will be refused."""
+        if self.confined_to is not None:
+            return self.confined_to
+        for key, read in (("jid", self.account), ("user", self.account), ("group", lambda _: self.roster())):
+            if key in self.body:
+                try:
+                    return read(key).instance
+                except InvalidInputError:
+                    return None
+        return None
+
     def check_host(self, key: str = "host") -> None:
         """Raise InvalidInputError unless the value is our domain."""
         if self.text(key).lower() != self.services.settings.xmpp_host:
@@ -108,6 +130,7 @@ async def page_view(call: Call) -> None:
     tenant, visitor = await _visitor(call)
     nick = call.text("nick", visitors.DEFAULT_NICK)
     status = call.text("status", visitors.DEFAULT_STATUS)
+    await visitors.check_room(call.services, tenant, visitor)
     if await _may_speak(call, tenant, visitor, nick):
         await visitors.show(call.services, tenant, visitor, nick, status)
 
@@ -136,7 +159,8 @@ async def register_online_visitor(call: Call) -> str:
     _check_roster(name, roster)
     nick, status = call.text("nick", visitors.DEFAULT_NICK), call.text("status")
     password = call.text("password")
-    tenant = await registry.get_active(call.services, name.instance)
+    tenant = await admission.get(call.services, name.instance, name.kind)
+    await visitors.check_room(call.services, tenant, name)
     await _register(call, tenant, name, password)
     await accounts.join_roster(call.services, name, nick)
     await visitors.show(call.services, tenant, name, nick, status)
@@ -148,7 +172,7 @@ async def register(call: Call) -> str:
     call.require("user", "host", "password")
     _check_virtual_host(call)
     name, password = call.account("user"), call.text("password")
-    await _register(call, await registry.get_active(call.services, name.instance), name, password)
+    await _register(call, await admission.get(call.services, name.instance, name.kind), name, password)
     username = call.services.naming.username(name)
     return f"User {username}@{call.services.settings.xmpp_host} successfully registered\n"
 
@@ -158,6 +182,7 @@ async def change_password(call: Call) -> str:
     call.require("user", "host", "password")
     call.check_host()
     name, password = call.account("user"), call.text("password")
+    await admission.find(call.services, name.instance)
     try:
         await accounts.change_password(call.services, name, password)
     except NotFoundError:
@@ -166,7 +191,10 @@ async def change_password(call: Call) -> str:
 
 
 async def unregister(call: Call) -> str:
-    """`/xmpp-unregister`: also a success for an account that is gone."""
+    """`/xmpp-unregister`: also a success for an account that is gone.
+
+    Of a tenant in any state: LHC asks once, and an account that it has forgotten would stay for ever.
+    """
     call.require("user", "host")
     call.check_host()
     name = call.account("user")
@@ -181,7 +209,8 @@ async def assign_to_roster(call: Call) -> str:
     call.check_host()
     name, roster = call.account("user"), call.roster()
     _check_roster(name, roster)
-    if await accounts.find(call.services, name) is None:
+    await admission.find(call.services, name.instance)
+    if await accounts.find_settled(call.services, name) is None:
         log.warning("roster member not added: no such account", instance_name=name.instance)
     else:
         await accounts.join_roster(call.services, name)
@@ -189,7 +218,7 @@ async def assign_to_roster(call: Call) -> str:
 
 
 async def remove_from_roster(call: Call) -> str:
-    """`/xmpp-delete-user-from-roaster`: also a success for an unknown user or group."""
+    """`/xmpp-delete-user-from-roaster`: also a success for an unknown user or group; of a tenant in any state."""
     call.require("user", "host", "grouphost", "group")
     call.check_host()
     name, roster = call.account("user"), call.roster()
@@ -201,7 +230,11 @@ async def remove_from_roster(call: Call) -> str:
 
 
 async def set_up_rosters(call: Call) -> str:
-    """`/xmpp-setup-instance-roasters`: the tenant begins, if it is new; else its roster is written again."""
+    """`/xmpp-setup-instance-roasters`: the tenant begins, if it is new; else its roster is written again.
+
+    It does not open a tenant that the panel has suspended: LHC is told so, for whoever looks there.
+    """
+    deadline = asyncio.get_running_loop().time() + _WORKFLOW_WAIT
     call.require("group", "host", "name", "desc", "display")
     call.check_host()
     roster = call.roster()
@@ -211,15 +244,20 @@ async def set_up_rosters(call: Call) -> str:
     may_begin = call.confined_to is None and call.services.settings.accept_unknown_tenants
     if tenant is None and not may_begin:
         raise InvalidInputError("group", f"there is no tenant '{roster.instance}', and this key may not begin one")
-    if tenant is None or tenant.state is not TenantState.ACTIVE:
+    if tenant is None or tenant.state in registry.TO_PROVISION:
         # this key is the hosting company's: the tenant gets one of its own when the panel asks for it
         started = await registry.put(call.services, roster.instance, registry.TenantSpec(), Cause("lhc"), own_key=False)
-        if started.operation is not None and not await _finished(call.services, started.operation.id):
+        if started.operation is not None and not await _finished(call.services, started.operation.id, deadline):
             return ""
+    await admission.get(call.services, roster.instance)
     wanted = rosters.wanted(call.services.naming, roster.instance, roster.kind)
-    await call.services.ejabberd.create_roster(
-        call.services.naming.group(roster), Roster(label, description, wanted.displayed)
-    )
+    try:
+        async with asyncio.timeout_at(deadline):
+            await call.services.ejabberd.create_roster(
+                call.services.naming.group(roster), Roster(label, description, wanted.displayed)
+            )
+    except TimeoutError:
+        raise UnavailableError("ejabberd does not answer; the roster is as it was") from None
     return ""
 
 
@@ -227,12 +265,13 @@ async def delete_rosters(call: Call) -> str:
     """`/xmpp-delete-instance-roasters`: the tenant ends. What LHC removes after it is gone already, or soon."""
     call.require("group", "host")
     call.check_host()
+    deadline = asyncio.get_running_loop().time() + _WORKFLOW_WAIT
     roster = call.roster()
     try:
         operation = await registry.destroy(call.services, roster.instance, Cause("lhc"))
     except NotFoundError:
         return ""  # it never was, or an earlier call has ended it
-    await _finished(call.services, operation.id)
+    await _finished(call.services, operation.id, deadline)
     return ""
 
 
@@ -240,7 +279,9 @@ async def roster_exists(call: Call) -> str:
     """`/xmpp-does-shared-roaster-exists`: its description as ejabberdctl prints it; an absent one is an error."""
     call.require("group", "host")
     call.check_host()
-    found = await call.services.ejabberd.roster(call.services.naming.group(call.roster()))
+    roster = call.roster()
+    await admission.find(call.services, roster.instance)
+    found = await call.services.ejabberd.roster(call.services.naming.group(roster))
     if found is None:
         raise ApplicationError("")
     displayed = json.dumps(list(found.displayed), separators=(",", ":"))
@@ -266,7 +307,7 @@ async def _visitor(call: Call) -> tuple[Tenant, AccountName]:
     name = call.account("jid")
     if name.kind is AccountKind.OPERATOR:
         raise InvalidInputError("jid", "must be a visitor's or chat's account")
-    return await registry.get_active(call.services, name.instance), name
+    return await admission.get(call.services, name.instance, name.kind), name
 
 
 async def _may_speak(call: Call, tenant: Tenant, visitor: AccountName, nick: str) -> bool:
@@ -284,13 +325,14 @@ async def _register(call: Call, tenant: Tenant, name: AccountName, password: str
         raise ApplicationError(f"Error: conflict: {error}\n") from None
 
 
-async def _finished(services: Services, operation_id: str) -> bool:
-    """Wait a little for the operation. True when it succeeded; False when it goes on in the background.
+async def _finished(services: Services, operation_id: str, deadline: float) -> bool:
+    """Wait for the operation. True when it succeeded; False when it goes on in the background.
+
+    `deadline`: on the event loop's clock.
 
     Raises:
         ApplicationError: it failed.
     """
-    deadline = asyncio.get_running_loop().time() + _WORKFLOW_WAIT
     while asyncio.get_running_loop().time() < deadline:
         operation = await operations.get(services, operation_id)
         if operation.state is OperationState.SUCCEEDED:

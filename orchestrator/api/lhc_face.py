@@ -5,6 +5,7 @@ A plain ASGI application: the answers must be those of LHC's old server to the b
 
 import html
 import json
+import math
 import re
 from collections.abc import Mapping
 from email.message import Message
@@ -18,7 +19,7 @@ from starlette.types import Receive, Scope, Send
 
 from orchestrator.api import json_face, rpc_face
 from tenants import registry
-from tenants.errors import DomainError, UnavailableError
+from tenants.errors import DomainError, QuotaExceededError, UnavailableError
 from tenants.secrets import same
 from tenants.services import Services
 
@@ -85,10 +86,16 @@ class LhcFace:
             if not await _may_call(services, confined_to, data):
                 return Response("Forbidden", 403, media_type="text/plain; charset=utf-8")
             with structlog.contextvars.bound_contextvars(endpoint=endpoint, instance_name=confined_to):
-                message = await json_face.HANDLERS[endpoint](json_face.Call(services, data, confined_to))
+                call = json_face.Call(services, data, confined_to)
+                await call.count()
+                message = await json_face.HANDLERS[endpoint](call)
         except json_face.MissingKeyError:
             # the old server called this one case no error
             return _json_response({"error": endpoint != "xmpp-unregister", "msg": "Invalid arguments"})
+        except QuotaExceededError as error:
+            log.warning("over quota", endpoint=endpoint, error=str(error))
+            wait = {"Retry-After": str(math.ceil(error.retry_after))}
+            return _json_response({"error": True, "msg": str(error)}, 429, "application/json", wait)
         except UnavailableError as error:
             log.warning("not accepted", endpoint=endpoint, error=str(error))
             return _error_response(request, 503, str(error))
@@ -144,10 +151,12 @@ def _no_constant(name: str) -> None:
     raise ValueError(name)
 
 
-def _json_response(data: dict[str, Any], status: int = 200, media_type: str = _OK) -> Response:
+def _json_response(
+    data: dict[str, Any], status: int = 200, media_type: str = _OK, headers: Mapping[str, str] | None = None
+) -> Response:
     # `msg` may repeat what the caller sent, lone surrogates included
     text = json.dumps(data, ensure_ascii=False, separators=(",", ":")).encode(errors="replace")
-    return Response(text, status, media_type=media_type)
+    return Response(text, status, headers, media_type)
 
 
 def _error_response(request: Request, status: int, message: str) -> Response:

@@ -1,5 +1,6 @@
 """Errors as problem documents (RFC 9457) that name the field and the rule."""
 
+import math
 from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Any
@@ -13,7 +14,14 @@ from starlette.exceptions import HTTPException
 from starlette.routing import BaseRoute, Match
 from starlette.types import Scope
 
-from tenants.errors import ConflictError, DomainError, InvalidInputError, NotFoundError, UnavailableError
+from tenants.errors import (
+    ConflictError,
+    DomainError,
+    InvalidInputError,
+    NotFoundError,
+    QuotaExceededError,
+    UnavailableError,
+)
 
 log = structlog.get_logger(__name__)
 
@@ -41,6 +49,9 @@ def add_handlers(app: FastAPI) -> None:
                 return problem(HTTPStatus.NOT_FOUND, str(error))
             case ConflictError():
                 return problem(HTTPStatus.CONFLICT, str(error))
+            case QuotaExceededError():
+                wait = {"Retry-After": str(math.ceil(error.retry_after))}
+                return problem(HTTPStatus.TOO_MANY_REQUESTS, str(error), wait)
             case UnavailableError():
                 return problem(HTTPStatus.SERVICE_UNAVAILABLE, str(error), {"Retry-After": _RETRY_AFTER})
         log.error("unexpected domain error", error=str(error))

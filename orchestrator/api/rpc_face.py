@@ -11,7 +11,7 @@ from defusedxml.common import DefusedXmlException
 from defusedxml.xmlrpc import DefusedExpatParser
 
 from orchestrator.api.json_face import Call
-from tenants import registry, visitors
+from tenants import admission, registry, visitors
 from tenants.errors import DomainError, InvalidInputError
 from tenants.naming import AccountKind
 from tenants.secrets import same
@@ -41,6 +41,7 @@ async def answer(services: Services, confined_to: str | None, body: bytes) -> by
     try:
         method, params = _read(body)
         call = await _authorise(services, confined_to, params)
+        await call.count()
         return _write(await _HANDLERS.get(method, _unknown)(call))
     except RpcError as fault:
         return _write(xmlrpc.client.Fault(fault.code, fault.text))
@@ -85,6 +86,7 @@ async def _user_sessions_info(call: Call) -> dict[str, Any]:
     call.check_host()
     name = call.account("user")
     username = call.services.naming.username(name)
+    await admission.find(call.services, name.instance)
     found = None if name.kind is AccountKind.OPERATOR else await visitors.find_session(call.services, username)
     if found is None:
         return {"sessions_info": []}
@@ -107,7 +109,7 @@ async def _send_stanza_c2s(call: Call) -> dict[str, Any]:
     _require(call, "user", "host", "resource", "stanza")
     call.check_host()
     name = call.account("user")
-    tenant = await registry.get_active(call.services, name.instance)
+    tenant = await admission.get(call.services, name.instance, name.kind)
     found = await visitors.find_session(call.services, call.services.naming.username(name))
     if found is None or call.text("resource") != visitors.RESOURCE:
         raise RpcError(_COMMAND_FAILED, "no_session")

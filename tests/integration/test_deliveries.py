@@ -73,8 +73,17 @@ async def operator_changed(world: World, *, online: bool) -> None:
 
 
 @pytest.fixture
+async def world(world: World) -> World:
+    """With the tenants `acme` and `other`, which are active."""
+    for name in ("acme", "other"):
+        await world.open_tenant(name)
+    world.woken.clear()
+    return world
+
+
+@pytest.fixture
 async def lhc(world: World, free_port: int) -> AsyncIterator[Lhc]:
-    """The LHC of the tenants `acme` and `other`."""
+    """The LHC of both tenants."""
     for name in ("acme", "other"):
         spec = TenantSpec({"callback_url": f"http://127.0.0.1:{free_port}"})
         await registry.put(world.services, name, spec, Cause("panel"))

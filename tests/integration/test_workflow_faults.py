@@ -71,7 +71,7 @@ async def provisioned(services: Services, name: str, visitors: int = 0) -> None:
 
 
 async def users(services: Services, name: str) -> list[str]:
-    return sorted(user for user in await services.ejabberd.users() if user.endswith(f".{name}"))
+    return await services.ejabberd.bulk.accounts(f".{name}")
 
 
 async def test_a_paused_destroy_removes_nothing_more_and_goes_on_where_it_was(services: Services) -> None:

@@ -42,7 +42,7 @@ async def _active(services: Services, name: str) -> None:
     operation = await _provision(services, name)
     assert operation is not None
     await mortal.finish(services, operation.id)
-    tenant = await registry.get_active(services, name)
+    tenant = await registry.get(services, name)
     for visitor in ("1", "2", "3"):
         await accounts.register(services, tenant, AccountName(AccountKind.VISITOR, visitor, name), "secret")
         await accounts.join_roster(services, AccountName(AccountKind.VISITOR, visitor, name), "Ann")
@@ -68,7 +68,7 @@ async def _lives(services: Services, name: str) -> None:
 async def _is_gone(services: Services, name: str) -> None:
     groups = [rosters.group_of(services.naming, name, kind) for kind in RosterKind]
     assert await services.ejabberd.bulk.tenant_left(services.naming.username_suffix(name), groups) == {}
-    assert [user for user in await services.ejabberd.users() if user.endswith(f".{name}")] == []
+    assert await services.ejabberd.bulk.accounts(f".{name}") == []
     assert await registry.find(services, name) is None
 
 

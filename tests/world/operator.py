@@ -33,6 +33,8 @@ class SeenMessage:
     body: str
     id: str
     error: str
+    reason: str
+    """The text of the error."""
     children: tuple[str, ...]
     at: float
 
@@ -183,14 +185,15 @@ class Operator:
         )
 
     def _saw_message(self, message: Message) -> None:
-        error = message["error"]["condition"] if message["type"] == "error" else ""
+        failed = message["type"] == "error"
         self.messages.append(
             SeenMessage(
                 message["from"].local,
                 message["type"],
                 message["body"],
                 message["id"],
-                error,
+                message["error"]["condition"] if failed else "",
+                message["error"]["text"] if failed else "",
                 tuple(child.tag for child in message.xml),
                 time.monotonic(),
             )

@@ -9,8 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from config.settings import Settings
-from tenants.models import Base
+from tenants import registry, states
+from tenants.models import Base, TenantState
+from tenants.registry import TenantSpec
 from tenants.services import Services, open_services
+from tenants.states import Cause
 
 
 def migrate(url: str) -> None:
@@ -36,6 +39,23 @@ class World:
     clock: Clock
     woken: list[tuple[str, dict[str, str | int]]] = field(default_factory=list)
 
+    async def open_tenant(self, instance_name: str, **settings: object) -> None:
+        """A tenant that is active, without a workflow."""
+        await registry.put(self.services, instance_name, TenantSpec(settings), Cause("test"))
+        await self.enter(instance_name, TenantState.PROVISIONING, TenantState.ACTIVE)
+
+    async def clear(self) -> None:
+        """Empty the registry: each test begins with nothing."""
+        async with self.services.database.write() as session:
+            for table in reversed(Base.metadata.sorted_tables):
+                await session.execute(table.delete())
+
+    async def enter(self, instance_name: str, *new: TenantState) -> None:
+        """Bring the tenant into these states, one after another."""
+        async with self.services.database.write() as session:
+            for state in new:
+                await states.transition(session, self.clock(), instance_name, state, Cause("test"))
+
 
 @asynccontextmanager
 async def make_world(database_url: str, **settings: object) -> AsyncIterator[World]:
@@ -45,7 +65,7 @@ async def make_world(database_url: str, **settings: object) -> AsyncIterator[Wor
     async def wake(task: str, **arguments: str | int) -> None:
         woken.append((task, arguments))
 
-    # nothing here talks to ejabberd or the broker
+    # nothing here talks to the broker, nor to ejabberd unless the settings name one
     configured = Settings(database_url=database_url, broker_url="redis://127.0.0.1:1/0", **settings)  # type: ignore[arg-type]
     async with open_services(configured, wake, clock) as services:
         yield World(services, clock, woken)
@@ -56,6 +76,4 @@ async def emptied_world(database_url: str) -> AsyncIterator[World]:
     """A world that leaves an empty registry to the next one."""
     async with make_world(database_url) as made:
         yield made
-        async with made.services.database.write() as session:
-            for table in reversed(Base.metadata.sorted_tables):
-                await session.execute(table.delete())
+        await made.clear()

@@ -1,0 +1,79 @@
+"""Which tenants carry traffic, and of which accounts: active ones, within the features that they have.
+
+A tenant that does not is *shut*: nothing comes in, nothing of it is posted to its LHC, and what waits, waits.
+"""
+
+from sqlalchemy import and_, not_, or_, select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from tenants import registry
+from tenants.errors import ConflictError, NotFoundError
+from tenants.models import Tenant, TenantState
+from tenants.naming import AccountKind
+from tenants.services import Services
+
+OPEN = and_(Tenant.state == TenantState.ACTIVE, Tenant.xmpp)
+"""The condition that the tenant carries traffic."""
+SHUT = and_(not_(OPEN), Tenant.state != TenantState.DESTROYED)
+"""The condition that it does not now, and may one day."""
+LIMITED = or_(not_(OPEN), not_(Tenant.visitor_tracking))
+"""The condition that it does not, of all kinds of accounts."""
+
+
+def refusal(tenant: Tenant, kind: AccountKind | None = None) -> str | None:
+    """Why the tenant carries no traffic of accounts of that kind; None when it does."""
+    if tenant.state is not TenantState.ACTIVE:
+        return f"tenant '{tenant.instance_name}' is {tenant.state}, not active"
+    if not tenant.xmpp:
+        return f"tenant '{tenant.instance_name}' does not have the feature 'xmpp'"
+    if kind is AccountKind.VISITOR and not tenant.visitor_tracking:
+        return f"tenant '{tenant.instance_name}' does not have the feature 'visitor_tracking'"
+    return None
+
+
+async def get(services: Services, instance_name: str, kind: AccountKind | None = None) -> Tenant:
+    """The tenant, ready for traffic of accounts of that kind.
+
+    Raises:
+        NotFoundError: there is none.
+        ConflictError: it is not active, or lacks the feature.
+    """
+    return _checked(await registry.get(services, instance_name), kind)
+
+
+async def find(services: Services, instance_name: str) -> Tenant | None:
+    """`get`, but None when there is no such tenant.
+
+    Raises:
+        ConflictError: it is not active, or lacks the feature.
+    """
+    tenant = await registry.find(services, instance_name)
+    return None if tenant is None else _checked(tenant)
+
+
+async def hold(session: AsyncSession, instance_name: str, kind: AccountKind | None, *, alone: bool = False) -> Tenant:
+    """`get`, in a transaction until whose end the tenant stays open. `alone`: others who hold it wait so long.
+
+    Raises:
+        NotFoundError: there is none.
+        ConflictError: it is not active (any more), or lacks the feature.
+    """
+    tenant = await session.get(Tenant, instance_name, with_for_update={"read": not alone}, populate_existing=True)
+    if tenant is None or tenant.state is TenantState.DESTROYED:
+        raise NotFoundError(f"there is no tenant '{instance_name}'")
+    return _checked(tenant, kind)
+
+
+async def is_shut(session: AsyncSession, instance_name: str) -> bool:
+    """Whether what waits for the tenant is to wait on."""
+    return (
+        await session.scalar(select(Tenant.instance_name).where(Tenant.instance_name == instance_name, SHUT))
+        is not None
+    )
+
+
+def _checked(tenant: Tenant, kind: AccountKind | None = None) -> Tenant:
+    why = refusal(tenant, kind)
+    if why is not None:
+        raise ConflictError(why)
+    return tenant
