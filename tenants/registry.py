@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import delete, func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from tenants import operations, rosters, states
+from tenants import audit, operations, rosters, states
 from tenants.errors import ConflictError, DomainError, InvalidInputError, NotFoundError
 from tenants.models import (
     Account,
@@ -158,6 +158,17 @@ async def get(services: Services, instance_name: str) -> Tenant:
     return tenant
 
 
+async def check_known(services: Services, instance_name: str) -> None:
+    """Whether there is or was such a tenant: what records its life can still be read.
+
+    Raises:
+        NotFoundError: there never was one.
+    """
+    async with services.database.read() as session:
+        if await session.get(Tenant, instance_name) is None:
+            raise NotFoundError(f"there is no tenant '{instance_name}'")
+
+
 async def get_active(services: Services, instance_name: str) -> Tenant:
     """The tenant, ready for traffic.
 
@@ -215,8 +226,11 @@ async def put(
         secret_key = spec.secret_key or (new_key() if new and own_key and not spec.key_digest else None)
         if new:
             await begin(services, session, tenant, cause)
-        _apply(services, tenant, spec, digest(instance_name, secret_key) if secret_key else spec.key_digest)
-        tenant.updated_at = now
+        changed = _apply(services, tenant, spec, digest(instance_name, secret_key) if secret_key else spec.key_digest)
+        if changed and not new:
+            _record_changes(session, now, instance_name, changed, cause)
+        if changed or new:
+            tenant.updated_at = now
         await session.flush()
         operation = None
         if tenant.state in _TO_PROVISION:
@@ -295,12 +309,28 @@ def _beginning_values(services: Services) -> dict[str, Any]:
     }
 
 
-def _apply(services: Services, tenant: Tenant, spec: TenantSpec, key_digest: str | None) -> None:
+def _apply(services: Services, tenant: Tenant, spec: TenantSpec, key_digest: str | None) -> list[str]:
+    """Change the row; gives the names of what is different now."""
+    # None takes a setting back to its beginning
+    beginning = _beginning_values(services)
+    values = {name: beginning[name] if value is None else value for name, value in spec.changes.items()}
     if key_digest:
-        tenant.key_digest = key_digest
-    for name, value in spec.changes.items():
-        # None takes a setting back to its beginning
-        setattr(tenant, name, _beginning_values(services)[name] if value is None else value)
+        values["key_digest"] = key_digest
+    changed = [name for name, value in values.items() if getattr(tenant, name) != value]
+    for name in changed:
+        setattr(tenant, name, values[name])
+    return changed
+
+
+def _record_changes(session: AsyncSession, now: float, instance_name: str, changed: list[str], cause: Cause) -> None:
+    audit.record(
+        session,
+        now,
+        actor=cause.actor,
+        action="settings changed",
+        instance_name=instance_name,
+        reason=", ".join(changed) + (f": {cause.reason}" if cause.reason else ""),
+    )
 
 
 async def request(
