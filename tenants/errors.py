@@ -29,3 +29,15 @@ class ConflictError(DomainError):
 
 class UnavailableError(DomainError):
     """A server behind us cannot take the request now; the same request may succeed later."""
+
+
+class QuotaExceededError(DomainError):
+    """The tenant has as much of something as it may have.
+
+    Attributes:
+        retry_after: seconds after which it is worth trying again.
+    """
+
+    def __init__(self, message: str, retry_after: float) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after

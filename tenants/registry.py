@@ -1,5 +1,6 @@
 """The tenants themselves: what the control panel wants of each, and the transitions between their states."""
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -45,6 +46,9 @@ _OF_A_TENANT = (
 
 MAX_OVERLAP = 30 * 86400.0
 """Seconds that a key may open beside its successor."""
+
+_WAKE_AT_ONCE = 100
+"""Wake-ups of a bulk on their way at once: a broker that hangs costs each hundred two seconds, not each one."""
 
 _LIVE = frozenset(TenantState) - {TenantState.DESTROYING, TenantState.DESTROYED}
 _TO_PROVISION = (TenantState.PENDING, TenantState.PROVISIONING, TenantState.FAILED)
@@ -350,6 +354,22 @@ async def request(
         NotFoundError: there is no such tenant.
         ConflictError: its state, or what is under way, does not allow it.
     """
+    operation = await _open(services, instance_name, kind, cause, given=given, bulk_id=bulk_id)
+    if operation is not None:
+        await operations.wake(services, operation)
+    return operation
+
+
+async def _open(
+    services: Services,
+    instance_name: str,
+    kind: OperationKind,
+    cause: Cause,
+    *,
+    given: Mapping[str, Any] | None = None,
+    bulk_id: str | None,
+) -> Operation | None:
+    """`request`, without waking anybody."""
     rule = _RULES[kind]
     async with services.database.write() as session:
         tenant = await session.get(Tenant, instance_name, with_for_update=True)
@@ -372,7 +392,6 @@ async def request(
         )
         if kind is OperationKind.DESTROY:
             await _end(services, session, tenant, others, Cause.of(operation))
-    await operations.wake(services, operation)
     return operation
 
 
@@ -404,12 +423,13 @@ async def request_many(
     outcomes: list[tuple[str, Operation | DomainError | None]] = []
     for instance_name in dict.fromkeys(instance_names):
         try:
-            outcome: Operation | DomainError | None = await request(
-                services, instance_name, kind, cause, bulk_id=bulk_id
-            )
+            outcome: Operation | DomainError | None = await _open(services, instance_name, kind, cause, bulk_id=bulk_id)
         except DomainError as error:
             outcome = error
         outcomes.append((instance_name, outcome))
+    opened = [outcome for _, outcome in outcomes if isinstance(outcome, Operation)]
+    for first in range(0, len(opened), _WAKE_AT_ONCE):
+        await asyncio.gather(*(operations.wake(services, one) for one in opened[first : first + _WAKE_AT_ONCE]))
     return outcomes
 
 

@@ -87,9 +87,7 @@ async def revoke(services: Services, token_id: str, cause: Cause) -> Token:
     """
     now = services.clock()
     async with services.database.write() as session:
-        token = await session.get(Token, token_id, with_for_update=True)
-        if token is None:
-            raise NotFoundError(f"there is no token '{token_id}'")
+        token = await _get(session, token_id, lock=True)
         if token.revoked_at is None:
             token.revoked_at = now
             audit.record(
@@ -101,6 +99,16 @@ async def revoke(services: Services, token_id: str, cause: Cause) -> Token:
                 reason=f"{token_id} for {token.name}" + (f": {cause.reason}" if cause.reason else ""),
             )
     return token
+
+
+async def get(services: Services, token_id: str) -> Token:
+    """The token, also one that was revoked.
+
+    Raises:
+        NotFoundError: there is none.
+    """
+    async with services.database.read() as session:
+        return await _get(session, token_id)
 
 
 async def find(
@@ -125,12 +133,17 @@ async def find(
         query = query.where(Token.revoked_at.is_(None))
     async with services.database.read() as session:
         if after is not None:
-            last = await session.get(Token, after)
-            if last is None:
-                raise NotFoundError(f"there is no token '{after}'")
+            last = await _get(session, after)
             same_time = and_(Token.created_at == last.created_at, Token.id < last.id)
             query = query.where(or_(Token.created_at < last.created_at, same_time))
         return list(await session.scalars(query))
+
+
+async def _get(session: AsyncSession, token_id: str, *, lock: bool = False) -> Token:
+    token = await session.get(Token, token_id, with_for_update=lock)
+    if token is None:
+        raise NotFoundError(f"there is no token '{token_id}'")
+    return token
 
 
 async def check(services: Services, presented: str) -> Token | None:
