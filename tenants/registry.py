@@ -1,5 +1,6 @@
 """The tenants themselves: what the control panel wants of each, and the transitions between their states."""
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 from sqlalchemy import delete, func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from tenants import operations, rosters, states
+from tenants import audit, operations, rosters, states
 from tenants.errors import ConflictError, DomainError, InvalidInputError, NotFoundError
 from tenants.models import (
     Account,
@@ -45,6 +46,9 @@ _OF_A_TENANT = (
 
 MAX_OVERLAP = 30 * 86400.0
 """Seconds that a key may open beside its successor."""
+
+_WAKE_AT_ONCE = 100
+"""Wake-ups of a bulk on their way at once: a broker that hangs costs each hundred two seconds, not each one."""
 
 _LIVE = frozenset(TenantState) - {TenantState.DESTROYING, TenantState.DESTROYED}
 TO_PROVISION = (TenantState.PENDING, TenantState.PROVISIONING, TenantState.FAILED)
@@ -159,6 +163,17 @@ async def get(services: Services, instance_name: str) -> Tenant:
     return tenant
 
 
+async def check_known(services: Services, instance_name: str) -> None:
+    """Whether there is or was such a tenant: what records its life can still be read.
+
+    Raises:
+        NotFoundError: there never was one.
+    """
+    async with services.database.read() as session:
+        if await session.get(Tenant, instance_name) is None:
+            raise NotFoundError(f"there is no tenant '{instance_name}'")
+
+
 async def search(
     services: Services, *, state: TenantState | None = None, part: str | None = None, after: str = "", limit: int = 50
 ) -> list[Tenant]:
@@ -203,8 +218,11 @@ async def put(
         secret_key = spec.secret_key or (new_key() if new and own_key and not spec.key_digest else None)
         if new:
             await begin(services, session, tenant, cause)
-        _apply(services, tenant, spec, digest(instance_name, secret_key) if secret_key else spec.key_digest)
-        tenant.updated_at = now
+        changed = _apply(services, tenant, spec, digest(instance_name, secret_key) if secret_key else spec.key_digest)
+        if changed and not new:
+            _record_changes(session, now, instance_name, changed, cause)
+        if changed or new:
+            tenant.updated_at = now
         await session.flush()
         operation = None
         if tenant.state in TO_PROVISION:
@@ -283,12 +301,28 @@ def _beginning_values(services: Services) -> dict[str, Any]:
     }
 
 
-def _apply(services: Services, tenant: Tenant, spec: TenantSpec, key_digest: str | None) -> None:
+def _apply(services: Services, tenant: Tenant, spec: TenantSpec, key_digest: str | None) -> list[str]:
+    """Change the row; gives the names of what is different now."""
+    # None takes a setting back to its beginning
+    beginning = _beginning_values(services)
+    values = {name: beginning[name] if value is None else value for name, value in spec.changes.items()}
     if key_digest:
-        tenant.key_digest = key_digest
-    for name, value in spec.changes.items():
-        # None takes a setting back to its beginning
-        setattr(tenant, name, _beginning_values(services)[name] if value is None else value)
+        values["key_digest"] = key_digest
+    changed = [name for name, value in values.items() if getattr(tenant, name) != value]
+    for name in changed:
+        setattr(tenant, name, values[name])
+    return changed
+
+
+def _record_changes(session: AsyncSession, now: float, instance_name: str, changed: list[str], cause: Cause) -> None:
+    audit.record(
+        session,
+        now,
+        actor=cause.actor,
+        action="settings changed",
+        instance_name=instance_name,
+        reason=", ".join(changed) + (f": {cause.reason}" if cause.reason else ""),
+    )
 
 
 async def request(
@@ -308,6 +342,22 @@ async def request(
         NotFoundError: there is no such tenant.
         ConflictError: its state, or what is under way, does not allow it.
     """
+    operation = await _open(services, instance_name, kind, cause, given=given, bulk_id=bulk_id)
+    if operation is not None:
+        await operations.wake(services, operation)
+    return operation
+
+
+async def _open(
+    services: Services,
+    instance_name: str,
+    kind: OperationKind,
+    cause: Cause,
+    *,
+    given: Mapping[str, Any] | None = None,
+    bulk_id: str | None,
+) -> Operation | None:
+    """`request`, without waking anybody."""
     rule = _RULES[kind]
     async with services.database.write() as session:
         tenant = await session.get(Tenant, instance_name, with_for_update=True)
@@ -330,7 +380,6 @@ async def request(
         )
         if kind is OperationKind.DESTROY:
             await _end(services, session, tenant, others, Cause.of(operation))
-    await operations.wake(services, operation)
     return operation
 
 
@@ -362,12 +411,13 @@ async def request_many(
     outcomes: list[tuple[str, Operation | DomainError | None]] = []
     for instance_name in dict.fromkeys(instance_names):
         try:
-            outcome: Operation | DomainError | None = await request(
-                services, instance_name, kind, cause, bulk_id=bulk_id
-            )
+            outcome: Operation | DomainError | None = await _open(services, instance_name, kind, cause, bulk_id=bulk_id)
         except DomainError as error:
             outcome = error
         outcomes.append((instance_name, outcome))
+    opened = [outcome for _, outcome in outcomes if isinstance(outcome, Operation)]
+    for first in range(0, len(opened), _WAKE_AT_ONCE):
+        await asyncio.gather(*(operations.wake(services, one) for one in opened[first : first + _WAKE_AT_ONCE]))
     return outcomes
 
 

@@ -56,8 +56,8 @@ def check_first_operator(value: Mapping[str, Any]) -> dict[str, Any]:
     if unknown := set(value) - {"username", "nick", "scram"}:
         raise InvalidInputError(f"operator.{min(unknown)}", "is no field of an operator")
     nick = value.get("nick")
-    if nick is not None and (not isinstance(nick, str) or not 0 < len(nick) <= _LONGEST_NICK):
-        raise InvalidInputError("operator.nick", f"must be a string of 1 to {_LONGEST_NICK} characters")
+    if nick is not None and not (isinstance(nick, str) and 0 < len(nick) <= _LONGEST_NICK and nick.isprintable()):
+        raise InvalidInputError("operator.nick", f"must be a string of 1 to {_LONGEST_NICK} printable characters")
     return {
         "username": check_operator(str(value.get("username", "")), "operator.username"),
         "nick": nick,

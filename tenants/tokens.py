@@ -6,17 +6,19 @@ A token is `lhc_<id>_<secret>`: the id finds the row, the secret opens it.
 import re
 import secrets
 
-from sqlalchemy import select, update
+from sqlalchemy import and_, or_, select, update
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from tenants import audit
 from tenants.errors import InvalidInputError, NotFoundError
-from tenants.models import Scope, Token
-from tenants.naming import check_instance
+from tenants.models import Scope, Tenant, TenantState, Token
 from tenants.secrets import digest, matches, new_key
 from tenants.services import Services
 from tenants.states import Cause
 
 LONGEST_NAME = 100
+LONGEST_LIFE = 100 * 366 * 86400.0
+"""Seconds; what is to live for longer has no end."""
 _FORM = re.compile(r"lhc_([0-9a-f]{16})_([A-Za-z0-9_-]{43})")
 _USE_NOTED_EVERY = 60.0
 """Seconds: when a token was last used is known to the minute, for the price of a write a minute."""
@@ -30,21 +32,20 @@ async def create(
     instance_name: str | None = None,
     expires_at: float | None = None,
     created_by: str,
+    reason: str | None = None,
 ) -> tuple[Token, str]:
     """A new token, and what its bearer is given, which nobody can read again.
 
     Raises:
-        InvalidInputError: naming the field.
+        InvalidInputError: naming the field that breaks a rule; a tenant's token is for one that there is.
     """
     if not 0 < len(name) <= LONGEST_NAME or not name.isprintable():
         raise InvalidInputError("name", f"must be 1 to {LONGEST_NAME} printable characters")
     if (scope is Scope.TENANT) != (instance_name is not None):
         raise InvalidInputError("instance_name", "belongs to a token of scope 'tenant', and to no other")
-    if instance_name is not None and services.settings.hosting:
-        check_instance(instance_name)
     now = services.clock()
-    if expires_at is not None and expires_at <= now:
-        raise InvalidInputError("expires_at", "must be in the future")
+    if expires_at is not None and not now < expires_at < now + LONGEST_LIFE:
+        raise InvalidInputError("expires_at", "must be in the future, and within 100 years")
     token_id, secret = secrets.token_hex(8), new_key()
     token = Token(
         id=token_id,
@@ -57,6 +58,8 @@ async def create(
         expires_at=expires_at,
     )
     async with services.database.write() as session:
+        if instance_name is not None:
+            await _check_tenant(session, instance_name)
         session.add(token)
         audit.record(
             session,
@@ -64,9 +67,16 @@ async def create(
             actor=created_by,
             action="token created",
             instance_name=instance_name,
-            reason=f"{token_id} ({scope}) for {name}",
+            reason=f"{token_id} ({scope}) for {name}" + (f": {reason}" if reason else ""),
         )
     return token, f"lhc_{token_id}_{secret}"
+
+
+async def _check_tenant(session: AsyncSession, instance_name: str) -> None:
+    """The row stays locked: the end of a tenant removes its tokens, and must not miss one."""
+    tenant = await session.get(Tenant, instance_name, with_for_update=True)
+    if tenant is None or tenant.state in {TenantState.DESTROYING, TenantState.DESTROYED}:
+        raise InvalidInputError("instance_name", "must be the name of a tenant")
 
 
 async def revoke(services: Services, token_id: str, cause: Cause) -> Token:
@@ -77,9 +87,7 @@ async def revoke(services: Services, token_id: str, cause: Cause) -> Token:
     """
     now = services.clock()
     async with services.database.write() as session:
-        token = await session.get(Token, token_id, with_for_update=True)
-        if token is None:
-            raise NotFoundError(f"there is no token '{token_id}'")
+        token = await _get(session, token_id, lock=True)
         if token.revoked_at is None:
             token.revoked_at = now
             audit.record(
@@ -88,20 +96,54 @@ async def revoke(services: Services, token_id: str, cause: Cause) -> Token:
                 actor=cause.actor,
                 action="token revoked",
                 instance_name=token.instance_name,
-                reason=cause.reason or token_id,
+                reason=f"{token_id} for {token.name}" + (f": {cause.reason}" if cause.reason else ""),
             )
     return token
 
 
-async def find(services: Services, *, instance_name: str | None = None, revoked: bool = False) -> list[Token]:
-    """Tokens, newest first; those of one tenant, or of all. `revoked`: also those that open nothing any more."""
-    query = select(Token).order_by(Token.created_at.desc(), Token.id)
+async def get(services: Services, token_id: str) -> Token:
+    """The token, also one that was revoked.
+
+    Raises:
+        NotFoundError: there is none.
+    """
+    async with services.database.read() as session:
+        return await _get(session, token_id)
+
+
+async def find(
+    services: Services,
+    *,
+    instance_name: str | None = None,
+    revoked: bool = False,
+    after: str | None = None,
+    limit: int | None = None,
+) -> list[Token]:
+    """Tokens, newest first; those of one tenant, or of all.
+
+    `revoked`: also those. `after`: the id of the last one of the page before.
+
+    Raises:
+        NotFoundError: there is no token of the id `after`.
+    """
+    query = select(Token).order_by(Token.created_at.desc(), Token.id.desc()).limit(limit)
     if instance_name is not None:
         query = query.where(Token.instance_name == instance_name)
     if not revoked:
         query = query.where(Token.revoked_at.is_(None))
     async with services.database.read() as session:
+        if after is not None:
+            last = await _get(session, after)
+            same_time = and_(Token.created_at == last.created_at, Token.id < last.id)
+            query = query.where(or_(Token.created_at < last.created_at, same_time))
         return list(await session.scalars(query))
+
+
+async def _get(session: AsyncSession, token_id: str, *, lock: bool = False) -> Token:
+    token = await session.get(Token, token_id, with_for_update=lock)
+    if token is None:
+        raise NotFoundError(f"there is no token '{token_id}'")
+    return token
 
 
 async def check(services: Services, presented: str) -> Token | None:
@@ -114,9 +156,17 @@ async def check(services: Services, presented: str) -> Token | None:
     async with services.database.read() as session:
         token = await session.get(Token, token_id)
     known = matches(token_id, secret, token.digest if token else None)
-    if token is None or not known or token.revoked_at is not None or (token.expires_at or now + 1) <= now:
+    if token is None or not known or token.revoked_at is not None:
         return None
-    if (token.last_used_at or 0) < now - _USE_NOTED_EVERY:
-        async with services.database.write() as session:
-            await session.execute(update(Token).where(Token.id == token_id).values(last_used_at=now))
+    if token.expires_at is not None and token.expires_at <= now:
+        return None
+    if (token.last_used_at or 0) <= now - _USE_NOTED_EVERY:
+        await _note_use(services, token_id, now)
     return token
+
+
+async def _note_use(services: Services, token_id: str, now: float) -> None:
+    """Once, however many requests come at the same moment."""
+    unnoted = or_(Token.last_used_at.is_(None), Token.last_used_at <= now - _USE_NOTED_EVERY)
+    async with services.database.write() as session:
+        await session.execute(update(Token).where(Token.id == token_id, unnoted).values(last_used_at=now))

@@ -3,19 +3,18 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 from fastapi_offline import FastAPIOffline
 
 from config.celery import make_celery
 from config.settings import Settings
 from config.wakeup import celery_wake
 from orchestrator import telemetry
-from orchestrator.api import audit, deliveries, health, operations, problems, reconcile, tenants, tokens
+from orchestrator.api import audit, deliveries, documentation, health, operations, problems, reconcile, tenants, tokens
+from orchestrator.api.auth import check_text
+from orchestrator.api.bodies import MAX_BODY, BodyRules
 from orchestrator.api.lhc_face import LhcFace
 from tenants.services import open_services
-
-_MAX_BODY = 100 * 1024
-"""Bytes of a request of the panel."""
 
 
 def create_app() -> FastAPI:
@@ -37,10 +36,12 @@ def create_app() -> FastAPI:
         description="Tenants of a hosting company, their rosters and accounts in ejabberd, and their messages.",
         lifespan=lifespan,
     )
+    app.add_middleware(BodyRules)
     problems.add_handlers(app)
     app.include_router(health.router)
     for resource in (tenants, deliveries, operations, reconcile, tokens, audit):
-        app.include_router(resource.router, max_body_size=_MAX_BODY)
+        app.include_router(resource.router, max_body_size=MAX_BODY, dependencies=[Depends(check_text)])
+    documentation.complete(app)
     problems.answer_unknown_paths(app)
 
     # last, because it answers every path that nobody else does

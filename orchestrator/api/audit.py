@@ -6,10 +6,11 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field
 
-from orchestrator.api.auth import READS, ServicesDep
+from orchestrator.api.auth import READS, READS_HISTORY, ServicesDep
 from orchestrator.api.views import View, problems
 from tenants import audit
 from tenants.models import MAX_ID, TenantState
+from tenants.services import Services
 
 
 class AuditView(View):
@@ -33,17 +34,32 @@ class AuditPage(BaseModel):
     next: int | None = Field(description="`before` of the next page; null on the last one.")
 
 
-router = APIRouter(prefix="/v1/audit", tags=["audit"], dependencies=[READS])
+router = APIRouter(prefix="/v1", tags=["audit"])
+
+Before = Annotated[int | None, Query(ge=1, le=MAX_ID, description="Only ids below this one.")]
+Limit = Annotated[int, Query(ge=1, le=500)]
 
 
-@router.get("", responses=problems())
+@router.get("/audit", dependencies=[READS], responses=problems())
 async def list_entries(
     services: ServicesDep,
     instance_name: Annotated[str | None, Query(max_length=63)] = None,
-    before: Annotated[int | None, Query(ge=1, le=MAX_ID, description="Only ids below this one.")] = None,
-    limit: Annotated[int, Query(ge=1, le=500)] = 50,
+    before: Before = None,
+    limit: Limit = 50,
 ) -> AuditPage:
     """What was done to one tenant, or to all; also to tenants that are gone."""
+    return await _page(services, instance_name, before, limit)
+
+
+@router.get("/tenants/{instance_name}/audit", dependencies=[READS_HISTORY], responses=problems(404))
+async def list_entries_of_tenant(
+    instance_name: str, services: ServicesDep, before: Before = None, limit: Limit = 50
+) -> AuditPage:
+    """What was done to the tenant; it can be read when the tenant is gone, too."""
+    return await _page(services, instance_name, before, limit)
+
+
+async def _page(services: Services, instance_name: str | None, before: int | None, limit: int) -> AuditPage:
     found = await audit.entries(services, instance_name, before=before, limit=limit + 1)
     page = found[:limit]
     return AuditPage(

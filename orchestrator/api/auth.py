@@ -1,4 +1,7 @@
-"""Who calls, and what they may do: bearer tokens of three scopes, as FastAPI dependencies."""
+"""Who calls, and what they may do: bearer tokens of three scopes, as FastAPI dependencies.
+
+All of them are coroutines, also those that wait for nothing: FastAPI runs plain functions in threads.
+"""
 
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -8,13 +11,13 @@ from fastapi import Depends, HTTPException, Path, Query, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from tenants import audit, registry, tokens
-from tenants.errors import NotFoundError
+from tenants.errors import InvalidInputError, NotFoundError
 from tenants.models import Scope
 from tenants.secrets import same
 from tenants.services import Services
 from tenants.states import Cause
 
-_bearer = HTTPBearer(auto_error=False, description="A token of the scope `panel:read`, `panel:write` or `tenant`.")
+bearer = HTTPBearer(auto_error=False, description="A token of the scope `panel:read`, `panel:write` or `tenant`.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +29,7 @@ class Caller:
     instance_name: str | None = None
 
 
-def get_services(request: Request) -> Services:
+async def get_services(request: Request) -> Services:
     """The services of this process."""
     services: Services = request.app.state.services
     return services
@@ -36,7 +39,7 @@ ServicesDep = Annotated[Services, Depends(get_services)]
 
 
 async def get_caller(
-    services: ServicesDep, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
+    services: ServicesDep, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)]
 ) -> Caller:
     """Refuse who bears no token, or one that opens nothing."""
     presented = credentials.credentials if credentials else ""
@@ -51,13 +54,13 @@ async def get_caller(
 CallerDep = Annotated[Caller, Depends(get_caller)]
 
 
-def reads(caller: CallerDep) -> None:
+async def reads(caller: CallerDep) -> None:
     """Of all tenants: the panel."""
     if caller.scope is Scope.TENANT:
         raise HTTPException(HTTPStatus.FORBIDDEN, "this token opens one tenant's own resources alone")
 
 
-def writes(caller: CallerDep) -> None:
+async def writes(caller: CallerDep) -> None:
     """The panel, with a token that may change something."""
     if caller.scope is not Scope.PANEL_WRITE:
         raise HTTPException(HTTPStatus.FORBIDDEN, "this token may not change anything here")
@@ -65,18 +68,35 @@ def writes(caller: CallerDep) -> None:
 
 async def reads_tenant(caller: CallerDep, services: ServicesDep, instance_name: Annotated[str, Path()]) -> None:
     """The panel, or the tenant itself. Whose token is another tenant's is not told which others there are."""
-    if caller.scope is Scope.TENANT and caller.instance_name != instance_name:
-        raise NotFoundError(f"there is no tenant '{instance_name}'")
+    _check_own(caller, instance_name)
     await registry.get(services, instance_name)
+
+
+async def reads_history(caller: CallerDep, services: ServicesDep, instance_name: Annotated[str, Path()]) -> None:
+    """As `reads_tenant`, but what is kept of a destroyed tenant can be read as well."""
+    _check_own(caller, instance_name)
+    await registry.check_known(services, instance_name)
 
 
 async def writes_tenant(caller: CallerDep, services: ServicesDep, instance_name: Annotated[str, Path()]) -> None:
     """The panel, for a tenant that there is."""
-    writes(caller)
+    await writes(caller)
     await registry.get(services, instance_name)
 
 
-def get_cause(
+def _check_own(caller: Caller, instance_name: str) -> None:
+    if caller.scope is Scope.TENANT and caller.instance_name != instance_name:
+        raise NotFoundError(f"there is no tenant '{instance_name}'")
+
+
+async def check_text(request: Request) -> None:
+    """Refuse what no name, id or reason holds, and PostgreSQL cannot be asked for."""
+    for name, value in [*request.path_params.items(), *request.query_params.multi_items()]:
+        if "\0" in value:
+            raise InvalidInputError(name, "must not hold a zero byte")
+
+
+async def get_cause(
     caller: CallerDep,
     reason: Annotated[
         str | None, Query(max_length=audit.REASON_LIMIT, description="Why; it is kept in the audit log.")
@@ -87,6 +107,6 @@ def get_cause(
 
 
 CauseDep = Annotated[Cause, Depends(get_cause)]
-READS, WRITES, READS_TENANT, WRITES_TENANT = (
-    Depends(needed) for needed in (reads, writes, reads_tenant, writes_tenant)
+READS, WRITES, READS_TENANT, READS_HISTORY, WRITES_TENANT = (
+    Depends(needed) for needed in (reads, writes, reads_tenant, reads_history, writes_tenant)
 )

@@ -11,6 +11,7 @@ from fastapi import APIRouter, Path, Query
 from pydantic import BaseModel, Field
 
 from orchestrator.api.auth import READS_TENANT, WRITES_TENANT, ServicesDep
+from orchestrator.api.idempotency import IdempotentRoute
 from orchestrator.api.views import View, problems
 from tenants import circuits, delivery_log, returned
 from tenants.circuits import CircuitState
@@ -89,7 +90,12 @@ class ReturnedMessagePage(BaseModel):
     next: int | None = Field(description="`after` of the next page; null on the last one.")
 
 
-router = APIRouter(prefix="/v1/tenants/{instance_name}", tags=["deliveries"], responses=problems(404, 409))
+router = APIRouter(
+    prefix="/v1/tenants/{instance_name}",
+    tags=["deliveries"],
+    route_class=IdempotentRoute,
+    responses=problems(404, 409),
+)
 
 
 @router.get("/deliveries", dependencies=[READS_TENANT])

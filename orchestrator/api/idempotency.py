@@ -5,11 +5,16 @@ import json
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+import structlog
 from fastapi import Request, Response
 from fastapi.routing import APIRoute
+from sqlalchemy.exc import DBAPIError
 
+from orchestrator.api.auth import bearer, get_caller
 from tenants import idempotency
 from tenants.services import Services
+
+log = structlog.get_logger(__name__)
 
 _SHOWN_ONCE = ("secret_key", "token")
 _KEPT_HEADERS = ("location", "content-type")
@@ -34,7 +39,9 @@ class IdempotentRoute(APIRoute):
 
 async def _answer_once(request: Request, key: str, handle: Handler) -> Response:
     services: Services = request.app.state.services
-    # whoever bears the same token is the same sender; a wrong one fails, and leaves nothing behind
+    # before anything else: a token that was revoked is not given answers of its former life
+    await get_caller(services, await bearer(request))
+    # whoever bears the same token is the same sender
     actor = hashlib.sha256(request.headers.get("authorization", "").encode()).hexdigest()
     known = await idempotency.begin(services, actor, key, await _fingerprint(request))
     if known is not None:
@@ -46,7 +53,11 @@ async def _answer_once(request: Request, key: str, handle: Handler) -> Response:
         raise
     headers = {name: value for name, value in response.headers.items() if name in _KEPT_HEADERS}
     answer = idempotency.Answer(response.status_code, headers, _without_secrets(bytes(response.body)))
-    await idempotency.finish(services, actor, key, answer)
+    try:
+        await idempotency.finish(services, actor, key, answer)
+    except DBAPIError as error:
+        # it is done, and its secrets are shown now or never
+        log.error("an answer is not kept for its repetition", error=type(error).__name__)  # noqa: TRY400 - the statement holds the answer
     return response
 
 

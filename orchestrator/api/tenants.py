@@ -10,11 +10,12 @@ from pydantic import BaseModel, ConfigDict, Field, HttpUrl, SecretStr
 
 from orchestrator.api.auth import READS, READS_TENANT, WRITES, CauseDep, ServicesDep
 from orchestrator.api.idempotency import IdempotentRoute
+from orchestrator.api.problems import Problem, describe
 from orchestrator.api.views import OperationView, instant, problems
 from tenants import operations, registry
 from tenants.errors import DomainError, InvalidInputError
 from tenants.models import Operation, OperationKind, Tenant, TenantState
-from tenants.scram import make_verifier
+from tenants.scram import Verifier, make_verifier
 from tenants.secrets import digest, new_key
 from tenants.services import Services
 from tenants.specs import TenantSettings, check_first_operator
@@ -30,7 +31,9 @@ class FirstOperator(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     username: str = Field(description="Without the instance's name.")
-    password: SecretStr = Field(description="It is not kept: ejabberd gets a verifier of it (RFC 5802).")
+    password: SecretStr = Field(
+        max_length=1000, description="It is not kept: ejabberd gets a verifier of it (RFC 5802)."
+    )
     nick: str | None = None
 
 
@@ -113,21 +116,26 @@ class AddressRequest(BaseModel):
 
 
 class BulkRequest(BaseModel):
-    """What is to be done with many tenants: those of these names, or all that are in a state."""
+    """What is to be done with many tenants: those of these names, or all that a search finds."""
 
     model_config = ConfigDict(extra="forbid")
 
     action: Literal["suspend", "resume", "destroy"]
-    instance_names: list[str] | None = Field(None, min_length=1, max_length=_BULK_LIMIT)
-    state: TenantState | None = Field(None, description=f"Instead of names; {_BULK_LIMIT:,} tenants at most.")
+    instance_names: list[Annotated[str, Field(max_length=63, pattern=r"^[^\x00]*$")]] | None = Field(
+        None, min_length=1, max_length=_BULK_LIMIT
+    )
+    state: TenantState | None = Field(None, description="Instead of names: all in this state.")
+    search: str | None = Field(
+        None, min_length=1, max_length=63, description="Instead of names: all with this part in theirs."
+    )
 
 
 class BulkOutcome(BaseModel):
-    """What came of one of them: an operation, an error, or neither when there was nothing to do."""
+    """What came of one of them: an operation, a problem, or neither when there was nothing to do."""
 
     instance_name: str
     operation_id: str | None = None
-    error: str | None = None
+    problem: Problem | None = None
 
 
 class Bulk(BaseModel):
@@ -176,14 +184,7 @@ async def create_tenant(wanted: NewTenant, services: ServicesDep, response: Resp
 @router.post("/bulk", status_code=HTTPStatus.ACCEPTED, dependencies=[WRITES], responses=problems())
 async def bulk(wanted: BulkRequest, services: ServicesDep, cause: CauseDep) -> Bulk:
     """Suspend, resume or destroy many tenants; each has an operation of its own, and may be refused on its own."""
-    if (wanted.instance_names is None) == (wanted.state is None):
-        raise InvalidInputError("instance_names", "give names, or a state")
-    names: Sequence[str] = wanted.instance_names or ()
-    if wanted.state is not None:
-        found = await registry.search(services, state=wanted.state, limit=_BULK_LIMIT + 1)
-        if len(found) > _BULK_LIMIT:
-            raise InvalidInputError("state", f"more than {_BULK_LIMIT} tenants are {wanted.state}: give names")
-        names = [tenant.instance_name for tenant in found]
+    names = await _names(services, wanted)
     bulk_id = operations.new_id()
     outcomes = await registry.request_many(services, names, OperationKind(wanted.action), cause, bulk_id)
     return Bulk(bulk_id=bulk_id, outcomes=[_bulk_outcome(name, outcome) for name, outcome in outcomes])
@@ -271,18 +272,38 @@ async def change_address(
     return accepted(response, await registry.change_address(services, instance_name, cause, url))
 
 
+async def _names(services: Services, wanted: BulkRequest) -> Sequence[str]:
+    by_search = wanted.state is not None or wanted.search is not None
+    if (wanted.instance_names is not None) == by_search:
+        raise InvalidInputError("instance_names", "give names; or else a state, a part of the name, or both")
+    if wanted.instance_names is not None:
+        return wanted.instance_names
+    found = await registry.search(services, state=wanted.state, part=wanted.search, limit=_BULK_LIMIT + 1)
+    if len(found) > _BULK_LIMIT:
+        raise InvalidInputError(
+            "state", f"more than {_BULK_LIMIT:,} tenants are found: search for fewer, or give names"
+        )
+    return [tenant.instance_name for tenant in found]
+
+
 async def _spec(wanted: TenantRequest) -> registry.TenantSpec:
     operator: dict[str, Any] | None = None
     if wanted.operator is not None:
-        verifier = await make_verifier(wanted.operator.password.get_secret_value())
         operator = check_first_operator(
             {
                 "username": wanted.operator.username,
                 "nick": wanted.operator.nick,
-                "scram": verifier.arguments(),
+                "scram": (await _verifier(wanted.operator.password.get_secret_value())).arguments(),
             }
         )
     return registry.TenantSpec(wanted.changes(), secret_key=wanted.secret_key, operator=operator)
+
+
+async def _verifier(password: str) -> Verifier:
+    try:
+        return await make_verifier(password)
+    except InvalidInputError as error:
+        raise InvalidInputError("operator.password", error.rule) from None
 
 
 async def _put(
@@ -327,7 +348,7 @@ def accepted(response: Response, operation: Operation) -> OperationView:
 def _bulk_outcome(instance_name: str, outcome: Operation | DomainError | None) -> BulkOutcome:
     match outcome:
         case DomainError():
-            return BulkOutcome(instance_name=instance_name, error=str(outcome))
+            return BulkOutcome(instance_name=instance_name, problem=describe(outcome))
         case None:
             return BulkOutcome(instance_name=instance_name)
     return BulkOutcome(instance_name=instance_name, operation_id=outcome.id)

@@ -45,25 +45,31 @@ class NewTokenView(TokenView):
     token: str | None = Field(description="Shown once.")
 
 
-class TokenList(BaseModel):
-    """Tokens, newest first."""
+class TokenPage(BaseModel):
+    """Some tokens, newest first."""
 
     tokens: list[TokenView]
+    next: str | None = Field(description="`after` of the next page; null on the last one.")
 
 
 router = APIRouter(prefix="/v1/tokens", tags=["tokens"], dependencies=[WRITES], route_class=IdempotentRoute)
 
 
-@router.get("", responses=problems())
+@router.get("", responses=problems(404))
 async def list_tokens(
     services: ServicesDep,
     instance_name: Annotated[str | None, Query(max_length=63)] = None,
     *,
-    revoked: Annotated[bool, Query(description="Also those that open nothing any more.")] = False,
-) -> TokenList:
+    revoked: Annotated[bool, Query(description="Also those that were revoked.")] = False,
+    after: Annotated[str | None, Query(max_length=32, description="The last id of the page before.")] = None,
+    limit: Annotated[int, Query(ge=1, le=500)] = 50,
+) -> TokenPage:
     """The tokens, newest first."""
-    found = await tokens.find(services, instance_name=instance_name, revoked=revoked)
-    return TokenList(tokens=[TokenView.model_validate(token) for token in found])
+    found = await tokens.find(services, instance_name=instance_name, revoked=revoked, after=after, limit=limit + 1)
+    page = found[:limit]
+    return TokenPage(
+        tokens=[TokenView.model_validate(token) for token in page], next=page[-1].id if len(found) > limit else None
+    )
 
 
 @router.post("", status_code=HTTPStatus.CREATED, responses=problems())
@@ -78,9 +84,16 @@ async def create_token(
         instance_name=wanted.instance_name,
         expires_at=wanted.expires_at.timestamp() if wanted.expires_at else None,
         created_by=cause.actor,
+        reason=cause.reason,
     )
     response.headers["Location"] = f"/v1/tokens/{token.id}"
     return NewTokenView(**TokenView.model_validate(token).model_dump(), token=shown)
+
+
+@router.get("/{token_id}", responses=problems(404))
+async def get_token(token_id: str, services: ServicesDep) -> TokenView:
+    """The token, also one that was revoked."""
+    return TokenView.model_validate(await tokens.get(services, token_id))
 
 
 @router.delete("/{token_id}", status_code=HTTPStatus.NO_CONTENT, responses=problems(404))

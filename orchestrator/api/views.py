@@ -5,7 +5,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from tenants.models import Operation
+from orchestrator.api.problems import MEDIA_TYPE
+from tenants.models import Operation, OperationKind, OperationState, StepState, Wanted
 
 
 class View(BaseModel):
@@ -14,29 +15,15 @@ class View(BaseModel):
     model_config = ConfigDict(from_attributes=True)
 
 
-class FieldProblem(BaseModel):
-    """A value that breaks a rule."""
-
-    field: str
-    rule: str
-
-
-class Problem(BaseModel):
-    """A problem document (RFC 9457)."""
-
-    type: str
-    title: str
-    status: int
-    detail: str
-    errors: list[FieldProblem] | None = Field(None, description="Of a 422: what is wrong with which field.")
-
-
+PROBLEM_SCHEMA = "#/components/schemas/Problem"
 _DESCRIPTIONS = {
+    400: "The body is not valid JSON.",
     401: "No token, or one that opens nothing.",
     403: "The token's scope does not allow it.",
     404: "There is no such thing.",
     409: "It contradicts the present state, or what is under way.",
     413: "The body is too large.",
+    415: "The body is not said to be JSON.",
     422: "A value breaks a rule; the document names field and rule.",
     429: "Too much at once; see Retry-After.",
     503: "A server behind us is away; see Retry-After.",
@@ -45,16 +32,19 @@ _DESCRIPTIONS = {
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """Documentation of these answers, beside those that every endpoint has."""
-    content = {"application/problem+json": {"schema": Problem.model_json_schema()}}
-    wanted = sorted({401, 403, 422, 503, *statuses})
-    return {status: {"description": _DESCRIPTIONS[status], "content": content} for status in wanted}
+    return {status: document_problem(status) for status in sorted({401, 403, 422, 503, *statuses})}
+
+
+def document_problem(status: int) -> dict[str, Any]:
+    """Documentation of the answer with this status; the schema is added by `orchestrator.api.documentation`."""
+    return {"description": _DESCRIPTIONS[status], "content": {MEDIA_TYPE: {"schema": {"$ref": PROBLEM_SCHEMA}}}}
 
 
 class StepView(View):
     """One step of a workflow."""
 
     name: str
-    state: str
+    state: StepState
     attempts: int
     done: int
     total: int
@@ -68,9 +58,9 @@ class OperationView(View):
 
     id: str
     instance_name: str
-    kind: str
-    state: str
-    wanted: str | None = Field(description="`pause` or `cancel`, when that was asked for and is not done yet.")
+    kind: OperationKind
+    state: OperationState
+    wanted: Wanted | None = Field(description="What was asked for and is not done yet.")
     requested_by: str
     reason: str | None
     bulk_id: str | None

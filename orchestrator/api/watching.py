@@ -1,0 +1,87 @@
+"""Operations that somebody watches: however many do in this process, the database is asked once for all of them."""
+
+import asyncio
+import hashlib
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+
+import structlog
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+
+from orchestrator.api.views import OperationView
+from tenants import operations
+from tenants.models import UNFINISHED
+from tenants.services import Services
+
+log = structlog.get_logger(__name__)
+
+_MOST = 200
+"""Watchers in one process."""
+_POLL_SECONDS = 0.5
+_LONGEST_SECONDS = 900.0
+
+
+class Watched:
+    """An operation, as it was within the last half second."""
+
+    def __init__(self, operation_id: str) -> None:
+        self.watchers = 0
+        self._operation_id = operation_id
+        self._asking = asyncio.Lock()
+        self._view: OperationView | None = None
+        self._asked_at = 0.0
+
+    async def changes(self, services: Services, since: str | None) -> AsyncIterator[OperationView]:
+        """The operation as it is, unless `since` is the mark of that; then after each change, until it has ended."""
+        seen = since
+        end = time.monotonic() + _LONGEST_SECONDS
+        while time.monotonic() < end:
+            view = await self._look(services)
+            if mark(view) != seen:
+                seen = mark(view)
+                yield view
+            if view.state not in UNFINISHED:
+                return
+            await asyncio.sleep(_POLL_SECONDS)
+
+    async def _look(self, services: Services) -> OperationView:
+        async with self._asking:
+            while self._view is None or time.monotonic() - self._asked_at >= _POLL_SECONDS:
+                try:
+                    self._view = OperationView.of(await operations.get(services, self._operation_id))
+                except (DBAPIError, PoolTimeoutError) as error:
+                    # the stream has begun, so nothing but its end could tell; the database may be back by then
+                    log.warning("the database cannot be asked", error=type(error).__name__)
+                    await asyncio.sleep(_POLL_SECONDS)
+                else:
+                    self._asked_at = time.monotonic()
+            return self._view
+
+
+class Watching:
+    """All operations that are watched in this process."""
+
+    def __init__(self) -> None:
+        self._watched: dict[str, Watched] = {}
+
+    @contextmanager
+    def admit(self, operation_id: str) -> Iterator[Watched | None]:
+        """One more watcher of the operation; None when there are too many."""
+        if sum(watched.watchers for watched in self._watched.values()) >= _MOST:
+            yield None
+            return
+        watched = self._watched.setdefault(operation_id, Watched(operation_id))
+        watched.watchers += 1
+        try:
+            yield watched
+        finally:
+            watched.watchers -= 1
+            if not watched.watchers:
+                del self._watched[operation_id]
+
+
+def mark(view: OperationView) -> str:
+    """Different whenever anything that is shown has changed."""
+    return hashlib.sha256(view.model_dump_json().encode()).hexdigest()[:16]
