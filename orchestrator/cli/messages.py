@@ -1,34 +1,25 @@
 """Messages on the command line: what became of operators' messages, what visitors wrote and came back, and replay."""
 
-import asyncio
-from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
-from typing import Annotated, TypeVar
+from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
-from config.celery import make_celery
-from config.settings import Settings
-from config.wakeup import celery_wake
+from orchestrator.cli.running import InstanceArgument, JsonOption, console, run, show, show_json
 from tenants import circuits, delivery_log, returned
-from tenants.errors import DomainError
 from tenants.models import MAX_ID, CallbackMessage, MessageState, ReturnedMessage
-from tenants.services import Services, open_services
+from tenants.services import Services
 
-Result = TypeVar("Result")
-
-console = Console(highlight=False)
-
-InstanceArgument = Annotated[str, typer.Argument(metavar="INSTANCE", help="The tenant's instance name.")]
+_MESSAGE_COLUMNS = ("id", "sender", "receiver", "state", "attempts", "last_error", "created_at", "finished_at")
+_RETURNED_COLUMNS = ("id", "visitor", "operator", "condition", "reason", "created_at", "replayed_at")
 
 
 def deliveries(
     instance_name: InstanceArgument,
+    *,
     state: Annotated[MessageState | None, typer.Option(help="Only messages in this state.")] = None,
     after: Annotated[int, typer.Option(min=0, max=MAX_ID, help="Only messages with an id above this one.")] = 0,
     limit: Annotated[int, typer.Option(min=1, max=10_000, help="How many at most.")] = 50,
+    as_json: JsonOption = False,
 ) -> None:
     """Show what became of a tenant's operators' messages, oldest first."""
 
@@ -36,21 +27,10 @@ def deliveries(
         found = await delivery_log.messages(services, instance_name, state=state, after=after, limit=limit)
         return found, await circuits.view(services, instance_name)
 
-    found, circuit = _run(read)
-    table = Table("id", "from", "to", "state", "attempts", "last error", "stored", "finished")
-    for message in found:
-        table.add_row(
-            str(message.id),
-            message.sender,
-            message.receiver,
-            message.state.value,
-            str(message.attempts),
-            message.last_error or "",
-            _time(message.created_at),
-            _time(message.finished_at),
-        )
-    console.print(table)
-    console.print(f"{len(found)} shown; the circuit is {circuit.state.value}")
+    found, circuit = run(read)
+    show(found, _MESSAGE_COLUMNS, as_json=as_json)
+    if not as_json:
+        console.print(f"{len(found)} shown; the circuit is {circuit.state.value}")
 
 
 def replay(
@@ -58,6 +38,7 @@ def replay(
     *,
     message_id: Annotated[int | None, typer.Option("--message", min=1, max=MAX_ID, help="Id of the message.")] = None,
     everything: Annotated[bool, typer.Option("--all", help="All dead messages of the tenant.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Try dead messages again, and close the tenant's circuit: for when its LHC has been mended."""
     if (message_id is None) != everything:
@@ -69,7 +50,11 @@ def replay(
         await delivery_log.replay(services, instance_name, message_id)
         return 1
 
-    console.print(f"{_run(start)} to be delivered again")
+    count = run(start)
+    if as_json:
+        show_json({"replayed": count})
+    else:
+        console.print(f"{count} to be delivered again")
 
 
 def returned_messages(
@@ -79,6 +64,7 @@ def returned_messages(
     send_all: Annotated[bool, typer.Option("--replay-all", help="Send all again that were not yet.")] = False,
     after: Annotated[int, typer.Option(min=0, max=MAX_ID, help="Only messages with an id above this one.")] = 0,
     limit: Annotated[int, typer.Option(min=1, max=10_000, help="How many at most.")] = 50,
+    as_json: JsonOption = False,
 ) -> None:
     """Show visitors' messages that ejabberd gave back, oldest first, or send them to their operators again."""
 
@@ -89,33 +75,4 @@ def returned_messages(
             await returned.replay_all(services, instance_name)
         return await returned.find(services, instance_name, after=after, limit=limit)
 
-    found = _run(work)
-    table = Table("id", "from", "to", "condition", "reason", "came back", "sent again")
-    for message in found:
-        table.add_row(
-            str(message.id),
-            message.visitor,
-            message.operator,
-            message.condition,
-            message.reason or "",
-            _time(message.created_at),
-            _time(message.replayed_at),
-        )
-    console.print(table)
-
-
-def _run(function: Callable[[Services], Awaitable[Result]]) -> Result:
-    async def run() -> Result:
-        settings = Settings.load()
-        async with open_services(settings, celery_wake(make_celery(settings, "cli"))) as services:
-            return await function(services)
-
-    try:
-        return asyncio.run(run())
-    except DomainError as error:
-        console.print(f"[bold red]{error}[/]")
-        raise typer.Exit(1) from None
-
-
-def _time(seconds: float | None) -> str:
-    return "" if seconds is None else datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S")
+    show(run(work), _RETURNED_COLUMNS, as_json=as_json)

@@ -1,26 +1,27 @@
 """The command line: `orchestrator --help`."""
 
-import asyncio
 from pathlib import Path
 from typing import Annotated
 
 import typer
-import uvicorn
-from rich.console import Console
 
 from config.settings import Settings, state_dir
-from orchestrator import deliveries_cli, telemetry
+from orchestrator.cli import messages, operations, tenants, tokens, upkeep
+from orchestrator.cli.running import console, fail
 from orchestrator.launcher.errors import LaunchError
 from orchestrator.launcher.local import Broker, DatabaseServer
 from orchestrator.launcher.up import Launcher
-from tenants import migrate as migrations
-from xmpp_pool import pool as xmpp_pool
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_show_locals=False, help=__doc__)
-app.command()(deliveries_cli.deliveries)
-app.command()(deliveries_cli.replay)
-app.command("returned")(deliveries_cli.returned_messages)
-console = Console(highlight=False)
+app.add_typer(tenants.app, name="tenant")
+app.add_typer(operations.app, name="operation")
+app.add_typer(tokens.app, name="token")
+app.command()(upkeep.reconcile)
+app.command()(upkeep.drift)
+app.command("audit")(upkeep.log)
+app.command()(messages.deliveries)
+app.command()(messages.replay)
+app.command("returned")(messages.returned_messages)
 
 KEPT = "A folder keeps what it was begun with."
 StateOption = Annotated[Path | None, typer.Option("--state-dir", help="Folder of the system; .state by default.")]
@@ -39,8 +40,7 @@ def up(
     try:
         _launcher(state).up(detach=detach, broker=broker, database=database, pools=pools)
     except LaunchError as error:
-        console.print(f"[bold red]{error}[/]")
-        raise typer.Exit(1) from None
+        raise fail(str(error)) from None
 
 
 @app.command()
@@ -53,15 +53,16 @@ def down(*, state: StateOption = None) -> None:
     try:
         launcher.down()
     except LaunchError as error:
-        console.print(f"[bold red]{error}[/]")
-        raise typer.Exit(1) from None
+        raise fail(str(error)) from None
     console.print("Stopped.")
 
 
 @app.command()
 def migrate() -> None:
     """Bring the database to the newest schema."""
-    migrations.upgrade()
+    from tenants.migrate import upgrade  # noqa: PLC0415 - see `pool`
+
+    upgrade()
 
 
 @app.command()
@@ -70,6 +71,8 @@ def api(
     port: Annotated[int, typer.Option(help="Port to listen on.")] = 8000,
 ) -> None:
     """Run the HTTP server."""
+    import uvicorn  # noqa: PLC0415 - see `pool`
+
     uvicorn.run(
         "orchestrator.api.app:create_app",
         factory=True,
@@ -86,6 +89,12 @@ def api(
 @app.command()
 def pool() -> None:
     """Run a pool worker."""
+    # here: what a person waits for at the console is mostly imports, and only this command needs these
+    import asyncio  # noqa: PLC0415
+
+    from orchestrator import telemetry  # noqa: PLC0415
+    from xmpp_pool import pool as xmpp_pool  # noqa: PLC0415
+
     settings = Settings.load()
     telemetry.set_up_logging(settings)
     telemetry.set_up_sentry(settings)
