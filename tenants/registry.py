@@ -472,7 +472,7 @@ async def count_accounts(session: AsyncSession, instance_name: str) -> dict[Acco
         select(Account.kind, func.count()).where(Account.instance_name == instance_name).group_by(Account.kind)
     )
     counts = dict.fromkeys(AccountKind, 0)
-    counts.update(rows.tuples().all())
+    counts.update((kind, count) for kind, count in rows)
     return counts
 
 

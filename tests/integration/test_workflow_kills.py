@@ -4,9 +4,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 
 import pytest
+from sqlalchemy import update
 
-from tenants import accounts, operations, registry, rosters
-from tenants.models import Operation, OperationKind, OperationState, Tenant, TenantState
+from tenants import accounts, importing, operations, reconcile, registry, rosters
+from tenants.ejabberd import Roster
+from tenants.models import Account, Operation, OperationKind, OperationState, Tenant, TenantState
 from tenants.naming import AccountKind, AccountName, RosterKind
 from tenants.registry import TenantSpec
 from tenants.scram import make_verifier
@@ -59,7 +61,10 @@ async def _lives(services: Services, name: str) -> None:
     """Rosters and accounts are there, each once, and the key opens."""
     for kind in RosterKind:
         group = rosters.group_of(services.naming, name, kind)
-        assert await services.ejabberd.roster(group) == rosters.wanted(services.naming, name, kind)
+        roster = await services.ejabberd.roster(group)
+        # label and description are the tenant's matter
+        assert roster is not None
+        assert roster.displayed == rosters.wanted(services.naming, name, kind).displayed
     assert await services.ejabberd.has_user(f"bob.{name}")
     assert await services.ejabberd.roster_members(f"operators.{name}") == [f"bob.{name}"]
     assert await registry.opens(services, name, KEY)
@@ -103,7 +108,38 @@ async def _orphaned(services: Services, name: str) -> None:
     await services.ejabberd.add_to_roster(f"ghost.{name}", f"visitors.{name}")
 
 
+async def _import(services: Services, name: str) -> Operation | None:
+    """A tenant of the old system: rosters that are not as they should be, members and accounts."""
+    for group in registry.groups(services, name):
+        await services.ejabberd.create_roster(group, Roster(label=group, description="", displayed=()))
+    for user, group in ((f"bob.{name}", f"operators.{name}"), (f"visitor.1.{name}", f"visitors.{name}")):
+        await services.ejabberd.register(user, "secret")
+        await services.ejabberd.add_to_roster(user, group)
+    return (await importing.start(services, name, PANEL, TenantSpec(secret_key=KEY))).operation
+
+
+async def _is_known(services: Services, name: str) -> None:
+    await _lives(services, name)
+    async with services.database.read() as session:
+        counts = await registry.count_accounts(session, name)
+    assert counts == {AccountKind.OPERATOR: 1, AccountKind.VISITOR: 1, AccountKind.CHAT: 0}
+
+
+async def _reconcile(services: Services, name: str) -> Operation | None:
+    """A tenant whose rosters somebody has changed and removed."""
+    await _active(services, name)
+    async with services.database.write() as session:
+        # what is young is left alone
+        await session.execute(update(Account).where(Account.instance_name == name).values(created_at=0))
+    shown = (f"visitors.{name}",)
+    await services.ejabberd.create_roster(f"visitors.{name}", Roster(label="?", description="", displayed=shown))
+    await services.ejabberd.delete_roster(f"operators.{name}")
+    return await reconcile.start(services, PANEL, name)
+
+
 SCENARIOS = {
+    OperationKind.IMPORT: Scenario(_import, TenantState.ACTIVE, _is_known),
+    OperationKind.RECONCILE: Scenario(_reconcile, TenantState.ACTIVE, _lives),
     OperationKind.PROVISION: Scenario(_provision, TenantState.ACTIVE, _lives),
     OperationKind.SUSPEND: Scenario(_after(_active, OperationKind.SUSPEND), TenantState.SUSPENDED, _lives),
     OperationKind.RESUME: Scenario(_after(_suspended, OperationKind.RESUME), TenantState.ACTIVE, _lives),
