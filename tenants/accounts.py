@@ -332,7 +332,7 @@ async def _insert(
 ) -> bool:
     """Put the row there when it is not. True when this call made it."""
     now = services.clock()
-    made = await session.execute(
+    made = await session.scalar(
         services.database.insert(Account)
         .values(
             username=services.naming.username(name),
@@ -344,8 +344,9 @@ async def _insert(
             last_active_at=now,
         )
         .on_conflict_do_nothing()
+        .returning(Account.username)
     )
-    return bool(rows_changed(made))
+    return made is not None
 
 
 def _digest(name: AccountName, username: str, password: str) -> str | None:

@@ -70,7 +70,10 @@ class Database:
 
 
 def rows_changed(result: Result[Any]) -> int:
-    """How many rows an `INSERT`, `UPDATE` or `DELETE` has changed: the outcome of a compare-and-swap."""
+    """How many rows an `UPDATE` or `DELETE` has changed: the outcome of a compare-and-swap.
+
+    Not for an `INSERT`, whose number psycopg does not tell: there `RETURNING` shows whether it did anything.
+    """
     return cast("CursorResult[Any]", result).rowcount
 
 
