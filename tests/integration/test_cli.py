@@ -1,0 +1,182 @@
+"""The command line as a person or a script uses it: the real program, against the running system."""
+
+import itertools
+import json
+import os
+import pty
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.world.system import System
+
+ORCHESTRATOR = str(Path(sys.executable).parent / "orchestrator")
+NOT_FOUND, CONFLICT, USAGE, FAILED = 3, 4, 2, 1
+_numbers = itertools.count(1)
+
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+def new_name() -> str:
+    return f"cli{next(_numbers)}-{os.getpid()}"
+
+
+def environment(system: System) -> dict[str, str]:
+    return {**os.environ, "ORCHESTRATOR_STATE_DIR": str(system.state), "COLUMNS": "200", "TERM": "xterm"}
+
+
+@pytest.fixture
+def run(system: System) -> Run:
+    def run(*words: str, given: str | None = None) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(
+            [ORCHESTRATOR, *words],
+            env=environment(system),
+            input=given if given is not None else "",
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+    return run
+
+
+def data_of(done: "subprocess.CompletedProcess[str]") -> Any:
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+async def test_a_whole_life_at_the_console(run: Run, system: System) -> None:
+    name = new_name()
+    words = ("tenant", "create", name, "--set", "online_seconds=60", "--operator", "bob", "--password-stdin")
+    created = data_of(run(*words, "--wait", "--json", given="kraftwerk-1974\n"))
+    assert len(created["secret_key"]) >= 40
+    assert created["operation"]["state"] == "succeeded"
+    host = system.endpoints["xmpp_host"]
+    assert await system.ejabberd("check_password", user=f"bob.{name}", host=host, password="kraftwerk-1974") == 0
+
+    shown = data_of(run("tenant", "show", name, "--json"))
+    assert (shown["state"], shown["online_seconds"], shown["accounts"]["operator"]) == ("active", 60, 1)
+    assert created["secret_key"] not in json.dumps(shown)
+    assert [line["instance_name"] for line in data_of(run("tenant", "list", "--search", name, "--json"))] == [name]
+
+    suspended = data_of(run("tenant", "suspend", name, "--reason", "bill not paid", "--wait", "--json"))
+    assert (suspended[0]["operation"]["kind"], suspended[0]["operation"]["state"]) == ("suspend", "succeeded")
+    assert data_of(run("tenant", "suspend", name, "--json"))[0]["operation"] is None, "nothing to do"
+    assert "resume, " in run("tenant", "resume", name).stdout
+    data_of(run("reconcile", "--dry-run", "--wait", "--json"))
+    data_of(run("drift", name, "--json"))
+
+    destroyed = run("tenant", "destroy", name, "--yes", "--wait")
+    assert (destroyed.returncode, f"{name}: destroy, succeeded" in destroyed.stdout) == (0, True)
+    assert await system.users_of(name) == []
+    log = data_of(run("audit", name, "--json"))
+    assert ("bill not paid", "suspending") in {(entry["reason"], entry["new_state"]) for entry in log}
+    assert {entry["actor"].partition(":")[0] for entry in log} == {"cli"}
+
+
+def test_exit_codes_and_messages_tell_what_is_wrong(run: Run) -> None:
+    name = new_name()
+    data_of(run("tenant", "create", name, "--wait", "--json"))
+    for words, code, message in (
+        (("tenant", "show", "nobody"), NOT_FOUND, "there is no tenant 'nobody'"),
+        (("tenant", "suspend", "nobody", "--json"), NOT_FOUND, "there is no tenant 'nobody'"),
+        (("tenant", "create", name), CONFLICT, f"there is a tenant '{name}' already"),
+        (("tenant", "create", "Chat.X"), USAGE, "instance_name: must be lower case"),
+        (("tenant", "update", name, "--set", "colour=red"), USAGE, "colour: Extra inputs are not permitted"),
+        (("operation", "show", "none"), NOT_FOUND, "there is no operation 'none'"),
+        (("tenant", "fly", name), USAGE, "No such command"),
+        (("token", "create", "x", "--scope", "tenant"), USAGE, "instance_name: "),
+    ):
+        done = run(*words)
+        assert (done.returncode, message in done.stderr) == (code, True), (words, done.stderr)
+
+
+def test_nothing_is_destroyed_without_a_confirmation(run: Run, system: System) -> None:
+    name = new_name()
+    data_of(run("tenant", "create", name, "--wait", "--json"))
+    refused = run("tenant", "destroy", name)
+    assert (refused.returncode, "give --yes" in refused.stderr) == (USAGE, True)
+    code, seen = in_a_terminal(system, "tenant", "destroy", name, typed="yes\n")
+    assert (code, "not destroyed" in seen) == (USAGE, True)
+    assert data_of(run("tenant", "show", name, "--json"))["state"] == "active"
+    code, seen = in_a_terminal(system, "tenant", "destroy", name, "--wait", typed=f"{name}\n")
+    assert code == 0, seen
+    # the bar of each step, to its end
+    assert "remove_accounts" in seen
+    assert "100%" in seen
+    assert run("tenant", "show", name).returncode == NOT_FOUND
+
+
+def in_a_terminal(system: System, *words: str, typed: str) -> tuple[int, str]:
+    """Run it under a pseudo-terminal, type, and give its exit code and all that was seen."""
+    terminal, theirs = pty.openpty()
+    with subprocess.Popen(
+        [ORCHESTRATOR, *words], env=environment(system), stdin=theirs, stdout=theirs, stderr=theirs
+    ) as process:
+        os.close(theirs)
+        seen, asked, deadline = "", False, time.monotonic() + 60
+        while time.monotonic() < deadline:
+            try:
+                seen += os.read(terminal, 4096).decode(errors="replace")
+            except OSError:  # its last user has closed the terminal
+                break
+            if not asked and "Type" in seen:
+                os.write(terminal, typed.encode())
+                asked = True
+        os.close(terminal)
+        return process.wait(60), seen
+
+
+def test_watching_an_operation_in_a_pipe(run: Run) -> None:
+    name = new_name()
+    operation = data_of(run("tenant", "create", name, "--json"))["operation"]
+    watched = run("operation", "watch", operation["id"], "--json")
+    data = data_of(watched)
+    assert (data["state"], {step["state"] for step in data["steps"]}) == ("succeeded", {"succeeded"})
+    listed = data_of(run("operation", "list", "--instance", name, "--json"))
+    assert [one["id"] for one in listed] == [operation["id"]]
+    assert run("operation", "retry", operation["id"]).returncode == CONFLICT
+    assert "create_visitors_roster" in run("operation", "show", operation["id"]).stdout
+
+
+def test_tokens_are_made_and_revoked(run: Run) -> None:
+    made = data_of(run("token", "create", "dashboard", "--scope", "panel:read", "--json"))
+    assert made["token"].startswith(f"lhc_{made['id']}_")
+    listed = data_of(run("token", "list", "--json"))
+    assert made["id"] in {line["id"] for line in listed}
+    assert made["token"] not in json.dumps(listed)
+    assert run("token", "revoke", made["id"]).returncode == 0
+    assert made["id"] not in {line["id"] for line in data_of(run("token", "list", "--json"))}
+
+
+def test_messages_are_json_as_well(run: Run) -> None:
+    name = new_name()
+    data_of(run("tenant", "create", name, "--wait", "--json"))
+    assert data_of(run("deliveries", name, "--json")) == []
+    assert data_of(run("returned", name, "--json")) == []
+    assert data_of(run("replay", name, "--all", "--json")) == {"replayed": 0}
+
+
+def test_keys_are_rotated_and_addresses_changed(run: Run) -> None:
+    name = new_name()
+    first = data_of(run("tenant", "create", name, "--wait", "--json"))["secret_key"]
+    second = data_of(run("tenant", "rotate-keys", name, "--overlap", "0", "--wait", "--json"))["secret_key"]
+    assert second != first
+    assert (
+        data_of(run("tenant", "address", name, "https://chat.example.com", "--wait", "--json"))["state"] == "succeeded"
+    )
+    assert data_of(run("tenant", "show", name, "--json"))["callback_url"] == "https://chat.example.com/"
+
+
+def test_a_shell_completes_commands() -> None:
+    asked = {"_ORCHESTRATOR_COMPLETE": "complete_bash", "COMP_WORDS": "orchestrator tenant su", "COMP_CWORD": "2"}
+    done = subprocess.run(
+        [ORCHESTRATOR], env={**os.environ, **asked}, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.stdout.split() == ["suspend"]
