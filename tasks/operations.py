@@ -1,4 +1,6 @@
-"""The workflow engine as tasks: each run of `operations.advance` is one step of one operation."""
+"""The workflow engine as tasks: each run of `operations.advance` is a turn of one operation."""
+
+import time
 
 from celery import Task, shared_task
 
@@ -10,22 +12,27 @@ from tenants.services import Services
 from tenants.workflows import WORKFLOWS
 
 _SWEEP_LIMIT = 100
+_TURN_SECONDS = 1.0
+"""How long an operation may go from step to step; then others have their turn."""
 
 
 @shared_task(bind=True, name=task_names.ADVANCE)
 def advance(self: Task, operation_id: str, instance_name: str, kind: str) -> None:
-    """Run the operation's next step; then the one after it is a task of its own.
+    """Run the operation's next steps, while they are short; then the others are a task of their own.
 
     The tenant's name and the workflow's kind are there to be seen in Flower.
     """
     celery_id = self.request.id  # here: the request is this thread's own
 
-    async def step(services: Services) -> None:
-        outcome = await operations.advance(services, WORKFLOWS, operation_id, celery_id)
+    async def turn(services: Services) -> None:
+        until = time.monotonic() + _TURN_SECONDS
+        outcome = operations.Next.STEP
+        while outcome is operations.Next.STEP and time.monotonic() < until:
+            outcome = await operations.advance(services, WORKFLOWS, operation_id, celery_id)
         if outcome is operations.Next.STEP:
             await services.wake(task_names.ADVANCE, operation_id=operation_id, instance_name=instance_name, kind=kind)
 
-    run(step)
+    run(turn)
 
 
 @shared_task(name=task_names.SWEEP_OPERATIONS)
