@@ -30,7 +30,7 @@ PREFIX = "/v1/"
 """Of the panel's API: below it every error is a problem document."""
 MEDIA_TYPE = "application/problem+json"
 _RETRY_AFTER = {"Retry-After": "5"}
-_METHODS = ["GET", "HEAD", "OPTIONS", "PUT", "POST", "DELETE", "PATCH"]
+_METHODS = ["GET", "HEAD", "OPTIONS", "PUT", "POST", "DELETE", "PATCH", "TRACE"]
 
 
 class FieldProblem(BaseModel):
