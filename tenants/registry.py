@@ -1,9 +1,9 @@
 """The tenants themselves: what the control panel wants of each, and the transitions between their states."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy import delete, func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -47,6 +47,10 @@ _OF_A_TENANT = (
 MAX_OVERLAP = 30 * 86400.0
 """Seconds that a key may open beside its successor."""
 
+_Item = TypeVar("_Item")
+
+_OPEN_AT_ONCE = 20
+"""Tenants of a bulk in one transaction: most of its cost is the commit, and others wait for it."""
 _WAKE_AT_ONCE = 100
 """Wake-ups of a bulk on their way at once: a broker that hangs costs each hundred two seconds, not each one."""
 
@@ -342,7 +346,8 @@ async def request(
         NotFoundError: there is no such tenant.
         ConflictError: its state, or what is under way, does not allow it.
     """
-    operation = await _open(services, instance_name, kind, cause, given=given, bulk_id=bulk_id)
+    async with services.database.write() as session:
+        operation = await _open(services, session, instance_name, kind, cause, given=given, bulk_id=bulk_id)
     if operation is not None:
         await operations.wake(services, operation)
     return operation
@@ -350,6 +355,7 @@ async def request(
 
 async def _open(
     services: Services,
+    session: AsyncSession,
     instance_name: str,
     kind: OperationKind,
     cause: Cause,
@@ -357,29 +363,28 @@ async def _open(
     given: Mapping[str, Any] | None = None,
     bulk_id: str | None,
 ) -> Operation | None:
-    """`request`, without waking anybody."""
+    """`request`, without waking anybody. What it raises, it raises before it changes anything."""
     rule = _RULES[kind]
-    async with services.database.write() as session:
-        tenant = await session.get(Tenant, instance_name, with_for_update=True)
-        if tenant is None or tenant.state is TenantState.DESTROYED:
-            raise NotFoundError(f"there is no tenant '{instance_name}'")
-        under_way = await operations.all_unfinished(session, instance_name)
-        others = [one for one in under_way if one.kind is not kind]
-        for other in others:
-            if other.kind not in rule.waits_for:
-                raise ConflictError(
-                    f"tenant '{instance_name}' is {tenant.state}: operation '{other.id}' ({other.kind}) is under way"
-                )
-        if all(one.kind in _HARMLESS for one in under_way):
-            if tenant.state in rule.done:
-                return None
-            if tenant.state not in rule.begins_in:
-                raise ConflictError(f"tenant '{instance_name}' is {tenant.state}")
-        operation = await operations.open_operation(
-            services, session, instance_name, kind, cause, given=given, bulk_id=bulk_id
-        )
-        if kind is OperationKind.DESTROY:
-            await _end(services, session, tenant, others, Cause.of(operation))
+    tenant = await session.get(Tenant, instance_name, with_for_update=True)
+    if tenant is None or tenant.state is TenantState.DESTROYED:
+        raise NotFoundError(f"there is no tenant '{instance_name}'")
+    under_way = await operations.all_unfinished(session, instance_name)
+    others = [one for one in under_way if one.kind is not kind]
+    for other in others:
+        if other.kind not in rule.waits_for:
+            raise ConflictError(
+                f"tenant '{instance_name}' is {tenant.state}: operation '{other.id}' ({other.kind}) is under way"
+            )
+    if all(one.kind in _HARMLESS for one in under_way):
+        if tenant.state in rule.done:
+            return None
+        if tenant.state not in rule.begins_in:
+            raise ConflictError(f"tenant '{instance_name}' is {tenant.state}")
+    operation = await operations.open_operation(
+        services, session, instance_name, kind, cause, given=given, bulk_id=bulk_id
+    )
+    if kind is OperationKind.DESTROY:
+        await _end(services, session, tenant, others, Cause.of(operation))
     return operation
 
 
@@ -408,17 +413,23 @@ async def request_many(
     services: Services, instance_names: Sequence[str], kind: OperationKind, cause: Cause, bulk_id: str | None = None
 ) -> list[tuple[str, Operation | DomainError | None]]:
     """Start a workflow on each of the tenants: what `request` gave or raised, by name, each on its own."""
-    outcomes: list[tuple[str, Operation | DomainError | None]] = []
-    for instance_name in dict.fromkeys(instance_names):
-        try:
-            outcome: Operation | DomainError | None = await _open(services, instance_name, kind, cause, bulk_id=bulk_id)
-        except DomainError as error:
-            outcome = error
-        outcomes.append((instance_name, outcome))
-    opened = [outcome for _, outcome in outcomes if isinstance(outcome, Operation)]
-    for first in range(0, len(opened), _WAKE_AT_ONCE):
-        await asyncio.gather(*(operations.wake(services, one) for one in opened[first : first + _WAKE_AT_ONCE]))
-    return outcomes
+    outcomes: dict[str, Operation | DomainError | None] = {}
+    # in order, so that two bulks at once cannot wait for each other's tenants in a ring
+    for names in _batches(sorted(set(instance_names)), _OPEN_AT_ONCE):
+        async with services.database.write() as session:
+            for name in names:
+                try:
+                    outcomes[name] = await _open(services, session, name, kind, cause, bulk_id=bulk_id)
+                except DomainError as error:
+                    outcomes[name] = error
+    opened = [outcome for outcome in outcomes.values() if isinstance(outcome, Operation)]
+    for some in _batches(opened, _WAKE_AT_ONCE):
+        await asyncio.gather(*(operations.wake(services, one) for one in some))
+    return [(name, outcomes[name]) for name in dict.fromkeys(instance_names)]
+
+
+def _batches(items: Sequence[_Item], size: int) -> Iterator[Sequence[_Item]]:
+    return (items[first : first + size] for first in range(0, len(items), size))
 
 
 async def rotate_keys(

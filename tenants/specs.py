@@ -23,21 +23,23 @@ class TenantSettings(BaseModel):
         description="Base URL of the tenant's LHC. By default made from its name: every dash becomes a dot.",
     )
     online_seconds: float | None = Field(
-        None, gt=0, le=86400, description="How long a page view keeps a visitor online."
+        None, strict=True, gt=0, le=86400, description="How long a page view keeps a visitor online."
     )
     idle_hours: float | None = Field(
-        None, gt=0, le=8760, description="Idle visitor accounts are removed after this time."
+        None, strict=True, gt=0, le=8760, description="Idle visitor accounts are removed after this time."
     )
-    xmpp: bool | None = Field(None, description="Whether the tenant may use XMPP at all; true by default.")
+    xmpp: bool | None = Field(None, strict=True, description="Whether the tenant may use XMPP at all; true by default.")
     visitor_tracking: bool | None = Field(
-        None, description="Whether operators see visitors who have not begun a chat; true by default."
+        None, strict=True, description="Whether operators see visitors who have not begun a chat; true by default."
     )
-    max_accounts: int | None = Field(None, ge=1, le=10_000_000, description="Most accounts; no limit by default.")
+    max_accounts: int | None = Field(
+        None, strict=True, ge=1, le=10_000_000, description="Most accounts; no limit by default."
+    )
     max_online_visitors: int | None = Field(
-        None, ge=0, le=10_000_000, description="Most visitors online at once; no limit by default."
+        None, strict=True, ge=0, le=10_000_000, description="Most visitors online at once; no limit by default."
     )
     calls_per_second: float | None = Field(
-        None, gt=0, le=100_000, description="Most calls of the tenant's LHC; no limit by default."
+        None, strict=True, gt=0, le=100_000, description="Most calls of the tenant's LHC; no limit by default."
     )
 
     def changes(self) -> dict[str, Any]:

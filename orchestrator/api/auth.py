@@ -92,7 +92,7 @@ def _check_own(caller: Caller, instance_name: str) -> None:
 async def check_text(request: Request) -> None:
     """Refuse what no name, id or reason holds, and PostgreSQL cannot be asked for."""
     for name, value in [*request.path_params.items(), *request.query_params.multi_items()]:
-        if "\0" in value:
+        if "\0" in str(value):
             raise InvalidInputError(name, "must not hold a zero byte")
 
 

@@ -115,7 +115,7 @@ async def list_deliveries(
     )
 
 
-@router.get("/deliveries/{message_id}", dependencies=[READS_TENANT])
+@router.get("/deliveries/{message_id:int}", dependencies=[READS_TENANT])
 async def get_delivery(instance_name: str, message_id: MessageId, services: ServicesDep) -> DeliveryDetail:
     """A message, with each attempt to deliver it."""
     message, attempts = await delivery_log.message(services, instance_name, message_id)
@@ -131,7 +131,7 @@ async def replay_all(instance_name: str, services: ServicesDep) -> Replayed:
     return Replayed(replayed=await delivery_log.replay_all(services, instance_name))
 
 
-@router.post("/deliveries/{message_id}/replay", status_code=HTTPStatus.ACCEPTED, dependencies=[WRITES_TENANT])
+@router.post("/deliveries/{message_id:int}/replay", status_code=HTTPStatus.ACCEPTED, dependencies=[WRITES_TENANT])
 async def replay(instance_name: str, message_id: MessageId, services: ServicesDep) -> DeliveryView:
     """Try a dead message again, and close the tenant's circuit. 409 when it is not dead."""
     return DeliveryView.model_validate(await delivery_log.replay(services, instance_name, message_id))
@@ -165,7 +165,9 @@ async def replay_all_returned(instance_name: str, services: ServicesDep) -> Repl
     return Replayed(replayed=await returned.replay_all(services, instance_name))
 
 
-@router.post("/returned-messages/{message_id}/replay", status_code=HTTPStatus.ACCEPTED, dependencies=[WRITES_TENANT])
+@router.post(
+    "/returned-messages/{message_id:int}/replay", status_code=HTTPStatus.ACCEPTED, dependencies=[WRITES_TENANT]
+)
 async def replay_returned(instance_name: str, message_id: MessageId, services: ServicesDep) -> ReturnedMessageView:
     """Send a message that came back to its operator again. 409 when that was done already."""
     return ReturnedMessageView.model_validate(await returned.replay(services, instance_name, message_id))

@@ -12,8 +12,8 @@ from pydantic import BaseModel, Field
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.exceptions import HTTPException
-from starlette.routing import BaseRoute, Match
-from starlette.types import Scope
+from starlette.routing import BaseRoute, Match, Route
+from starlette.types import Receive, Scope, Send
 
 from tenants.errors import (
     ConflictError,
@@ -30,7 +30,7 @@ PREFIX = "/v1/"
 """Of the panel's API: below it every error is a problem document."""
 MEDIA_TYPE = "application/problem+json"
 _RETRY_AFTER = {"Retry-After": "5"}
-_METHODS = ["GET", "HEAD", "OPTIONS", "PUT", "POST", "DELETE", "PATCH"]
+_METHODS = ("GET", "HEAD", "OPTIONS", "PUT", "POST", "DELETE", "PATCH")
 
 
 class FieldProblem(BaseModel):
@@ -130,16 +130,23 @@ def _field_name(location: Sequence[str | int]) -> str:
 
 def answer_unknown_paths(app: FastAPI) -> None:
     """Below /v1 a path that is none is a problem, and so is a method that its path does not know. Called last."""
-    routes = list(app.routes)
+    app.router.routes.append(Route(f"{PREFIX}{{path:path}}", _Unknown(list(app.routes)), include_in_schema=False))
 
-    @app.api_route(f"{PREFIX}{{path:path}}", methods=_METHODS, include_in_schema=False)
-    async def unknown(path: str, request: Request) -> JSONResponse:
-        allowed = [method for method in _METHODS if _knows(routes, request.scope, method)]
+
+class _Unknown:
+    """An ASGI application and no function, because its route is to answer every method."""
+
+    def __init__(self, routes: Sequence[BaseRoute]) -> None:
+        self._routes = routes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        allowed = [method for method in _METHODS if self._knows(scope, method)]
         if allowed:
-            said = f"{request.method} is not known at {PREFIX}{path}"
-            return refuse(HTTPStatus.METHOD_NOT_ALLOWED, said, {"Allow": ", ".join(allowed)})
-        return refuse(HTTPStatus.NOT_FOUND, f"there is nothing at {PREFIX}{path}")
+            said = f"{scope['method']} is not known at {scope['path']}"
+            response = refuse(HTTPStatus.METHOD_NOT_ALLOWED, said, {"Allow": ", ".join(allowed)})
+        else:
+            response = refuse(HTTPStatus.NOT_FOUND, f"there is nothing at {scope['path']}")
+        await response(scope, receive, send)
 
-
-def _knows(routes: Sequence[BaseRoute], scope: Scope, method: str) -> bool:
-    return any(route.matches({**scope, "method": method})[0] is Match.FULL for route in routes)
+    def _knows(self, scope: Scope, method: str) -> bool:
+        return any(route.matches({**scope, "method": method})[0] is Match.FULL for route in self._routes)

@@ -96,7 +96,11 @@ class KeyRequest(BaseModel):
 
     secret_key: str | None = KEY
     overlap_seconds: float = Field(
-        3600, ge=0, le=registry.MAX_OVERLAP, description="How long the present key opens beside the new one."
+        3600,
+        strict=True,
+        ge=0,
+        le=registry.MAX_OVERLAP,
+        description="How long the present key opens beside the new one.",
     )
 
 

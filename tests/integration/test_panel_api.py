@@ -444,6 +444,8 @@ async def test_a_revoked_token_is_not_given_what_it_was_answered_before(panel: P
         ("GET", "/v1/tenants?search=%00", 422),
         ("POST", f"/v1/tenants/x/suspend?reason={'x' * 501}", 422),
         ("DELETE", "/v1/tenants", 405),
+        ("QUERY", "/v1/tenants", 405),
+        ("GET", "/v1/tenants/x/deliveries/replay", 405),
     ],
 )
 async def test_every_refusal_is_a_problem_document(panel: Panel, method: str, path: str, status: int) -> None:
