@@ -144,12 +144,16 @@ async def change_password(services: Services, name: AccountName, password: str) 
 async def remove(services: Services, name: AccountName) -> None:
     """End the account: the visitor leaves, contact and account go. One that is gone already is a success.
 
+    So is one of a tenant that is being destroyed: it goes with all others.
+
     Raises:
         NotAppliedError: ejabberd did not remove it; `tenants.expiry` tries again.
         UnavailableError: ejabberd cannot be reached; the same. Or somebody else is removing it still.
     """
     username = services.naming.username(name)
     async with services.database.write() as session:
+        if await admission.is_ending(session, name.instance):
+            return
         # also one that the registry does not know: who registers it at this moment waits
         claimed = await _insert(services, session, name, None, AccountState.REMOVING) or rows_changed(
             await session.execute(

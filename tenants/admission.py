@@ -64,6 +64,12 @@ async def hold(session: AsyncSession, instance_name: str, kind: AccountKind | No
     return _checked(tenant, kind)
 
 
+async def is_ending(session: AsyncSession, instance_name: str) -> bool:
+    """Whether all that the tenant has goes, or is gone; if not, it stays so until the end of the transaction."""
+    tenant = await session.get(Tenant, instance_name, with_for_update={"read": True}, populate_existing=True)
+    return tenant is None or tenant.state in {TenantState.DESTROYING, TenantState.DESTROYED}
+
+
 async def is_shut(session: AsyncSession, instance_name: str) -> bool:
     """Whether what waits for the tenant is to wait on."""
     return (

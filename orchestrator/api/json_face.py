@@ -14,7 +14,7 @@ import structlog
 from tenants import accounts, admission, operations, registry, rosters, visitors
 from tenants.ejabberd import Roster
 from tenants.errors import ConflictError, InvalidInputError, NotFoundError, UnavailableError
-from tenants.models import OperationState, Tenant
+from tenants.models import OperationState, Tenant, TenantState
 from tenants.naming import AccountKind, AccountName, RosterKind, RosterName, local_part
 from tenants.services import Services
 from tenants.states import Cause
@@ -197,9 +197,7 @@ async def unregister(call: Call) -> str:
     """
     call.require("user", "host")
     call.check_host()
-    name = call.account("user")
-    if await registry.find(call.services, name.instance) is not None:
-        await accounts.remove(call.services, name)
+    await accounts.remove(call.services, call.account("user"))
     return ""
 
 
@@ -224,7 +222,8 @@ async def remove_from_roster(call: Call) -> str:
     name, roster = call.account("user"), call.roster()
     if name.instance != roster.instance:
         raise InvalidInputError("group", "must be of the user's own instance")
-    if await registry.find(call.services, name.instance) is not None:
+    tenant = await registry.find(call.services, name.instance)
+    if tenant is not None and tenant.state is not TenantState.DESTROYING:
         await accounts.leave_roster(call.services, name, roster)
     return ""
 
