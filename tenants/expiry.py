@@ -38,7 +38,9 @@ async def run(
         UnavailableError: ejabberd does not answer; the next run goes on.
     """
     end = monotonic() + seconds
-    removed = await _take_up(services)
+    removed = 0
+    while monotonic() < end and (taken_up := await _take_up(services)):
+        removed += taken_up
     waiting = await _tenants(services)
     while waiting and monotonic() < end:
         for instance_name in list(waiting):
@@ -56,7 +58,7 @@ async def run(
 
 
 async def _take_up(services: Services) -> int:
-    """Finish the removals of who died meanwhile, or met a chat server that was away."""
+    """Finish a batch of the removals of who died meanwhile, or met a chat server that was away. Returns how many."""
     cut_short = select(Account.username).where(
         Account.state == AccountState.REMOVING, accounts.claimable(services.clock())
     )

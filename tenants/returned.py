@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import structlog
 from sqlalchemy import delete, select, update
 
+from tenants import admission
 from tenants.commands import SendMessage
 from tenants.errors import ConflictError, NotFoundError
 from tenants.models import ReturnedMessage
@@ -73,9 +74,10 @@ async def replay(services: Services, instance_name: str, returned_id: int) -> Re
 
     Raises:
         NotFoundError: the tenant has no such message.
-        ConflictError: it was sent again already.
+        ConflictError: it was sent again already, or the tenant carries no traffic.
         QueueUnavailableError: it could not be accepted.
     """
+    await admission.get(services, instance_name)
     async with services.database.read() as session:
         message = await session.get(ReturnedMessage, returned_id)
     if message is None or message.instance_name != instance_name:
@@ -90,8 +92,11 @@ async def replay_all(services: Services, instance_name: str) -> int:
     """Send all of the tenant's messages that were not sent again yet, older ones first. Returns how many.
 
     Raises:
+        NotFoundError: there is no such tenant.
+        ConflictError: the tenant carries no traffic.
         QueueUnavailableError: one could not be accepted; those before it were.
     """
+    await admission.get(services, instance_name)
     count = 0
     while True:
         async with services.database.read() as session:

@@ -223,6 +223,7 @@ def _listen(port: int) -> socket.socket | None:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((LISTEN_IP, port))
+        listener.listen()  # what is only bound, with this option, others may bind as well
     except OSError:
         listener.close()
         return None

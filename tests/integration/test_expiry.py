@@ -172,7 +172,7 @@ async def test_tenants_have_their_turns_and_the_next_run_goes_on(world: World, s
     await many.add(map(many.visitor, range(1, 251)), idle=2 * DAY)
     await few.add(map(few.visitor, range(1, 11)), idle=DAY + 1)
     # the time is over after the first round
-    time = iter([0.0, 0.0, 0.0, 0.0, 0.0, 0.0, *[100.0] * 10])
+    time = iter([*[0.0] * 7, *[100.0] * 10])
     assert await expiry.run(world.services, seconds=10, monotonic=lambda: next(time)) == 110
     assert (len(await many.left()), await few.left()) == (150, [])
     assert await expiry.run(world.services) == 150
