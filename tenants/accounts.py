@@ -19,7 +19,7 @@ from tenants.commands import CloseVisitor
 from tenants.database import rows_changed
 from tenants.ejabberd import NotAppliedError, PasswordRefusedError, UserExistsError, UserUnknownError
 from tenants.errors import ConflictError, InvalidInputError, NotFoundError, QuotaExceededError, UnavailableError
-from tenants.models import Account, AccountState, Tenant, VisitorSession
+from tenants.models import Account, AccountState, Tenant, TenantState, VisitorSession
 from tenants.naming import AccountKind, AccountName, RosterName
 from tenants.scram import Verifier
 from tenants.secrets import digest, matches
@@ -209,14 +209,49 @@ def _removing(usernames: Sequence[str]) -> ColumnElement[bool]:
     return and_(Account.username.in_(usernames), Account.state == AccountState.REMOVING)
 
 
-async def adopt(services: Services, names: Sequence[AccountName]) -> int:
-    """Let the registry know accounts that ejabberd has. Returns how many it did not know.
+async def adopt(services: Services, instance_name: str, names: Sequence[AccountName]) -> list[AccountName]:
+    """Let the registry know accounts that ejabberd has. Returns those that it did not know.
 
-    Which passwords they have only ejabberd knows: it is asked when one is presented.
+    Which passwords they have only ejabberd knows: it is asked when one is presented. A tenant that is gone stays so.
     """
     async with services.database.write() as session:
-        made = [await _insert(services, session, name, None, AccountState.ACTIVE) for name in names]
-    return sum(made)
+        tenant = await session.get(Tenant, instance_name, with_for_update={"read": True}, populate_existing=True)
+        if tenant is None or tenant.state is TenantState.DESTROYED:
+            return []
+        return [name for name in names if await _insert(services, session, name, None, AccountState.ACTIVE)]
+
+
+async def claim_unknown(services: Services, names: Sequence[AccountName]) -> list[str]:
+    """Claim names that the registry does not know, for removal: who registers one at this moment waits."""
+    async with services.database.write() as session:
+        return [
+            services.naming.username(name)
+            for name in names
+            if await _insert(services, session, name, None, AccountState.REMOVING)
+        ]
+
+
+async def claim(services: Services, usernames: Sequence[str], condition: ColumnElement[bool]) -> list[str]:
+    """Claim those of the accounts for removal whose rows still fulfil the condition."""
+    async with services.database.write() as session:
+        claimed = await session.scalars(
+            update(Account)
+            .where(Account.username.in_(usernames), condition)
+            .values(state=AccountState.REMOVING, last_active_at=services.clock())
+            .returning(Account.username)
+            .execution_options(synchronize_session=False)
+        )
+        return list(claimed)
+
+
+async def give_back(services: Services, usernames: Sequence[str], state: AccountState = AccountState.REMOVING) -> None:
+    """Accounts in that state are there after all; which passwords they have, only ejabberd knows."""
+    async with services.database.write() as session:
+        await session.execute(
+            update(Account)
+            .where(Account.username.in_(usernames), Account.state == state)
+            .values(state=AccountState.ACTIVE, password_digest=None, last_active_at=services.clock())
+        )
 
 
 async def install_operator(services: Services, name: AccountName, verifier: Verifier, nick: str | None) -> None:

@@ -6,12 +6,14 @@ from enum import StrEnum
 
 from tenants import rosters
 from tenants.ejabberd import Roster
+from tenants.errors import InvalidInputError
 from tenants.models import AccountState
 from tenants.naming import AccountKind, AccountName, Naming, RosterKind
 
+OLD_SPELLING = "the old spelling of a visitor's name"
 YOUNG_SECONDS = 60.0
 """What changed within the last minute may just be under way."""
-_PENDING_SECONDS = 300.0
+PENDING_SECONDS = 300.0
 """An account that is pending for longer was given up by who began it."""
 
 
@@ -23,7 +25,9 @@ class DriftKind(StrEnum):
     MEMBER_MISSING = "member_missing"
     """An account is no member of its roster: it is made one."""
     MEMBER_EXTRA = "member_extra"
-    """A member that is no account at all: it is removed from the roster."""
+    """A member that is no account at all, or one for the other roster: it is removed from this one."""
+    MEMBER_FOREIGN = "member_foreign"
+    """A member that bears another tenant's name: a person decides what was meant."""
     ACCOUNT_UNKNOWN = "account_unknown"
     """ejabberd has an account of the tenant's that the registry does not know: the registry learns of it."""
     OPERATOR_UNKNOWN = "operator_unknown"
@@ -39,10 +43,11 @@ class DriftKind(StrEnum):
     UNKNOWN_TENANT = "unknown_tenant"
     """Something is there of a name that the registry does not know: a person may import it."""
     UNREADABLE = "unreadable"
-    """A name that cannot be one of ours: nobody's business here."""
+    """A name, of an account or in a roster, that cannot be one of ours: nobody's business here."""
 
 
 FOR_A_PERSON = (
+    DriftKind.MEMBER_FOREIGN,
     DriftKind.OPERATOR_UNKNOWN,
     DriftKind.OPERATOR_LOST,
     DriftKind.UNKNOWN_TENANT,
@@ -84,6 +89,7 @@ class Known:
     name: AccountName
     state: AccountState
     created_at: float
+    last_active_at: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,14 +125,41 @@ class Pictures:
             settled = one.state is AccountState.ACTIVE and self._is_old(one)
             if settled and username in self.there.accounts and username not in self.there.members(one.name.roster):
                 yield Difference(DriftKind.MEMBER_MISSING, username)
+        extra: dict[str, list[str]] = {}
         for kind in RosterKind:
-            for username in self.there.members(kind) - self.there.accounts - self.known.keys():
-                group = rosters.group_of(self.naming, self.instance_name, kind)
-                yield Difference(DriftKind.MEMBER_EXTRA, username, f"in {group}")
+            group = rosters.group_of(self.naming, self.instance_name, kind)
+            for username in self.there.members(kind):
+                name = self._name(username)
+                if isinstance(name, Difference):
+                    yield name
+                elif self._is_extra(username, name, kind):
+                    extra.setdefault(username, []).append(group)
+        for username, groups in extra.items():
+            yield Difference(DriftKind.MEMBER_EXTRA, username, f"in {' and '.join(groups)}")
+
+    def _name(self, member: str) -> AccountName | Difference:
+        """What the member is called, or what is wrong with that."""
+        if member in self.known:
+            return self.known[member].name
+        try:
+            name = self.naming.parse_username(member)
+        except InvalidInputError as error:
+            return Difference(DriftKind.UNREADABLE, member, f"in a roster: {error.rule}")
+        if name.instance != self.instance_name:
+            return Difference(DriftKind.MEMBER_FOREIGN, member)
+        if self.naming.username(name) != member:
+            return Difference(DriftKind.UNREADABLE, member, OLD_SPELLING)
+        return name
+
+    def _is_extra(self, username: str, name: AccountName, kind: RosterKind) -> bool:
+        one = self.known.get(username)
+        if one is not None:
+            return name.roster is not kind and one.state is not AccountState.REMOVING and self._is_old(one)
+        return name.roster is not kind or username not in self.there.accounts
 
     def _accounts(self) -> Iterator[Difference]:
         for username, one in self.known.items():
-            if one.state is AccountState.PENDING and one.created_at < self.now - _PENDING_SECONDS:
+            if one.state is AccountState.PENDING and one.last_active_at < self.now - PENDING_SECONDS:
                 yield Difference(DriftKind.ACCOUNT_PENDING, username)
             elif one.state is AccountState.ACTIVE and username not in self.there.accounts and self._is_old(one):
                 operator = one.name.kind is AccountKind.OPERATOR

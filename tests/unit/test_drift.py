@@ -1,5 +1,7 @@
 """Two pictures of a tenant: what differs is found, and what was mended differs no more."""
 
+from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import replace
 
 from hypothesis import given
@@ -20,10 +22,14 @@ names = st.one_of(
     st.integers(1, 3).map(lambda number: AccountName(AccountKind.CHAT, str(number), "acme")),
     st.sampled_from("abc").map(lambda letter: AccountName(AccountKind.OPERATOR, letter, "acme")),
 )
-known = st.dictionaries(names, st.tuples(st.sampled_from(AccountState), st.sampled_from([OLD, YOUNG])), max_size=8).map(
+times = st.sampled_from([OLD, YOUNG])
+known = st.dictionaries(names, st.tuples(st.sampled_from(AccountState), times, times), max_size=8).map(
     lambda rows: {NAMING.username(name): Known(name, *row) for name, row in rows.items()}
 )
 usernames = st.sets(names.map(NAMING.username))
+members = st.sets(
+    st.one_of(names.map(NAMING.username), st.sampled_from(["boss.other", "visitors.1.acme", "admin", "visitor.x.acme"]))
+)
 displayed = st.sampled_from([(), ("operators.acme", "visitors.acme"), ("visitors.acme",)])
 
 
@@ -31,52 +37,86 @@ displayed = st.sampled_from([(), ("operators.acme", "visitors.acme"), ("visitors
 def seen(draw: st.DrawFn) -> Seen:
     there = Seen(draw(usernames))
     for kind in draw(st.sets(st.sampled_from(RosterKind))):
-        there.rosters[kind] = Roster("x", "y", draw(displayed)), frozenset(draw(usernames))
+        there.rosters[kind] = Roster("x", "y", draw(displayed)), frozenset(draw(members))
     return there
 
 
-def mended(pictures: Pictures) -> Pictures:
-    """As ejabberd and the registry are after each difference was mended, or decided by a person."""
-    rows, accounts = dict(pictures.known), set(pictures.there.accounts)
-    members = {kind: set(pictures.there.members(kind)) for kind in RosterKind}
+class Mended:
+    """Both pictures as they are after each difference was mended, or decided by a person."""
 
-    def forget(username: str) -> None:
-        rows.pop(username, None)
-        for kind in RosterKind:
-            members[kind].discard(username)
+    def __init__(self, before: Pictures) -> None:
+        self.rows, self.accounts = dict(before.known), before.there.accounts
+        self.inside = {kind: set(before.there.members(kind)) for kind in RosterKind}
+        for difference in before.differences():
+            self._mend(difference.kind, difference.subject)
+        self.pictures = replace(before, there=right(self.accounts, self.inside), known=self.rows)
 
-    for difference in pictures.differences():
-        username = difference.subject
-        match difference.kind:
-            case DriftKind.MEMBER_MISSING:
-                members[rows[username].name.roster].add(username)
-            case DriftKind.ACCOUNT_UNKNOWN | DriftKind.OPERATOR_UNKNOWN:
-                rows[username] = Known(NAMING.parse_username(username), AccountState.ACTIVE, NOW)
-            case DriftKind.ACCOUNT_PENDING if username in accounts:
-                rows[username] = replace(rows[username], state=AccountState.ACTIVE, created_at=NOW)
-            case DriftKind.MEMBER_EXTRA | DriftKind.ACCOUNT_LOST | DriftKind.OPERATOR_LOST | DriftKind.ACCOUNT_PENDING:
-                forget(username)
-    put_right = {kind: (rosters.wanted(NAMING, "acme", kind), frozenset(members[kind])) for kind in RosterKind}
-    return replace(pictures, there=Seen(accounts, put_right), known=rows)
+    def _mend(self, kind: DriftKind, username: str) -> None:
+        match kind:
+            case DriftKind.MEMBER_MISSING | DriftKind.ACCOUNT_UNKNOWN | DriftKind.OPERATOR_UNKNOWN:
+                self._adopt(username)
+            case DriftKind.ACCOUNT_PENDING if username in self.accounts:
+                self._adopt(username)
+            case DriftKind.MEMBER_EXTRA if username in self.accounts:
+                for roster in set(RosterKind) - {NAMING.parse_username(username).roster}:
+                    self.inside[roster].discard(username)
+            case DriftKind.ROSTER:
+                pass
+            case _:
+                self.rows.pop(username, None)
+                for members_ in self.inside.values():
+                    members_.discard(username)
+
+    def _adopt(self, username: str) -> None:
+        name = NAMING.parse_username(username)
+        unknown = Known(name, AccountState.ACTIVE, OLD, OLD)
+        self.rows[username] = replace(self.rows.get(username, unknown), state=AccountState.ACTIVE)
+        self.inside[name.roster].add(username)
+
+
+def right(accounts: set[str], inside: Mapping[RosterKind, AbstractSet[str]]) -> Seen:
+    """What ejabberd holds when both rosters are what they should be."""
+    put_right = {kind: (rosters.wanted(NAMING, "acme", kind), frozenset(inside[kind])) for kind in RosterKind}
+    return Seen(set(accounts), put_right)
+
+
+def equal(usernames_: set[str]) -> Pictures:
+    """Both pictures of a tenant that has these accounts and nothing else."""
+    rows = {one: Known(NAMING.parse_username(one), AccountState.ACTIVE, OLD, OLD) for one in usernames_}
+    inside = {kind: {one for one in rows if rows[one].name.roster is kind} for kind in RosterKind}
+    return Pictures(NAMING, "acme", right(usernames_, inside), rows, NOW)
 
 
 @given(seen(), known)
 def test_what_was_mended_differs_no_more(there: Seen, rows: dict[str, Known]) -> None:
     pictures = Pictures(NAMING, "acme", there, rows, NOW)
-    assert list(mended(pictures).differences()) == []
+    assert list(Mended(pictures).pictures.differences()) == []
 
 
-@given(known)
-def test_equal_pictures_do_not_differ(rows: dict[str, Known]) -> None:
-    settled = {name: one for name, one in rows.items() if one.state is AccountState.ACTIVE}
-    members = {kind: frozenset(name for name, one in settled.items() if one.name.roster is kind) for kind in RosterKind}
-    there = Seen(set(settled), {kind: (rosters.wanted(NAMING, "acme", kind), members[kind]) for kind in RosterKind})
-    assert list(Pictures(NAMING, "acme", there, settled, NOW).differences()) == []
+@given(usernames)
+def test_equal_pictures_do_not_differ(accounts: set[str]) -> None:
+    assert list(equal(accounts).differences()) == []
+
+
+@given(usernames, names.map(NAMING.username), st.sampled_from(["accounts", "rows", *RosterKind]))
+def test_each_single_change_is_found(accounts: set[str], username: str, where: str | RosterKind) -> None:
+    """A name more, or less, in one of the four places."""
+    pictures = equal(accounts)
+    if where == "accounts":
+        pictures.there.accounts ^= {username}
+    elif where == "rows":
+        one = Known(NAMING.parse_username(username), AccountState.ACTIVE, OLD, OLD)
+        less = {name: known_ for name, known_ in pictures.known.items() if name != username}
+        pictures = replace(pictures, known=less if username in accounts else {**less, username: one})
+    else:
+        roster, inside = pictures.there.rosters[RosterKind(where)]
+        pictures.there.rosters[RosterKind(where)] = roster, inside ^ {username}
+    assert username in {one.subject for one in pictures.differences()}
 
 
 @given(seen(), known)
 def test_what_is_young_is_left_alone(there: Seen, rows: dict[str, Known]) -> None:
-    young = {name: replace(one, created_at=YOUNG) for name, one in rows.items()}
+    young = {name: replace(one, created_at=YOUNG, last_active_at=YOUNG) for name, one in rows.items()}
     found = {one.subject for one in Pictures(NAMING, "acme", there, young, NOW).differences()}
     assert not found & young.keys()
 
@@ -86,3 +126,29 @@ def test_an_operator_whom_nobody_knows_is_for_a_person_to_decide() -> None:
     found = {one.subject: one.kind for one in Pictures(NAMING, "acme", there, {}, NOW).differences()}
     assert found["eve.acme"] is DriftKind.OPERATOR_UNKNOWN
     assert found["visitor.1.acme"] is DriftKind.ACCOUNT_UNKNOWN
+
+
+def found_among(inside: dict[RosterKind, set[str]], accounts: set[str], rows: dict[str, Known]) -> set[tuple[str, str]]:
+    pictures = Pictures(NAMING, "acme", right(accounts, inside), rows, NOW)
+    return {(one.kind, one.subject) for one in pictures.differences()}
+
+
+def test_a_visitor_among_the_operators_is_one_too_many() -> None:
+    rows = {"visitor.1.acme": Known(NAMING.parse_username("visitor.1.acme"), AccountState.ACTIVE, OLD, OLD)}
+    everywhere = {kind: {"visitor.1.acme"} for kind in RosterKind}
+    assert found_among(everywhere, {"visitor.1.acme"}, rows) == {(DriftKind.MEMBER_EXTRA, "visitor.1.acme")}
+
+
+def test_members_with_names_of_others_are_for_a_person_to_decide() -> None:
+    strangers = {RosterKind.VISITORS: set[str](), RosterKind.OPERATORS: {"boss.my-acme", "admin", "visitors.7.acme"}}
+    assert found_among(strangers, set(), {}) == {
+        (DriftKind.MEMBER_FOREIGN, "boss.my-acme"),
+        (DriftKind.UNREADABLE, "admin"),
+        (DriftKind.UNREADABLE, "visitors.7.acme"),
+    }
+
+
+def test_a_registration_that_is_tried_again_is_left_to_it() -> None:
+    one = Known(NAMING.parse_username("visitor.1.acme"), AccountState.PENDING, OLD, YOUNG)
+    empty = {kind: set[str]() for kind in RosterKind}
+    assert found_among(empty, set(), {"visitor.1.acme": one}) == set()
