@@ -4,13 +4,23 @@ from typing import Annotated
 
 import typer
 
-from orchestrator.cli.running import InstanceArgument, JsonOption, console, run, show, show_json
+from orchestrator.cli.running import (
+    InstanceArgument,
+    JsonOption,
+    data_of,
+    run,
+    show_json,
+    show_limit,
+    show_line,
+    show_table,
+)
 from tenants import circuits, delivery_log, returned
 from tenants.models import MAX_ID, CallbackMessage, MessageState, ReturnedMessage
 from tenants.services import Services
 
-_MESSAGE_COLUMNS = ("id", "sender", "receiver", "state", "attempts", "last_error", "created_at", "finished_at")
-_RETURNED_COLUMNS = ("id", "visitor", "operator", "condition", "reason", "created_at", "replayed_at")
+_MESSAGE = ("id", "sender", "receiver", "state", "attempts", "last_error", "created_at", "finished_at")
+_RETURNED = ("id", "visitor", "operator", "condition", "reason", "created_at", "replayed_at")
+_CIRCUIT = ("state", "failures", "opened_at", "next_probe_at")
 
 
 def deliveries(
@@ -21,16 +31,20 @@ def deliveries(
     limit: Annotated[int, typer.Option(min=1, max=10_000, help="How many at most.")] = 50,
     as_json: JsonOption = False,
 ) -> None:
-    """Show what became of a tenant's operators' messages, oldest first."""
+    """Show what became of a tenant's operators' messages, oldest first, and the circuit breaker of its LHC."""
 
     async def read(services: Services) -> tuple[list[CallbackMessage], circuits.CircuitView]:
         found = await delivery_log.messages(services, instance_name, state=state, after=after, limit=limit)
         return found, await circuits.view(services, instance_name)
 
     found, circuit = run(read)
-    show(found, _MESSAGE_COLUMNS, as_json=as_json)
-    if not as_json:
-        console.print(f"{len(found)} shown; the circuit is {circuit.state.value}")
+    if as_json:
+        messages = [data_of(message, _MESSAGE) for message in found]
+        show_json({"deliveries": messages, "circuit": data_of(circuit, _CIRCUIT)})
+    else:
+        show_table(found, _MESSAGE)
+        show_line(f"{len(found)} shown; the circuit is {circuit.state.value}")
+        show_limit(found, limit)
 
 
 def replay(
@@ -54,7 +68,7 @@ def replay(
     if as_json:
         show_json({"replayed": count})
     else:
-        console.print(f"{count} to be delivered again")
+        show_line(f"{count} to be delivered again")
 
 
 def returned_messages(
@@ -75,4 +89,9 @@ def returned_messages(
             await returned.replay_all(services, instance_name)
         return await returned.find(services, instance_name, after=after, limit=limit)
 
-    show(run(work), _RETURNED_COLUMNS, as_json=as_json)
+    found = run(work)
+    if as_json:
+        show_json([data_of(message, _RETURNED) for message in found])
+    else:
+        show_table(found, _RETURNED)
+        show_limit(found, limit)

@@ -1,27 +1,27 @@
 """`orchestrator operation`: workflows watched, retried, paused and cancelled."""
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Annotated, Any
 
 import typer
-from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
 from orchestrator.cli.running import (
-    Exit,
+    InstanceOption,
     JsonOption,
     ReasonOption,
     cause,
-    console,
+    data_of,
     fail,
-    messages,
     run,
-    show,
     show_json,
-    value_of,
+    show_limit,
+    show_line,
+    show_lines,
+    show_table,
 )
+from orchestrator.cli.watching import follow
 from tenants import operations
-from tenants.models import UNFINISHED, Operation, OperationKind, OperationState
+from tenants.models import Operation, OperationKind, OperationState
 from tenants.services import Services
 from tenants.states import Cause
 
@@ -30,25 +30,37 @@ app = typer.Typer(no_args_is_help=True, help="Operations: the runs of workflows.
 OperationArgument = Annotated[str, typer.Argument(metavar="OPERATION", help="The operation's id.")]
 WaitOption = Annotated[bool, typer.Option("--wait", help="Show how far it is until it has ended.")]
 
-_POLL_SECONDS = 0.3
-_COLUMNS = ("id", "instance_name", "kind", "state", "requested_by", "reason", "error", "created_at", "finished_at")
-_STEP_COLUMNS = ("name", "state", "attempts", "done", "total", "error", "started_at", "finished_at")
+_LINE = ("id", "instance_name", "kind", "state", "created_at")
+_STEP_LINE = ("name", "state", "attempts", "done", "total", "finished_at", "error")
+_STEP = ("name", "state", "attempts", "done", "total", "error", "started_at", "finished_at")
+_DETAILS = (
+    *("id", "instance_name", "kind", "state", "wanted", "requested_by", "reason", "bulk_id", "error", "result"),
+    *("celery_id", "created_at", "started_at", "finished_at"),
+)
 
 
 @app.command("list")
 def list_operations(
     *,
-    instance_name: Annotated[str | None, typer.Option("--instance", help="Of this tenant only.")] = None,
+    instance_name: InstanceOption = None,
     kind: Annotated[OperationKind | None, typer.Option(help="Of this kind only.")] = None,
     state: Annotated[OperationState | None, typer.Option(help="In this state only.")] = None,
+    bulk: Annotated[str | None, typer.Option(help="Begun together, with this bulk id.")] = None,
+    after: Annotated[str | None, typer.Option(help="Older than the one of this id.")] = None,
     limit: Annotated[int, typer.Option(min=1, max=10_000, help="How many at most.")] = 20,
     as_json: JsonOption = False,
 ) -> None:
     """List operations, newest first."""
     found = run(
-        lambda services: operations.find(services, instance_name=instance_name, kind=kind, state=state, limit=limit)
+        lambda services: operations.find(
+            services, instance_name=instance_name, kind=kind, state=state, bulk_id=bulk, after=after, limit=limit
+        )
     )
-    show(found, _COLUMNS, as_json=as_json)
+    if as_json:
+        show_json([as_data(operation) for operation in found])
+    else:
+        show_table(found, _LINE)
+        show_limit(found, limit)
 
 
 @app.command("show")
@@ -57,17 +69,17 @@ def show_operation(operation_id: OperationArgument, *, as_json: JsonOption = Fal
     operation = run(lambda services: operations.get(services, operation_id))
     if as_json:
         show_json(as_data(operation))
-        return
-    show([operation], _COLUMNS, as_json=False)
-    show(operation.steps, _STEP_COLUMNS, as_json=False, title="steps")
-    if operation.result:
-        console.print(operation.result)
+    else:
+        show_lines(data_of(operation, _DETAILS))
+        show_table(operation.steps, _STEP_LINE)
 
 
 @app.command()
 def watch(operation_id: OperationArgument, *, as_json: JsonOption = False) -> None:
-    """Show how far an operation is until it has ended; exit code 1 when it failed."""
-    finish(run(lambda services: watched(services, operation_id)), as_json=as_json)
+    """Show how far an operation is until it has ended, or rests; exit code 0 when it has succeeded."""
+    (operation,) = follow([operation_id])
+    show_operation_state(operation, as_json=as_json)
+    expect(operation, OperationState.SUCCEEDED)
 
 
 @app.command()
@@ -85,7 +97,7 @@ def retry(
     async def go(services: Services, operation_id: str, why: Cause) -> Operation:
         return await operations.retry(services, WORKFLOWS, operation_id, why)
 
-    _act(go, operation_id, wait=wait, reason=reason, as_json=as_json)
+    _act(go, operation_id, OperationState.SUCCEEDED, wait=wait, reason=reason, as_json=as_json)
 
 
 @app.command()
@@ -97,13 +109,19 @@ def cancel(
     as_json: JsonOption = False,
 ) -> None:
     """End an operation after what is under way; the end of a tenant cannot be cancelled."""
-    _act(operations.cancel, operation_id, wait=wait, reason=reason, as_json=as_json)
+    _act(operations.cancel, operation_id, OperationState.CANCELLED, wait=wait, reason=reason, as_json=as_json)
 
 
 @app.command()
-def pause(operation_id: OperationArgument, *, reason: ReasonOption = None, as_json: JsonOption = False) -> None:
+def pause(
+    operation_id: OperationArgument,
+    *,
+    wait: WaitOption = False,
+    reason: ReasonOption = None,
+    as_json: JsonOption = False,
+) -> None:
     """Let an operation rest after what is under way."""
-    _act(operations.pause, operation_id, wait=False, reason=reason, as_json=as_json)
+    _act(operations.pause, operation_id, OperationState.PAUSED, wait=wait, reason=reason, as_json=as_json)
 
 
 @app.command()
@@ -115,66 +133,49 @@ def resume(
     as_json: JsonOption = False,
 ) -> None:
     """Go on with an operation that rests."""
-    _act(operations.go_on, operation_id, wait=wait, reason=reason, as_json=as_json)
+    _act(operations.go_on, operation_id, OperationState.SUCCEEDED, wait=wait, reason=reason, as_json=as_json)
 
 
 def _act(
     action: Callable[[Services, str, Cause], Awaitable[Operation]],
     operation_id: str,
+    wanted: OperationState,
     *,
     wait: bool,
     reason: str | None,
     as_json: bool,
 ) -> None:
-    async def act(services: Services) -> Operation:
-        operation = await action(services, operation_id, cause(reason))
-        return await watched(services, operation.id) if wait else operation
-
-    finish(run(act), as_json=as_json)
+    operation = run(lambda services: action(services, operation_id, cause(reason)))
+    show_started(operation, wait=wait, as_json=as_json, wanted=wanted)
 
 
-def finish(operation: Operation, *, as_json: bool) -> None:
-    """Tell how the operation stands, and end with a failure when it is one."""
+def show_started(
+    operation: Operation, *, wait: bool, as_json: bool, wanted: OperationState = OperationState.SUCCEEDED
+) -> None:
+    """Show an operation that was just begun, or with `wait` how it ended; that must be as wanted."""
+    if wait:
+        (operation,) = follow([operation.id])
+    show_operation_state(operation, as_json=as_json)
+    if wait:
+        expect(operation, wanted)
+
+
+def show_operation_state(operation: Operation, *, as_json: bool) -> None:
+    """Tell how the operation stands, and what it found out."""
     if as_json:
         show_json(as_data(operation))
-    else:
-        console.print(f"{operation.kind} of {operation.instance_name}: {operation.state}  (operation {operation.id})")
-    if operation.state is OperationState.FAILED:
-        raise fail(operation.error or "it failed")
-    if operation.state is OperationState.CANCELLED:
-        raise typer.Exit(Exit.FAILED)
+        return
+    show_line(f"{operation.kind} of {operation.instance_name}: {operation.state} (operation {operation.id})")
+    if operation.result:
+        show_lines(operation.result)
 
 
-async def watched(services: Services, operation_id: str) -> Operation:
-    """The operation once it has ended, or rests; a bar for each step on standard error meanwhile."""
-    progress = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TaskProgressColumn(),
-        TextColumn("{task.fields[told]}"),
-        TimeElapsedColumn(),
-        console=messages,
-    )
-    bars: dict[str, TaskID] = {}
-    with progress:
-        while True:
-            operation = await operations.get(services, operation_id)
-            for step in operation.steps:
-                if step.name not in bars:
-                    bars[step.name] = progress.add_task(step.name, told="", start=False)
-                bar = bars[step.name]
-                if step.started_at is not None and not progress.tasks[bar].started:
-                    progress.start_task(bar)
-                told = step.error or f"{step.done}/{step.total}" if step.attempts else ""
-                progress.update(bar, completed=step.done, total=step.total, told=told)
-                if step.finished_at is not None:
-                    progress.stop_task(bar)
-            if operation.state not in UNFINISHED or operation.state is OperationState.PAUSED:
-                return operation
-            await asyncio.sleep(_POLL_SECONDS)
+def expect(operation: Operation, wanted: OperationState) -> None:
+    """End with a failure when the operation has come to another end."""
+    if operation.state is not wanted:
+        raise fail(operation.error or f"it is {operation.state}")
 
 
 def as_data(operation: Operation) -> dict[str, Any]:
     """The operation for a program."""
-    data = {name: value_of(operation, name) for name in (*_COLUMNS, "bulk_id", "wanted", "result", "celery_id")}
-    return {**data, "steps": [{name: value_of(step, name) for name in _STEP_COLUMNS} for step in operation.steps]}
+    return {**data_of(operation, _DETAILS), "steps": [data_of(step, _STEP) for step in operation.steps]}

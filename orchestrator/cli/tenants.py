@@ -1,30 +1,34 @@
 """`orchestrator tenant`: tenants made, changed, suspended, resumed, imported and destroyed."""
 
+import json
 import sys
 from collections.abc import Awaitable, Callable
 from typing import Annotated, Any
 
 import typer
-from rich.prompt import Prompt
 
-from orchestrator.cli.operations import WaitOption, as_data, finish, watched
+from orchestrator.cli.operations import WaitOption, as_data, expect, show_operation_state, show_started
 from orchestrator.cli.running import (
     Exit,
     InstanceArgument,
     JsonOption,
     ReasonOption,
     cause,
-    console,
+    complain,
+    complete_instance,
+    data_of,
     exit_of,
     fail,
-    messages,
     run,
-    show,
     show_json,
-    value_of,
+    show_limit,
+    show_line,
+    show_lines,
+    show_table,
 )
+from orchestrator.cli.watching import follow
 from tenants import importing, operations, registry
-from tenants.errors import DomainError
+from tenants.errors import DomainError, InvalidInputError
 from tenants.models import Operation, OperationKind, OperationState, TenantState
 from tenants.registry import Created, TenantSpec
 from tenants.scram import make_verifier
@@ -34,18 +38,31 @@ from tenants.specs import TenantSettings, check_first_operator, check_settings
 
 app = typer.Typer(no_args_is_help=True, help="Tenants: the LHC instances that are served.")
 
-_COLUMNS = ("instance_name", "state", "callback_url", "created_at", "updated_at")
-_DETAILS = (*_COLUMNS, *(name for name in TenantSettings.model_fields if name != "callback_url"), "previous_key_until")
+_EVERY = 1_000_000
+"""As many tenants as there can be."""
+_LINE = ("instance_name", "state", "callback_url", "created_at", "updated_at")
+_DETAILS = (
+    *("instance_name", "state", *TenantSettings.model_fields),
+    *("previous_key_until", "created_at", "updated_at"),
+)
 
-NamesArgument = Annotated[list[str], typer.Argument(metavar="INSTANCE...", help="The tenants' instance names.")]
 SetOption = Annotated[
     list[str] | None,
     typer.Option(
         "--set",
         metavar="NAME=VALUE",
-        help=f"A setting; without a value back to its default. {', '.join(TenantSettings.model_fields)}.",
+        help=f"A setting; NAME= takes it back to its default. {', '.join(TenantSettings.model_fields)}.",
     ),
 ]
+NamesArgument = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="INSTANCE...", help="The tenants' instance names.", autocompletion=complete_instance),
+]
+FileOption = Annotated[
+    typer.FileText | None,
+    typer.Option("--names-from", help="A file of instance names, one a line; - is standard input."),
+]
+InStateOption = Annotated[TenantState | None, typer.Option("--all-in-state", help="All tenants in this state.")]
 
 
 @app.command("list")
@@ -53,39 +70,41 @@ def list_tenants(
     *,
     state: Annotated[TenantState | None, typer.Option(help="In this state only.")] = None,
     search: Annotated[str | None, typer.Option(help="A part of the name.")] = None,
-    limit: Annotated[int, typer.Option(min=1, max=100_000, help="How many at most.")] = 100,
+    after: Annotated[str, typer.Option(help="Names behind this one.")] = "",
+    limit: Annotated[int, typer.Option(min=1, max=_EVERY, help="How many at most.")] = 100,
     as_json: JsonOption = False,
 ) -> None:
     """List tenants by name; destroyed ones only when asked for by that state."""
-    found = run(lambda services: registry.search(services, state=state, part=search, limit=limit))
-    show(found, _COLUMNS, as_json=as_json)
+    found = run(lambda services: registry.search(services, state=state, part=search, after=after, limit=limit))
+    if as_json:
+        show_json([data_of(tenant, _LINE) for tenant in found])
+    else:
+        show_table(found, _LINE)
+        show_limit(found, limit)
 
 
 @app.command("show")
 def show_tenant(instance_name: InstanceArgument, *, as_json: JsonOption = False) -> None:
     """Show a tenant: its settings, its accounts, and what was done to it last."""
-
-    async def read(services: Services) -> dict[str, Any]:
-        tenant = await registry.get(services, instance_name)
-        async with services.database.read() as session:
-            accounts = await registry.count_accounts(session, instance_name)
-        latest = await operations.latest(services, instance_name)
-        return {
-            **{name: value_of(tenant, name) for name in _DETAILS},
-            "rosters": registry.groups(services, instance_name),
-            "accounts": {kind.value: count for kind, count in accounts.items()},
-            "operation": as_data(latest) if latest else None,
-        }
-
-    details = run(read)
+    details, latest = run(lambda services: _read(services, instance_name))
     if as_json:
-        show_json(details)
+        show_json({**details, "operation": as_data(latest) if latest else None})
         return
-    operation = details.pop("operation")
-    for name, value in details.items():
-        console.print(f"{name.replace('_', ' '):>20}  {'' if value is None else value}")
-    if operation is not None:
-        console.print(f"{'last operation':>20}  {operation['kind']}, {operation['state']} ({operation['id']})")
+    accounts = ", ".join(f"{count} {kind}" for kind, count in details["accounts"].items())
+    last = f"{latest.kind}, {latest.state} ({latest.id})" if latest else None
+    show_lines({**details, "rosters": ", ".join(details["rosters"]), "accounts": accounts, "last_operation": last})
+
+
+async def _read(services: Services, instance_name: str) -> tuple[dict[str, Any], Operation | None]:
+    tenant = await registry.get(services, instance_name)
+    async with services.database.read() as session:
+        accounts = await registry.count_accounts(session, instance_name)
+    details = {
+        **data_of(tenant, _DETAILS),
+        "rosters": registry.groups(services, instance_name),
+        "accounts": {kind.value: count for kind, count in accounts.items()},
+    }
+    return details, await operations.latest(services, instance_name)
 
 
 @app.command()
@@ -96,7 +115,7 @@ def create(
     operator: Annotated[
         str | None, typer.Option(help="Username of the first operator; the password is asked for.")
     ] = None,
-    nick: Annotated[str | None, typer.Option(help="The first operator's name.")] = None,
+    nick: Annotated[str | None, typer.Option(help="The first operator's name, as visitors see it.")] = None,
     password_stdin: Annotated[
         bool, typer.Option("--password-stdin", help="Read the operator's password from standard input.")
     ] = False,
@@ -105,22 +124,24 @@ def create(
     as_json: JsonOption = False,
 ) -> None:
     """Create a tenant. Its key is shown once."""
-    password = _password(from_stdin=password_stdin) if operator is not None else None
+    if operator is None and (nick is not None or password_stdin):
+        raise typer.BadParameter("--nick and --password-stdin are for an --operator")
+    password = _password(from_stdin=password_stdin) if operator is not None else ""
 
     async def make(services: Services) -> Created:
-        given: dict[str, Any] | None = None
-        if operator is not None and password is not None:
+        first = None
+        if operator is not None:
             verifier = await make_verifier(password)
-            given = check_first_operator({"username": operator, "nick": nick, "scram": verifier.arguments()})
-        spec = TenantSpec(_settings(settings), operator=given)
+            first = check_first_operator({"username": operator, "nick": nick, "scram": verifier.arguments()})
+        spec = TenantSpec(_settings(settings), operator=first)
         return await registry.put(services, instance_name, spec, cause(reason), must_be_new=True)
 
-    _made(make, wait=wait, as_json=as_json)
+    _make(make, wait=wait, as_json=as_json)
 
 
 @app.command("import")
 def import_tenant(
-    instance_name: InstanceArgument,
+    instance_name: Annotated[str, typer.Argument(metavar="INSTANCE", help="Its instance name in ejabberd.")],
     *,
     settings: SetOption = None,
     wait: WaitOption = False,
@@ -132,55 +153,75 @@ def import_tenant(
     async def make(services: Services) -> Created:
         return await importing.start(services, instance_name, cause(reason), TenantSpec(_settings(settings)))
 
-    _made(make, wait=wait, as_json=as_json)
+    _make(make, wait=wait, as_json=as_json)
 
 
 @app.command()
 def update(
     instance_name: InstanceArgument,
-    settings: SetOption = None,
     *,
+    settings: SetOption = None,
     reason: ReasonOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Change settings of a tenant."""
+    """Change settings of a tenant. One that could not be provisioned is tried again."""
+    if not settings:
+        raise typer.BadParameter("give at least one --set NAME=VALUE")
 
-    async def change(services: Services) -> Created:
+    async def change(services: Services) -> None:
         await registry.get(services, instance_name)
-        return await registry.put(services, instance_name, TenantSpec(_settings(settings)), cause(reason))
+        await registry.put(services, instance_name, TenantSpec(_settings(settings)), cause(reason))
 
-    show([run(change).tenant], _DETAILS if as_json else _COLUMNS, as_json=as_json)
+    run(change)
+    show_tenant(instance_name, as_json=as_json)
 
 
 @app.command()
 def suspend(
-    names: NamesArgument, *, wait: WaitOption = False, reason: ReasonOption = None, as_json: JsonOption = False
+    names: NamesArgument = None,
+    *,
+    names_from: FileOption = None,
+    in_state: InStateOption = None,
+    wait: WaitOption = False,
+    reason: ReasonOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Stop the traffic of tenants; their accounts stay."""
-    _request(names, OperationKind.SUSPEND, wait=wait, reason=reason, as_json=as_json)
+    wanted = _names(names, names_from, in_state)
+    _request(wanted, OperationKind.SUSPEND, wait=wait, reason=reason, as_json=as_json)
 
 
 @app.command()
 def resume(
-    names: NamesArgument, *, wait: WaitOption = False, reason: ReasonOption = None, as_json: JsonOption = False
+    names: NamesArgument = None,
+    *,
+    names_from: FileOption = None,
+    in_state: InStateOption = None,
+    wait: WaitOption = False,
+    reason: ReasonOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Let the traffic of tenants start again."""
-    _request(names, OperationKind.RESUME, wait=wait, reason=reason, as_json=as_json)
+    wanted = _names(names, names_from, in_state)
+    _request(wanted, OperationKind.RESUME, wait=wait, reason=reason, as_json=as_json)
 
 
 @app.command()
 def destroy(
-    names: NamesArgument,
+    names: NamesArgument = None,
     *,
+    names_from: FileOption = None,
+    in_state: InStateOption = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     wait: WaitOption = False,
     reason: ReasonOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Remove tenants with all their accounts. There is no way back."""
+    wanted = _names(names, names_from, in_state)
     if not yes:
-        _confirm(names)
-    _request(names, OperationKind.DESTROY, wait=wait, reason=reason, as_json=as_json)
+        _confirm(wanted)
+    _request(wanted, OperationKind.DESTROY, wait=wait, reason=reason, as_json=as_json)
 
 
 @app.command("rotate-keys")
@@ -196,19 +237,12 @@ def rotate_keys(
 ) -> None:
     """Give a tenant a new key, which is shown once."""
     key = new_key()
-
-    async def rotate(services: Services) -> Operation:
-        operation = await registry.rotate_keys(
+    operation = run(
+        lambda services: registry.rotate_keys(
             services, instance_name, cause(reason), key_digest=digest(instance_name, key), overlap=overlap
         )
-        return await watched(services, operation.id) if wait else operation
-
-    operation = run(rotate)
-    if as_json:
-        show_json({"secret_key": key, "operation": as_data(operation)})
-        return
-    _show_key(key)
-    finish(operation, as_json=False)
+    )
+    _show_with_key(operation, key, wait=wait, as_json=as_json)
 
 
 @app.command()
@@ -224,66 +258,99 @@ def address(
 
     async def change(services: Services) -> Operation:
         checked = check_settings({"callback_url": url})["callback_url"]
-        operation = await registry.change_address(services, instance_name, cause(reason), checked)
-        return await watched(services, operation.id) if wait else operation
+        return await registry.change_address(services, instance_name, cause(reason), checked)
 
-    finish(run(change), as_json=as_json)
+    show_started(run(change), wait=wait, as_json=as_json)
 
 
-def _made(make: Callable[[Services], Awaitable[Created]], *, wait: bool, as_json: bool) -> None:
-    async def make_and_wait(services: Services) -> tuple[Created, Operation]:
-        created = await make(services)
-        assert created.operation is not None  # noqa: S101 - a new tenant is always provisioned
-        operation = await watched(services, created.operation.id) if wait else created.operation
-        return created, operation
+def _make(make: Callable[[Services], Awaitable[Created]], *, wait: bool, as_json: bool) -> None:
+    created = run(make)
+    assert created.operation is not None  # noqa: S101 - a new tenant is always provisioned
+    _show_with_key(created.operation, created.secret_key, wait=wait, as_json=as_json)
 
-    created, operation = run(make_and_wait)
-    if as_json:
-        show_json({"secret_key": created.secret_key, "operation": as_data(operation)})
-    else:
-        _show_key(str(created.secret_key))
-    if not as_json or operation.state is OperationState.FAILED:
-        finish(operation, as_json=False)
+
+def _show_with_key(operation: Operation, key: str | None, *, wait: bool, as_json: bool) -> None:
+    """The key is shown whatever becomes of the waiting: nobody can read it again."""
+    if not as_json:
+        show_line(f"The key of {operation.instance_name}, shown once:")
+        show_line(key)
+    try:
+        if wait:
+            (operation,) = follow([operation.id])
+    finally:
+        if as_json:
+            made = {"instance_name": operation.instance_name, "secret_key": key}
+            show_json({**made, "operation": as_data(operation)})
+    if not as_json:
+        show_operation_state(operation, as_json=False)
+    if wait:
+        expect(operation, OperationState.SUCCEEDED)
+
+
+Outcome = Operation | DomainError | None
+"""What came of a request: an operation, or what forbids it, or nothing, because there was nothing to do."""
 
 
 def _request(names: list[str], kind: OperationKind, *, wait: bool, reason: str | None, as_json: bool) -> None:
-    async def start(services: Services) -> list[tuple[str, Operation | DomainError | None]]:
-        outcomes = await registry.request_many(services, names, kind, cause(reason))
-        if not wait:
-            return outcomes
-        return [
-            (name, await watched(services, one.id) if isinstance(one, Operation) else one) for name, one in outcomes
-        ]
-
-    outcomes = run(start)
+    bulk_id = operations.new_id() if len(names) > 1 else None
+    outcomes: dict[str, Outcome] = dict(
+        run(lambda services: registry.request_many(services, names, kind, cause(reason), bulk_id))
+    )
+    if wait:
+        ended = follow([one.id for one in outcomes.values() if isinstance(one, Operation)])
+        outcomes.update((operation.instance_name, operation) for operation in ended)
     if as_json:
-        show_json([_outcome(name, outcome) for name, outcome in outcomes])
-    failed = False
-    for name, outcome in outcomes:
-        if isinstance(outcome, DomainError):
-            failed = True
-            messages.print(f"[bold red]{outcome}[/]", soft_wrap=True)
-        elif not as_json:
-            done = "nothing to do" if outcome is None else f"{outcome.kind}, {outcome.state} (operation {outcome.id})"
-            console.print(f"{name}: {done}")
-        failed = failed or (isinstance(outcome, Operation) and outcome.state is OperationState.FAILED)
-    if failed:
-        single = outcomes[0][1] if len(outcomes) == 1 else None
-        raise typer.Exit(exit_of(single) if isinstance(single, DomainError) else Exit.FAILED)
+        show_json([_outcome_data(name, outcome) for name, outcome in outcomes.items()])
+    codes = {_tell(name, outcome, wait=wait, as_json=as_json) for name, outcome in outcomes.items()} - {Exit.OK}
+    if codes:
+        raise typer.Exit(codes.pop() if len(codes) == 1 else Exit.FAILED)
 
 
-def _outcome(name: str, outcome: Operation | DomainError | None) -> dict[str, Any]:
-    error = str(outcome) if isinstance(outcome, DomainError) else None
+def _tell(name: str, outcome: Outcome, *, wait: bool, as_json: bool) -> Exit:
+    """Tell what came of one of the requests; gives the exit code that says it."""
+    if isinstance(outcome, DomainError):
+        complain(str(outcome))
+        return exit_of(outcome)
+    if not as_json:
+        if outcome is None:
+            show_line(f"{name}: nothing to do")
+        else:
+            show_operation_state(outcome, as_json=False)
+    if wait and outcome is not None and outcome.state is not OperationState.SUCCEEDED:
+        complain(f"{name}: {outcome.error or outcome.state}")
+        return Exit.FAILED
+    return Exit.OK
+
+
+def _outcome_data(name: str, outcome: Outcome) -> dict[str, Any]:
     operation = as_data(outcome) if isinstance(outcome, Operation) else None
+    error = str(outcome) if isinstance(outcome, DomainError) else None
     return {"instance_name": name, "operation": operation, "error": error}
 
 
+def _names(names: list[str] | None, names_from: typer.FileText | None, in_state: TenantState | None) -> list[str]:
+    found = list(names or [])
+    if names_from is not None:
+        found += [line.strip() for line in names_from if line.strip()]
+    if in_state is not None:
+        tenants = run(lambda services: registry.search(services, state=in_state, limit=_EVERY))
+        found += [tenant.instance_name for tenant in tenants]
+    elif not found:
+        raise typer.BadParameter("give names of tenants, --names-from or --all-in-state")
+    return list(dict.fromkeys(found))
+
+
 def _settings(given: list[str] | None) -> dict[str, Any]:
-    """`NAME=VALUE` as a tenant's columns."""
+    """`NAME=VALUE` as a tenant's columns; a value is JSON where it can be (numbers, true, false), else text."""
     values: dict[str, Any] = {}
     for one in given or []:
-        name, _, value = one.partition("=")
-        values[name] = value or None
+        name, equals, text = one.partition("=")
+        if not equals:
+            raise InvalidInputError(name, "is to be given as NAME=VALUE")
+        try:
+            values[name] = json.loads(text) if text else None
+        except ValueError:
+            values[name] = text
     return check_settings(values)
 
 
@@ -291,18 +358,14 @@ def _confirm(names: list[str]) -> None:
     if not sys.stdin.isatty():
         raise fail("destroying asks for confirmation: there is no terminal, so give --yes", Exit.USAGE)
     for name in names:
-        if Prompt.ask(f"Type [bold]{name}[/] to destroy it with all its accounts", console=messages) != name:
+        if typer.prompt(f"Type {name} to destroy it with all its accounts", err=True) != name:
             raise fail("not destroyed", Exit.USAGE)
 
 
 def _password(*, from_stdin: bool) -> str:
     if from_stdin:
-        return sys.stdin.readline().rstrip("\n")
+        return sys.stdin.readline().rstrip("\r\n")
     if not sys.stdin.isatty():
         raise fail("there is no terminal to ask for the password: give --password-stdin", Exit.USAGE)
-    return Prompt.ask("The operator's password", password=True, console=messages)
-
-
-def _show_key(key: str) -> None:
-    console.print("Its key, shown once:")
-    console.print(key, soft_wrap=True, markup=False)
+    password: str = typer.prompt("The operator's password", hide_input=True, confirmation_prompt=True, err=True)
+    return password

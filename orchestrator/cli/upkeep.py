@@ -4,33 +4,40 @@ from typing import Annotated
 
 import typer
 
-from orchestrator.cli.operations import WaitOption, finish, watched
-from orchestrator.cli.running import JsonOption, ReasonOption, cause, run, show
-from tenants import audit
+from orchestrator.cli.operations import WaitOption, show_started
+from orchestrator.cli.running import (
+    JsonOption,
+    OptionalInstance,
+    ReasonOption,
+    cause,
+    data_of,
+    run,
+    show_json,
+    show_limit,
+    show_table,
+)
+from tenants import audit, registry
 from tenants import reconcile as reconciliation
-from tenants.models import Operation
+from tenants.models import MAX_ID, AuditEntry, Drift
 from tenants.services import Services
 
-OptionalInstance = Annotated[
-    str | None, typer.Argument(metavar="[INSTANCE]", help="This tenant only; all when left out.")
-]
+_DRIFT = ("instance_name", "kind", "subject", "detail", "found_at", "mended_at")
+_AUDIT = ("id", "at", "instance_name", "action", "old_state", "new_state", "actor", "reason")
 
 
 def reconcile(
     instance_name: OptionalInstance = None,
     *,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only report what would be mended.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only find out what would be mended.")] = False,
     wait: WaitOption = False,
     reason: ReasonOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Compare tenants with ejabberd, and mend what differs."""
-
-    async def start(services: Services) -> Operation:
-        operation = await reconciliation.start(services, cause(reason), instance_name, dry_run=dry_run)
-        return await watched(services, operation.id) if wait else operation
-
-    finish(run(start), as_json=as_json)
+    """Compare tenants with ejabberd, and mend what differs; `orchestrator drift` shows what was found."""
+    operation = run(
+        lambda services: reconciliation.start(services, cause(reason), instance_name, dry_run=dry_run),
+    )
+    show_started(operation, wait=wait, as_json=as_json)
 
 
 def drift(
@@ -41,17 +48,35 @@ def drift(
     as_json: JsonOption = False,
 ) -> None:
     """Show what differed from ejabberd when it was last compared, and was not mended."""
-    found = run(lambda services: reconciliation.drift(services, instance_name, unmended=not mended, limit=limit))
-    show(found, ("instance_name", "kind", "subject", "detail", "found_at", "mended_at"), as_json=as_json)
+
+    async def read(services: Services) -> list[Drift]:
+        return await reconciliation.drift(services, instance_name, unmended=not mended, limit=limit)
+
+    found = run(read)
+    if as_json:
+        show_json([data_of(one, _DRIFT) for one in found])
+    else:
+        show_table(found, _DRIFT)
+        show_limit(found, limit)
 
 
 def log(
     instance_name: OptionalInstance = None,
     *,
+    before: Annotated[int | None, typer.Option(min=1, max=MAX_ID, help="Older than the one of this id.")] = None,
     limit: Annotated[int, typer.Option(min=1, max=10_000, help="How many at most.")] = 50,
     as_json: JsonOption = False,
 ) -> None:
-    """Show who did what to which tenant, newest first."""
-    found = run(lambda services: audit.entries(services, instance_name, limit=limit))
-    columns = ("at", "actor", "action", "instance_name", "old_state", "new_state", "reason", "operation_id")
-    show(found, columns, as_json=as_json)
+    """Show who did what to which tenant, newest first; also to tenants that are gone."""
+
+    async def read(services: Services) -> list[AuditEntry]:
+        if instance_name is not None:
+            await registry.check_known(services, instance_name)
+        return await audit.entries(services, instance_name, before=before, limit=limit)
+
+    found = run(read)
+    if as_json:
+        show_json([data_of(entry, (*_AUDIT, "operation_id")) for entry in found])
+    else:
+        show_table(found, _AUDIT if instance_name is None else [name for name in _AUDIT if name != "instance_name"])
+        show_limit(found, limit)

@@ -10,8 +10,6 @@ import shutil
 import subprocess
 from pathlib import Path
 
-import psycopg
-
 from orchestrator.launcher.errors import LaunchError, MissingServerError
 
 _ROLE = "orchestrator"
@@ -70,6 +68,9 @@ def create(folder: Path) -> None:
 
 def answers(folder: Path) -> bool:
     """Whether the server takes connections."""
+    # here: it takes long to load, and few commands ask this
+    import psycopg  # noqa: PLC0415
+
     try:
         psycopg.connect(host=str(folder), user=_ROLE, dbname="postgres", connect_timeout=5).close()
     except psycopg.OperationalError:

@@ -12,9 +12,7 @@ unacknowledged, so that a process which is killed in between loses it, and what 
 order.
 """
 
-from tenants.shard_queues.amqp import AmqpPublisher, AmqpReader
 from tenants.shard_queues.interface import CommandPublisher, CommandReader, Delivery, QueueUnavailableError
-from tenants.shard_queues.redis_streams import RedisPublisher, RedisReader
 
 __all__ = [
     "CommandPublisher",
@@ -28,13 +26,26 @@ __all__ = [
 _REDIS_SCHEMES = ("redis://", "rediss://", "unix://")
 
 
+# Imported where they are needed: the other broker's library would only take time when the command line starts.
+
+
 def open_publisher(broker_url: str, shard_count: int) -> CommandPublisher:
     """The publisher for this broker."""
-    publisher = RedisPublisher if broker_url.startswith(_REDIS_SCHEMES) else AmqpPublisher
-    return publisher(broker_url, shard_count)
+    if broker_url.startswith(_REDIS_SCHEMES):
+        from tenants.shard_queues.redis_streams import RedisPublisher  # noqa: PLC0415
+
+        return RedisPublisher(broker_url, shard_count)
+    from tenants.shard_queues.amqp import AmqpPublisher  # noqa: PLC0415
+
+    return AmqpPublisher(broker_url, shard_count)
 
 
 def open_reader(broker_url: str, shard_count: int) -> CommandReader:
     """The reader for this broker; it reads nothing until shards are added."""
-    reader = RedisReader if broker_url.startswith(_REDIS_SCHEMES) else AmqpReader
-    return reader(broker_url, shard_count)
+    if broker_url.startswith(_REDIS_SCHEMES):
+        from tenants.shard_queues.redis_streams import RedisReader  # noqa: PLC0415
+
+        return RedisReader(broker_url, shard_count)
+    from tenants.shard_queues.amqp import AmqpReader  # noqa: PLC0415
+
+    return AmqpReader(broker_url, shard_count)
