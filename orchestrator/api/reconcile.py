@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, Field
 
-from orchestrator.api.auth import READS, READS_TENANT, WRITES, WRITES_TENANT, CauseDep, ServicesDep
+from orchestrator.api.auth import READS, READS_HISTORY, WRITES, WRITES_TENANT, CauseDep, ServicesDep
 from orchestrator.api.idempotency import IdempotentRoute
 from orchestrator.api.tenants import KEY, TenantView, accepted, made_view
 from orchestrator.api.views import OperationView, View, problems
@@ -81,7 +81,7 @@ async def list_drift(
     return await _page(services, None, unmended=unmended, after=after, limit=limit)
 
 
-@router.get("/tenants/{instance_name}/drift", dependencies=[READS_TENANT], responses=problems(404))
+@router.get("/tenants/{instance_name}/drift", dependencies=[READS_HISTORY], responses=problems(404))
 async def list_drift_of_tenant(
     instance_name: str, services: ServicesDep, *, unmended: Unmended = True, after: After = 0, limit: Limit = 50
 ) -> DriftPage:

@@ -1,17 +1,29 @@
 """Reconciliation and import on the running system: drift made by hand in ejabberd and in the registry."""
 
+import asyncio
 import itertools
 import os
+from collections.abc import Sequence
 from typing import Any
 
+import httpx
 import pytest
 from sqlalchemy import update
 
+from tenants import accounts, registry
+from tenants.errors import ConflictError
 from tenants.models import Account, AccountState
+from tenants.reconcile import start
+from tenants.scram import make_verifier
+from tenants.services import Services
 from tests.integration.conftest import NewTenant, Tenant
 from tests.world.lhc import Lhc
+from tests.world.operator import Operator
 from tests.world.panel import Panel
+from tests.world.registry import World
+from tests.world.rehearsal import PANEL
 from tests.world.system import System, domain_of
+from tests.world.waiting import until_async
 
 PASSWORD = "0123456789abcdef0123"
 _numbers = itertools.count(1)
@@ -54,19 +66,27 @@ async def spoil(tenant: Tenant) -> None:
     visitors = {"group": f"visitors.{tenant.name}", "host": host}
     member = {"host": host, "group": f"visitors.{tenant.name}", "grouphost": host}
     await system.ejabberd("srg_user_del", user=lhc.name("visitor.1"), **member)
-    await system.ejabberd("srg_user_add", user=lhc.name("visitor.77"), **member)
+    for stranger in (lhc.name("visitor.77"), "visitor.1.another", "admin"):
+        await system.ejabberd("srg_user_add", user=stranger, **member)
+    await system.ejabberd("srg_user_add", user=lhc.name("bob"), **member)
     await system.ejabberd("unregister", user=lhc.name("visitor.2"), host=host)
     await system.ejabberd("unregister", user=lhc.name("lost"), host=host)
     for user in ("visitor.88", "eve"):
         await system.ejabberd("register", user=lhc.name(user), host=host, password="x")
     await system.ejabberd("srg_create", **visitors, label="V", description="D", display=f"operators.{tenant.name}")
     await system.ejabberd("srg_delete", group=f"operators.{tenant.name}", host=host)
-    async with domain_of(system) as services, services.database.write() as session:
-        of_tenant = Account.instance_name == tenant.name
-        await session.execute(update(Account).where(of_tenant).values(created_at=services.clock() - 1000))
-        pending = Account.username.in_([lhc.name("visitor.3"), lhc.name("visitor.4")])
-        await session.execute(update(Account).where(pending).values(state=AccountState.PENDING))
+    await grow_old(tenant, pending=("visitor.3", "visitor.4"))
     await system.ejabberd("unregister", user=lhc.name("visitor.4"), host=host)
+
+
+async def grow_old(tenant: Tenant, pending: Sequence[str] = ()) -> None:
+    """Make the tenant's rows older than what is left alone; some as of registrations that ended half way."""
+    async with domain_of(tenant.system) as services, services.database.write() as session:
+        of_tenant = Account.instance_name == tenant.name
+        times = {"created_at": services.clock() - 1000, "last_active_at": services.clock() - 1000}
+        await session.execute(update(Account).where(of_tenant).values(**times))
+        usernames = [tenant.lhc.name(user) for user in pending]
+        await session.execute(update(Account).where(Account.username.in_(usernames)).values(state=AccountState.PENDING))
 
 
 async def test_each_kind_of_drift_is_found_by_a_dry_run_and_mended_by_the_next(tenant: Tenant) -> None:
@@ -77,6 +97,9 @@ async def test_each_kind_of_drift_is_found_by_a_dry_run_and_mended_by_the_next(t
         ("roster", f"operators.{tenant.name}"),
         ("member_missing", name("visitor.1")),
         ("member_missing", name("bob")),
+        ("member_extra", name("bob")),
+        ("member_foreign", "visitor.1.another"),
+        ("unreadable", "admin"),
         ("member_extra", name("visitor.77")),
         ("account_lost", name("visitor.2")),
         ("operator_lost", name("lost")),
@@ -91,8 +114,14 @@ async def test_each_kind_of_drift_is_found_by_a_dry_run_and_mended_by_the_next(t
     assert await drift(tenant.panel, path) == expected
     assert await holds(system, tenant.name) == before, "a dry run changes nothing"
 
-    assert (await reconcile(tenant.panel, path))["mended"] == len(expected) - 2
-    for_a_person = {("operator_lost", name("lost")), ("operator_unknown", name("eve"))}
+    for_a_person = {
+        ("operator_lost", name("lost")),
+        ("operator_unknown", name("eve")),
+        ("member_foreign", "visitor.1.another"),
+        ("unreadable", "admin"),
+    }
+    result = await reconcile(tenant.panel, path)
+    assert (result["mended"], result["left"]) == (len(expected - for_a_person), 0)
     assert await drift(tenant.panel, path) == for_a_person
     after = await holds(system, tenant.name)
     host = tenant.host
@@ -103,12 +132,11 @@ async def test_each_kind_of_drift_is_found_by_a_dry_run_and_mended_by_the_next(t
     )
     displayed, members = after["rosters"][f"visitors.{tenant.name}"]
     assert displayed in ([], [""])
-    assert members == [f"{name(user)}@{host}" for user in ("visitor.1", "visitor.3")]
+    ours = {f"{name(user)}@{host}" for user in ("visitor.1", "visitor.3", "visitor.88")}
+    assert set(members) == ours | {f"visitor.1.another@{host}", f"admin@{host}"}
 
-    # the one that was adopted becomes a member with the next run, and then there is nothing more to do
-    assert (await reconcile(tenant.panel, path))["found"] in {2, 3}
-    await reconcile(tenant.panel, path)
-    assert await drift(tenant.panel, path) == for_a_person
+    result = await reconcile(tenant.panel, path)
+    assert (result["found"], result["mended"]) == (len(for_a_person), 0), "the second run finds nothing more"
     # the account that was lost is made anew by the next page view
     assert (await tenant.lhc.page_view("visitor.2", PASSWORD)).text == "ok"
     assert name("visitor.2") in await system.users_of(tenant.name)
@@ -144,7 +172,12 @@ async def test_all_tenants_are_compared_and_what_belongs_to_none_is_reported_alo
     await reconcile(panel, "")
     still = await drift(panel, "")
     assert {("unknown_tenant", stranger), ("unreadable", "of-nobody")} <= still
-    assert not {one for one in still if one in expected and one[0] in {"roster", "leftover"}}
+    assert not {one for one in still if one in expected and one[0] == "roster"}
+    # what is left of a destroyed tenant goes in a run of its own, which whoever creates it anew waits for
+    own = (await panel.http.get("/v1/operations", params={"instance_name": gone.name})).json()["operations"][0]
+    assert own["kind"] == "reconcile"
+    await panel.finished(own["id"])
+    assert await drift(panel, f"/tenants/{gone.name}") == set()
     assert await holds(system, gone.name) == {
         "users": [],
         "rosters": {f"visitors.{gone.name}": None, f"operators.{gone.name}": None},
@@ -188,11 +221,16 @@ def old_name() -> str:
 
 async def test_a_tenant_of_the_old_system_is_imported(system: System, panel: Panel, old_name: str) -> None:
     await old_tenant(system, old_name)
+    # somebody took her out of the roster
+    await system.ejabberd(
+        "register", user=f"eve.{old_name}", host=system.endpoints["xmpp_host"], password="eves-password"
+    )
     before = await holds(system, old_name)
     answer = await panel.http.post(f"/v1/tenants/{old_name}/import", json={"online_seconds": 120})
     assert answer.status_code == 202
     operation = await panel.finished(answer.json()["operation"]["id"])
-    assert operation["result"] == {"accounts": 3, "skipped": 1, "skipped_names": [f"visitor.nine.{old_name}"]}
+    skipped = [f"eve.{old_name}", f"visitor.nine.{old_name}"]
+    assert operation["result"] == {"accounts": 3, "skipped": 2, "skipped_names": skipped}
     assert (await holds(system, old_name)) == before, "nothing in ejabberd was taken away"
     tenant = (await panel.http.get(f"/v1/tenants/{old_name}")).json()
     assert (tenant["state"], tenant["online_seconds"]) == ("active", 120)
@@ -203,14 +241,41 @@ async def test_a_tenant_of_the_old_system_is_imported(system: System, panel: Pan
         secret_key=answer.json()["secret_key"],
         host=system.endpoints["xmpp_host"],
     )
-    # LHC knows the visitor's password from before, and goes on with it
-    assert (await lhc.page_view("visitor.7", PASSWORD)).text == "ok"
-    assert (
-        await system.ejabberd("check_password", user=f"bob.{old_name}", host=lhc.host, password="bobs-old-password")
-        == 0
-    )
+    endpoints = system.endpoints
+    address = (endpoints["c2s_host"], endpoints["c2s_port"])
+    async with Operator(lhc.name("bob"), lhc.host, "bobs-old-password", address) as bob:
+        await bob.has_contact(lhc.name("visitor.7"))
+        # a wrong password shows nobody; the one that LHC knows from before does
+        assert (await lhc.page_view("visitor.8.chat", "wrong", status="wrong")).text == "ok"
+        assert (await lhc.page_view("visitor.7", PASSWORD, status="right")).text == "ok"
+        await bob.sees(lhc.name("visitor.7"), status="right")
+        assert (await lhc.page_view("visitor.8.chat", PASSWORD, status="right")).text == "ok"
+        await bob.sees(lhc.name("visitor.8.chat"), status="right")
+        assert "wrong" not in {presence.status for presence in bob.presences}
     again = await panel.http.post(f"/v1/tenants/{old_name}/import")
     assert (again.status_code, again.json()["detail"]) == (409, f"there is a tenant '{old_name}' already")
+
+
+async def test_an_import_that_is_asked_for_twice_runs_once(system: System, panel: Panel, old_name: str) -> None:
+    await old_tenant(system, old_name)
+    asked = [panel.http.post(f"/v1/tenants/{old_name}/import") for _ in range(5)]
+    answers = [answer.json() for answer in await asyncio.gather(*asked)]
+    ids = {answer["operation"]["id"] for answer in answers if "operation" in answer}
+    assert len(ids) == 1
+    assert sum(bool(answer.get("secret_key")) for answer in answers) == 1, "a key is shown once"
+    await panel.finished(ids.pop())
+    others = [answer for answer in answers if "operation" not in answer]
+    assert all(answer["status"] == 409 for answer in others), "who came when it was over"
+
+
+async def test_a_name_of_which_only_a_roster_is_there_is_imported(system: System, panel: Panel, old_name: str) -> None:
+    host = system.endpoints["xmpp_host"]
+    await system.ejabberd(
+        "srg_create", group=f"operators.{old_name}", host=host, label="x", description="x", display=""
+    )
+    answer = await panel.http.post(f"/v1/tenants/{old_name}/import")
+    assert (await panel.finished(answer.json()["operation"]["id"]))["result"]["accounts"] == 0
+    assert (await reconcile(panel, f"/tenants/{old_name}"))["found"] == 0
 
 
 async def test_nothing_cannot_be_imported(panel: Panel, old_name: str) -> None:
@@ -223,20 +288,69 @@ async def test_nothing_cannot_be_imported(panel: Panel, old_name: str) -> None:
 
 
 async def test_registrations_that_ejabberd_lost_are_made_again(tenant: Tenant) -> None:
-    """As after kill -9 of ejabberd, whose tables are written to disk with a delay."""
+    """By kill -9: its tables are written to disk with a delay."""
+    system, visitors = tenant.system, [f"visitor.{number}" for number in range(1, 9)]
+    for visitor in visitors:
+        await tenant.lhc.new_visitor(visitor, PASSWORD)
+    await system.kill("ejabberd")
+    await until_async(lambda: answers(system), "ejabberd answers again", 60)
+    await system.ready()
+    # whatever the disk has kept, of one we know that it is gone
+    await system.ejabberd("unregister", user=tenant.lhc.name("visitor.1"), host=tenant.host)
+    await grow_old(tenant)
+    result = await reconcile(tenant.panel, f"/tenants/{tenant.name}")
+    assert result["mended"] == result["found"] >= 1
+    assert (await reconcile(tenant.panel, f"/tenants/{tenant.name}"))["found"] == 0
+    for visitor in visitors:
+        assert (await tenant.lhc.page_view(visitor, PASSWORD)).text == "ok"
+    there = await holds(system, tenant.name)
+    names = sorted(map(tenant.lhc.name, visitors))
+    assert there["users"] == names
+    assert there["rosters"][f"visitors.{tenant.name}"][1] == [f"{name}@{tenant.host}" for name in names]
+
+
+async def answers(system: System) -> bool:
+    try:
+        await system.ejabberd("status")
+    except httpx.HTTPError:
+        return False
+    return True
+
+
+async def test_what_is_young_is_left_alone(tenant: Tenant) -> None:
     await tenant.lhc.new_visitor("visitor.1", PASSWORD)
     await tenant.system.ejabberd("unregister", user=tenant.lhc.name("visitor.1"), host=tenant.host)
-    async with domain_of(tenant.system) as services, services.database.write() as session:
-        await session.execute(
-            update(Account).where(Account.instance_name == tenant.name).values(created_at=services.clock() - 1000)
-        )
-    assert (await reconcile(tenant.panel, f"/tenants/{tenant.name}"))["mended"] == 1
-    assert (await tenant.lhc.page_view("visitor.1", PASSWORD)).text == "ok"
-    assert await tenant.system.users_of(tenant.name) == [tenant.lhc.name("visitor.1")]
+    assert (await reconcile(tenant.panel, f"/tenants/{tenant.name}"))["found"] == 0
 
 
-async def test_one_run_at_a_time(panel: Panel) -> None:
-    first = await panel.http.post("/v1/reconcile", params={"dry_run": True})
-    second = await panel.http.post("/v1/reconcile", params={"dry_run": True})
-    assert second.status_code in {202, 409}
-    await panel.finished(first.json()["id"])
+async def test_a_large_roster_that_was_deleted_is_filled_again(tenant: Tenant) -> None:
+    """More members than are mended, or asked for, one by one."""
+    usernames = [tenant.lhc.name(f"visitor.{number}") for number in range(1, 251)]
+    async with domain_of(tenant.system) as services:
+        verifier = await make_verifier(PASSWORD)
+        await services.ejabberd.bulk.register(dict.fromkeys(usernames, verifier))
+        names = [services.naming.parse_username(username) for username in usernames]
+        await accounts.adopt(services, tenant.name, names[:230])
+        await grow_old(tenant)
+        await services.ejabberd.delete_roster(f"visitors.{tenant.name}")
+        assert (await reconcile(tenant.panel, f"/tenants/{tenant.name}"))["mended"] == 1 + 230 + 20
+        assert await services.ejabberd.roster_members(f"visitors.{tenant.name}") == sorted(usernames)
+        await services.ejabberd.bulk.remove_users(usernames[5:])
+        await grow_old(tenant)
+        # of each both the account and the membership
+        assert (await reconcile(tenant.panel, f"/tenants/{tenant.name}"))["mended"] == 245
+        assert await rows_of_tenant(services, tenant.name) == 5
+    assert (await reconcile(tenant.panel, f"/tenants/{tenant.name}"))["found"] == 0
+
+
+async def rows_of_tenant(services: Services, instance_name: str) -> int:
+    async with services.database.read() as session:
+        return sum((await registry.count_accounts(session, instance_name)).values())
+
+
+async def test_one_run_at_a_time(world: World) -> None:
+    """On both databases, however many ask at once."""
+    started = await asyncio.gather(*(start(world.services, PANEL) for _ in range(20)))
+    assert len({operation.id for operation in started}) == 1
+    with pytest.raises(ConflictError, match="is under way with another input"):
+        await start(world.services, PANEL, dry_run=True)
