@@ -13,7 +13,7 @@
 -export([start/2, stop/1, reload/3, depends/2, mod_opt_type/1, mod_options/1, mod_doc/0]).
 %% hooks and the IQ handler
 -export([guard/1, divert/1, receive_packet/1, set_presence/4, unset_presence/4, to_named/1, service/1,
-         decode_iq_subel/1]).
+         decode_iq_subel/1, waited_first/1]).
 %% for lhc_bridge_queue
 -export([is_component/2, component/1, connections/1, tenant/2, option/2]).
 
@@ -28,6 +28,8 @@
 -define(DIVERT_PRIORITY, 600).
 %% Before any other module sees a message that comes in: a repeat is no message, and the marker is ours alone.
 -define(RECEIVE_PRIORITY, 1).
+%% After mod_offline (50).
+-define(WAITED_PRIORITY, 60).
 
 %% How long the end of a killed connection may take.
 -define(FENCE_TIMEOUT, 10000).
@@ -76,7 +78,8 @@ hooks(Host) ->
      {user_send_packet, Host, ?MODULE, divert, ?DIVERT_PRIORITY},
      {sm_receive_packet, Host, ?MODULE, receive_packet, ?RECEIVE_PRIORITY},
      {set_presence_hook, Host, ?MODULE, set_presence, 50},
-     {unset_presence_hook, Host, ?MODULE, unset_presence, 50}].
+     {unset_presence_hook, Host, ?MODULE, unset_presence, 50},
+     {c2s_self_presence, Host, ?MODULE, waited_first, ?WAITED_PRIORITY}].
 
 %% Components belong to no virtual host.
 global_hooks() ->
@@ -420,25 +423,33 @@ once(#message{from = #jid{luser = User, lserver = Server}, sub_els = Els} = Msg)
 %% ejabberd looks who is there, and stores the message when nobody is. An operator who comes at this very moment would
 %% miss it: mod_offline_mnesia writes it without a transaction, and may do so between the reading and the deleting of
 %% what the operator fetches (then it is gone), or after that (then it lies there until the next login). So we hold the
-%% lock that the fetching needs while we store, and look again afterwards.
+%% lock that the fetching needs while we look and store: who comes after that fetches after that.
 route_or_store(#message{to = #jid{luser = User, lserver = Server}} = Msg) ->
-    case ejabberd_sm:get_user_present_resources(User, Server) of
-        [_ | _] ->
-            ejabberd_sm:route(Msg);
-        [] ->
-            store_undisturbed(Msg, {User, Server}),
-            fetch_when_present(User, Server)
+    case is_present(User, Server) orelse store_undisturbed(Msg, {User, Server}) of
+        true -> ejabberd_sm:route(Msg);
+        stored -> ok
     end.
 
-store_undisturbed(Msg, US) ->
+store_undisturbed(Msg, {User, Server} = US) ->
     Store = fun() ->
                     mnesia:lock({record, offline_msg, US}, write),
-                    ejabberd_sm:route(Msg)
+                    is_present(User, Server) orelse
+                        begin
+                            ejabberd_sm:route(Msg),
+                            stored
+                        end
             end,
     case mnesia:transaction(Store) of
-        {atomic, _} -> ok;
-        {aborted, _} -> ejabberd_sm:route(Msg) % offline messages are not in Mnesia here: no lock, and no such fault
+        {atomic, Result} ->
+            Result;
+        {aborted, _} -> % offline messages are not in Mnesia here: no lock, so we look again afterwards
+            ejabberd_sm:route(Msg),
+            fetch_when_present(User, Server),
+            stored
     end.
+
+is_present(User, Server) ->
+    ejabberd_sm:get_user_present_resources(User, Server) =/= [].
 
 fetch_when_present(User, Server) ->
     case ejabberd_sm:get_user_present_resources(User, Server) of
@@ -447,6 +458,20 @@ fetch_when_present(User, Server) ->
             mod_offline:c2s_self_presence({#presence{type = available}, C2S});
         [] ->
             ok
+    end.
+
+%% What waited for the operator comes before what arrives just now: mod_offline routes it to this very process (the
+%% operator's connection), but behind what was routed here since the presence was set. So both are handled here.
+waited_first({Presence, #{lserver := Host} = C2S}) ->
+    {Waited, Live} = lists:partition(fun(Msg) -> xmpp:has_subtag(Msg, #delay{stamp = {0, 0, 0}}) end, take_messages()),
+    Handle = fun(Msg, State) -> ejabberd_hooks:run_fold(c2s_handle_info, Host, State, [{route, Msg}]) end,
+    {Presence, lists:foldl(Handle, C2S, Waited ++ Live)}.
+
+take_messages() ->
+    receive
+        {route, #message{} = Msg} -> [Msg | take_messages()]
+    after 0 ->
+        []
     end.
 
 is_once(El) ->

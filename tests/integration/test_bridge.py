@@ -1,5 +1,6 @@
 """The bridge module in a real ejabberd, with a bare component at its other end."""
 
+import asyncio
 import itertools
 import shutil
 import tempfile
@@ -273,6 +274,29 @@ async def test_an_offline_operator_gets_it_once(server: ChatServer, tenant: str)
         assert not [child for message in ann.messages for child in message.children if child.endswith("}once")]
 
 
+async def test_what_waited_comes_before_what_arrives_at_the_login(server: ChatServer, tenant: str) -> None:
+    await server.new_operator(f"ann.{tenant}")
+    async with Component(server) as component:
+        for login in range(10):
+            bodies = [f"{login}-{number}" for number in range(300)]
+            for body in bodies[:100]:
+                component.say(f"visitor.1.{tenant}", f"ann.{tenant}", body, once=f"{tenant}-{body}")
+            await component.ask("sync")
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(speak(component, tenant, bodies[100:]))
+                async with server.operator(f"ann.{tenant}") as ann:
+                    await ann.reads(bodies[-1])
+                    await ann.taken()
+                    assert [message.body for message in ann.messages] == bodies
+
+
+async def speak(component: Component, tenant: str, bodies: list[str]) -> None:
+    """One after another, while something else goes on."""
+    for body in bodies:
+        component.say(f"visitor.1.{tenant}", f"ann.{tenant}", body, once=f"{tenant}-{body}")
+        await asyncio.sleep(0.001)
+
+
 async def test_what_comes_back_to_a_visitor_is_handed_over(server: ChatServer, tenant: str, bob: Operator) -> None:
     visitor = f"visitor.1.{tenant}"
     async with Component(server) as component:
@@ -283,16 +307,18 @@ async def test_what_comes_back_to_a_visitor_is_handed_over(server: ChatServer, t
         # a client cannot forge one for another tenant's visitor
         bob.write_error("visitor.1.another", "forged")
         bob.write_error(visitor, "refused by the client")
-        await until(lambda: len(component.stored) == 2, "the client's error is handed over")
-        assert [handed.body for handed in component.stored[1:]] == ["refused by the client"]
+        await until(lambda: len(component.bodies(visitor)) > 1, "the client's error is handed over")
+        assert component.bodies(visitor) == ["is anybody there?", "refused by the client"]
+        assert component.bodies("visitor.1.another") == []
 
 
 async def test_an_error_waits_for_the_component(server: ChatServer, tenant: str) -> None:
+    visitor = f"visitor.1.{tenant}"
     async with Component(server, lambda _: None) as component:
-        component.say(f"visitor.1.{tenant}", f"nobody.{tenant}", "hello?")
+        component.say(visitor, f"nobody.{tenant}", "hello?")
         await until(lambda: component.handed, "it is handed over, and not stored")
     await server.kill()
     await server.start()
     async with Component(server) as component:
-        await until(lambda: component.stored, "it comes again")
-        assert component.stored[0].error == "service-unavailable"
+        await until(lambda: component.bodies(visitor), "it comes again")
+        assert {handed.error for handed in component.stored if handed.visitor == visitor} == {"service-unavailable"}

@@ -68,12 +68,12 @@ async def test_a_whole_life_at_the_console(run: Run, system: System) -> None:
     suspended = data_of(run("tenant", "suspend", name, "--reason", "bill not paid", "--wait", "--json"))
     assert (suspended[0]["operation"]["kind"], suspended[0]["operation"]["state"]) == ("suspend", "succeeded")
     assert data_of(run("tenant", "suspend", name, "--json"))[0]["operation"] is None, "nothing to do"
-    assert "resume, " in run("tenant", "resume", name).stdout
+    assert f"resume of {name}: " in run("tenant", "resume", name).stdout
     data_of(run("reconcile", "--dry-run", "--wait", "--json"))
     data_of(run("drift", name, "--json"))
 
     destroyed = run("tenant", "destroy", name, "--yes", "--wait")
-    assert (destroyed.returncode, f"{name}: destroy, succeeded" in destroyed.stdout) == (0, True)
+    assert (destroyed.returncode, f"destroy of {name}: succeeded" in destroyed.stdout) == (0, True)
     assert await system.users_of(name) == []
     log = data_of(run("audit", name, "--json"))
     assert ("bill not paid", "suspending") in {(entry["reason"], entry["new_state"]) for entry in log}
@@ -158,7 +158,8 @@ def test_tokens_are_made_and_revoked(run: Run) -> None:
 def test_messages_are_json_as_well(run: Run) -> None:
     name = new_name()
     data_of(run("tenant", "create", name, "--wait", "--json"))
-    assert data_of(run("deliveries", name, "--json")) == []
+    deliveries = data_of(run("deliveries", name, "--json"))
+    assert (deliveries["deliveries"], deliveries["circuit"]["state"]) == ([], "closed")
     assert data_of(run("returned", name, "--json")) == []
     assert data_of(run("replay", name, "--all", "--json")) == {"replayed": 0}
 

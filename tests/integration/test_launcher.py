@@ -153,7 +153,7 @@ def test_a_folder_keeps_the_servers_that_hold_its_data(state: Path, option: str,
         capture_output=True, text=True, timeout=60, check=False, env={**os.environ, "COLUMNS": "1000"},
     )  # fmt: skip
     assert refused.returncode == 1
-    assert "was begun with redis and sqlite, which hold its data" in refused.stdout
+    assert "was begun with redis and sqlite, which hold its data" in refused.stderr
     assert not Launcher(state, Console()).running()
 
 
