@@ -191,7 +191,8 @@ class AmqpReader:
         self._orders.append(close)
         if self._connection is not None:  # without a connection the broker has them back already
             try:
-                await asyncio.wait_for(asyncio.wrap_future(closed), _DROP_SECONDS)
+                async with asyncio.timeout(_DROP_SECONDS):
+                    await asyncio.wrap_future(closed)
             except TimeoutError:
                 log.warning("the broker did not take the shards back in time", count=len(dropped))
         self._ready = deque(delivery for delivery in self._ready if delivery.shard not in dropped)
@@ -200,7 +201,8 @@ class AmqpReader:
         if not self._ready:
             self._arrived.clear()
             try:
-                await asyncio.wait_for(self._arrived.wait(), _QUIET_SECONDS)
+                async with asyncio.timeout(_QUIET_SECONDS):
+                    await self._arrived.wait()
             except TimeoutError:
                 return []
         batch = [self._ready.popleft() for _ in range(min(len(self._ready), _MAX_BATCH))]

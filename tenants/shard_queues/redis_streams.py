@@ -136,6 +136,8 @@ class RedisReader:
             log.warning("shard queues not read", error=f"{type(error).__name__}: {error}"[:300])
             await asyncio.sleep(delay(self._failures, first=0.2, longest=5))
             return []
+        finally:
+            _raise_swallowed_cancellation()
         self._failures = 0
         self._heard_at = time.monotonic()
         if self._done:
@@ -186,3 +188,10 @@ class RedisReader:
 
     async def close(self) -> None:
         await self._redis.aclose()
+
+
+def _raise_swallowed_cancellation() -> None:
+    """redis-py writes within `asyncio.wait_for`, which before Python 3.12 may swallow a cancellation (CPython 86296)."""
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError

@@ -159,3 +159,19 @@ async def test_a_broker_that_is_away_refuses_in_time() -> None:
         with pytest.raises(QueueUnavailableError):
             await publisher.check()
         await publisher.close()
+
+
+async def test_a_reader_ends_whenever_it_is_cancelled(broker_url: str, tenant: str) -> None:
+    async def read_on(reader: CommandReader) -> None:
+        while True:
+            await reader.next_batch()
+
+    async with reading(broker_url, tenant) as reader:
+        await reader.next_batch()
+        for turns in range(40):
+            task = asyncio.create_task(read_on(reader))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            task.cancel()
+            done, _ = await asyncio.wait({task}, timeout=DEADLINE)
+            assert done, f"it reads on, cancelled after {turns} turns of the event loop"
