@@ -8,7 +8,6 @@ from sqlalchemy import delete, func, select, update
 
 from tenants import accounts, delivery_log, importing, reconcile, registry, rosters
 from tenants.commands import CloseTenant
-from tenants.ejabberd_bulk import BATCH
 from tenants.errors import DomainError, InvalidInputError
 from tenants.models import Account, OperationKind, Tenant, TenantState, VisitorSession
 from tenants.naming import AccountKind, AccountName, RosterKind
@@ -22,6 +21,8 @@ _REPORTS = 20
 """Of the progress of a removal, at least, when there are that many accounts."""
 _PARALLEL = 2
 """Calls under way at once, each a chunk of accounts: more would take ejabberd from others and win nothing."""
+_CHUNK = 50
+"""Accounts in one of them. With larger ones a removal is quicker, and other tenants feel it more."""
 _NAMED = 20
 _SESSIONS_CLOSED_WITHIN = 20.0
 """Seconds for the pool to tell operators that the tenant's visitors left."""
@@ -136,7 +137,7 @@ async def _forget_accounts(run: Run, usernames: Sequence[str]) -> None:
 
 def _chunks(usernames: Sequence[str]) -> list[Sequence[str]]:
     """Those for one call each: of a small tenant too they are several, for progress to be seen."""
-    return list(_parts(usernames, min(max(len(usernames) // _REPORTS, 1), BATCH)))
+    return list(_parts(usernames, min(max(len(usernames) // _REPORTS, 1), _CHUNK)))
 
 
 def _parts(things: Sequence[Thing], size: int) -> Iterator[Sequence[Thing]]:

@@ -91,9 +91,18 @@ command(Name, Function, Desc, Args, Result) ->
 %%% Removal
 %%%===================================================================
 
+%% Whoever waits for presence or a message comes first.
 remove_users(Host, Users) ->
     check_host(Host),
     check_users(Users),
+    Priority = process_flag(priority, low),
+    try
+        remove_checked_users(Host, Users)
+    after
+        process_flag(priority, Priority)
+    end.
+
+remove_checked_users(Host, Users) ->
     push_removals(Host, leave_rosters(Host, Users)),
     Ending = [{User, Monitors} || User <- Users, (Monitors = remove_account(Host, User)) /= []],
     Deadline = erlang:monotonic_time(millisecond) + ?SESSIONS_END_WITHIN,
