@@ -6,11 +6,12 @@ environment wins over that file, and so does a `.env` beside the folder.
 
 import os
 from functools import cached_property
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, SecretStr
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, SecretStr, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 ENV_PREFIX = "ORCHESTRATOR_"
 DEFAULT_STATE_DIR = ".state"
@@ -44,6 +45,9 @@ class Settings(BaseSettings):
     callback_port: int | None = None
     callback_timeout: float = Field(30, gt=0, description="Seconds for one whole callback request.")
     callback_verify_tls: bool = True
+    webhook_networks: Annotated[tuple[IPv4Network | IPv6Network, ...], NoDecode] = Field(
+        (), description="Networks that webhooks may go to besides public addresses: `10.0.0.0/8,fd00::/8`."
+    )
 
     # Stores and servers
     database_url: SecretStr = SecretStr("sqlite+aiosqlite:///orchestrator.db")
@@ -60,11 +64,20 @@ class Settings(BaseSettings):
     rpc_user: str = "admin"
     rpc_password: SecretStr = Field(SecretStr(""), description="The hosting-wide XML-RPC password.")
 
+    signing_master_key: SecretStr = Field(
+        SecretStr(""), description="What each tenant's keys for webhooks are derived from. Without it none are sent."
+    )
+
     # Telemetry
     sentry_dsn: SecretStr = SecretStr("")
     environment: str = "production"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["json", "console"] = "json"
+
+    @field_validator("webhook_networks", mode="before")
+    @classmethod
+    def _split_networks(cls, value: Any) -> Any:
+        return [network.strip() for network in value.split(",") if network.strip()] if isinstance(value, str) else value
 
     @cached_property
     def component_jid(self) -> str:

@@ -84,6 +84,7 @@ def set_up_sentry(settings: Settings) -> None:
         send_default_pii=False,
         include_local_variables=False,
         max_request_body_size="never",
+        trace_propagation_targets=[],  # else each callback tells the tenant's server our release and Sentry's key
         before_send=_before_send,
     )
 

@@ -6,7 +6,7 @@ from collections import Counter
 import structlog
 
 from tenants.deliveries import claim_next, deliver
-from tenants.lhc import MAX_CONNECTIONS
+from tenants.http_posting import MAX_CONNECTIONS
 from tenants.services import Services
 
 log = structlog.get_logger(__name__)

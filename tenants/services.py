@@ -15,6 +15,7 @@ from tenants.lhc import LhcClient
 from tenants.naming import Naming
 from tenants.quotas import CallLimiter
 from tenants.shard_queues import CommandPublisher, open_publisher
+from tenants.webhooks import WebhookClient
 
 
 class Wake(Protocol):
@@ -33,6 +34,7 @@ class Services:
     ejabberd: Ejabberd
     commands: CommandPublisher
     lhc: LhcClient
+    webhooks: WebhookClient
     calls: CallLimiter
     naming: Naming
     wake: Wake
@@ -46,6 +48,7 @@ async def open_services(settings: Settings, wake: Wake, clock: Clock = time.time
     ejabberd = Ejabberd(settings.ejabberd_api_url, settings.xmpp_host)
     commands = open_publisher(settings.broker_url.get_secret_value(), settings.shard_count)
     lhc = LhcClient(settings, clock)
+    webhooks = WebhookClient(settings, clock)
     keeper = Keeper(database, clock)
     try:
         yield Services(
@@ -55,6 +58,7 @@ async def open_services(settings: Settings, wake: Wake, clock: Clock = time.time
             ejabberd=ejabberd,
             commands=commands,
             lhc=lhc,
+            webhooks=webhooks,
             calls=CallLimiter(database, clock),
             naming=Naming(hosting=settings.hosting),
             wake=wake,
@@ -63,6 +67,7 @@ async def open_services(settings: Settings, wake: Wake, clock: Clock = time.time
     finally:
         await commands.close()
         await keeper.close()
+        await webhooks.close()
         await lhc.close()
         await ejabberd.close()
         await database.close()

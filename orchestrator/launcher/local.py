@@ -21,7 +21,10 @@ _PORTS = (
     "api", "flower", "redis", "rabbitmq", "rabbitmq_distribution", "epmd",
     "ejabberd_api", "component", "c2s", "c2s_tls", "callback",
 )  # fmt: skip
-_SECRETS = ("hosting_key", "panel_token", "rpc_password", "component_secret", "redis_password", "rabbitmq_password")
+_SECRETS = (
+    "hosting_key", "panel_token", "rpc_password", "signing_master_key",
+    "component_secret", "redis_password", "rabbitmq_password",
+)  # fmt: skip
 
 
 class Broker(StrEnum):
@@ -149,12 +152,19 @@ class LocalSystem:
             "hosting_key": self.secrets["hosting_key"],
             "panel_token": self.secrets["panel_token"],
             "rpc_password": self.secrets["rpc_password"],
+            "signing_master_key": self.secrets["signing_master_key"],
             "callback_protocol": "http://",
             "callback_port": self.ports["callback"],
             "environment": "development",
         }
+        if self._callbacks_stay_here():
+            values["webhook_networks"] = "127.0.0.0/8,::1/128"
         lines = (f"{ENV_PREFIX}{name.upper()}={value}" for name, value in values.items())
         return "# Written by script/up; the environment wins over it.\n" + "\n".join(lines) + "\n"
+
+    def _callbacks_stay_here(self) -> bool:
+        """Whether tenants' servers are on this machine, as they are unless the person who starts it says otherwise."""
+        return Settings(_env_file=self.state.parent / ".env").callback_base_domain == "localhost"
 
     def endpoints(self, settings: Settings) -> dict[str, str | int]:
         """Where everything is, for other programs."""

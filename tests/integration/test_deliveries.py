@@ -16,8 +16,9 @@ from tenants.circuits import FAILURES_TO_OPEN, CircuitState
 from tenants.commands import shard_of
 from tenants.deliveries import MAX_ATTEMPTS, Piece, claim_next, deliver
 from tenants.errors import ConflictError, NotFoundError
+from tenants.http_posting import MAX_RETRY_AFTER
 from tenants.leases import Lease
-from tenants.lhc import MAX_RETRY_AFTER, LhcClient
+from tenants.lhc import LhcClient
 from tenants.models import CallbackMessage, Conversation, DeliveryAttempt, MessageState, OperatorPresence
 from tenants.naming import AccountKind, AccountName
 from tenants.registry import TenantSpec

@@ -33,13 +33,19 @@ with structlog.contextvars.bound_contextvars(instance_name="acme", operation_id=
     except RuntimeError:
         sentry_sdk.capture_exception()
 sentry_sdk.flush(10)
+# under another name: what goes to Sentry itself bears no trace
+httpx.post(settings.sentry_dsn.get_secret_value().replace("127.0.0.1", "localhost") + "/callback")
 """
 
 
 async def test_an_error_is_reported_with_its_tenant_and_without_secrets(free_port: int) -> None:
     envelopes: list[str] = []
+    called_back: list[set[str]] = []
 
     async def receive(request: Request) -> JSONResponse:
+        if request.url.path.endswith("/callback"):
+            called_back.append(set(request.headers))
+            return JSONResponse({})
         body = await request.body()
         envelopes.append(
             (gzip.decompress(body) if request.headers.get("content-encoding") == "gzip" else body).decode()
@@ -64,3 +70,5 @@ async def test_an_error_is_reported_with_its_tenant_and_without_secrets(free_por
     assert '"operation_id":"op-1"' in report
     for secret in ("redis-password", "visitor-password", "tenant-key", "panel-token", "what a visitor wrote"):
         assert secret not in report
+    (headers,) = called_back
+    assert headers.isdisjoint({"baggage", "sentry-trace"})

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from config.settings import Settings
 from orchestrator.telemetry import hide_secrets
 from tenants.backoff import delay
-from tenants.lhc import MAX_RETRY_AFTER, callback_base, message_body, retry_after, status_body
+from tenants.http_posting import MAX_RETRY_AFTER, retry_after
+from tenants.lhc import callback_base, message_body, status_body
 from tenants.secrets import digest, matches, same
 
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Self
 from urllib.parse import parse_qsl
@@ -23,6 +23,7 @@ class Callback:
     host: str
     path: str
     content_type: str
+    headers: Mapping[str, str]
     raw: bytes
     at: float
 
@@ -95,6 +96,7 @@ class Receiver:
             host=request.headers["host"].partition(":")[0],
             path=request.url.path,
             content_type=request.headers.get("content-type", ""),
+            headers=request.headers,
             raw=await request.body(),
             at=time.monotonic(),
         )
