@@ -21,6 +21,8 @@ _LIMIT = 10_000
 _BURST_SECONDS = 1.0
 """What a tenant did not use in so long may come at once; one call always may."""
 _ROUNDING = 1e-6
+_LONGEST_WAIT = 3600.0
+"""Seconds that a call is put off at most: the limit may be another one by then."""
 
 
 @dataclass(slots=True)
@@ -75,6 +77,6 @@ def _take(bucket: _Bucket, rate: float, now: float, instance_name: str) -> None:
     bucket.calls = min(bucket.calls + gained, max(rate * _BURST_SECONDS, 1))
     bucket.at = now
     if bucket.calls < 1 - _ROUNDING:
-        wait = (1 - bucket.calls) / rate
+        wait = min((1 - bucket.calls) / rate, _LONGEST_WAIT)
         raise QuotaExceededError(f"tenant '{instance_name}' may make {rate:g} calls a second", wait)
     bucket.calls -= 1

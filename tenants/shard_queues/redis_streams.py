@@ -191,7 +191,7 @@ class RedisReader:
 
 
 def _raise_swallowed_cancellation() -> None:
-    """redis-py writes within `asyncio.wait_for`, which before Python 3.12 may swallow a cancellation (CPython 86296)."""
+    """redis-py writes within `asyncio.wait_for`, which before Python 3.12 may swallow one (CPython issue 86296)."""
     task = asyncio.current_task()
     if task is not None and task.cancelling():
         raise asyncio.CancelledError

@@ -65,6 +65,12 @@ async def test_calls_with_the_hosting_key_count_for_the_tenant_that_they_name(
         assert [answer.status_code for answer in answers] == [429 if refused else 200] * 3
 
 
+async def test_a_limit_next_to_nothing_is_tried_again_in_an_hour(new_tenant: NewTenant) -> None:
+    tenant = await new_tenant(calls_per_second=5e-324)
+    assert (await tenant.lhc.page_view("visitor.1", PASSWORD)).text == "ok"
+    assert (await tenant.lhc.page_view("visitor.1", PASSWORD)).headers["Retry-After"] == "3600"
+
+
 async def test_a_wrong_key_uses_nothing_up(new_tenant: NewTenant) -> None:
     tenant = await new_tenant(calls_per_second=0.001)
     stranger = Lhc(tenant.name, base=f"{tenant.system.endpoints['api']}/t/{tenant.name}", secret_key="x", host="")
