@@ -8,7 +8,14 @@ from kombu import Exchange, Queue
 
 from config.broker import CONNECT_TIMEOUT, TRANSPORT_OPTIONS
 from config.settings import Settings
-from config.task_names import EXPIRE_ACCOUNTS, PURGE_CALLBACKS, RECONCILE, SWEEP_CALLBACKS, SWEEP_OPERATIONS
+from config.task_names import (
+    EXPIRE_ACCOUNTS,
+    PURGE_CALLBACKS,
+    RECONCILE,
+    SWEEP_CALLBACKS,
+    SWEEP_CHATS,
+    SWEEP_OPERATIONS,
+)
 
 LIFECYCLE_QUEUE = "lifecycle"
 """Workflows: few, long."""
@@ -44,7 +51,7 @@ def make_celery(settings: Settings, name: str = "orchestrator") -> Celery:
         task_default_queue=LIFECYCLE_QUEUE,
         task_default_queue_type=_QUEUE_TYPE,
         task_queues=[_queue(LIFECYCLE_QUEUE), _queue(CALLBACK_QUEUE)],
-        task_routes={"callbacks.*": {"queue": CALLBACK_QUEUE}},
+        task_routes={"callbacks.*": {"queue": CALLBACK_QUEUE}, "chats.*": {"queue": CALLBACK_QUEUE}},
         # The database is the record of what was done; `tenants.*` alone answer who sent them.
         task_ignore_result=True,
         task_serializer="json",
@@ -69,6 +76,11 @@ def make_celery(settings: Settings, name: str = "orchestrator") -> Celery:
             },
             SWEEP_CALLBACKS: {
                 "task": SWEEP_CALLBACKS,
+                "schedule": _SWEEP_SECONDS,
+                "options": {"expires": 2 * _SWEEP_SECONDS},
+            },
+            SWEEP_CHATS: {
+                "task": SWEEP_CHATS,
                 "schedule": _SWEEP_SECONDS,
                 "options": {"expires": 2 * _SWEEP_SECONDS},
             },

@@ -19,6 +19,9 @@ SWEEP_OPERATIONS = "operations.sweep"
 
 EXPIRE_ACCOUNTS = "accounts.expire"
 
+FORWARD = "chats.forward"
+SWEEP_CHATS = "chats.sweep"
+
 DELIVER = "callbacks.deliver"
 SWEEP_CALLBACKS = "callbacks.sweep"
 PURGE_CALLBACKS = "callbacks.purge"

@@ -23,6 +23,7 @@ settings = Settings.load()
 app = make_celery(settings)
 app.autodiscover_tasks(["tasks"], related_name="accounts")
 app.autodiscover_tasks(["tasks"], related_name="callbacks")
+app.autodiscover_tasks(["tasks"], related_name="chats")
 app.autodiscover_tasks(["tasks"], related_name="operations")
 app.autodiscover_tasks(["tasks"], related_name="tenants")
 

@@ -4,7 +4,7 @@ from celery import shared_task
 
 from config import task_names
 from tasks import runtime
-from tenants import deliveries, heartbeats, idempotency, returned
+from tenants import chats, deliveries, heartbeats, idempotency, returned
 from tenants.services import Services
 
 
@@ -33,6 +33,7 @@ def purge_callbacks() -> None:
     async def purge(services: Services) -> None:
         await deliveries.purge(services)
         await returned.purge(services)
+        await chats.purge(services)
         await idempotency.purge(services)
 
     runtime.run(purge)

@@ -22,7 +22,7 @@ from tenants.errors import ConflictError, InvalidInputError, NotFoundError, Quot
 from tenants.models import Account, AccountState, Tenant, TenantState, VisitorSession
 from tenants.naming import AccountKind, AccountName, RosterName
 from tenants.scram import Verifier
-from tenants.secrets import digest, matches
+from tenants.secrets import digest, matches, new_key
 from tenants.services import Services
 from tenants.visitors import DEFAULT_NICK, clean
 
@@ -286,6 +286,20 @@ async def ensure_visitor(services: Services, tenant: Tenant, name: AccountName, 
     await register(services, tenant, name, password)
     await join_roster(services, name, nick)
     return True
+
+
+async def ensure(services: Services, tenant: Tenant, name: AccountName, nick: str) -> None:
+    """The visitor's or chat's account, a contact of the operators; made when there is none, for nobody to log in to.
+
+    Raises:
+        ConflictError: the tenant was shut.
+        QuotaExceededError: it would be one more than the tenant may have.
+        UnavailableError: the account is being removed.
+    """
+    account = await find_settled(services, name)
+    if account is None or account.state is not AccountState.ACTIVE:
+        await register(services, tenant, name, new_key())
+        await join_roster(services, name, nick)
 
 
 async def _learn_password(services: Services, username: str, password: str) -> bool:

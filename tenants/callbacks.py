@@ -10,11 +10,13 @@ from sqlalchemy import select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from config import task_names
-from tenants import admission, leases
-from tenants.database import rows_changed
+from tenants import admission, chats, events, leases
+from tenants.chats import Verdict
+from tenants.commands import SendMessage
+from tenants.events import Event, Happening
 from tenants.leases import Lease
 from tenants.lhc import status_body
-from tenants.models import Account, CallbackMessage, Conversation, MessageState, OperatorPresence, Tenant
+from tenants.models import Account, OperatorPresence, Routing, Tenant
 from tenants.naming import AccountName
 from tenants.services import Services
 
@@ -36,39 +38,31 @@ _ACTIVITY_STEP = 60.0
 async def store_messages(services: Services, messages: list[OperatorMessage]) -> dict[str, str]:
     """Keep the messages, in order, in one transaction; repeats of a stanza id are dropped. Then wake the delivery.
 
+    What an operator is told for it (`tenants.chats`) is sent before this returns: should it be called again with the
+    same messages, it is told once.
+
     Returns:
         Why messages were not kept, by their stanza ids: their tenants carry no traffic.
+
+    Raises:
+        QueueUnavailableError: operators could not be told; the messages are kept, and may be given once more.
     """
-    now = services.clock()
-    woken: set[str] = set()
+    notices: list[SendMessage] = []
+    happenings: list[Happening] = []
     async with services.database.write() as session:
-        refused = await _refusals(session, {message.receiver.instance for message in messages})
+        tenants, refused = await _doors(session, {message.receiver.instance for message in messages})
         kept = [message for message in messages if message.receiver.instance not in refused]
-        # always in the same order, so that two of these transactions never wait for each other
-        receivers = sorted({message.receiver for message in kept}, key=services.naming.username)
-        found = {receiver: await _conversation(services, session, receiver, now) for receiver in receivers}
+        receivers = {services.naming.username(message.receiver) for message in kept}
+        await chats.lock(session, receivers)
         for message in kept:
-            conversation_id, newly_due = found[message.receiver]
-            stored = await session.scalar(
-                services.database.insert(CallbackMessage)
-                .values(
-                    conversation_id=conversation_id,
-                    instance_name=message.receiver.instance,
-                    stanza_id=message.stanza_id,
-                    sender=services.naming.username(message.sender),
-                    receiver=services.naming.username(message.receiver),
-                    server=services.settings.xmpp_host,
-                    body=message.body,
-                    state=MessageState.PENDING,
-                    attempts=0,
-                    created_at=now,
-                )
-                .on_conflict_do_nothing(index_elements=["stanza_id"])
-                .returning(CallbackMessage.id)
-            )
-            if newly_due and stored is not None:
-                woken.add(message.receiver.instance)
-        await _note_activity(session, map(services.naming.username, receivers), now)
+            tenant = tenants[message.receiver.instance]
+            verdict = await _meaning(services, session, tenant, message)
+            notices += verdict.notices
+            happenings += [one for one in verdict.happenings if events.is_told(tenant, one.event)]
+        woken = await events.note(services, session, happenings)
+        await _note_activity(session, receivers, services.clock())
+    if notices:
+        await services.commands.publish(*notices)
     for instance_name in sorted(woken):
         await wake(services, instance_name)
     return {
@@ -78,8 +72,15 @@ async def store_messages(services: Services, messages: list[OperatorMessage]) ->
     }
 
 
-async def _refusals(session: AsyncSession, instance_names: set[str]) -> dict[str, str]:
-    """Why tenants carry no traffic. The others stay open until the end of the transaction."""
+async def _meaning(services: Services, session: AsyncSession, tenant: Tenant, message: OperatorMessage) -> Verdict:
+    if tenant.routing is Routing.ORCHESTRATOR:
+        return await chats.judge(services, session, tenant, message)
+    said = Happening(Event.MESSAGE_CREATED, message.stanza_id, message.sender, message.receiver, message.body)
+    return Verdict([said])
+
+
+async def _doors(session: AsyncSession, instance_names: set[str]) -> tuple[dict[str, Tenant], dict[str, str]]:
+    """The tenants, and why some carry no traffic. The others stay open until the end of the transaction."""
     found = await session.scalars(
         select(Tenant)
         .where(Tenant.instance_name.in_(instance_names))
@@ -91,7 +92,7 @@ async def _refusals(session: AsyncSession, instance_names: set[str]) -> dict[str
     for name, tenant in tenants.items():
         if why := admission.refusal(tenant):
             refused[name] = why
-    return refused
+    return tenants, refused
 
 
 async def _note_activity(session: AsyncSession, usernames: Iterable[str], now: float) -> None:
@@ -101,25 +102,6 @@ async def _note_activity(session: AsyncSession, usernames: Iterable[str], now: f
         .values(last_active_at=now)
         .execution_options(synchronize_session=False)
     )
-
-
-async def _conversation(
-    services: Services, session: AsyncSession, receiver: AccountName, now: float
-) -> tuple[int, bool]:
-    """The conversation's id, and whether it becomes due. It may be so already, and perhaps waits out a failure."""
-    insert = services.database.insert(Conversation).values(
-        instance_name=receiver.instance, receiver=services.naming.username(receiver)
-    )
-    upsert = insert.on_conflict_do_update(
-        index_elements=["instance_name", "receiver"],
-        # a change without effect: it locks the row, so that its holder does not give it back as empty meanwhile
-        set_={"due_at": Conversation.due_at},
-    ).returning(Conversation.id)
-    conversation_id: int = (await session.execute(upsert)).scalar_one()
-    newly_due = await session.execute(
-        update(Conversation).where(Conversation.id == conversation_id, Conversation.due_at.is_(None)).values(due_at=now)
-    )
-    return conversation_id, bool(rows_changed(newly_due))
 
 
 async def operator_changed(services: Services, name: AccountName, *, online: bool, lease: Lease) -> None:

@@ -37,6 +37,14 @@ class SendMessage(Command, frozen=True, tag="message", kw_only=True):
     message_id: str
 
 
+class ShowTyping(Command, frozen=True, tag="typing", kw_only=True):
+    """The visitor began to write to the operator, or ceased to (XEP-0085)."""
+
+    username: str
+    operator: str
+    composing: bool
+
+
 class CloseVisitor(Command, frozen=True, tag="close", kw_only=True):
     """The visitor or chat is gone: operators see them leave at once."""
 
@@ -47,7 +55,7 @@ class CloseTenant(Command, frozen=True, tag="close-tenant", kw_only=True):
     """All of the tenant's visitors are gone."""
 
 
-AnyCommand = ShowVisitor | SendMessage | CloseVisitor | CloseTenant
+AnyCommand = ShowVisitor | SendMessage | ShowTyping | CloseVisitor | CloseTenant
 
 _encoder = msgspec.json.Encoder()
 _decoder: msgspec.json.Decoder[AnyCommand] = msgspec.json.Decoder(AnyCommand)

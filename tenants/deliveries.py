@@ -13,9 +13,9 @@ import structlog
 from sqlalchemy import Select, delete, exists, func, insert, or_, select, union_all, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from tenants import admission, callbacks, circuits, claims, registry
+from tenants import admission, callbacks, circuits, claims, registry, telling
 from tenants.backoff import delay
-from tenants.lhc import Answer, callback_base, message_body
+from tenants.http_posting import Answer
 from tenants.models import (
     CallbackMessage,
     Circuit,
@@ -148,10 +148,7 @@ async def _deliver_messages(services: Services, piece: Piece, may_go_on: Callabl
     for left in reversed(range(_AT_ONCE)):
         answer = None
         if message is not None and tenant is not None:
-            body = message_body(
-                body=message.body or "", sender=message.sender, receiver=message.receiver, server=message.server
-            )
-            answer = await services.lhc.post_message(_base(services, tenant), body)
+            answer = await telling.tell(services, tenant, message)
         message = await _settle(services, piece, message, answer, go_on=left > 0 and may_go_on())
         if message is None:
             return
@@ -244,7 +241,7 @@ async def _deliver_presence(services: Services, piece: Piece) -> None:
         return
     answer = None
     if told is not None and told.pending is not None and tenant is not None:
-        answer = await services.lhc.post_status(_base(services, tenant), told.pending)
+        answer = await telling.tell_presence(services, tenant, told, told.pending)
     now = services.clock()
     async with services.database.write() as session:
         current = await session.get(OperatorPresence, piece.key, with_for_update=True)
@@ -262,10 +259,6 @@ async def _deliver_presence(services: Services, piece: Piece) -> None:
                 current.pending = None
         await session.flush()
         await _tell_circuit(services, session, piece, answer)
-
-
-def _base(services: Services, tenant: Tenant) -> str:
-    return callback_base(services.settings, tenant.instance_name, tenant.callback_url)
 
 
 async def _tell_circuit(services: Services, session: AsyncSession, piece: Piece, answer: Answer | None) -> None:

@@ -69,6 +69,16 @@ class Roster:
 
 
 @dataclass(frozen=True, slots=True)
+class Connection:
+    """A connection of one user. `show`: as in RFC 6121 (4.7.2.1), or `available`; `seconds`: its age."""
+
+    resource: str
+    show: str
+    status: str
+    seconds: int
+
+
+@dataclass(frozen=True, slots=True)
 class ClientSession:
     """A connected client: the full JID and whether it has sent available presence (RFC 6121, 4.2)."""
 
@@ -212,6 +222,19 @@ class Ejabberd:
             ClientSession(jid=str(entry["jid"]), available=entry["status"] != "unavailable")
             for entry in answer
             if str(entry["jid"]).partition("@")[2].partition("/")[0] == self.host
+        ]
+
+    async def connections(self, user: str) -> list[Connection]:
+        """The user's connections now (`user_sessions_info`)."""
+        answer = await self._call("user_sessions_info", user=user, host=self.host)
+        return [
+            Connection(
+                resource=str(entry["resource"]),
+                show=str(entry["status"]),
+                status=str(entry["statustext"]),
+                seconds=int(entry["uptime"]),
+            )
+            for entry in answer
         ]
 
     async def kick(self, user: str, resource: str, reason: str) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 from sqlalchemy import JSON, Enum, ForeignKey, Index, MetaData, String, Text, UniqueConstraint, text, true
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
-from tenants.naming import AccountKind
+from tenants.naming import MAX_ID_DIGITS, AccountKind
 
 JID_PART = 191
 """Longest local part that ejabberd's SQL schemas hold; names are far shorter, this bounds foreign input."""
@@ -98,6 +98,52 @@ class MessageState(StrEnum):
     DEAD = "dead"
 
 
+class Routing(StrEnum):
+    """Who decides which operator a visitor's message goes to."""
+
+    LHC = "lhc"
+    """LHC names the operator, and is told of every operator's message."""
+    ORCHESTRATOR = "orchestrator"
+    """The rules of `tenants.chats`."""
+
+
+class EventFormat(StrEnum):
+    """How a tenant is told of events."""
+
+    LHC = "lhc"
+    """As LHC's extension expects it: operators' messages and presence."""
+    WEBHOOK = "webhook"
+    """All events as JSON, signed as Standard Webhooks."""
+
+
+class OwnerOffline(StrEnum):
+    """What becomes of a visitor's message when the chat's owner is offline."""
+
+    STORE = "store"
+    """It waits for the owner in ejabberd's offline storage."""
+    RELEASE = "release"
+    """The chat goes back to its department."""
+
+
+class ChatState(StrEnum):
+    PENDING = "pending"
+    """Nobody has answered yet."""
+    OWNED = "owned"
+    CLOSED = "closed"
+
+
+class LineState(StrEnum):
+    """What became of a line that a visitor wrote."""
+
+    WAITING = "waiting"
+    """For an operator who may take the chat."""
+    SENT = "sent"
+    DELIVERED = "delivered"
+    """An operator's client said so (XEP-0184)."""
+    FAILED = "failed"
+    """It came back."""
+
+
 class Claimable:
     """A row of work that one process at a time may take; see `tenants.claims`."""
 
@@ -129,6 +175,17 @@ class Tenant(Base):
     """Quotas; None is no limit."""
     max_online_visitors: Mapped[int | None]
     calls_per_second: Mapped[float | None]
+    routing: Mapped[Routing] = mapped_column(_text_enum(Routing), server_default=Routing.LHC.value)
+    owner_offline: Mapped[OwnerOffline] = mapped_column(
+        _text_enum(OwnerOffline), server_default=OwnerOffline.STORE.value
+    )
+    history_hours: Mapped[float] = mapped_column(default=0, server_default="0")
+    """How long what was said in a chat is kept after it has arrived."""
+    event_format: Mapped[EventFormat] = mapped_column(_text_enum(EventFormat), server_default=EventFormat.LHC.value)
+    signing_version: Mapped[int] = mapped_column(default=1, server_default="1")
+    """Which of its signing keys webhooks are signed with; see `tenants.webhooks`."""
+    previous_signing_until: Mapped[float | None]
+    """Until then they are signed with the key before it, too."""
     created_at: Mapped[float]
     updated_at: Mapped[float]
 
@@ -146,6 +203,77 @@ class Account(Base):
     """Visitors and chats only, whose passwords are random: it lets a page view be checked without asking ejabberd."""
     created_at: Mapped[float]
     last_active_at: Mapped[float] = mapped_column(index=True)
+
+
+class Operator(Base):
+    """What an operator's account is for. An operator without such a row takes chats of all departments."""
+
+    __tablename__ = "operators"
+
+    username: Mapped[str] = mapped_column(ForeignKey("accounts.username", ondelete="CASCADE"), primary_key=True)
+    instance_name: Mapped[str] = mapped_column(String(63), index=True)
+    lhc_user_id: Mapped[int | None]
+    """LHC's own number of the operator."""
+    nick: Mapped[str | None] = mapped_column(Text)
+    departments: Mapped[list[str] | None] = mapped_column(JSON(none_as_null=True))
+    """None: all of them."""
+    receives_new_chats: Mapped[bool] = mapped_column(default=True, server_default=true())
+
+
+class Chat(Base):
+    """A chat as the rules of `tenants.chats` know it."""
+
+    __tablename__ = "chats"
+    __table_args__ = (
+        UniqueConstraint("instance_name", "chat_id"),
+        Index(
+            "uq_chats_open",
+            "username",
+            unique=True,
+            sqlite_where=text("state <> 'closed'"),
+            postgresql_where=text("state <> 'closed'"),
+        ),
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    instance_name: Mapped[str] = mapped_column(String(63))
+    chat_id: Mapped[str] = mapped_column(String(MAX_ID_DIGITS))
+    """LHC's own number of the chat."""
+    username: Mapped[str] = mapped_column(String(JID_PART))
+    """The account that it is spoken from: the visitor's, or one made for it. An account has one open chat at most."""
+    nick: Mapped[str] = mapped_column(Text)
+    department: Mapped[str | None] = mapped_column(String(100))
+    """None: operators of all departments may take it."""
+    owner: Mapped[str | None] = mapped_column(String(JID_PART))
+    """The operator who has it."""
+    accepted_by: Mapped[str | None] = mapped_column(String(191))
+    """The id of the message, or of the request, by which it got its owner."""
+    state: Mapped[ChatState] = mapped_column(_text_enum(ChatState))
+    created_at: Mapped[float]
+    pending_since: Mapped[float]
+    """When it was last without an owner: what was said since then is for whoever may take it."""
+    accepted_at: Mapped[float | None]
+    closed_at: Mapped[float | None]
+
+
+class ChatLine(Base):
+    """What was said in a chat: by the visitor, until it has arrived; by anybody, while the tenant keeps history."""
+
+    __tablename__ = "chat_lines"
+    __table_args__ = (UniqueConstraint("message_id"), Index("ix_chat_lines_chat_id_id", "chat_id", "id"))
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    instance_name: Mapped[str] = mapped_column(String(63), index=True)
+    chat_id: Mapped[int] = mapped_column(ForeignKey("chats.id", ondelete="CASCADE"))
+    message_id: Mapped[str] = mapped_column(String(191))
+    sender: Mapped[str] = mapped_column(String(JID_PART))
+    body: Mapped[str | None] = mapped_column(Text)
+    """Removed when it has arrived and nothing is kept: the row stays a while for its receipts."""
+    state: Mapped[LineState] = mapped_column(_text_enum(LineState))
+    sent_to: Mapped[list[str]] = mapped_column(JSON, default=list, server_default="[]")
+    """The operators whom it was sent to."""
+    created_at: Mapped[float] = mapped_column(index=True)
+    arrived_at: Mapped[float | None]
 
 
 class VisitorSession(Base):
@@ -313,7 +441,7 @@ class Conversation(Claimable, Base):
 
 
 class CallbackMessage(Base):
-    """A message of an operator, stored before ejabberd is told that we have it."""
+    """A message of an operator, stored before ejabberd is told that we have it; or another event of a conversation."""
 
     __tablename__ = "callback_messages"
     __table_args__ = (
@@ -330,6 +458,10 @@ class CallbackMessage(Base):
     sender: Mapped[str] = mapped_column(String(JID_PART))
     receiver: Mapped[str] = mapped_column(String(JID_PART))
     server: Mapped[str] = mapped_column(String(255))
+    event: Mapped[str] = mapped_column(String(40), server_default="message.created")
+    """What has happened; see `tenants.events`. The sender is who did it, the receiver whom the conversation is with."""
+    detail: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    """What the event says besides; small, and never what people wrote."""
     body: Mapped[str | None] = mapped_column(Text)
     """Removed once delivered: the row stays a while, so that a repeat is recognised."""
     state: Mapped[MessageState] = mapped_column(_text_enum(MessageState))

@@ -8,19 +8,25 @@ from typing import Any, TypeVar
 from sqlalchemy import delete, func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from tenants import audit, operations, rosters, states
+from tenants import audit, operations, rosters, states, webhooks
 from tenants.errors import ConflictError, DomainError, InvalidInputError, NotFoundError
 from tenants.models import (
     Account,
     CallbackMessage,
+    Chat,
+    ChatLine,
     Circuit,
     Conversation,
     Drift,
+    EventFormat,
     Operation,
     OperationKind,
     OperationState,
+    Operator,
     OperatorPresence,
+    OwnerOffline,
     ReturnedMessage,
+    Routing,
     Tenant,
     TenantState,
     Token,
@@ -40,9 +46,12 @@ _OF_A_TENANT = (
     Circuit,
     Drift,
     Token,
+    ChatLine,
+    Chat,
+    Operator,
     Account,
 )
-"""What goes with its tenant; messages before the conversations that they refer to."""
+"""What goes with its tenant; what refers to others before them."""
 
 MAX_OVERLAP = 30 * 86400.0
 """Seconds that a key may open beside its successor."""
@@ -267,6 +276,8 @@ async def begin(services: Services, session: AsyncSession, tenant: Tenant, cause
     await states.transition(session, now, tenant.instance_name, TenantState.PENDING, cause)
     await session.refresh(tenant)
     tenant.created_at = now
+    # whoever had the name before has a key that signs nothing any more
+    tenant.signing_version += 1
     for name, value in _beginning_values(services).items():
         setattr(tenant, name, value)
 
@@ -302,6 +313,11 @@ def _beginning_values(services: Services) -> dict[str, Any]:
         "max_accounts": None,
         "max_online_visitors": None,
         "calls_per_second": None,
+        "routing": Routing.LHC,
+        "owner_offline": OwnerOffline.STORE,
+        "history_hours": 0.0,
+        "event_format": EventFormat.LHC,
+        "previous_signing_until": None,
     }
 
 
@@ -448,6 +464,35 @@ async def rotate_keys(
     operation = await request(services, instance_name, OperationKind.ROTATE_KEYS, cause, given=given)
     assert operation is not None  # noqa: S101 - there is always something to do
     return operation
+
+
+async def rotate_signing_key(services: Services, instance_name: str, cause: Cause, *, overlap: float) -> str:
+    """Sign the tenant's webhooks with a new key from now on, which this gives; for `overlap` seconds with both.
+
+    Raises:
+        NotFoundError: there is no such tenant.
+        InvalidInputError: the overlap is no such time.
+        UnavailableError: no master key is set.
+    """
+    if not 0 <= overlap <= MAX_OVERLAP:
+        raise InvalidInputError("overlap_seconds", f"must be from 0 to {MAX_OVERLAP:.0f}")
+    now = services.clock()
+    async with services.database.write() as session:
+        tenant = await session.get(Tenant, instance_name, with_for_update=True)
+        if tenant is None or tenant.state not in _LIVE:
+            raise NotFoundError(f"there is no tenant '{instance_name}'")
+        key = webhooks.signing_key(services.settings, instance_name, tenant.signing_version + 1)
+        tenant.signing_version += 1
+        tenant.previous_signing_until = now + overlap
+        audit.record(
+            session,
+            now,
+            actor=cause.actor,
+            action="signing key rotated",
+            instance_name=instance_name,
+            reason=cause.reason,
+        )
+    return key
 
 
 async def change_address(services: Services, instance_name: str, cause: Cause, callback_url: str | None) -> Operation:

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import structlog
 from sqlalchemy import delete, select, update
 
-from tenants import admission
+from config import task_names
+from tenants import admission, signals
 from tenants.commands import SendMessage
 from tenants.errors import ConflictError, NotFoundError
 from tenants.models import ReturnedMessage
@@ -34,7 +35,7 @@ class Returned:
 
 
 async def store(services: Services, reports: list[Returned]) -> None:
-    """Keep the messages; repeats of a report are dropped."""
+    """Keep the messages, and tell their tenants; repeats of a report are dropped."""
     now = services.clock()
     async with services.database.write() as session:
         for report in reports:
@@ -53,6 +54,9 @@ async def store(services: Services, reports: list[Returned]) -> None:
                 )
                 .on_conflict_do_nothing(index_elements=["stanza_id"])
             )
+        woken = await signals.failed(services, session, reports)
+    for instance_name in woken:
+        await services.wake(task_names.DELIVER, instance_name=instance_name)
     for report in reports:
         log.warning("a visitor's message came back", instance_name=report.visitor.instance, condition=report.condition)
 

@@ -6,6 +6,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, HttpUrl, ValidationError
 
 from tenants.errors import InvalidInputError
+from tenants.models import EventFormat, OwnerOffline, Routing
 from tenants.naming import check_operator
 from tenants.scram import Verifier
 
@@ -40,6 +41,20 @@ class TenantSettings(BaseModel):
     )
     calls_per_second: float | None = Field(
         None, strict=True, gt=0, le=100_000, description="Most calls of the tenant's LHC; no limit by default."
+    )
+
+    routing: Routing | None = Field(
+        None, description="Who decides which operator a visitor's message goes to; `lhc` by default."
+    )
+    owner_offline: OwnerOffline | None = Field(
+        None,
+        description="What becomes of a visitor's message while the chat's owner is offline; `store` by default.",
+    )
+    history_hours: float | None = Field(
+        None, strict=True, ge=0, le=8760, description="How long what was said in a chat is kept; 0 by default."
+    )
+    event_format: EventFormat | None = Field(
+        None, description="How the tenant is told of events; `lhc` by default. Webhooks go to its `callback_url`."
     )
 
     def changes(self) -> dict[str, Any]:

@@ -6,7 +6,15 @@ from typing import TypeVar
 from sqlalchemy import delete, select, tuple_
 
 from tenants import admission
-from tenants.commands import AnyCommand, CloseTenant, CloseVisitor, SendMessage, ShowVisitor, shard_of
+from tenants.commands import (
+    AnyCommand,
+    CloseTenant,
+    CloseVisitor,
+    SendMessage,
+    ShowTyping,
+    ShowVisitor,
+    shard_of,
+)
 from tenants.models import Tenant, VisitorSession
 from tenants.services import Services
 from tenants.visitors import DEFAULT_NICK, RESOURCE
@@ -69,6 +77,8 @@ class Announcer:
                 self._show(command)
             case SendMessage():
                 self._send(command)
+            case ShowTyping():
+                self._show_typing(command)
             case CloseVisitor():
                 # told whether or not the session is known: the first try may have ended with the stream
                 self._sessions.remove(command.instance_name, command.username)
@@ -136,6 +146,11 @@ class Announcer:
                 nick=session.nick if session else DEFAULT_NICK,
             )
         )
+
+    def _show_typing(self, command: ShowTyping) -> None:
+        """Of no use to an operator who is offline."""
+        for jid in self._operators.jids_of(command.instance_name, command.operator):
+            self._gateway.send(stanzas.typing(self._jid(command.username), jid, composing=command.composing))
 
     async def _close_tenant(self, instance_name: str) -> None:
         sessions = self._sessions.of_tenant(instance_name)

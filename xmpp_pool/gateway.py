@@ -53,6 +53,7 @@ class Gateway:
         on_established: awaited each time a stream is up, before `wait_established` returns.
         on_presence: an operator's presence, as the bridge module reports it.
         on_message: a diverted message, and the function that answers it.
+        on_signal: a chat state or a receipt.
     """
 
     def __init__(
@@ -63,12 +64,14 @@ class Gateway:
         on_established: Callable[[], Awaitable[None]],
         on_presence: Callable[[Presence], None],
         on_message: Callable[[ET.Element, Reply], None],
+        on_signal: Callable[[ET.Element], None],
     ) -> None:
         self._settings = settings
         self._name = name
         self._on_established = on_established
         self._on_presence = on_presence
         self._on_message = on_message
+        self._on_signal = on_signal
         self._established = asyncio.Event()
         self._stream: ComponentXMPP | None = None
         self._stream_number = 0
@@ -218,6 +221,8 @@ class Gateway:
         stream.register_handler(Callback("bridge presence", MatchXPath(f"{{{COMPONENT_NS}}}presence"), self._presence))
         forwarded = MatchXPath(f"{{{COMPONENT_NS}}}iq/{{{FORWARD_NS}}}forwarded")
         stream.register_handler(Callback("bridge message", forwarded, self._message))
+        signal = MatchXPath(f"{{{COMPONENT_NS}}}message/{{{FORWARD_NS}}}forwarded")
+        stream.register_handler(Callback("bridge signal", signal, self._signal))
         return stream
 
     async def _establish(self, stream: ComponentXMPP, lost: asyncio.Event) -> None:
@@ -237,6 +242,11 @@ class Gateway:
 
     def _presence(self, presence: StanzaBase) -> None:
         self._on_presence(cast(Presence, presence))
+
+    def _signal(self, stanza: StanzaBase) -> None:
+        # as with messages: any client may write to the component
+        if str(stanza["from"]) == self._settings.xmpp_host:
+            self._on_signal(stanza.xml)
 
     def _message(self, stanza: StanzaBase) -> None:
         iq = cast(Iq, stanza)

@@ -15,8 +15,9 @@ from tenants.errors import InvalidInputError
 from tenants.naming import AccountKind, AccountName, local_part
 from tenants.returned import Returned
 from tenants.services import Services
+from tenants.shard_queues import QueueUnavailableError
 from xmpp_pool.gateway import Reply
-from xmpp_pool.stanzas import Forwarded, ForwardedError, read_forwarded
+from xmpp_pool.stanzas import ForwardedError, read_forwarded
 
 log = structlog.get_logger(__name__)
 
@@ -54,7 +55,7 @@ class Inbox:
                 batch.append(self._waiting.get_nowait())
             try:
                 refused = await self._store([message for message, _ in batch])
-            except DBAPIError as error:
+            except (DBAPIError, QueueUnavailableError) as error:
                 log.error("messages not stored", count=len(batch), error=type(error).__name__)  # noqa: TRY400 - the statement holds what people wrote
                 for _, reply in batch:
                     reply("internal-server-error")
@@ -77,7 +78,7 @@ class Inbox:
 
     def _read(self, iq: ET.Element) -> OperatorMessage | Returned:
         forwarded = read_forwarded(iq, self._services.settings.component_jid)
-        operator, visitor = self._names(forwarded)
+        operator, visitor = names(self._services, forwarded.sender, forwarded.receiver)
         if isinstance(forwarded, ForwardedError):
             return Returned(
                 stanza_id=forwarded.stanza_id,
@@ -90,12 +91,19 @@ class Inbox:
             )
         return OperatorMessage(forwarded.stanza_id, operator, visitor, forwarded.body)
 
-    def _names(self, forwarded: Forwarded) -> tuple[AccountName, AccountName]:
-        settings, naming = self._services.settings, self._services.naming
-        sender = naming.parse_username(local_part(forwarded.sender, settings.xmpp_host, "from"), "from")
-        receiver = naming.parse_username(local_part(forwarded.receiver, settings.xmpp_host, "to"), "to")
-        if sender.kind is not AccountKind.OPERATOR or receiver.kind is AccountKind.OPERATOR:
-            raise ValueError("not a message of an operator to a visitor")
-        if sender.instance != receiver.instance:
-            raise ValueError("a message to another tenant")
-        return sender, receiver
+
+def names(services: Services, sender_jid: str, receiver_jid: str) -> tuple[AccountName, AccountName]:
+    """The operator who wrote and the visitor of the same tenant who was written to.
+
+    Raises:
+        InvalidInputError: a name breaks a rule.
+        ValueError: it is not so.
+    """
+    host = services.settings.xmpp_host
+    sender = services.naming.parse_username(local_part(sender_jid, host, "from"), "from")
+    receiver = services.naming.parse_username(local_part(receiver_jid, host, "to"), "to")
+    if sender.kind is not AccountKind.OPERATOR or receiver.kind is AccountKind.OPERATOR:
+        raise ValueError("not a message of an operator to a visitor")
+    if sender.instance != receiver.instance:
+        raise ValueError("a message to another tenant")
+    return sender, receiver

@@ -51,6 +51,11 @@ class OperatorDirectory:
             return []
         return [jid for connections in tenant.operators.values() for jid in connections]
 
+    def jids_of(self, instance_name: str, username: str) -> list[str]:
+        """The full JIDs of one operator online."""
+        tenant = self._tenants.get(instance_name)
+        return list(tenant.operators[username]) if tenant and username in tenant.operators else []
+
     def usernames(self) -> set[str]:
         """The operators online, of all tenants."""
         return {username for tenant in self._tenants.values() for username in tenant.operators}

@@ -25,6 +25,7 @@ from xmpp_pool.gateway import Gateway, StreamLostError
 from xmpp_pool.inbox import Inbox
 from xmpp_pool.operators import OperatorDirectory
 from xmpp_pool.shards import Shards
+from xmpp_pool.signals import Signals
 from xmpp_pool.watch import OperatorWatch
 
 log = structlog.get_logger(__name__)
@@ -45,12 +46,14 @@ class Pool:
         self._services = services
         operators = OperatorDirectory()
         self._inbox = Inbox(services)
+        self._signals = Signals(services)
         self._gateway = Gateway(
             settings,
             name,
             on_established=self._on_established,
             on_presence=self._on_presence,
             on_message=self._inbox.receive,
+            on_signal=self._signals.receive,
         )
         self._shards = Shards(
             services, name, fit=self._fit, restore=self._restore, drop=self._drop, settle=self._settle
@@ -68,6 +71,7 @@ class Pool:
             async with asyncio.TaskGroup() as loops:
                 loops.create_task(self._gateway.run(), name="gateway")
                 loops.create_task(self._inbox.run(), name="inbox")
+                loops.create_task(self._signals.run(), name="signals")
                 loops.create_task(self._watch.run(), name="watch")
                 loops.create_task(self._watch.ping_forever(), name="pings")
                 loops.create_task(self._shards.run(), name="shards")

@@ -12,6 +12,8 @@ FORWARD_NS = "urn:xmpp:forward:0"
 SID_NS = "urn:xmpp:sid:0"
 BRIDGE_NS = "urn:lhc:bridge:0"
 """Of ejabberd's bridge module, our own."""
+CHAT_STATES_NS = "http://jabber.org/protocol/chatstates"
+RECEIPTS_NS = "urn:xmpp:receipts"
 NICK_NS = "http://jabber.org/protocol/nick"
 CLIENT_NS = "jabber:client"
 STANZA_ERROR_NS = "urn:ietf:params:xml:ns:xmpp-stanzas"
@@ -36,12 +38,22 @@ def unavailable(sender: str, to: str) -> str:
 def chat_message(sender: str, to: str, body: str, message_id: str, nick: str) -> str:
     """A chat message with the sender's nickname, which clients show for a contact they do not know yet.
 
-    By `<once/>` the bridge module drops repeats, and takes it out.
+    The operator's client is asked for a receipt (XEP-0184). By `<once/>` the bridge module drops repeats, and takes it
+    out.
     """
     return (
         f"<message type='chat' from={quoteattr(sender)} to={quoteattr(to)} id={quoteattr(message_id)}>"
         f"<body>{escape(body)}</body><nick xmlns='{NICK_NS}'>{escape(nick)}</nick>"
-        f"<once xmlns='{BRIDGE_NS}' id={quoteattr(message_id)}/></message>"
+        f"<request xmlns='{RECEIPTS_NS}'/><once xmlns='{BRIDGE_NS}' id={quoteattr(message_id)}/></message>"
+    )
+
+
+def typing(sender: str, to: str, *, composing: bool) -> str:
+    """That the sender is writing, or no longer (XEP-0085); never kept for later (XEP-0334)."""
+    state = "composing" if composing else "paused"
+    return (
+        f"<message type='chat' from={quoteattr(sender)} to={quoteattr(to)}>"
+        f"<{state} xmlns='{CHAT_STATES_NS}'/><no-store xmlns='urn:xmpp:hints'/></message>"
     )
 
 
@@ -62,6 +74,36 @@ class ForwardedError(Forwarded):
 
     condition: str
     reason: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Signal:
+    """A message without a body. `composing`: None when it says nothing of that; `receipt_of`: the message's id."""
+
+    sender: str
+    receiver: str
+    composing: bool | None
+    receipt_of: str | None
+
+
+def read_signal(stanza: ET.Element) -> Signal:
+    """Read the bridge module's message that holds a chat state (XEP-0085) or a receipt (XEP-0184) of an operator.
+
+    Raises:
+        ValueError: it is not of that form.
+    """
+    message = stanza.find(f"{{{FORWARD_NS}}}forwarded/{{{CLIENT_NS}}}message")
+    sender, receiver = (None, None) if message is None else (message.get("from"), message.get("to"))
+    if message is None or not (sender and receiver):
+        raise ValueError("no forwarded message with from and to")
+    states = {child.tag.rpartition("}")[2] for child in message if child.tag.startswith(f"{{{CHAT_STATES_NS}}}")}
+    receipt = message.find(f"{{{RECEIPTS_NS}}}received")
+    return Signal(
+        sender,
+        receiver,
+        composing="composing" in states if states else None,
+        receipt_of=receipt.get("id") if receipt is not None else None,
+    )
 
 
 def read_forwarded(iq: ET.Element, component_jid: str) -> Forwarded:

@@ -14,7 +14,7 @@ from slixmpp import JID, Presence
 from sqlalchemy import select
 from sqlalchemy.exc import DBAPIError
 
-from tenants import callbacks
+from tenants import callbacks, chats
 from tenants.commands import shard_of
 from tenants.errors import DomainError, InvalidInputError
 from tenants.leases import LeaseLostError
@@ -143,6 +143,7 @@ class OperatorWatch:
                 self._announcer.show_all(name.instance, jid.full)
             if first:
                 await self._tell_lhc(name, online=True)
+                await chats.operator_came(self._services, name)
 
     async def _read_picture(self) -> None:
         connected = await self._services.ejabberd.client_sessions()

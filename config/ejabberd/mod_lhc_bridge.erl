@@ -206,6 +206,7 @@ divert({#message{from = #jid{luser = Operator, lserver = Host},
   when Operator /= Visitor ->
     IsBridged = is_bridged(Msg),
     IsBridged andalso hand_over(Host, Msg),
+    is_signal(Msg) andalso signal(Host, Msg),
     case ejabberd_sm:get_user_resources(Visitor, Host) of
         [_ | _] -> Acc; % a browser that is logged in itself gets its copy the normal way
         [] when IsBridged -> {stop, {drop, C2S}};
@@ -217,6 +218,21 @@ divert(Acc) ->
 
 is_bridged(#message{type = Type, body = Body}) ->
     (Type == chat orelse Type == normal) andalso Body /= [].
+
+%% "Is typing" (XEP-0085), and receipts (XEP-0184).
+is_signal(#message{body = Body, sub_els = Els}) ->
+    Body == [] andalso lists:any(fun(El) -> lists:member(xmpp:get_ns(El), [?NS_CHATSTATES, ?NS_RECEIPTS]) end, Els).
+
+%% Nothing keeps a signal: it is lost when no connection of the component is there. Any of them will do.
+signal(Host, #message{to = #jid{luser = Visitor}} = Msg) ->
+    case {connections(Host), tenant(Visitor, Host)} of
+        {[Connection | _], {ok, Tenant}} ->
+            Wrapped = #message{from = jid:make(Host), to = jid:make(Tenant, component(Host)),
+                               sub_els = [#forwarded{sub_els = [Msg]}]},
+            ejabberd_cluster:send(Connection, {route, Wrapped});
+        _ ->
+            ok
+    end.
 
 %% Something that the component sent for a visitor comes back: no such account, no more room for offline messages, or a
 %% client that refuses it. Visitors have no session that would get it, so the component does. And a message that is

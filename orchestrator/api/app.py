@@ -10,7 +10,20 @@ from config.celery import make_celery
 from config.settings import Settings
 from config.wakeup import celery_wake
 from orchestrator import telemetry
-from orchestrator.api import audit, deliveries, documentation, health, operations, problems, reconcile, tenants, tokens
+from orchestrator.api import (
+    audit,
+    chats,
+    deliveries,
+    documentation,
+    health,
+    operations,
+    operators,
+    problems,
+    reconcile,
+    tenants,
+    tokens,
+    visitors,
+)
 from orchestrator.api.auth import check_text
 from orchestrator.api.bodies import MAX_BODY, BodyRules
 from orchestrator.api.lhc_face import LhcFace
@@ -39,7 +52,7 @@ def create_app() -> FastAPI:
     app.add_middleware(BodyRules)
     problems.add_handlers(app)
     app.include_router(health.router)
-    for resource in (tenants, deliveries, operations, reconcile, tokens, audit):
+    for resource in (tenants, operators, visitors, chats, deliveries, operations, reconcile, tokens, audit):
         app.include_router(resource.router, max_body_size=MAX_BODY, dependencies=[Depends(check_text)])
     documentation.complete(app)
     problems.answer_unknown_paths(app)

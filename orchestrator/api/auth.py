@@ -84,6 +84,15 @@ async def writes_tenant(caller: CallerDep, services: ServicesDep, instance_name:
     await registry.get(services, instance_name)
 
 
+async def acts_for_tenant(caller: CallerDep, services: ServicesDep, instance_name: Annotated[str, Path()]) -> None:
+    """The tenant itself, or the panel in its stead; its calls are counted."""
+    _check_own(caller, instance_name)
+    if caller.scope is Scope.PANEL_READ:
+        raise HTTPException(HTTPStatus.FORBIDDEN, "this token may not change anything here")
+    await registry.get(services, instance_name)
+    await services.calls.admit(instance_name)
+
+
 def _check_own(caller: Caller, instance_name: str) -> None:
     if caller.scope is Scope.TENANT and caller.instance_name != instance_name:
         raise NotFoundError(f"there is no tenant '{instance_name}'")
@@ -107,6 +116,6 @@ async def get_cause(
 
 
 CauseDep = Annotated[Cause, Depends(get_cause)]
-READS, WRITES, READS_TENANT, READS_HISTORY, WRITES_TENANT = (
-    Depends(needed) for needed in (reads, writes, reads_tenant, reads_history, writes_tenant)
+READS, WRITES, READS_TENANT, READS_HISTORY, WRITES_TENANT, ACTS_FOR_TENANT = (
+    Depends(needed) for needed in (reads, writes, reads_tenant, reads_history, writes_tenant, acts_for_tenant)
 )

@@ -16,7 +16,7 @@ from tenants.services import Services
 
 log = structlog.get_logger(__name__)
 
-_SHOWN_ONCE = ("secret_key", "token")
+_SHOWN_ONCE = ("secret_key", "signing_key", "token")
 _KEPT_HEADERS = ("location", "content-type")
 
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]

@@ -8,13 +8,13 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, ConfigDict, Field, HttpUrl, SecretStr
 
-from orchestrator.api.auth import READS, READS_TENANT, WRITES, CauseDep, ServicesDep
+from orchestrator.api.auth import ACTS_FOR_TENANT, READS, READS_TENANT, WRITES, CauseDep, ServicesDep
 from orchestrator.api.idempotency import IdempotentRoute
 from orchestrator.api.problems import Problem, describe
 from orchestrator.api.views import OperationView, instant, problems
 from tenants import operations, registry
 from tenants.errors import DomainError, InvalidInputError
-from tenants.models import Operation, OperationKind, Tenant, TenantState
+from tenants.models import EventFormat, Operation, OperationKind, OwnerOffline, Routing, Tenant, TenantState
 from tenants.scram import Verifier, make_verifier
 from tenants.secrets import digest, new_key
 from tenants.services import Services
@@ -64,6 +64,10 @@ class TenantView(BaseModel):
     max_accounts: int | None
     max_online_visitors: int | None
     calls_per_second: float | None
+    routing: Routing
+    owner_offline: OwnerOffline
+    history_hours: float
+    event_format: EventFormat
     accounts: dict[str, int]
     previous_key_until: datetime | None = Field(description="The key before the present one opens until then.")
     created_at: datetime
@@ -109,6 +113,22 @@ class KeyRotation(BaseModel):
 
     operation: OperationView
     secret_key: str | None = Field(description="Shown once.")
+
+
+class SigningKeyRequest(BaseModel):
+    """How the key of webhooks is to be replaced."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    overlap_seconds: float = Field(
+        3600, strict=True, ge=0, le=registry.MAX_OVERLAP, description="How long both keys sign."
+    )
+
+
+class SigningKey(BaseModel):
+    """The key that webhooks are signed with (Standard Webhooks)."""
+
+    signing_key: str | None = Field(description="Shown once.")
 
 
 class AddressRequest(BaseModel):
@@ -263,6 +283,16 @@ async def rotate_keys(
         services, instance_name, cause, key_digest=digest(instance_name, key), overlap=wanted.overlap_seconds
     )
     return KeyRotation(operation=accepted(response, operation), secret_key=key)
+
+
+@router.post("/{instance_name}/signing-key", dependencies=[ACTS_FOR_TENANT], responses=problems(404, 429))
+async def rotate_signing_key(
+    instance_name: str, services: ServicesDep, cause: CauseDep, wanted: SigningKeyRequest | None = None
+) -> SigningKey:
+    """Sign the tenant's webhooks with a new key from now on; while they overlap, with the one before as well."""
+    overlap = (wanted or SigningKeyRequest()).overlap_seconds
+    key = await registry.rotate_signing_key(services, instance_name, cause, overlap=overlap)
+    return SigningKey(signing_key=key)
 
 
 @router.post(

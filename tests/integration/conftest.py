@@ -13,6 +13,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from orchestrator.launcher import postgresql as server
@@ -22,6 +23,7 @@ from tests.world.panel import Panel
 from tests.world.receiver import Receiver
 from tests.world.registry import World, emptied_world, migrate
 from tests.world.system import System, start_system
+from tests.world.waiting import until_async
 
 PING_SECONDS = 2
 SETTINGS = {"ORCHESTRATOR_OPERATOR_PING_SECONDS": str(PING_SECONDS), "ORCHESTRATOR_OPERATOR_PING_TIMEOUT": "3"}
@@ -92,6 +94,49 @@ class Tenant:
         await self._stack.aclose()
 
 
+OPERATOR_PASSWORD = "operator-pw"
+
+
+class TenantApi:
+    """The tenant's API with the tenant's own token."""
+
+    def __init__(self, tenant: Tenant, token: str) -> None:
+        self.tenant = tenant
+        base = f"{tenant.system.endpoints['api']}/v1/tenants/{tenant.name}"
+        self.http = httpx.AsyncClient(base_url=base, headers={"Authorization": f"Bearer {token}"}, timeout=30)
+
+    async def operator(self, username: str, **wanted: Any) -> Operator:
+        """A new operator, logged in, whom the orchestrator knows to be online."""
+        made = await self.http.put(f"/operators/{username}", json={"password": OPERATOR_PASSWORD, **wanted})
+        assert made.status_code == 201, made.text
+        return await self.login(username)
+
+    async def login(self, username: str) -> Operator:
+        operator = await self.tenant.online(username)
+        await until_async(lambda: self._is_told(username), f"{username} is known to be online")
+        return operator
+
+    async def _is_told(self, username: str) -> bool:
+        return any(
+            f'"connect","user":"{self.tenant.lhc.name(username)}"' in callback.raw.decode()
+            for callback in self.tenant.receiver.callbacks
+            if callback.host == self.tenant.callback_host
+        )
+
+    async def chat(self, chat_id: str, **wanted: Any) -> dict[str, Any]:
+        answer = await self.http.post("/chats", json={"chat_id": chat_id, "nick": f"John #{chat_id}", **wanted})
+        assert answer.status_code in {200, 201}, answer.text
+        return dict(answer.json())
+
+    async def write(self, chat_id: str, message: str, **wanted: Any) -> dict[str, Any]:
+        answer = await self.http.post(f"/chats/{chat_id}/messages", json={"message": message, **wanted})
+        assert answer.status_code == 202, answer.text
+        return dict(answer.json())
+
+    async def owner(self, chat_id: str) -> str | None:
+        return (await self.http.get(f"/chats/{chat_id}")).json()["owner"]  # type: ignore[no-any-return]
+
+
 NewTenant = Callable[..., Awaitable[Tenant]]
 _numbers = itertools.count(1)
 
@@ -119,6 +164,17 @@ async def new_tenant(system: System, receiver: Receiver, panel: Panel) -> AsyncI
 @pytest.fixture
 async def tenant(new_tenant: NewTenant) -> Tenant:
     return await new_tenant()
+
+
+@pytest.fixture
+async def api(new_tenant: NewTenant) -> AsyncIterator[TenantApi]:
+    tenant = await new_tenant(routing="orchestrator")
+    token = await tenant.panel.http.post(
+        "/v1/tokens", json={"name": "lhc", "scope": "tenant", "instance_name": tenant.name}
+    )
+    made = TenantApi(tenant, token.json()["token"])
+    yield made
+    await made.http.aclose()
 
 
 @pytest.fixture

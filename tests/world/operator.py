@@ -3,10 +3,13 @@
 import asyncio
 import time
 from dataclasses import dataclass
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, cast
 from xml.etree import ElementTree as ET
 
 from slixmpp import JID, ClientXMPP, Message, Presence
+from slixmpp.xmlstream import StanzaBase
+from slixmpp.xmlstream.handler import Callback
+from slixmpp.xmlstream.matcher import MatchXPath
 
 from tests.world.waiting import DEADLINE, until
 
@@ -66,6 +69,9 @@ class Operator:
         for event in ("presence_available", "presence_unavailable"):
             client.add_event_handler(event, self._saw_presence)
         client.add_event_handler("message", self._saw_message)
+        # slixmpp has no event for what has no body
+        composing = MatchXPath("{jabber:client}message/{http://jabber.org/protocol/chatstates}composing")
+        client.register_handler(Callback("composing", composing, self._saw_signal))
 
     async def __aenter__(self) -> Self:
         await self.connect()
@@ -123,6 +129,12 @@ class Operator:
         message["id"] = message_id or self._client.new_id()
         message.send()
         return str(message["id"])
+
+    def sign(self, to: str, element: str, **attributes: str) -> None:
+        """Send a message without a body that holds the element: a chat state or a receipt."""
+        message = self._client.make_message(mto=f"{to}@{self._host}", mtype="chat")
+        message.append(ET.Element(element, attributes))
+        message.send()
 
     def write_error(self, to: str, body: str) -> None:
         """Refuse a message of a username, as a client that cannot handle it."""
@@ -183,6 +195,9 @@ class Operator:
         self.presences.append(
             SeenPresence(presence["from"].local, kind, presence["nick"]["nick"], presence["status"], time.monotonic())
         )
+
+    def _saw_signal(self, stanza: StanzaBase) -> None:
+        self._saw_message(cast(Message, stanza))
 
     def _saw_message(self, message: Message) -> None:
         failed = message["type"] == "error"

@@ -1,0 +1,232 @@
+"""A tenant's chats, for the tenant itself: the rules are in `tenants.chats`."""
+
+from datetime import datetime
+from http import HTTPStatus
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Response
+from pydantic import BaseModel, ConfigDict, Field
+
+from orchestrator.api.auth import ACTS_FOR_TENANT, READS_TENANT, ServicesDep
+from orchestrator.api.idempotency import IdempotentRoute
+from orchestrator.api.views import View, problems
+from tenants import admission, chats, operators, visitors
+from tenants.errors import ConflictError
+from tenants.models import MAX_ID, Chat, ChatLine, ChatState, LineState, Routing, Tenant
+from tenants.naming import AccountKind, check_identifier
+from tenants.services import Services
+
+Nick = Annotated[str, Field(min_length=1, max_length=200)]
+Message = Annotated[
+    str, Field(min_length=1, max_length=chats.MAX_BODY, description=f"Up to {chats.MAX_BODY} bytes of UTF-8.")
+]
+
+
+class ChatRequest(BaseModel):
+    """A chat that begins."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    chat_id: str = Field(description="The tenant's own number of the chat.")
+    visitor_id: str | None = Field(None, description="The visitor's number; null when nobody known.")
+    nick: Nick = visitors.DEFAULT_NICK
+    status: str = Field(visitors.DEFAULT_STATUS, max_length=10_000, description="What operators read beside the nick.")
+    department: str | None = Field(None, min_length=1, max_length=100, description="Null: anybody may take it.")
+    message: Message | None = Field(None, description="The first message.")
+
+
+class ChatChange(BaseModel):
+    """What is different now."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    nick: Nick
+    status: str | None = Field(None, max_length=10_000, description="Null: as it is.")
+
+
+class OwnerRequest(BaseModel):
+    """Whose the chat is to be."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    operator: str = Field(description="The operator's username.")
+
+
+class TypingRequest(BaseModel):
+    """Whether the visitor is writing."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    composing: bool
+
+
+class MessageRequest(BaseModel):
+    """What the visitor wrote."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    message: Message
+    message_id: str | None = Field(
+        None,
+        pattern="^[A-Za-z0-9_-]{8,64}$",
+        description="A unique id: with it the call may be repeated.",
+    )
+
+
+class ChatView(BaseModel):
+    """A chat as it is now."""
+
+    id: int
+    chat_id: str
+    state: ChatState
+    username: str = Field(description="The account that it is spoken from.")
+    nick: str
+    department: str | None
+    owner: str | None = Field(description="The operator who has it.")
+    created_at: datetime
+    accepted_at: datetime | None
+    closed_at: datetime | None
+
+    @classmethod
+    def of(cls, services: Services, chat: Chat) -> "ChatView":
+        """The chat as its tenant sees it."""
+        values = {name: getattr(chat, name) for name in cls.model_fields if name != "owner"}
+        return cls(**values, owner=_operator(services, chat.owner))
+
+
+class ChatPage(BaseModel):
+    """Some chats, oldest first."""
+
+    chats: list[ChatView]
+    next: int | None = Field(description="`after` of the next page; null on the last one.")
+
+
+class LineView(View):
+    """Something that was said."""
+
+    id: int
+    message_id: str
+    sender: str = Field(description="The account of the visitor, or of the operator.")
+    state: LineState
+    body: str | None = Field(description="Null when it has arrived and the tenant keeps no history.")
+    created_at: datetime
+    arrived_at: datetime | None
+
+
+class LinePage(BaseModel):
+    """What was said in a chat, oldest first."""
+
+    messages: list[LineView]
+    next: int | None = Field(description="`after` of the next page; null on the last one.")
+
+
+router = APIRouter(
+    prefix="/v1/tenants/{instance_name}/chats",
+    tags=["chats"],
+    route_class=IdempotentRoute,
+    responses=problems(404, 409, 429),
+)
+
+After = Annotated[int, Query(ge=0, le=MAX_ID, description="Only ids above this one.")]
+Limit = Annotated[int, Query(ge=1, le=500)]
+
+
+@router.get("", dependencies=[READS_TENANT])
+async def list_chats(
+    instance_name: str, services: ServicesDep, state: ChatState | None = None, after: After = 0, limit: Limit = 50
+) -> ChatPage:
+    """The chats, oldest first; closed ones of a month."""
+    found = await chats.find(services, instance_name, state=state, after=after, limit=limit + 1)
+    page = found[:limit]
+    return ChatPage(
+        chats=[ChatView.of(services, chat) for chat in page], next=page[-1].id if len(found) > limit else None
+    )
+
+
+@router.post(
+    "",
+    status_code=HTTPStatus.CREATED,
+    dependencies=[ACTS_FOR_TENANT],
+    responses={HTTPStatus.OK: {"model": ChatView, "description": "There is such a chat already."}},
+)
+async def start_chat(instance_name: str, wanted: ChatRequest, services: ServicesDep, response: Response) -> ChatView:
+    """Begin a chat: it is offered to the operators who may take it. One of that number is found as it is."""
+    tenant = await _tenant(services, instance_name)
+    new = chats.NewChat(
+        chat_id=check_identifier(wanted.chat_id, "chat_id"),
+        visitor_id=None if wanted.visitor_id is None else check_identifier(wanted.visitor_id, "visitor_id"),
+        nick=wanted.nick,
+        department=wanted.department,
+        body=wanted.message,
+        status=wanted.status,
+    )
+    chat, is_new = await chats.start(services, tenant, new)
+    if not is_new:
+        response.status_code = HTTPStatus.OK
+    response.headers["Location"] = f"/v1/tenants/{instance_name}/chats/{chat.chat_id}"
+    return ChatView.of(services, chat)
+
+
+@router.get("/{chat_id}", dependencies=[READS_TENANT])
+async def get_chat(instance_name: str, chat_id: str, services: ServicesDep) -> ChatView:
+    """The chat."""
+    return ChatView.of(services, await chats.get(services, instance_name, chat_id))
+
+
+@router.patch("/{chat_id}", dependencies=[ACTS_FOR_TENANT])
+async def change_chat(instance_name: str, chat_id: str, wanted: ChatChange, services: ServicesDep) -> ChatView:
+    """Give the visitor another nick or status; operators see it at once."""
+    tenant = await _tenant(services, instance_name)
+    return ChatView.of(services, await chats.rename(services, tenant, chat_id, wanted.nick, wanted.status))
+
+
+@router.put("/{chat_id}/owner", dependencies=[ACTS_FOR_TENANT])
+async def assign_chat(instance_name: str, chat_id: str, wanted: OwnerRequest, services: ServicesDep) -> ChatView:
+    """Give the chat to an operator, whoever has it now."""
+    tenant = await _tenant(services, instance_name)
+    operator = operators.name_of(instance_name, wanted.operator)
+    return ChatView.of(services, await chats.assign(services, tenant, chat_id, operator))
+
+
+@router.post("/{chat_id}/typing", status_code=HTTPStatus.ACCEPTED, dependencies=[ACTS_FOR_TENANT])
+async def show_typing(instance_name: str, chat_id: str, wanted: TypingRequest, services: ServicesDep) -> TypingRequest:
+    """Operators see that the visitor is writing, or no longer."""
+    await chats.show_typing(services, await _tenant(services, instance_name), chat_id, composing=wanted.composing)
+    return wanted
+
+
+@router.delete("/{chat_id}", status_code=HTTPStatus.NO_CONTENT, dependencies=[ACTS_FOR_TENANT])
+async def close_chat(instance_name: str, chat_id: str, services: ServicesDep) -> None:
+    """End the chat; one that is closed already stays so."""
+    await chats.close(services, await _tenant(services, instance_name), chat_id)
+
+
+@router.post("/{chat_id}/messages", status_code=HTTPStatus.ACCEPTED, dependencies=[ACTS_FOR_TENANT])
+async def write_message(instance_name: str, chat_id: str, wanted: MessageRequest, services: ServicesDep) -> LineView:
+    """The visitor writes: to the chat's owner, or to all who may take it."""
+    tenant = await _tenant(services, instance_name)
+    line = await chats.write(services, tenant, chat_id, wanted.message, wanted.message_id)
+    return LineView.model_validate(line)
+
+
+@router.get("/{chat_id}/messages", dependencies=[READS_TENANT])
+async def list_messages(
+    instance_name: str, chat_id: str, services: ServicesDep, after: After = 0, limit: Limit = 50
+) -> LinePage:
+    """What was said, as far as it is kept: all of it for `history_hours`, else what has not arrived."""
+    found = await chats.history(services, instance_name, chat_id, after=after, limit=limit + 1)
+    page: list[ChatLine] = found[:limit]
+    return LinePage(
+        messages=[LineView.model_validate(line) for line in page], next=page[-1].id if len(found) > limit else None
+    )
+
+
+async def _tenant(services: Services, instance_name: str) -> Tenant:
+    tenant = await admission.get(services, instance_name, AccountKind.CHAT)
+    if tenant.routing is not Routing.ORCHESTRATOR:
+        raise ConflictError(f"tenant '{instance_name}' routes its chats itself: set `routing` to `orchestrator`")
+    return tenant
+
+
+def _operator(services: Services, username: str | None) -> str | None:
+    return None if username is None else services.naming.parse_username(username).ident

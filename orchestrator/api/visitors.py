@@ -1,0 +1,64 @@
+"""A tenant's visitors, for the tenant itself: page views make them contacts of its operators."""
+
+from datetime import datetime
+from http import HTTPStatus
+
+from fastapi import APIRouter
+from pydantic import BaseModel, ConfigDict, Field
+
+from orchestrator.api.auth import ACTS_FOR_TENANT, ServicesDep
+from orchestrator.api.idempotency import IdempotentRoute
+from orchestrator.api.views import instant, problems
+from tenants import accounts, admission, pageviews, visitors
+from tenants.naming import AccountKind, AccountName, check_identifier
+from tenants.pageviews import PageView
+
+
+class PageViewRequest(BaseModel):
+    """What is known of a page view; operators read it as the visitor's status."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    nick: str = Field(visitors.DEFAULT_NICK, min_length=1, max_length=200)
+    page: str | None = Field(None, max_length=2000, description="Title or address of the page.")
+    referrer: str | None = Field(None, max_length=2000)
+    country: str | None = Field(None, max_length=100)
+    city: str | None = Field(None, max_length=100)
+    time_zone: str | None = Field(None, max_length=100)
+    visits: int | None = Field(None, ge=0, le=2**31 - 1)
+    department: str | None = Field(None, max_length=100)
+
+    def status(self) -> str:
+        """The text that operators read."""
+        return pageviews.render(PageView(**self.model_dump(exclude={"nick"})))
+
+
+class VisitorOnline(BaseModel):
+    """A visitor whom operators see from now on."""
+
+    username: str = Field(description="The account's name.")
+    status: str = Field(description="The text beside the visitor's name.")
+    online_until: datetime = Field(description="Unless there is another page view.")
+
+
+router = APIRouter(
+    prefix="/v1/tenants/{instance_name}/visitors",
+    tags=["visitors"],
+    route_class=IdempotentRoute,
+    responses=problems(404, 409, 429),
+)
+
+
+@router.post("/{visitor_id}/pageviews", status_code=HTTPStatus.ACCEPTED, dependencies=[ACTS_FOR_TENANT])
+async def view_page(instance_name: str, visitor_id: str, view: PageViewRequest, services: ServicesDep) -> VisitorOnline:
+    """The visitor is on a page: a contact of the operators, online for the tenant's window; made when it is new."""
+    visitor = AccountName(AccountKind.VISITOR, check_identifier(visitor_id, "visitor_id"), instance_name)
+    tenant = await admission.get(services, instance_name, AccountKind.VISITOR)
+    await visitors.check_room(services, tenant, visitor)
+    await accounts.ensure(services, tenant, visitor, view.nick)
+    await visitors.show(services, tenant, visitor, view.nick, view.status())
+    return VisitorOnline(
+        username=services.naming.username(visitor),
+        status=view.status(),
+        online_until=instant(services.clock() + tenant.online_seconds),
+    )

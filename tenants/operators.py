@@ -1,0 +1,140 @@
+"""Operators of a tenant as its API knows them: an account, what it is for, and who of them is online."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import select
+
+from tenants import accounts
+from tenants.ejabberd import Connection
+from tenants.errors import NotFoundError
+from tenants.models import Account, AccountState, Operator, Tenant
+from tenants.naming import AccountKind, AccountName, check_operator
+from tenants.services import Services
+
+_ASKED_AT_ONCE = 10
+KICKED = "Disconnected by the administrator"
+
+
+@dataclass(frozen=True, slots=True)
+class OperatorView:
+    """An operator. `connections`: none while offline."""
+
+    username: str
+    lhc_user_id: int | None
+    nick: str | None
+    departments: list[str] | None
+    receives_new_chats: bool
+    created_at: float
+    connections: Sequence[Connection]
+
+
+def name_of(instance_name: str, username: str) -> AccountName:
+    """The operator's account by its username without the instance.
+
+    Raises:
+        InvalidInputError: an operator may not bear that name.
+    """
+    return AccountName(AccountKind.OPERATOR, check_operator(username), instance_name)
+
+
+async def put(
+    services: Services, tenant: Tenant, username: str, changes: Mapping[str, Any], password: str | None
+) -> bool:
+    """Create the operator, or change what it is for, and its password when one is given. True when it is new.
+
+    Raises:
+        InvalidInputError: the name or the password breaks a rule; or a new operator has no password.
+        ConflictError: the tenant is shut; or ejabberd has such an account that is not the tenant's.
+        QuotaExceededError: it would be one more than the tenant may have.
+    """
+    name = name_of(tenant.instance_name, username)
+    known = await accounts.find_settled(services, name)
+    is_new = known is None or known.state is AccountState.PENDING
+    if is_new and password is None:
+        raise NotFoundError(f"tenant '{tenant.instance_name}' has no operator '{username}'; a new one needs a password")
+    if password is not None:
+        await accounts.register(services, tenant, name, password)
+        await accounts.join_roster(services, name, changes.get("nick"))
+    stored = {"username": services.naming.username(name), "instance_name": tenant.instance_name}
+    defaults = {"departments": None, "receives_new_chats": True, "lhc_user_id": None, "nick": None}
+    insert = services.database.insert(Operator).values(**stored, **{**defaults, **changes})
+    async with services.database.write() as session:
+        if changes:
+            await session.execute(insert.on_conflict_do_update(index_elements=["username"], set_=dict(changes)))
+        else:
+            await session.execute(insert.on_conflict_do_nothing())
+    return is_new
+
+
+async def get(services: Services, instance_name: str, username: str) -> OperatorView:
+    """The operator as it is now.
+
+    Raises:
+        NotFoundError: the tenant has none of that name.
+    """
+    full = services.naming.username(name_of(instance_name, username))
+    async with services.database.read() as session:
+        account, operator = await session.get(Account, full), await session.get(Operator, full)
+    if account is None or account.kind is not AccountKind.OPERATOR or account.state is AccountState.REMOVING:
+        raise NotFoundError(f"tenant '{instance_name}' has no operator '{username}'")
+    return await _view(services, account, operator)
+
+
+async def find(services: Services, instance_name: str, *, after: str = "", limit: int = 50) -> list[OperatorView]:
+    """The tenant's operators by name, with their connections."""
+    suffix = services.naming.username_suffix(instance_name)
+    async with services.database.read() as session:
+        rows = await session.execute(
+            select(Account, Operator)
+            .outerjoin(Operator, Operator.username == Account.username)
+            .where(
+                Account.instance_name == instance_name,
+                Account.kind == AccountKind.OPERATOR,
+                Account.state != AccountState.REMOVING,
+                Account.username > (f"{after}{suffix}" if after else ""),
+            )
+            .order_by(Account.username)
+            .limit(limit)
+        )
+        found = rows.all()
+    gate = asyncio.Semaphore(_ASKED_AT_ONCE)
+
+    async def view(account: Account, operator: Operator | None) -> OperatorView:
+        async with gate:
+            return await _view(services, account, operator)
+
+    return list(await asyncio.gather(*(view(account, operator) for account, operator in found)))
+
+
+async def remove(services: Services, instance_name: str, username: str) -> None:
+    """End the operator's account; one that is gone already is a success."""
+    await accounts.remove(services, name_of(instance_name, username))
+
+
+async def kick(services: Services, instance_name: str, username: str) -> int:
+    """End the operator's connections. Returns how many there were.
+
+    Raises:
+        NotFoundError: the tenant has none of that name.
+    """
+    operator = await get(services, instance_name, username)
+    full = services.naming.username(name_of(instance_name, username))
+    for connection in operator.connections:
+        await services.ejabberd.kick(full, connection.resource, KICKED)
+    return len(operator.connections)
+
+
+async def _view(services: Services, account: Account, operator: Operator | None) -> OperatorView:
+    name = services.naming.parse_username(account.username)
+    return OperatorView(
+        username=name.ident,
+        lhc_user_id=operator.lhc_user_id if operator else None,
+        nick=operator.nick if operator else None,
+        departments=operator.departments if operator else None,
+        receives_new_chats=operator.receives_new_chats if operator else True,
+        created_at=account.created_at,
+        connections=await services.ejabberd.connections(account.username),
+    )

@@ -1,0 +1,80 @@
+"""Tells a tenant of one event, in the tenant's own format: LHC's callbacks, or signed webhooks."""
+
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+from tenants import events, webhooks
+from tenants.events import Event
+from tenants.http_posting import Answer
+from tenants.lhc import callback_base, message_body
+from tenants.models import CallbackMessage, EventFormat, OperatorPresence, Tenant
+from tenants.naming import AccountKind, Naming
+from tenants.services import Services
+
+_OF_ACTION = {
+    "connect": Event.OPERATOR_CONNECTED,
+    "disconnect": Event.OPERATOR_DISCONNECTED,
+    "ping": Event.OPERATOR_PING,
+}
+
+
+async def tell(services: Services, tenant: Tenant, message: CallbackMessage) -> Answer:
+    """Tell of an event of a conversation."""
+    if tenant.event_format is EventFormat.WEBHOOK:
+        data = _conversation_data(services.naming, message)
+        payload = {"type": message.event, "timestamp": _rfc3339(message.created_at), "data": data}
+        return await _post(services, tenant, webhooks.event_id(message.stanza_id), payload)
+    if message.event not in events.MESSAGES:
+        # kept while the tenant had the other format: LHC's extension knows nothing of it
+        return Answer(None, 0.0)
+    body = message_body(
+        body=message.body or "", sender=message.sender, receiver=message.receiver, server=message.server
+    )
+    return await services.lhc.post_message(_base(services, tenant), body)
+
+
+async def tell_presence(services: Services, tenant: Tenant, presence: OperatorPresence, pending: str) -> Answer:
+    """Tell of an operator's presence; `pending` is how LHC is told of it."""
+    if tenant.event_format is EventFormat.LHC:
+        return await services.lhc.post_status(_base(services, tenant), pending)
+    status = json.loads(pending)
+    operator = services.naming.parse_username(presence.username).ident
+    data: dict[str, Any] = {"operator": operator}
+    if status["action"] == "ping":
+        data["connection"] = status["user"]
+    payload = {"type": _OF_ACTION[status["action"]], "timestamp": _rfc3339(services.clock()), "data": data}
+    return await _post(
+        services, tenant, webhooks.event_id(f"{presence.username}/{presence.version}/{pending}"), payload
+    )
+
+
+def _conversation_data(naming: Naming, message: CallbackMessage) -> dict[str, Any]:
+    visitor = naming.parse_username(message.receiver)
+    data: dict[str, Any] = {"operator": naming.parse_username(message.sender).ident, "username": message.receiver}
+    if visitor.kind is AccountKind.VISITOR:
+        data["visitor_id"] = visitor.ident
+    else:
+        data["chat_id"] = visitor.ident
+    data |= message.detail or {}
+    if message.event in events.MESSAGES:
+        data |= {"message": message.body or "", "message_id": webhooks.event_id(message.stanza_id)}
+    return data
+
+
+async def _post(services: Services, tenant: Tenant, event_id: str, payload: dict[str, Any]) -> Answer:
+    payload["data"]["instance_name"] = tenant.instance_name
+    return await services.webhooks.post(
+        _base(services, tenant),
+        event_id=event_id,
+        body=json.dumps(payload, ensure_ascii=False, separators=(",", ":")).encode(),
+        keys=webhooks.signing_keys(services.settings, tenant, services.clock()),
+    )
+
+
+def _rfc3339(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _base(services: Services, tenant: Tenant) -> str:
+    return callback_base(services.settings, tenant.instance_name, tenant.callback_url)

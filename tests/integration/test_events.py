@@ -1,0 +1,194 @@
+"""Events as signed webhooks, from a real operator's client to a real receiver."""
+
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import jsonschema_rs
+import pytest
+from standardwebhooks import Webhook, WebhookVerificationError
+
+from tests.integration.conftest import NewTenant, TenantApi
+from tests.integration.test_chats import ACCEPTED, read_by
+from tests.world.operator import Operator
+from tests.world.receiver import Callback
+from tests.world.waiting import until
+from xmpp_pool.stanzas import CHAT_STATES_NS, RECEIPTS_NS
+
+SCHEMA = Path(__file__).parents[2] / "docs" / "events.schema.json"
+
+
+class Told:
+    """What the tenant of the API was told."""
+
+    def __init__(self, api: TenantApi) -> None:
+        self._api = api
+        self.seen: list[dict[str, Any]] = []
+
+    def all(self) -> list[Callback]:
+        return [
+            one
+            for one in self._api.tenant.receiver.callbacks
+            if one.path == "/events" and one.host == self._api.tenant.callback_host
+        ]
+
+    def of(self, event: str) -> list[dict[str, Any]]:
+        events = [json.loads(one.raw) for one in self.all()]
+        return [one["data"] for one in events if one["type"] == event]
+
+    async def next(self, event: str, **wanted: Any) -> dict[str, Any]:
+        """Wait for such an event."""
+        return await until(
+            lambda: next((one for one in self.of(event) if wanted.items() <= one.items()), None), f"{event} {wanted}"
+        )
+
+
+@pytest.fixture
+async def hooked(api: TenantApi) -> AsyncIterator[Told]:
+    """Each event of the test is held to the schema in the end."""
+    tenant = api.tenant
+    url = f"http://{tenant.callback_host}:{tenant.receiver.port}/events"
+    changed = await tenant.panel.http.put(
+        f"/v1/tenants/{tenant.name}", json={"event_format": "webhook", "callback_url": url}
+    )
+    assert changed.json()["event_format"] == "webhook", changed.text
+    told = Told(api)
+    yield told
+    schema = jsonschema_rs.validator_for(json.loads(SCHEMA.read_text()))
+    for one in told.all():
+        schema.validate(json.loads(one.raw))
+
+
+async def login(api: TenantApi, hooked: Told, username: str) -> Operator:
+    made = await api.http.put(f"/operators/{username}", json={"password": "operator-pw"})
+    assert made.status_code == 201
+    operator = await api.tenant.online(username)
+    await hooked.next("operator.connected", operator=username)
+    return operator
+
+
+async def test_a_chat_as_events(api: TenantApi, hooked: Told) -> None:
+    tenant = api.tenant
+    made = await api.http.put("/operators/bob", json={"password": "operator-pw", "nick": "Bob"})
+    assert made.status_code == 201
+    bob = await tenant.online("bob")
+    about = {"instance_name": tenant.name, "operator": "bob"}
+    assert await hooked.next("operator.connected") == about
+    await api.http.post("/visitors/7/pageviews", json={"page": "Prices"})
+    visitor = tenant.lhc.name("visitor.7")
+    await bob.sees(visitor)
+    bob.write(visitor, "may I <help> \N{GRINNING FACE} you?")
+    invitation = await hooked.next("invitation.created")
+    message_id = invitation.pop("message_id")
+    assert invitation == {
+        **about,
+        "username": visitor,
+        "visitor_id": "7",
+        "message": "may I <help> \N{GRINNING FACE} you?",
+    }
+    assert message_id.startswith("evt_")
+    await api.chat("8", visitor_id="7", message="yes, please")
+    await bob.reads("yes, please")
+    bob.write(visitor, "then listen")
+    accepted = await hooked.next("chat.accepted")
+    assert accepted == {**about, "username": visitor, "visitor_id": "7", "chat_id": "8"}
+    assert (await hooked.next("message.created"))["chat_id"] == "8"
+    order = [json.loads(one.raw)["type"] for one in hooked.all()]
+    assert order.index("chat.accepted") < order.index("message.created")
+    await api.http.put("/operators/eve", json={"password": "operator-pw"})
+    given = await api.http.put("/chats/8/owner", json={"operator": "eve"})
+    assert given.status_code == 200
+    transferred = await hooked.next("chat.transferred", operator="eve")
+    assert transferred["previous_owner"] == "bob"
+    await bob.reads(ACCEPTED.format("eve"))
+    assert read_by(bob) == ["yes, please", ACCEPTED.format("eve")]
+    await hooked.next("operator.ping", connection=f"{tenant.lhc.name('bob')}@{tenant.host}/desk")
+    await bob.leave()
+    assert await hooked.next("operator.disconnected") == about
+
+
+async def test_webhooks_are_signed_and_keys_rotate(api: TenantApi, hooked: Told) -> None:
+    first = (await api.http.post("/signing-key", json={"overlap_seconds": 0})).json()["signing_key"]
+    await login(api, hooked, "bob")
+    connected = await until(lambda: next(iter(hooked.all()), None), "an event")
+    assert Webhook(first).verify(connected.raw, dict(connected.headers))
+    second = (await api.http.post("/signing-key", json={"overlap_seconds": 600})).json()["signing_key"]
+    assert second != first
+    pinged = await until(
+        lambda: next((one for one in hooked.all() if _verifies(second, one)), None), "an event signed with the new key"
+    )
+    assert _verifies(first, pinged), "both sign for a while"
+    assert not _verifies(first.replace("a", "b"), pinged)
+
+
+def _verifies(key: str, callback: Callback) -> bool:
+    try:
+        Webhook(key).verify(callback.raw, dict(callback.headers))
+    except WebhookVerificationError:
+        return False
+    return True
+
+
+async def test_a_message_that_came_back_is_told(api: TenantApi, hooked: Told) -> None:
+    """To an operator whose account went behind our back."""
+    await login(api, hooked, "bob")
+    await api.chat("5", message="hello?")
+    given = await api.http.put("/chats/5/owner", json={"operator": "bob"})
+    assert given.status_code == 200
+    tenant = api.tenant
+    await tenant.system.ejabberd("unregister", user=tenant.lhc.name("bob"), host=tenant.host)
+    line = await api.write("5", "where are you?", message_id="line-0002")
+    failed = await hooked.next("message.failed", message_id="line-0002")
+    assert (failed["operator"], failed["condition"], failed["chat_id"]) == ("bob", "service-unavailable", "5")
+    lines = (await api.http.get("/chats/5/messages")).json()["messages"]
+    assert {one["id"]: one["state"] for one in lines}[line["id"]] == "failed"
+
+
+async def test_typing_and_receipts_both_ways(api: TenantApi, hooked: Told) -> None:
+    bob = await login(api, hooked, "bob")
+    await api.chat("5", message="hello?")
+    visitor = api.tenant.lhc.name("visitor.5.chat")
+    await bob.reads("hello?")
+    bob.write(visitor, "yes?")
+    await hooked.next("message.created")
+    bob.sign(visitor, f"{{{CHAT_STATES_NS}}}composing")
+    assert (await hooked.next("typing", composing=True))["chat_id"] == "5"
+    bob.sign(visitor, f"{{{CHAT_STATES_NS}}}paused")
+    await hooked.next("typing", composing=False)
+    line = await api.write("5", "one more thing", message_id="line-0003")
+    await bob.reads("one more thing")
+    received = next(message for message in bob.messages if message.body == "one more thing")
+    assert f"{{{RECEIPTS_NS}}}request" in received.children
+    for _ in range(2):
+        bob.sign(visitor, f"{{{RECEIPTS_NS}}}received", id=received.id)
+    delivered = await hooked.next("message.delivered", message_id="line-0003")
+    assert (delivered["operator"], delivered["chat_id"]) == ("bob", "5")
+    lines = (await api.http.get("/chats/5/messages")).json()["messages"]
+    kept = next(one for one in lines if one["id"] == line["id"])
+    assert (kept["state"], kept["body"]) == ("delivered", None)
+
+    assert (await api.http.post("/chats/5/typing", json={"composing": True})).status_code == 202
+    await until(
+        lambda: any(f"{{{CHAT_STATES_NS}}}composing" in message.children for message in bob.messages),
+        "Bob sees that the visitor writes",
+    )
+    assert len(hooked.of("message.delivered")) == 1
+
+
+async def test_nobody_signs_for_a_visitor_of_another_tenant(
+    api: TenantApi, hooked: Told, new_tenant: NewTenant
+) -> None:
+    other = await new_tenant()
+    stranger = await other.operator_online("eve")
+    bob = await login(api, hooked, "bob")
+    await api.chat("5", message="hello?")
+    await bob.reads("hello?")
+    visitor = api.tenant.lhc.name("visitor.5.chat")
+    stranger.sign(visitor, f"{{{RECEIPTS_NS}}}received", id=bob.messages[-1].id)
+    stranger.sign(visitor, f"{{{CHAT_STATES_NS}}}composing")
+    await stranger.taken()
+    bob.sign(visitor, f"{{{CHAT_STATES_NS}}}composing")
+    assert (await hooked.next("typing"))["operator"] == "bob"
+    assert hooked.of("message.delivered") == []
+    assert len(hooked.of("typing")) == 1

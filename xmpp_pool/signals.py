@@ -1,0 +1,64 @@
+"""Chat states and receipts of operators' clients: gathered for a moment, so that a burst is one piece of work.
+
+Nothing is lost that matters: of typing only the latest counts, and a line whose receipt is lost stays `sent`.
+"""
+
+import asyncio
+from xml.etree import ElementTree as ET
+
+import structlog
+from sqlalchemy.exc import DBAPIError
+
+from tenants import signals
+from tenants.errors import InvalidInputError
+from tenants.naming import AccountName
+from tenants.services import Services
+from tenants.signals import Receipt, Typing
+from xmpp_pool.inbox import names
+from xmpp_pool.stanzas import read_signal
+
+log = structlog.get_logger(__name__)
+
+_PAUSE = 0.1
+_LIMIT = 5000
+"""Of each kind that wait; what comes beyond is dropped."""
+
+
+class Signals:
+    """Takes signals from the gateway; `run` tells the domain."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        self._typing: dict[tuple[AccountName, AccountName], Typing] = {}
+        self._receipts: list[Receipt] = []
+        self._arrived = asyncio.Event()
+
+    def receive(self, stanza: ET.Element) -> None:
+        """Note a signal, or drop it."""
+        try:
+            signal = read_signal(stanza)
+            operator, visitor = names(self._services, signal.sender, signal.receiver)
+        except (ValueError, InvalidInputError) as error:
+            log.warning("signal refused", error=str(error))
+            return
+        if signal.receipt_of and len(self._receipts) < _LIMIT:
+            self._receipts.append(Receipt(operator, visitor, signal.receipt_of))
+        if signal.composing is not None and len(self._typing) < _LIMIT:
+            self._typing[operator, visitor] = Typing(operator, visitor, signal.composing)
+        self._arrived.set()
+
+    async def run(self) -> None:
+        """Tell what arrives; until cancelled."""
+        while True:
+            await self._arrived.wait()
+            await asyncio.sleep(_PAUSE)
+            self._arrived.clear()
+            receipts, self._receipts = self._receipts, []
+            typing, self._typing = self._typing, {}
+            try:
+                if receipts:
+                    await signals.receipt(self._services, receipts)
+                for sign in typing.values():
+                    await signals.typing(self._services, sign)
+            except DBAPIError as error:
+                log.warning("signals lost", receipts=len(receipts), typing=len(typing), error=type(error).__name__)
