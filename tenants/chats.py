@@ -8,7 +8,7 @@ second; what could not be sent yet is found by a sweep, and a line that is sent 
 import hashlib
 import uuid
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import structlog
@@ -95,11 +95,11 @@ async def start(services: Services, tenant: Tenant, new: NewChat) -> tuple[Chat,
 
     Raises:
         ConflictError: the tenant is shut; or the chat of that number is closed.
-        InvalidInputError: an id breaks a rule, or the message is too long.
+        InvalidInputError: an id breaks a rule, or the message does.
         QueueUnavailableError: the visitor cannot be shown now; the chat is kept, and its message goes later.
     """
     if new.body is not None:
-        check_body(new.body)
+        new = replace(new, body=check_body(new.body))
     name = await _account_for(services, tenant, new)
     await accounts.ensure(services, tenant, name, new.nick)
     chat, is_new = await _insert(services, tenant, name, new)
@@ -119,7 +119,7 @@ async def write(services: Services, tenant: Tenant, chat_id: str, body: str, mes
         ConflictError: it is closed, or the tenant is shut.
         InvalidInputError: the message is empty or too long.
     """
-    check_body(body)
+    body = check_body(body)
     async with services.database.write() as session:
         await admission.hold(session, tenant.instance_name, AccountKind.CHAT)
         chat = await _lock_open(session, tenant.instance_name, chat_id)
@@ -384,11 +384,12 @@ async def purge(services: Services) -> None:
 
 
 def check_body(body: str, field_name: str = "message") -> str:
-    """Return a message that can be sent.
+    """Return a message as it can be sent.
 
     Raises:
-        InvalidInputError: it is empty or too long.
+        InvalidInputError: it is empty or too long, or holds what XML forbids.
     """
+    body = visitors.check_text(body, field_name)
     if not body:
         raise InvalidInputError(field_name, "must not be empty")
     if len(body.encode(errors="replace")) > MAX_BODY:
@@ -444,7 +445,7 @@ def _line(services: Services, chat: Chat, body: str, message_id: str) -> ChatLin
         chat_id=chat.id,
         message_id=message_id,
         sender=chat.username,
-        body=visitors.clean(body),
+        body=body,
         state=LineState.WAITING,
         sent_to=[],
         created_at=services.clock(),

@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from tenants import admission
 from tenants.commands import SendMessage, ShowVisitor
 from tenants.database import rows_changed
-from tenants.errors import QuotaExceededError, UnavailableError
+from tenants.errors import InvalidInputError, QuotaExceededError, UnavailableError
 from tenants.models import Account, AccountState, Tenant, VisitorSession
 from tenants.naming import AccountKind, AccountName, Naming
 from tenants.services import Services
@@ -36,6 +36,17 @@ def clean(text: str) -> str:
     A visitor's message must not be lost for a vertical tab that came with a paste, and must not break the stream.
     """
     return _FORBIDDEN_IN_XML.sub("\ufffd", _LINE_END.sub("\n", text))
+
+
+def check_text(text: str, field: str) -> str:
+    """The text with line feeds for line ends, which is how it arrives.
+
+    Raises:
+        InvalidInputError: it holds what XML forbids, and could not arrive as it is.
+    """
+    if _FORBIDDEN_IN_XML.search(text):
+        raise InvalidInputError(field, "must not hold control characters or surrogates (XML 1.0, 2.2)")
+    return _LINE_END.sub("\n", text)
 
 
 async def find_session(services: Services, username: str) -> VisitorSession | None:

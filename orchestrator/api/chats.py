@@ -9,16 +9,16 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from orchestrator.api.auth import ACTS_FOR_TENANT, READS_TENANT, ServicesDep
 from orchestrator.api.idempotency import IdempotentRoute
-from orchestrator.api.views import View, problems
+from orchestrator.api.views import View, XmlText, problems
 from tenants import admission, chats, operators, visitors
 from tenants.errors import ConflictError
 from tenants.models import MAX_ID, Chat, ChatLine, ChatState, LineState, Routing, Tenant
 from tenants.naming import AccountKind, check_identifier
 from tenants.services import Services
 
-Nick = Annotated[str, Field(min_length=1, max_length=200)]
+Nick = Annotated[XmlText, Field(min_length=1, max_length=200)]
 Message = Annotated[
-    str, Field(min_length=1, max_length=chats.MAX_BODY, description=f"Up to {chats.MAX_BODY} bytes of UTF-8.")
+    XmlText, Field(min_length=1, max_length=chats.MAX_BODY, description=f"Up to {chats.MAX_BODY} bytes of UTF-8.")
 ]
 
 
@@ -30,7 +30,7 @@ class ChatRequest(BaseModel):
     chat_id: str = Field(description="The tenant's own number of the chat.")
     visitor_id: str | None = Field(None, description="The visitor's number; null when nobody known.")
     nick: Nick = visitors.DEFAULT_NICK
-    status: str = Field(visitors.DEFAULT_STATUS, max_length=10_000, description="What operators read beside the nick.")
+    status: XmlText = Field(visitors.DEFAULT_STATUS, max_length=10_000, description="What stands beside the nick.")
     department: str | None = Field(None, min_length=1, max_length=100, description="Null: anybody may take it.")
     message: Message | None = Field(None, description="The first message.")
 
@@ -41,7 +41,7 @@ class ChatChange(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     nick: Nick
-    status: str | None = Field(None, max_length=10_000, description="Null: as it is.")
+    status: XmlText | None = Field(None, max_length=10_000, description="Null: as it is.")
 
 
 class OwnerRequest(BaseModel):

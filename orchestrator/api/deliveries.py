@@ -1,4 +1,4 @@
-"""What became of messages, for the control panel: deliveries to LHC, the circuit breaker, and what came back.
+"""What became of messages, for tenant and panel: deliveries, the circuit breaker, and what came back.
 
 What people wrote is shown nowhere: nobody needs it to see that an LHC is down, or to send it again.
 """
@@ -10,7 +10,7 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Query
 from pydantic import BaseModel, Field
 
-from orchestrator.api.auth import READS_TENANT, WRITES_TENANT, ServicesDep
+from orchestrator.api.auth import ACTS_FOR_TENANT, READS_TENANT, ServicesDep
 from orchestrator.api.idempotency import IdempotentRoute
 from orchestrator.api.views import View, problems
 from tenants import circuits, delivery_log, returned
@@ -94,7 +94,7 @@ router = APIRouter(
     prefix="/v1/tenants/{instance_name}",
     tags=["deliveries"],
     route_class=IdempotentRoute,
-    responses=problems(404, 409),
+    responses=problems(404, 409, 429),
 )
 
 
@@ -125,13 +125,13 @@ async def get_delivery(instance_name: str, message_id: MessageId, services: Serv
     )
 
 
-@router.post("/deliveries/replay", status_code=HTTPStatus.ACCEPTED, dependencies=[WRITES_TENANT])
+@router.post("/deliveries/replay", status_code=HTTPStatus.ACCEPTED, dependencies=[ACTS_FOR_TENANT])
 async def replay_all(instance_name: str, services: ServicesDep) -> Replayed:
     """Try all dead messages of the tenant again, older ones first, and close its circuit."""
     return Replayed(replayed=await delivery_log.replay_all(services, instance_name))
 
 
-@router.post("/deliveries/{message_id:int}/replay", status_code=HTTPStatus.ACCEPTED, dependencies=[WRITES_TENANT])
+@router.post("/deliveries/{message_id:int}/replay", status_code=HTTPStatus.ACCEPTED, dependencies=[ACTS_FOR_TENANT])
 async def replay(instance_name: str, message_id: MessageId, services: ServicesDep) -> DeliveryView:
     """Try a dead message again, and close the tenant's circuit. 409 when it is not dead."""
     return DeliveryView.model_validate(await delivery_log.replay(services, instance_name, message_id))
@@ -159,14 +159,14 @@ async def list_returned(
     )
 
 
-@router.post("/returned-messages/replay", status_code=HTTPStatus.ACCEPTED, dependencies=[WRITES_TENANT])
+@router.post("/returned-messages/replay", status_code=HTTPStatus.ACCEPTED, dependencies=[ACTS_FOR_TENANT])
 async def replay_all_returned(instance_name: str, services: ServicesDep) -> Replayed:
     """Send all messages that came back, and were not sent again since, to their operators; older ones first."""
     return Replayed(replayed=await returned.replay_all(services, instance_name))
 
 
 @router.post(
-    "/returned-messages/{message_id:int}/replay", status_code=HTTPStatus.ACCEPTED, dependencies=[WRITES_TENANT]
+    "/returned-messages/{message_id:int}/replay", status_code=HTTPStatus.ACCEPTED, dependencies=[ACTS_FOR_TENANT]
 )
 async def replay_returned(instance_name: str, message_id: MessageId, services: ServicesDep) -> ReturnedMessageView:
     """Send a message that came back to its operator again. 409 when that was done already."""

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from orchestrator.api.auth import ACTS_FOR_TENANT, READS_TENANT, ServicesDep
 from orchestrator.api.idempotency import IdempotentRoute
-from orchestrator.api.views import instant, problems
+from orchestrator.api.views import XmlText, instant, problems
 from tenants import admission, operators
 from tenants.naming import AccountKind
 
@@ -25,7 +25,7 @@ class OperatorRequest(BaseModel):
         None, min_length=1, max_length=1000, description="A new operator's, or a new one of an operator that exists."
     )
     lhc_user_id: int | None = Field(None, ge=0, le=2**31 - 1, description="The tenant's own number of the operator.")
-    nick: str | None = Field(None, min_length=1, max_length=200, description="As colleagues and visitors see it.")
+    nick: XmlText | None = Field(None, min_length=1, max_length=200, description="As colleagues and visitors see it.")
     departments: list[Department] | None = Field(
         None, max_length=100, description="Chats of these departments; null: of all of them."
     )

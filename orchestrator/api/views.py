@@ -1,11 +1,13 @@
 """What several resources of the API show, and the problem documents they may answer with."""
 
 from datetime import UTC, datetime
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from orchestrator.api.problems import MEDIA_TYPE
+from tenants import visitors
+from tenants.errors import InvalidInputError
 from tenants.models import Operation, OperationKind, OperationState, StepState, Wanted
 
 
@@ -14,6 +16,16 @@ class View(BaseModel):
 
     model_config = ConfigDict(from_attributes=True)
 
+
+def _check_text(value: str) -> str:
+    try:
+        return visitors.check_text(value, "text")
+    except InvalidInputError as error:
+        raise ValueError(error.rule) from None
+
+
+XmlText = Annotated[str, AfterValidator(_check_text)]
+"""Text that goes to operators: it arrives exactly as it is, but for line ends, or is refused."""
 
 PROBLEM_SCHEMA = "#/components/schemas/Problem"
 _DESCRIPTIONS = {

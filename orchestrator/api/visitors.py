@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from orchestrator.api.auth import ACTS_FOR_TENANT, ServicesDep
 from orchestrator.api.idempotency import IdempotentRoute
-from orchestrator.api.views import instant, problems
+from orchestrator.api.views import XmlText, instant, problems
 from tenants import accounts, admission, pageviews, visitors
 from tenants.naming import AccountKind, AccountName, check_identifier
 from tenants.pageviews import PageView
@@ -19,14 +19,14 @@ class PageViewRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    nick: str = Field(visitors.DEFAULT_NICK, min_length=1, max_length=200)
-    page: str | None = Field(None, max_length=2000, description="Title or address of the page.")
-    referrer: str | None = Field(None, max_length=2000)
-    country: str | None = Field(None, max_length=100)
-    city: str | None = Field(None, max_length=100)
-    time_zone: str | None = Field(None, max_length=100)
+    nick: XmlText = Field(visitors.DEFAULT_NICK, min_length=1, max_length=200)
+    page: XmlText | None = Field(None, max_length=2000, description="Title or address of the page.")
+    referrer: XmlText | None = Field(None, max_length=2000)
+    country: XmlText | None = Field(None, max_length=100)
+    city: XmlText | None = Field(None, max_length=100)
+    time_zone: XmlText | None = Field(None, max_length=100)
     visits: int | None = Field(None, ge=0, le=2**31 - 1)
-    department: str | None = Field(None, max_length=100)
+    department: XmlText | None = Field(None, max_length=100)
 
     def status(self) -> str:
         """The text that operators read."""

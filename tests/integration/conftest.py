@@ -102,6 +102,7 @@ class TenantApi:
 
     def __init__(self, tenant: Tenant, token: str) -> None:
         self.tenant = tenant
+        self.token = token
         base = f"{tenant.system.endpoints['api']}/v1/tenants/{tenant.name}"
         self.http = httpx.AsyncClient(base_url=base, headers={"Authorization": f"Bearer {token}"}, timeout=30)
 

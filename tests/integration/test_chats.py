@@ -4,7 +4,8 @@ import asyncio
 
 import pytest
 
-from tests.integration.conftest import NewTenant, TenantApi
+from orchestrator.client import ApiError, TenantClient
+from tests.integration.conftest import OPERATOR_PASSWORD, NewTenant, TenantApi
 from tests.world.operator import Operator
 from tests.world.waiting import until, until_async
 
@@ -181,6 +182,35 @@ async def test_a_token_opens_its_own_tenant_alone(api: TenantApi, new_tenant: Ne
     ):
         assert (await api.http.request(method, base + path, json=body)).status_code == 404
     assert await other.system.users_of(other.name) == []
+
+
+async def test_the_python_client(api: TenantApi) -> None:
+    bob = await api.operator("bob")
+    async with TenantClient(api.tenant.system.endpoints["api"], api.tenant.name, api.token) as client:
+        await client.put_operator("eve", password=OPERATOR_PASSWORD, nick="Eve", departments=["sales"])
+        assert [(one.username, one.online) async for one in client.operators()] == [("bob", True), ("eve", False)]
+        seen = await client.view_page("7", nick="John", page="Prices", visits=3)
+        assert seen.status == "Page: Prices\n| Visits: 3"
+        await bob.sees(seen.username, nick="John")
+        chat = await client.start_chat("12", nick="John #12", visitor_id="7", message="hello?")
+        await client.write(chat.chat_id, "it is me", message_id="line-0001")
+        await bob.reads("it is me")
+        await client.change_chat("12", nick="John Doe")
+        await bob.sees(chat.username, nick="John Doe")
+        await client.show_typing("12", composing=True)
+        assert (await client.assign_chat("12", "bob")).owner == "bob"
+        assert [line.state async for line in client.messages("12")] == ["sent", "sent"]
+        bob.write(chat.username, "good morning")
+        await api.tenant.receiver.message("good morning")
+        assert [one.sender async for one in client.deliveries()] == [api.tenant.lhc.name("bob")]
+        assert await client.replay_deliveries() == 0
+        await client.close_chat("12")
+        assert [one.chat_id async for one in client.chats("closed")] == ["12"]
+        assert await client.kick_operator("bob") == 1
+        await client.delete_operator("eve")
+        with pytest.raises(ApiError) as refused:
+            await client.chat("13")
+        assert (refused.value.status, refused.value.problem and refused.value.problem.title) == (404, "Not Found")
 
 
 async def test_a_tenant_that_routes_itself_has_no_chats_here(new_tenant: NewTenant) -> None:

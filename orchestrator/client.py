@@ -1,0 +1,182 @@
+"""A client of the tenant's own API (`/v1/tenants/{instance_name}`), typed by the API's own models.
+
+async with TenantClient("https://xmpp.example.org", "acme", token) as acme:
+chat = await acme.start_chat("12", nick="John", message="Hello?")
+await acme.write(chat.chat_id, "Is anybody there?", message_id="line-0001")
+"""
+
+from collections.abc import AsyncIterator
+from typing import Any, Self, TypeVar
+from urllib.parse import quote
+
+import httpx
+from pydantic import BaseModel
+
+from orchestrator.api.chats import ChatPage, ChatView, LinePage, LineView
+from orchestrator.api.deliveries import DeliveryPage, DeliveryView, Replayed
+from orchestrator.api.operators import Kicked, OperatorPage, OperatorView
+from orchestrator.api.problems import Problem
+from orchestrator.api.tenants import SigningKey
+from orchestrator.api.visitors import VisitorOnline
+
+Model = TypeVar("Model", bound=BaseModel)
+
+_SECONDS = 30.0
+
+
+class ApiError(Exception):
+    """A call that was refused, or could not be answered.
+
+    Attributes:
+        status: of HTTP.
+        problem: what the API says (RFC 9457); None when somebody else answered.
+        retry_after: seconds after which it is worth trying again, if the answer says so.
+    """
+
+    def __init__(self, status: int, problem: Problem | None, retry_after: float | None) -> None:
+        super().__init__(f"{status}: {problem.detail if problem else 'no answer of the API'}")
+        self.status = status
+        self.problem = problem
+        self.retry_after = retry_after
+
+
+class TenantClient:
+    """Calls for one tenant, with its own token. All methods raise `ApiError`, or `httpx.TransportError` without answer.
+
+    Args:
+        url: the API server's.
+        token: of the scope `tenant`.
+    """
+
+    def __init__(self, url: str, instance_name: str, token: str) -> None:
+        self._http = httpx.AsyncClient(
+            base_url=f"{url}/v1/tenants/{quote(instance_name, safe='')}",
+            headers={"Authorization": f"Bearer {token}"},
+            timeout=_SECONDS,
+        )
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_exception: object) -> None:
+        await self._http.aclose()
+
+    async def put_operator(self, username: str, **wanted: Any) -> OperatorView:
+        """Create the operator, or change it; fields as in `OperatorRequest`."""
+        return await self._call(OperatorView, "PUT", _path("operators", username), wanted)
+
+    async def operator(self, username: str) -> OperatorView:
+        """The operator, and where it is online."""
+        return await self._call(OperatorView, "GET", _path("operators", username))
+
+    async def operators(self) -> AsyncIterator[OperatorView]:
+        """All operators by name."""
+        after: str | None = ""
+        while after is not None:
+            page = await self._call(OperatorPage, "GET", "/operators", after=after)
+            for operator in page.operators:
+                yield operator
+            after = page.next
+
+    async def delete_operator(self, username: str) -> None:
+        """Remove the operator."""
+        await self._send("DELETE", _path("operators", username))
+
+    async def kick_operator(self, username: str) -> int:
+        """End the operator's connections. Returns how many there were."""
+        return (await self._call(Kicked, "POST", _path("operators", username, "kick"))).connections
+
+    async def view_page(self, visitor_id: str, **view: Any) -> VisitorOnline:
+        """The visitor is on a page; fields as in `PageViewRequest`."""
+        return await self._call(VisitorOnline, "POST", _path("visitors", visitor_id, "pageviews"), view)
+
+    async def start_chat(self, chat_id: str, **wanted: Any) -> ChatView:
+        """Begin a chat, or find the one of that number; fields as in `ChatRequest`."""
+        return await self._call(ChatView, "POST", "/chats", {"chat_id": chat_id, **wanted})
+
+    async def chat(self, chat_id: str) -> ChatView:
+        """The chat as it is now."""
+        return await self._call(ChatView, "GET", _path("chats", chat_id))
+
+    async def chats(self, state: str | None = None) -> AsyncIterator[ChatView]:
+        """All chats, or those in a state, oldest first."""
+        after: int | None = 0
+        while after is not None:
+            page = await self._call(ChatPage, "GET", "/chats", after=after, **_given(state=state))
+            for chat in page.chats:
+                yield chat
+            after = page.next
+
+    async def write(self, chat_id: str, message: str, message_id: str | None = None) -> LineView:
+        """The visitor writes. With a `message_id` of yours the call may be repeated."""
+        wanted = {"message": message, "message_id": message_id}
+        return await self._call(LineView, "POST", _path("chats", chat_id, "messages"), wanted)
+
+    async def messages(self, chat_id: str) -> AsyncIterator[LineView]:
+        """What was said in the chat, as far as it is kept, oldest first."""
+        after: int | None = 0
+        while after is not None:
+            page = await self._call(LinePage, "GET", _path("chats", chat_id, "messages"), after=after)
+            for line in page.messages:
+                yield line
+            after = page.next
+
+    async def show_typing(self, chat_id: str, *, composing: bool) -> None:
+        """Operators see that the visitor is writing, or no longer."""
+        await self._send("POST", _path("chats", chat_id, "typing"), {"composing": composing})
+
+    async def change_chat(self, chat_id: str, nick: str, status: str | None = None) -> ChatView:
+        """Give the visitor another nick, or another status."""
+        return await self._call(ChatView, "PATCH", _path("chats", chat_id), {"nick": nick, "status": status})
+
+    async def assign_chat(self, chat_id: str, operator: str) -> ChatView:
+        """Give the chat to an operator."""
+        return await self._call(ChatView, "PUT", _path("chats", chat_id, "owner"), {"operator": operator})
+
+    async def close_chat(self, chat_id: str) -> None:
+        """End the chat."""
+        await self._send("DELETE", _path("chats", chat_id))
+
+    async def deliveries(self, state: str | None = None) -> AsyncIterator[DeliveryView]:
+        """What became of events on their way to the tenant, oldest first."""
+        after: int | None = 0
+        while after is not None:
+            page = await self._call(DeliveryPage, "GET", "/deliveries", after=after, **_given(state=state))
+            for delivery in page.deliveries:
+                yield delivery
+            after = page.next
+
+    async def replay_deliveries(self) -> int:
+        """Try all dead events again. Returns how many."""
+        return (await self._call(Replayed, "POST", "/deliveries/replay")).replayed
+
+    async def rotate_signing_key(self, overlap_seconds: float = 3600) -> str | None:
+        """A new key that webhooks are signed with; for so many seconds both sign."""
+        wanted = {"overlap_seconds": overlap_seconds}
+        return (await self._call(SigningKey, "POST", "/signing-key", wanted)).signing_key
+
+    async def _call(
+        self, model: type[Model], method: str, path: str, body: dict[str, Any] | None = None, **query: Any
+    ) -> Model:
+        return model.model_validate_json((await self._send(method, path, body, **query)).content)
+
+    async def _send(self, method: str, path: str, body: dict[str, Any] | None = None, **query: Any) -> httpx.Response:
+        answer = await self._http.request(method, path, json=body, params=query)
+        if answer.is_success:
+            return answer
+        retry_after = answer.headers.get("Retry-After", "")
+        raise ApiError(answer.status_code, _problem(answer), float(retry_after) if retry_after.isdecimal() else None)
+
+
+def _given(**query: str | None) -> dict[str, Any]:
+    return {name: value for name, value in query.items() if value is not None}
+
+
+def _path(*parts: str) -> str:
+    return "".join(f"/{quote(part, safe='')}" for part in parts)
+
+
+def _problem(answer: httpx.Response) -> Problem | None:
+    if answer.headers.get("content-type", "").partition(";")[0] != "application/problem+json":
+        return None
+    return Problem.model_validate_json(answer.content)
