@@ -57,7 +57,7 @@ class TypingRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    composing: bool
+    composing: bool = Field(strict=True)
 
 
 class MessageRequest(BaseModel):

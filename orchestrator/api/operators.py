@@ -24,12 +24,12 @@ class OperatorRequest(BaseModel):
     password: SecretStr | None = Field(
         None, min_length=1, max_length=1000, description="A new operator's, or a new one of an operator that exists."
     )
-    lhc_user_id: int | None = Field(None, ge=0, le=2**31 - 1, description="The tenant's own number of the operator.")
+    lhc_user_id: int | None = Field(None, strict=True, ge=0, le=2**31 - 1, description="The tenant's own number of it.")
     nick: XmlText | None = Field(None, min_length=1, max_length=200, description="As colleagues and visitors see it.")
     departments: list[Department] | None = Field(
         None, max_length=100, description="Chats of these departments; null: of all of them."
     )
-    receives_new_chats: bool = Field(default=True, description="Whether chats that have no owner are offered.")
+    receives_new_chats: bool = Field(default=True, strict=True, description="Whether new chats are offered.")
 
 
 class ConnectionView(BaseModel):

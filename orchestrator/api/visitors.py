@@ -25,7 +25,7 @@ class PageViewRequest(BaseModel):
     country: XmlText | None = Field(None, max_length=100)
     city: XmlText | None = Field(None, max_length=100)
     time_zone: XmlText | None = Field(None, max_length=100)
-    visits: int | None = Field(None, ge=0, le=2**31 - 1)
+    visits: int | None = Field(None, strict=True, ge=0, le=2**31 - 1)
     department: XmlText | None = Field(None, max_length=100)
 
     def status(self) -> str:
