@@ -124,7 +124,7 @@ async def write(services: Services, tenant: Tenant, chat_id: str, body: str, mes
         await admission.hold(session, tenant.instance_name, AccountKind.CHAT)
         chat = await _lock_open(session, tenant.instance_name, chat_id)
         line = _line(services, chat, body, message_id or uuid.uuid4().hex)
-        known = await session.scalar(select(ChatLine).where(ChatLine.message_id == line.message_id))
+        known = await session.scalar(_line_of(tenant.instance_name, line.message_id))
         if known is not None and known.chat_id != chat.id:
             raise ConflictError("this message id was used in another chat")
         if known is None:
@@ -461,6 +461,10 @@ def _chat(instance_name: str, chat_id: str) -> Select[Chat]:
     return select(Chat).where(Chat.instance_name == instance_name, Chat.chat_id == chat_id)
 
 
+def _line_of(instance_name: str, message_id: str) -> Select[ChatLine]:
+    return select(ChatLine).where(ChatLine.instance_name == instance_name, ChatLine.message_id == message_id)
+
+
 def _open_chat_of(username: str) -> Select[Chat]:
     return select(Chat).where(Chat.username == username, Chat.state != ChatState.CLOSED)
 
@@ -587,5 +591,5 @@ async def _remember(
             sent_to=[],
             created_at=services.clock(),
         )
-        .on_conflict_do_nothing(index_elements=["message_id"])
+        .on_conflict_do_nothing(index_elements=["instance_name", "message_id"])
     )

@@ -260,7 +260,10 @@ class ChatLine(Base):
     """What was said in a chat: by the visitor, until it has arrived; by anybody, while the tenant keeps history."""
 
     __tablename__ = "chat_lines"
-    __table_args__ = (UniqueConstraint("message_id"), Index("ix_chat_lines_chat_id_id", "chat_id", "id"))
+    __table_args__ = (
+        UniqueConstraint("instance_name", "message_id"),
+        Index("ix_chat_lines_chat_id_id", "chat_id", "id"),
+    )
 
     id: Mapped[int] = mapped_column(primary_key=True)
     instance_name: Mapped[str] = mapped_column(String(63), index=True)

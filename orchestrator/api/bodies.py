@@ -9,8 +9,11 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from orchestrator.api.problems import PREFIX, refuse
 
-MAX_BODY = 100 * 1024
-"""Bytes of a request of the panel. One without a length is cut off by the routers' own limit."""
+MAX_BODY = 512 * 1024
+"""Bytes of a request: a message of 64 KB is six times as large when each character is escaped.
+
+One without a length is cut off by the routers' own limit.
+"""
 
 
 class BodyRules:

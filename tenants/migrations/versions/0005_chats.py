@@ -74,7 +74,7 @@ def upgrade() -> None:
             ["chat_id"], ["chats.id"], name=op.f("fk_chat_lines_chat_id_chats"), ondelete="CASCADE"
         ),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_chat_lines")),
-        sa.UniqueConstraint("message_id", name=op.f("uq_chat_lines_message_id")),
+        sa.UniqueConstraint("instance_name", "message_id", name=op.f("uq_chat_lines_instance_name_message_id")),
     )
     op.create_index("ix_chat_lines_chat_id_id", "chat_lines", ["chat_id", "id"])
     op.create_index(op.f("ix_chat_lines_created_at"), "chat_lines", ["created_at"])
