@@ -8,6 +8,7 @@ second; what could not be sent yet is found by a sweep, and a line that is sent 
 import hashlib
 import uuid
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -100,11 +101,10 @@ async def start(services: Services, tenant: Tenant, new: NewChat) -> tuple[Chat,
     """
     if new.body is not None:
         new = replace(new, body=check_body(new.body))
+    await _refuse_closed(services, tenant, new.chat_id)
     name = await _account_for(services, tenant, new)
     await accounts.ensure(services, tenant, name, new.nick)
     chat, is_new = await _insert(services, tenant, name, new)
-    if chat.state is ChatState.CLOSED:
-        raise ConflictError(f"chat {new.chat_id} is closed")
     speaker = services.naming.parse_username(chat.username)
     await visitors.show(services, tenant, speaker, chat.nick, new.status)
     await forward(services, chat.id)
@@ -132,6 +132,9 @@ async def write(services: Services, tenant: Tenant, chat_id: str, body: str, mes
             session.add(line)
             await session.flush()
         kept = known or line
+    # who writes is online; the line is kept, so it matters little when that cannot be told now
+    with suppress(UnavailableError):
+        await visitors.show(services, tenant, services.naming.parse_username(chat.username), chat.nick, None)
     await forward(services, chat.id)
     return kept
 
@@ -395,6 +398,14 @@ def check_body(body: str, field_name: str = "message") -> str:
     if len(body.encode(errors="replace")) > MAX_BODY:
         raise InvalidInputError(field_name, f"must be of {MAX_BODY} bytes at most")
     return body
+
+
+async def _refuse_closed(services: Services, tenant: Tenant, chat_id: str) -> None:
+    """Before anything is made for it: a number is used once."""
+    async with services.database.read() as session:
+        chat = await session.scalar(_chat(tenant.instance_name, chat_id))
+    if chat is not None and chat.state is ChatState.CLOSED:
+        raise ConflictError(f"chat {chat_id} is closed")
 
 
 async def _account_for(services: Services, tenant: Tenant, new: NewChat) -> AccountName:

@@ -12,7 +12,7 @@ import structlog
 from sqlalchemy import ColumnElement, Select, exists, func, select, update
 
 from tenants import accounts
-from tenants.models import Account, AccountState, Conversation, Tenant, TenantState, VisitorSession
+from tenants.models import Account, AccountState, Chat, ChatState, Conversation, Tenant, TenantState, VisitorSession
 from tenants.naming import AccountKind
 from tenants.services import Services
 
@@ -93,14 +93,15 @@ def _idle(now: float) -> Select[str]:
 
 
 def _in_use() -> ColumnElement[bool]:
-    """Whether operators see the account online, or its conversation holds messages that LHC is still to receive."""
+    """Whether operators see it online, it has an open chat, or its conversation holds what LHC is still to receive."""
     online = exists().where(VisitorSession.username == Account.username)
     talking = exists().where(
         Conversation.instance_name == Account.instance_name,
         Conversation.receiver == Account.username,
         Conversation.due_at.is_not(None),
     )
-    return online | talking
+    chatting = exists().where(Chat.username == Account.username, Chat.state != ChatState.CLOSED)
+    return online | talking | chatting
 
 
 async def _claim(services: Services, which: Select[str]) -> list[str]:

@@ -94,6 +94,8 @@ async def test_a_chat_is_given_to_another(api: TenantApi) -> None:
     assert visitor not in await api.tenant.system.users_of(api.tenant.name)
     assert (await api.http.post("/chats/5/messages", json={"message": "too late"})).status_code == 409
     assert (await api.http.delete("/chats/5")).status_code == 204, "closed already"
+    assert (await api.http.post("/chats", json={"chat_id": "5"})).status_code == 409
+    assert visitor not in await api.tenant.system.users_of(api.tenant.name), "nothing was made for it"
     assert (await api.http.delete("/chats/6")).status_code == 404
 
 

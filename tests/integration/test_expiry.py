@@ -18,7 +18,7 @@ from tenants import accounts, callbacks, expiry, registry, scram, visitors
 from tenants.callbacks import OperatorMessage
 from tenants.ejabberd import Ejabberd
 from tenants.errors import DomainError, QuotaExceededError, UnavailableError
-from tenants.models import Account, AccountState, Conversation, TenantState, VisitorSession
+from tenants.models import Account, AccountState, Chat, ChatState, Conversation, TenantState, VisitorSession
 from tenants.naming import AccountKind, AccountName
 from tenants.registry import TenantSpec
 from tenants.states import Cause
@@ -165,6 +165,26 @@ async def test_an_operators_message_keeps_a_chat(world: World, tenant: Tenant) -
     async with world.services.database.write() as session:
         await session.execute(update(Conversation).values(due_at=None))
     assert await expiry.run(world.services) == 0
+
+
+async def test_an_open_chat_keeps_its_account(world: World, tenant: Tenant) -> None:
+    await tenant.add([tenant.visitor(1)], idle=DAY + 1)
+    async with world.services.database.write() as session:
+        session.add(
+            Chat(
+                instance_name=tenant.name,
+                chat_id="1",
+                username=tenant.username(tenant.visitor(1)),
+                nick="John",
+                state=ChatState.PENDING,
+                created_at=0.0,
+                pending_since=0.0,
+            )
+        )
+    assert await expiry.run(world.services) == 0
+    async with world.services.database.write() as session:
+        await session.execute(update(Chat).values(state=ChatState.CLOSED))
+    assert await expiry.run(world.services) == 1
 
 
 async def test_tenants_have_their_turns_and_the_next_run_goes_on(world: World, server: ChatServer) -> None:
