@@ -42,9 +42,9 @@ def make_celery(settings: Settings, name: str = "orchestrator") -> Celery:
         result_backend=broker_url if broker_url.startswith("redis") else "rpc://",
         result_expires=_RESULT_SECONDS,
         broker_transport_options={**TRANSPORT_OPTIONS, "visibility_timeout": 3600},
-        # A broker that goes away ends the worker, which its supervisor starts anew: one that connects again by itself
-        # may stay up and take nothing any more (celery 8030, 10205). One that is away is waited for, however long.
-        broker_connection_retry=False,
+        # A Redis that goes away ends the worker, which its supervisor starts anew: one that connects again by itself
+        # may stay up and take nothing any more (celery 8030, 10205). A broker that is away is waited for at the start.
+        broker_connection_retry=not broker_url.startswith("redis"),
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
         broker_connection_timeout=CONNECT_TIMEOUT,

@@ -146,8 +146,9 @@ class AmqpPublisher:
         connection, self._connection, self._producer = self._connection, None, None
         self._declared.clear()
         if connection is not None:
+            # without a word: to say goodbye to a broker that is gone fails, and leaves the socket open
             with suppress(*_ERRORS):
-                connection.release()
+                connection.collect()
 
 
 class AmqpReader:

@@ -84,7 +84,7 @@ async def talking(tenant: Tenant, bob: Operator) -> AsyncIterator[list[str]]:
 
 async def some_more(bodies: list[str], count: int = 20) -> None:
     enough = len(bodies) + count
-    await until(lambda: len(bodies) >= enough, f"{count} more messages", 30)
+    await until(lambda: len(bodies) >= enough, f"{count} more messages", 60)
 
 
 def never_seen_leaving(bob: Operator, tenant: Tenant, visitor: str) -> bool:

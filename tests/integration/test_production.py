@@ -66,6 +66,7 @@ async def test_what_rabbitmq_accepted_survives_its_end(production: System) -> No
         for number in range(200):
             producer.publish({"number": number}, routing_key="kept", delivery_mode="persistent")
         await production.kill("rabbitmq")
+        connection.collect()
     await production.ready(90)
     with Connection(url, transport_options=TRANSPORT_OPTIONS) as connection:
         kept = queue(connection.default_channel)
