@@ -200,7 +200,8 @@ is_operator(User, Tenant, Host) ->
 %%% The diversion
 %%%===================================================================
 
-%% The guard has let this message pass, so it is an operator's message to a visitor of the same tenant.
+%% The guard has let this message pass, so it is an operator's message to a visitor of the same tenant, or an error, which
+%% anybody may send.
 divert({#message{from = #jid{luser = Operator, lserver = Host},
                  to = #jid{luser = ?IS_VISITOR = Visitor, lserver = Host}} = Msg, C2S} = Acc)
   when Operator /= Visitor ->
@@ -216,14 +217,20 @@ divert({#message{from = #jid{luser = Operator, lserver = Host},
 divert(Acc) ->
     Acc.
 
-is_bridged(#message{type = Type, body = Body}) ->
-    (Type == chat orelse Type == normal) andalso Body /= [].
+is_bridged(#message{body = Body} = Msg) ->
+    is_said(Msg) andalso Body /= [].
 
 %% "Is typing" (XEP-0085), and receipts (XEP-0184).
-is_signal(#message{body = Body, sub_els = Els}) ->
-    Body == [] andalso lists:any(fun(El) -> lists:member(xmpp:get_ns(El), [?NS_CHATSTATES, ?NS_RECEIPTS]) end, Els).
+is_signal(#message{body = Body, sub_els = Els} = Msg) ->
+    is_said(Msg) andalso Body == [] andalso
+        lists:any(fun(El) -> lists:member(xmpp:get_ns(El), [?NS_CHATSTATES, ?NS_RECEIPTS]) end, Els).
 
-%% Nothing keeps a signal: it is lost when no connection of the component is there. Any of them will do.
+%% Not an error: a client that refuses what it was sent gives back the same elements.
+is_said(#message{type = Type}) ->
+    Type == chat orelse Type == normal.
+
+%% Nothing keeps a signal: it is lost when no connection of the component is there. Any of them will do. The visitor's line
+%% whose receipt is lost stays `sent`, and nobody asks for the receipt again.
 signal(Host, #message{to = #jid{luser = Visitor}} = Msg) ->
     case {connections(Host), tenant(Visitor, Host)} of
         {[Connection | _], {ok, Tenant}} ->

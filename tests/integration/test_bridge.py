@@ -14,6 +14,7 @@ from tests.world.chat_server import ChatServer
 from tests.world.component import BRIDGE_NS, STORED, Component, Handed
 from tests.world.operator import Operator
 from tests.world.waiting import until
+from xmpp_pool.stanzas import CHAT_STATES_NS, RECEIPTS_NS, Signal, typing
 
 MAX_MESSAGES = 200
 _numbers = itertools.count(1)
@@ -322,3 +323,98 @@ async def test_an_error_waits_for_the_component(server: ChatServer, tenant: str)
     async with Component(server) as component:
         await until(lambda: component.bodies(visitor), "it comes again")
         assert {handed.error for handed in component.stored if handed.visitor == visitor} == {"service-unavailable"}
+
+
+STATES = ["active", "composing", "paused", "inactive", "gone"]
+
+
+def state(name: str) -> str:
+    return f"{{{CHAT_STATES_NS}}}{name}"
+
+
+RECEIVED = f"{{{RECEIPTS_NS}}}received"
+
+
+async def test_signals_reach_one_connection_of_the_component(server: ChatServer, tenant: str, bob: Operator) -> None:
+    visitor = f"visitor.1.{tenant}"
+    async with Component(server) as one, Component(server) as other:
+        for name in STATES:
+            bob.sign(visitor, state(name))
+        bob.sign(visitor, RECEIVED, kind="normal", id="a-message")
+        bob.write(visitor, "a message, which comes as ever")
+        await until(lambda: len(one.signals + other.signals) == len(STATES) + 1, "all arrive")
+        await until(lambda: one.stored or other.stored, "the message as well")
+        jids = (f"{bob.username}@{server.host}/desk", f"{visitor}@{server.host}")
+        expected = [Signal(*jids, name == "composing", None) for name in STATES] + [Signal(*jids, None, "a-message")]
+        # in order: they took the same way
+        assert (one.signals or other.signals) == [(server.host, f"{tenant}@{one.jid}", signal) for signal in expected]
+        assert not (one.signals and other.signals)
+    assert not bob.messages
+
+
+async def test_nobody_keeps_a_signal(server: ChatServer, tenant: str, bob: Operator) -> None:
+    """Neither the bridge for a component that comes later, nor ejabberd for a visitor's account or an operator's."""
+    visitor = f"visitor.1.{tenant}"
+    await server.new_operator(f"ann.{tenant}")
+    await server.command("register", user=visitor, host=server.host, password="visitor-pw")
+    bob.sign(visitor, state("composing"))
+    bob.sign(visitor, RECEIVED, id="early")
+    await bob.taken()
+    async with Component(server) as component:
+        component.send(typing(f"{visitor}@{server.host}/lhc", f"ann.{tenant}@{server.host}/desk", composing=True))
+        await component.ask("sync")
+        bob.sign(visitor, RECEIVED, id="late")
+        await until(lambda: component.signals, "what is sent now arrives")
+        assert [signal.receipt_of for _, _, signal in component.signals] == ["late"]
+        # had it been kept, it would come before this
+        component.say(visitor, f"ann.{tenant}", "hello")
+        await component.ask("sync")
+    async with server.operator(f"ann.{tenant}") as ann, server.operator(visitor, password="visitor-pw") as browser:
+        await ann.reads("hello")
+        bob.write(visitor, "hello")
+        await browser.reads("hello")
+        assert [message.body for message in ann.messages + browser.messages] == ["hello", "hello"]
+    assert not bob.messages
+
+
+async def test_a_browser_of_its_own_sees_signals_too(server: ChatServer, tenant: str, bob: Operator) -> None:
+    visitor = f"visitor.1.{tenant}"
+    await server.command("register", user=visitor, host=server.host, password="visitor-pw")
+    async with Component(server) as component, server.operator(visitor, password="visitor-pw") as browser:
+        await browser.taken()
+        bob.sign(visitor, state("composing"))
+        await until(lambda: [seen for seen in browser.messages if state("composing") in seen.children], "it sees it")
+        await until(lambda: component.signals, "the component as well")
+
+
+async def test_only_operators_of_the_tenant_sign(server: ChatServer, tenant: str, bob: Operator) -> None:
+    visitor = f"visitor.1.{tenant}"
+    await server.new_operator(f"eve.{tenant}x")
+    await server.command("register", user=f"dan.{tenant}", host=server.host, password="dans")
+    async with (
+        Component(server) as component,
+        server.operator(f"eve.{tenant}x") as stranger,
+        server.operator(f"dan.{tenant}", password="dans") as no_operator,
+    ):
+        for who in (stranger, no_operator):
+            who.sign(visitor, state("composing"))
+            who.sign(visitor, RECEIVED, id="forged")
+            # an error is nobody's word, and passes the guard
+            who.sign(visitor, RECEIVED, id="forged", kind="error")
+            await who.taken()
+            assert [seen.error for seen in who.messages if seen.error] == ["forbidden"] * 2
+        # a client that refuses what the component sent gives it back as it was
+        bob.sign(visitor, state("composing"), kind="error")
+        bob.sign(visitor, RECEIVED, id="real")
+        await until(lambda: [one for one in component.signals if one[2].receipt_of == "real"], "the operator's arrives")
+        assert len(component.signals) == 1
+
+
+async def test_no_client_speaks_for_the_bridge(server: ChatServer, tenant: str, bob: Operator) -> None:
+    """Only what the server itself sends counts, and the server passes nothing on to the component's address."""
+    async with Component(server) as component:
+        bob.sign(f"{tenant}@{component.jid}", "{urn:xmpp:forward:0}forwarded")
+        await until(lambda: [seen.error for seen in bob.messages] == ["forbidden"], "it is refused")
+        bob.sign(f"visitor.1.{tenant}", RECEIVED, id="real")
+        await until(lambda: component.signals, "the bridge's own arrives")
+        assert [signal.receipt_of for _, _, signal in component.signals] == ["real"]

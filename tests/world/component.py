@@ -14,7 +14,7 @@ from slixmpp.xmlstream.matcher import MatchXPath
 from orchestrator.launcher.local import LISTEN_IP
 from tests.world.chat_server import ChatServer
 from tests.world.waiting import DEADLINE, until
-from xmpp_pool.stanzas import CLIENT_NS, COMPONENT_NS, FORWARD_NS, read_forwarded
+from xmpp_pool.stanzas import CLIENT_NS, COMPONENT_NS, FORWARD_NS, Signal, read_forwarded, read_signal
 
 BRIDGE_NS = "urn:lhc:bridge:0"
 STORED = "stored"
@@ -47,6 +47,8 @@ class Component:
         self.handed: list[Handed] = []
         self.stored: list[Handed] = []
         self.presences: list[tuple[str, str]] = []
+        self.signals: list[tuple[str, str, Signal]] = []
+        """Each with whom it came from and the address it came to."""
         self._answer = answer
         self._seconds = seconds
         self.ended = asyncio.Event()
@@ -62,6 +64,8 @@ class Component:
         stream.register_handler(Callback("presence", MatchXPath(f"{{{COMPONENT_NS}}}presence"), self._presence))
         forwarded = MatchXPath(f"{{{COMPONENT_NS}}}iq/{{{FORWARD_NS}}}forwarded")
         stream.register_handler(Callback("message", forwarded, self._message))
+        signal = MatchXPath(f"{{{COMPONENT_NS}}}message/{{{FORWARD_NS}}}forwarded")
+        stream.register_handler(Callback("signal", signal, self._signal))
 
     async def __aenter__(self) -> Self:
         self._stream.connect()
@@ -125,6 +129,9 @@ class Component:
     def _presence(self, stanza: StanzaBase) -> None:
         presence = cast(Presence, stanza)
         self.presences.append((presence["from"].local, presence["type"]))
+
+    def _signal(self, stanza: StanzaBase) -> None:
+        self.signals.append((str(stanza["from"]), str(stanza["to"]), read_signal(stanza.xml)))
 
     def _message(self, stanza: StanzaBase) -> None:
         iq = cast(Iq, stanza)

@@ -14,6 +14,7 @@ from slixmpp.xmlstream.matcher import MatchXPath
 from tests.world.waiting import DEADLINE, until
 
 MessageType = Literal["chat", "normal", "headline", "groupchat"]
+SignType = Literal["chat", "normal", "error"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,10 +69,8 @@ class Operator:
         client.add_event_handler("disconnected", lambda _: self.disconnected.set())
         for event in ("presence_available", "presence_unavailable"):
             client.add_event_handler(event, self._saw_presence)
-        client.add_event_handler("message", self._saw_message)
-        # slixmpp has no event for what has no body
-        composing = MatchXPath("{jabber:client}message/{http://jabber.org/protocol/chatstates}composing")
-        client.register_handler(Callback("composing", composing, self._saw_signal))
+        # not slixmpp's event: it has none for what has no body
+        client.register_handler(Callback("any message", MatchXPath("{jabber:client}message"), self._saw_any))
 
     async def __aenter__(self) -> Self:
         await self.connect()
@@ -130,9 +129,10 @@ class Operator:
         message.send()
         return str(message["id"])
 
-    def sign(self, to: str, element: str, **attributes: str) -> None:
-        """Send a message without a body that holds the element: a chat state or a receipt."""
-        message = self._client.make_message(mto=f"{to}@{self._host}", mtype="chat")
+    def sign(self, to: str, element: str, *, kind: SignType = "chat", **attributes: str) -> None:
+        """Send a message without a body that holds the element, a chat state or a receipt, to a username or a JID."""
+        message = self._client.make_message(mto=to if "@" in to else f"{to}@{self._host}")
+        message["type"] = kind
         message.append(ET.Element(element, attributes))
         message.send()
 
@@ -196,7 +196,7 @@ class Operator:
             SeenPresence(presence["from"].local, kind, presence["nick"]["nick"], presence["status"], time.monotonic())
         )
 
-    def _saw_signal(self, stanza: StanzaBase) -> None:
+    def _saw_any(self, stanza: StanzaBase) -> None:
         self._saw_message(cast(Message, stanza))
 
     def _saw_message(self, message: Message) -> None:
