@@ -4,6 +4,7 @@ Nothing is lost that matters: of typing only the latest counts, and a line whose
 """
 
 import asyncio
+from collections import Counter
 from xml.etree import ElementTree as ET
 
 import structlog
@@ -31,6 +32,7 @@ class Signals:
         self._services = services
         self._typing: dict[tuple[AccountName, AccountName], Typing] = {}
         self._receipts: list[Receipt] = []
+        self._dropped = Counter[str]()
         self._arrived = asyncio.Event()
 
     def receive(self, stanza: ET.Element) -> None:
@@ -41,11 +43,24 @@ class Signals:
         except (ValueError, InvalidInputError) as error:
             log.warning("signal refused", error=str(error))
             return
-        if signal.receipt_of and len(self._receipts) < _LIMIT:
-            self._receipts.append(Receipt(operator, visitor, signal.receipt_of))
-        if signal.composing is not None and len(self._typing) < _LIMIT:
-            self._typing[operator, visitor] = Typing(operator, visitor, signal.composing)
+        if signal.receipt_of:
+            self._note_receipt(Receipt(operator, visitor, signal.receipt_of))
+        if signal.composing is not None:
+            self._note_typing(Typing(operator, visitor, signal.composing))
         self._arrived.set()
+
+    def _note_receipt(self, receipt: Receipt) -> None:
+        if len(self._receipts) < _LIMIT:
+            self._receipts.append(receipt)
+        else:
+            self._dropped["receipts"] += 1
+
+    def _note_typing(self, sign: Typing) -> None:
+        conversation = sign.sender, sign.receiver
+        if conversation in self._typing or len(self._typing) < _LIMIT:
+            self._typing[conversation] = sign
+        else:
+            self._dropped["typing"] += 1
 
     async def run(self) -> None:
         """Tell what arrives; until cancelled."""
@@ -55,6 +70,9 @@ class Signals:
             self._arrived.clear()
             receipts, self._receipts = self._receipts, []
             typing, self._typing = self._typing, {}
+            dropped, self._dropped = self._dropped, Counter()
+            if dropped:
+                log.warning("signals dropped", limit=_LIMIT, receipts=dropped["receipts"], typing=dropped["typing"])
             try:
                 if receipts:
                     await signals.receipt(self._services, receipts)

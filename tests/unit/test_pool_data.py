@@ -11,6 +11,7 @@ from tenants.commands import (
     CloseTenant,
     CloseVisitor,
     SendMessage,
+    ShowTyping,
     ShowVisitor,
     decode,
     encode,
@@ -111,6 +112,7 @@ def test_message_is_well_formed_whatever_the_text(body: str) -> None:
     message = ET.fromstring(xml)
     assert message.findtext("body") == clean(body)
     assert message.get("id") == "id-1"
+    assert message.find(f"{{{stanzas.RECEIPTS_NS}}}request") is not None
 
 
 def test_what_xml_forbids_is_replaced_and_the_rest_kept() -> None:
@@ -152,6 +154,7 @@ def test_only_the_bridges_own_stanza_id_counts(sid: str) -> None:
     [
         ShowVisitor(instance_name="acme", username="visitor.1.acme", nick="n", status="s", online_until=1.5, version=3),
         SendMessage(instance_name="acme", username="visitor.1.acme", operator="bob.acme", body="hi", message_id="1"),
+        ShowTyping(instance_name="acme", username="visitor.1.acme", operator="bob.acme", composing=True),
         CloseVisitor(instance_name="acme", username="visitor.1.acme"),
         CloseTenant(instance_name="acme"),
     ],
