@@ -26,7 +26,7 @@ from orchestrator.api import (
 )
 from orchestrator.api.auth import check_text
 from orchestrator.api.bodies import MAX_BODY, BodyRules
-from orchestrator.api.lhc_face import LhcFace
+from orchestrator.api.lhc.face import LhcFace
 from tenants.services import open_services
 
 

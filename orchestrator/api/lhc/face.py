@@ -17,7 +17,8 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from orchestrator.api import json_face, rpc_face
+from orchestrator.api.lhc import json_calls, rpc_calls
+from orchestrator.api.lhc.calls import ApplicationError, Call, MissingKeyError
 from tenants import registry
 from tenants.errors import DomainError, QuotaExceededError, UnavailableError
 from tenants.secrets import same
@@ -65,13 +66,13 @@ class LhcFace:
         endpoint = path.strip("/")
         if not endpoint and request.method in {"GET", "HEAD"}:
             return Response("ok", media_type=_OK)
-        known = endpoint in json_face.HANDLERS or endpoint in _TESTING or endpoint == _RPC
+        known = endpoint in json_calls.HANDLERS or endpoint in _TESTING or endpoint == _RPC
         if request.method != "POST" or not known:
             return _not_found(request)
         try:
             body = await _read_body(request)
             if endpoint == _RPC:
-                return Response(await rpc_face.answer(services, confined_to, body), media_type="text/xml")
+                return Response(await rpc_calls.answer(services, confined_to, body), media_type="text/xml")
             data = _decode(request, body)
         except RefusedError as refused:
             return _error_response(request, refused.status, str(refused))
@@ -86,10 +87,10 @@ class LhcFace:
             if not await _may_call(services, confined_to, data):
                 return Response("Forbidden", 403, media_type="text/plain; charset=utf-8")
             with structlog.contextvars.bound_contextvars(endpoint=endpoint, instance_name=confined_to):
-                call = json_face.Call(services, data, confined_to)
+                call = Call(services, data, confined_to)
                 await call.count()
-                message = await json_face.HANDLERS[endpoint](call)
-        except json_face.MissingKeyError:
+                message = await json_calls.HANDLERS[endpoint](call)
+        except MissingKeyError:
             # the old server called this one case no error
             return _json_response({"error": endpoint != "xmpp-unregister", "msg": "Invalid arguments"})
         except QuotaExceededError as error:
@@ -102,7 +103,7 @@ class LhcFace:
         except DBAPIError as error:
             log.error("database", endpoint=endpoint, error=type(error).__name__)  # noqa: TRY400 - the statement holds what people wrote
             return _error_response(request, 503, "the database cannot be reached")
-        except (json_face.ApplicationError, DomainError) as error:
+        except (ApplicationError, DomainError) as error:
             return _json_response({"error": True, "msg": str(error)})
         if endpoint in _PLAIN_ANSWER:
             return Response("ok", media_type=_OK)

@@ -5,17 +5,16 @@ One handler per path; each takes the decoded body and gives the answer's `msg`, 
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Awaitable, Callable
 
 import structlog
 
+from orchestrator.api.lhc.calls import ApplicationError, Call
 from tenants import accounts, admission, operations, registry, rosters, visitors
 from tenants.ejabberd import Roster
 from tenants.errors import ConflictError, InvalidInputError, NotFoundError, UnavailableError
 from tenants.models import OperationState, Tenant, TenantState
-from tenants.naming import AccountKind, AccountName, RosterKind, RosterName, local_part
+from tenants.naming import AccountKind, AccountName, RosterKind, RosterName
 from tenants.services import Services
 from tenants.states import Cause
 
@@ -24,102 +23,6 @@ log = structlog.get_logger(__name__)
 _WORKFLOW_WAIT = 4.0
 """Seconds that a call waits for its workflow: LHC itself waits 5. After that the work is safely under way."""
 _WORKFLOW_POLL = 0.05
-
-
-_TEXTS = frozenset(
-    {
-        *("jid", "pass", "host", "nick", "status", "operator_username", "message"),
-        *("user", "password", "hostlogin", "group", "grouphost", "name", "desc", "display"),
-    }
-)
-"""All keys of the JSON face whose values are strings."""
-
-
-class MissingKeyError(Exception):
-    """A required key is absent."""
-
-
-class ApplicationError(Exception):
-    """An error that LHC is told in the words of its old server."""
-
-
-@dataclass(frozen=True, slots=True)
-class Call:
-    """One request: the keys it brought, and the tenant it is confined to (None with the hosting-wide key)."""
-
-    services: Services
-    body: Mapping[str, Any]
-    confined_to: str | None
-
-    def require(self, *keys: str) -> None:
-        """Check that the keys are there, whatever their values, as the old server did; and that texts are texts.
-
-        Raises:
-            MissingKeyError: one is absent.
-            InvalidInputError: the value of a key that we know is not a string.
-        """
-        if any(key not in self.body for key in keys):
-            raise MissingKeyError
-        for key in _TEXTS & self.body.keys():
-            self.text(key)
-
-    def text(self, key: str, default: str = "") -> str:
-        """The value of a key.
-
-        Raises:
-            InvalidInputError: it is not a string.
-        """
-        value = self.body.get(key, default)
-        if not isinstance(value, str):
-            raise InvalidInputError(key, "must be a string")
-        return value
-
-    def account(self, key: str) -> AccountName:
-        """The account that the value names, as a username or as a JID of our domain."""
-        username = local_part(self.text(key), self.services.settings.xmpp_host, key)
-        name = self.services.naming.parse_username(username, key)
-        self._check_tenant(name.instance, key)
-        return name
-
-    def roster(self) -> RosterName:
-        """The shared roster that `group` names; its host is checked too."""
-        roster = self.services.naming.parse_group(self.text("group"))
-        self._check_tenant(roster.instance, "group")
-        if "grouphost" in self.body:
-            self.check_host("grouphost")
-        return roster
-
-    async def count(self) -> None:
-        """Count the call for the tenant whom it concerns.
-
-        Raises:
-            QuotaExceededError: the tenant makes too many.
-        """
-        instance_name = self._instance_name()
-        if instance_name is not None:
-            await self.services.calls.admit(instance_name)
-
-    def _instance_name(self) -> str | None:
-        """The tenant whom the call concerns; None when it names none, and will be refused."""
-        if self.confined_to is not None:
-            return self.confined_to
-        for key, read in (("jid", self.account), ("user", self.account), ("group", lambda _: self.roster())):
-            if key in self.body:
-                try:
-                    return read(key).instance
-                except InvalidInputError:
-                    return None
-        return None
-
-    def check_host(self, key: str = "host") -> None:
-        """Raise InvalidInputError unless the value is our domain."""
-        if self.text(key).lower() != self.services.settings.xmpp_host:
-            raise InvalidInputError(key, f"must be {self.services.settings.xmpp_host}")
-
-    def _check_tenant(self, instance_name: str, key: str) -> None:
-        if self.confined_to is not None and instance_name != self.confined_to:
-            raise InvalidInputError(key, f"must be of '{self.confined_to}': this key is that tenant's own")
-
 
 Handler = Callable[[Call], Awaitable[str | None]]
 
