@@ -48,6 +48,8 @@ _KEEP_LINES = 24 * 3600.0
 """How long a line without its body waits for receipts."""
 _KEEP_CHATS = 30 * 24 * 3600.0
 """How long a closed chat can be looked up."""
+_TYPING_SECONDS = 10.0
+"""How long it is worth telling that somebody types."""
 _SWEEP_LIMIT = 200
 _LONGEST_CHAT = 500
 """Lines of a chat without an owner that an operator who comes is shown."""
@@ -227,7 +229,13 @@ async def show_typing(services: Services, tenant: Tenant, chat_id: str, *, compo
         operators = [chat.owner] if chat.owner else await _audience(session, chat)
     await services.commands.publish(
         *(
-            ShowTyping(instance_name=chat.instance_name, username=chat.username, operator=operator, composing=composing)
+            ShowTyping(
+                instance_name=chat.instance_name,
+                username=chat.username,
+                operator=operator,
+                composing=composing,
+                told_until=services.clock() + _TYPING_SECONDS,
+            )
             for operator in operators
         )
     )
