@@ -197,7 +197,7 @@ async def assign(services: Services, tenant: Tenant, chat_id: str, operator: Acc
         others = {*await _told(session, chat), *([chat.owner] if chat.owner else [])} - {username}
         previous = chat.owner
         event_id = uuid.uuid4().hex
-        _own(chat, username, services.clock(), accepted_by=event_id)
+        await _own(session, tenant, chat, username, services.clock(), accepted_by=event_id)
         event = Event.CHAT_TRANSFERRED if previous else Event.CHAT_ACCEPTED
         happening = Happening(
             event,
@@ -305,7 +305,7 @@ async def judge(services: Services, session: AsyncSession, tenant: Tenant, messa
         return Verdict(notices=await _notices(services, session, chat, [sender], message.stanza_id))
     verdict = Verdict()
     if chat.owner is None:
-        _own(chat, sender, services.clock(), accepted_by=message.stanza_id)
+        await _own(session, tenant, chat, sender, services.clock(), accepted_by=message.stanza_id)
     if chat.accepted_by == message.stanza_id:
         # also when it comes again: whoever took it first may have died before the others were told
         others = await _told(session, chat) - {sender}
@@ -497,8 +497,29 @@ async def _lock_open(session: AsyncSession, instance_name: str, chat_id: str) ->
     return chat
 
 
-def _own(chat: Chat, username: str, now: float, *, accepted_by: str) -> None:
+async def _own(
+    session: AsyncSession, tenant: Tenant, chat: Chat, username: str, now: float, *, accepted_by: str
+) -> None:
+    if chat.owner is None:
+        await _pass_on(session, tenant, chat, username)
     chat.owner, chat.state, chat.accepted_at, chat.accepted_by = username, ChatState.OWNED, now, accepted_by
+
+
+async def _pass_on(session: AsyncSession, tenant: Tenant, chat: Chat, owner: str) -> None:
+    """What was said while nobody had the chat: its owner is sent what he was not, and nobody else will be."""
+    lines = await session.scalars(
+        select(ChatLine).where(
+            ChatLine.chat_id == chat.id,
+            ChatLine.sender == chat.username,
+            ChatLine.created_at >= chat.pending_since,
+            ChatLine.state.in_([LineState.SENT, LineState.DELIVERED]),
+        )
+    )
+    for line in lines:
+        if owner not in line.sent_to:
+            line.state = LineState.WAITING
+        elif not tenant.history_hours:
+            line.body = None
 
 
 async def _release_if_left(session: AsyncSession, services: Services, tenant: Tenant, chat: Chat) -> None:
