@@ -51,6 +51,8 @@ _KEEP_CHATS = 30 * 24 * 3600.0
 _TYPING_SECONDS = 10.0
 """How long it is worth telling that somebody types."""
 _SWEEP_LIMIT = 200
+_SWEEP_AGE = 2.0
+"""How long a line is left to whoever wrote it."""
 _LONGEST_CHAT = 500
 """Lines of a chat without an owner that an operator who comes is shown."""
 
@@ -134,9 +136,9 @@ async def write(services: Services, tenant: Tenant, chat_id: str, body: str, mes
             session.add(line)
             await session.flush()
         kept = known or line
-    # who writes is online; the line is kept, so it matters little when that cannot be told now
+    # the line is kept, so it matters little when that cannot be told now
     with suppress(UnavailableError):
-        await visitors.show(services, tenant, services.naming.parse_username(chat.username), chat.nick, None)
+        await visitors.keep_online(services, tenant, services.naming.parse_username(chat.username), chat.nick)
     await forward(services, chat.id)
     return kept
 
@@ -341,13 +343,20 @@ async def forward_pending(services: Services, instance_name: str) -> None:
 
 
 async def sweep(services: Services) -> None:
-    """Forward what waits: for an operator, or since the broker did not take it."""
+    """Forward what waits: for an operator, or since the broker did not take it.
+
+    Not what was written just now: who wrote it is about to forward it.
+    """
     async with services.database.read() as session:
         keys = list(
             await session.scalars(
                 select(ChatLine.chat_id)
                 .join(Chat, Chat.id == ChatLine.chat_id)
-                .where(ChatLine.state == LineState.WAITING, Chat.state != ChatState.CLOSED)
+                .where(
+                    ChatLine.state == LineState.WAITING,
+                    ChatLine.created_at < services.clock() - _SWEEP_AGE,
+                    Chat.state != ChatState.CLOSED,
+                )
                 .group_by(ChatLine.chat_id)
                 .order_by(ChatLine.chat_id)
                 .limit(_SWEEP_LIMIT)
