@@ -37,6 +37,12 @@ def record(
     )
 
 
+async def note(services: Services, *, actor: str, action: str, instance_name: str, reason: str | None) -> None:
+    """Add an entry for what was done in several transactions, after them."""
+    async with services.database.write() as session:
+        record(session, services.clock(), actor=actor, action=action, instance_name=instance_name, reason=reason)
+
+
 async def entries(
     services: Services, instance_name: str | None = None, *, before: int | None = None, limit: int = 50
 ) -> list[AuditEntry]:

@@ -140,7 +140,8 @@ async def write(services: Services, tenant: Tenant, chat_id: str, body: str, mes
     with suppress(UnavailableError):
         await visitors.keep_online(services, tenant, services.naming.parse_username(chat.username), chat.nick)
     await forward(services, chat.id)
-    return kept
+    async with services.database.read() as session:
+        return await session.get(ChatLine, kept.id) or kept
 
 
 async def forward(services: Services, chat_key: int) -> None:
@@ -170,11 +171,13 @@ async def forward(services: Services, chat_key: int) -> None:
         return
     late: list[SendMessage] = []
     async with services.database.write() as session:
+        current = await session.get(Chat, chat_key, with_for_update=True)
+        if current is None:
+            return
         for line in lines:
             if missing[line.id]:
-                await _note_sent(session, tenant, chat, line, missing[line.id])
-        current = await session.get(Chat, chat_key)
-        if chat.owner is None and current is not None and current.owner is not None and current.accepted_by:
+                await _note_sent(session, tenant, current, line, missing[line.id])
+        if chat.owner is None and current.owner is not None and current.accepted_by:
             # somebody took it while it was being offered
             late = await _notices(services, session, current, {*targets} - {current.owner}, current.accepted_by)
     if late:
@@ -590,6 +593,8 @@ async def _note_sent(session: AsyncSession, tenant: Tenant, chat: Chat, line: Ch
     if current is None:
         return
     current.sent_to = sorted({*current.sent_to, *operators})
+    if chat.owner is not None and chat.owner not in current.sent_to:
+        return  # whose chat it is by now was not sent it yet
     if current.state is LineState.WAITING:
         current.state = LineState.SENT
     if chat.owner is not None and not tenant.history_hours:
