@@ -18,7 +18,7 @@ from tenants import admission, rosters, scram
 from tenants.commands import CloseVisitor
 from tenants.database import rows_changed
 from tenants.ejabberd import NotAppliedError, PasswordRefusedError, UserExistsError, UserUnknownError
-from tenants.errors import ConflictError, InvalidInputError, NotFoundError, QuotaExceededError, UnavailableError
+from tenants.errors import InvalidInputError, NotFoundError, QuotaExceededError, TakenError, UnavailableError
 from tenants.models import Account, AccountState, Tenant, TenantState, VisitorSession
 from tenants.naming import AccountKind, AccountName, RosterName
 from tenants.scram import Verifier
@@ -72,7 +72,8 @@ async def register(services: Services, tenant: Tenant, name: AccountName, passwo
     """Create the account, or set the password of one that is the tenant's already.
 
     Raises:
-        ConflictError: ejabberd has an account of that name which the registry does not know; or the tenant was shut.
+        TakenError: ejabberd has an account of that name which the registry does not know.
+        ConflictError: the tenant was shut.
         InvalidInputError: the password cannot be one.
         QuotaExceededError: it would be one more than the tenant may have.
         UnavailableError: the account is being removed.
@@ -85,7 +86,7 @@ async def register(services: Services, tenant: Tenant, name: AccountName, passwo
     new = await _begin(services, tenant, name, _digest(name, username, password))
     if taken and new:
         await _forget_pending(services, username)
-        raise ConflictError(f"User {username}@{services.settings.xmpp_host} already registered")
+        raise TakenError(f"User {username}@{services.settings.xmpp_host} already registered")
     try:
         await _set_in_ejabberd(services, username, password)
     except InvalidInputError:

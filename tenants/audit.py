@@ -3,11 +3,16 @@
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from tenants.models import AuditEntry, TenantState
+from tenants.models import AuditEntry, Tenant, TenantState
 from tenants.services import Services
 
 REASON_LIMIT = 500
 """Characters of a reason that are kept."""
+
+_REFUSAL_SECONDS = 60.0
+"""A refusal of the same kind within so long is not recorded again: whoever is refused must not fill the log."""
+_LOOKED_AT = 100
+"""Entries of the tenant that are looked at for it; a tenant has not as many kinds of refusals."""
 
 
 def record(
@@ -41,6 +46,34 @@ async def note(services: Services, *, actor: str, action: str, instance_name: st
     """Add an entry for what was done in several transactions, after them."""
     async with services.database.write() as session:
         record(session, services.clock(), actor=actor, action=action, instance_name=instance_name, reason=reason)
+
+
+async def record_refusal(
+    services: Services, instance_name: str, *, actor: str, action: str, what: str, reason: str
+) -> None:
+    """Add an entry, unless there is one of less than a minute ago: the tenant was refused `what`, and why."""
+    now = services.clock()
+    # looked at first without a lock: who is refused in a hurry must not hold up the tenant's own traffic
+    async with services.database.read() as session:
+        if await _is_recorded(session, now, instance_name, action, what):
+            return
+    async with services.database.write() as session:
+        await session.get(Tenant, instance_name, with_for_update=True)  # many may be refused at once
+        if not await _is_recorded(session, now, instance_name, action, what):
+            record(session, now, actor=actor, action=action, instance_name=instance_name, reason=f"{what}: {reason}")
+
+
+async def _is_recorded(session: AsyncSession, now: float, instance_name: str, action: str, what: str) -> bool:
+    latest = (
+        select(AuditEntry)
+        .where(AuditEntry.instance_name == instance_name)
+        .order_by(AuditEntry.id.desc())
+        .limit(_LOOKED_AT)
+    )
+    return any(
+        entry.action == action and entry.at > now - _REFUSAL_SECONDS and (entry.reason or "").startswith(f"{what}: ")
+        for entry in await session.scalars(latest)
+    )
 
 
 async def entries(

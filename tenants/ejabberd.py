@@ -55,6 +55,10 @@ class PasswordRefusedError(EjabberdError):
     """`register`, `change_password`: SASLprep (RFC 4013) does not take the password."""
 
 
+class NoSessionError(EjabberdError):
+    """`present`: there is no such session."""
+
+
 class NotAppliedError(EjabberdError):
     """ejabberd said yes, but reading back shows that nothing was done."""
 
@@ -70,12 +74,23 @@ class Roster:
 
 @dataclass(frozen=True, slots=True)
 class Connection:
-    """A connection of one user. `show`: as in RFC 6121 (4.7.2.1), or `available`; `seconds`: its age."""
+    """A connection of one user.
+
+    Attributes:
+        show: as in RFC 6121 (4.7.2.1), or `available`.
+        seconds: its age.
+        transport: `c2s`, `c2s_tls`, `websocket`, ..: how ejabberd calls it.
+    """
 
     resource: str
     show: str
     status: str
     seconds: int
+    transport: str
+    ip: str
+    port: int
+    priority: int
+    node: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,9 +248,29 @@ class Ejabberd:
                 show=str(entry["status"]),
                 status=str(entry["statustext"]),
                 seconds=int(entry["uptime"]),
+                transport=str(entry["connection"]),
+                ip=str(entry["ip"]),
+                port=int(entry["port"]),
+                priority=int(entry["priority"]),
+                node=str(entry["node"]),
             )
             for entry in answer
         ]
+
+    async def present(self, user: str, resource: str, *, nick: str | None, status: str | None) -> None:
+        """Let a client session send its presence with another nick or status (`lhc_present` of the bridge).
+
+        None leaves what the client said last. Not by `send_stanza_c2s`, which sends a stanza *to* the client.
+
+        Raises:
+            NoSessionError: there is no such session.
+        """
+        nicks, statuses = ([text] if text is not None else [] for text in (nick, status))
+        answer = await self._call(
+            "lhc_present", user=user, host=self.host, resource=resource, nick=nicks, status=statuses
+        )
+        if answer["result"] != "sent":
+            raise NoSessionError("lhc_present", 0, str(answer["result"]))
 
     async def kick(self, user: str, resource: str, reason: str) -> None:
         """End one client session (`kick_session`)."""

@@ -19,12 +19,20 @@ class InvalidInputError(DomainError):
         self.rule = rule
 
 
+class ForeignNameError(InvalidInputError):
+    """The value names something that is not its sender's: of another tenant, or of another domain."""
+
+
 class NotFoundError(DomainError):
     """The thing that was named does not exist."""
 
 
 class ConflictError(DomainError):
     """The request contradicts the present state, or work that is under way."""
+
+
+class TakenError(ConflictError):
+    """Somebody else has what is asked for by that name."""
 
 
 class UnavailableError(DomainError):

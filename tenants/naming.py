@@ -16,7 +16,7 @@ import re
 from dataclasses import dataclass
 from enum import StrEnum
 
-from tenants.errors import InvalidInputError
+from tenants.errors import ForeignNameError, InvalidInputError
 
 MAX_INSTANCE = 63
 MAX_USERNAME = 64
@@ -202,10 +202,10 @@ def local_part(jid: str, host: str, field: str = "jid") -> str:
     """The local part of a JID of our own domain; a bare local part is taken as one.
 
     Raises:
-        InvalidInputError: the JID is of another domain.
+        ForeignNameError: the JID is of another domain.
     """
     local, at, rest = jid.partition("@")
     domain = rest.partition("/")[0]
     if at and domain.lower() != host.lower():
-        raise InvalidInputError(field, f"must be an address at {host}")
+        raise ForeignNameError(field, f"must be an address at {host}")
     return local

@@ -101,12 +101,12 @@ async def send(
     operator: AccountName,
     *,
     body: str,
-    nick: str,
+    nick: str | None,
     status: str | None,
 ) -> None:
     """A message to an operator; it counts as activity, so the visitor is online as by a page view.
 
-    However many are: what a person wrote is not lost for that.
+    However many are: what a person wrote is not lost for that. `nick`, `status` None keep the present ones.
 
     Raises:
         ConflictError: the tenant was shut just now, or lost the feature.
@@ -125,15 +125,14 @@ async def send(
 
 
 async def _store(
-    services: Services, tenant: Tenant, name: AccountName, nick: str, status: str | None, *, counted: bool
+    services: Services, tenant: Tenant, name: AccountName, nick: str | None, status: str | None, *, counted: bool
 ) -> ShowVisitor:
     username = services.naming.username(name)
     now = services.clock()
     online_until = now + tenant.online_seconds
-    values = {"nick": clean(nick), "status": clean(status or ""), "online_until": online_until}
-    changed = dict(values)
-    if status is None:
-        del changed["status"]
+    said = {key: clean(text) for key, text in (("nick", nick), ("status", status)) if text is not None}
+    new = {"nick": DEFAULT_NICK, "status": "", **said, "online_until": online_until}
+    changed = {**said, "online_until": online_until, "version": VisitorSession.version + 1}
     async with services.database.write() as session:
         further = counted and not await _is_online(session, username, now)
         # The door may have been closed since it was asked. Further visitors come one by one, to be counted.
@@ -142,11 +141,11 @@ async def _store(
             await _refuse_crowd(session, services.naming, tenant, now)
         stored = await session.execute(
             services.database.insert(VisitorSession)
-            .values(username=username, instance_name=name.instance, **values)
-            .on_conflict_do_update(index_elements=["username"], set_={**changed, "version": VisitorSession.version + 1})
-            .returning(VisitorSession.status, VisitorSession.version)
+            .values(username=username, instance_name=name.instance, **new)
+            .on_conflict_do_update(index_elements=["username"], set_=changed)
+            .returning(VisitorSession.nick, VisitorSession.status, VisitorSession.version)
         )
-        kept_status, version = stored.one()
+        present_nick, present_status, version = stored.one()
         touched = await session.execute(
             update(Account)
             .where(Account.username == username, Account.state == AccountState.ACTIVE)
@@ -157,8 +156,8 @@ async def _store(
     return ShowVisitor(
         instance_name=name.instance,
         username=username,
-        nick=clean(nick),
-        status=kept_status,
+        nick=present_nick,
+        status=present_status,
         online_until=online_until,
         version=version,
     )

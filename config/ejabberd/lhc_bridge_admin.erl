@@ -14,7 +14,7 @@
 -export([register_commands/0, unregister_commands/0, bears/2]).
 %% the commands
 -export([remove_users/2, accounts/4, usernames/4, shared_rosters/3, add_to_rosters/3, remove_from_rosters/3,
-         register_scram/2, tenant_left/3, forget_tenant/2]).
+         register_scram/2, present/5, tenant_left/3, forget_tenant/2]).
 
 -include("ejabberd_commands.hrl").
 -include("mod_roster.hrl").
@@ -77,6 +77,9 @@ commands() ->
               {password, {list, {account, {tuple, [{user, binary}, {hash, binary}, {iterations, integer},
                                                    {salt, binary}, {stored_key, binary}, {server_key, binary}]}}}}],
              {results, {list, {account, {tuple, [{user, string}, {result, string}]}}}}),
+     command(lhc_present, present, "Let a client session send its presence with that nick and status, none to keep",
+             [{host, binary}, {user, binary}, {resource, binary},
+              {nick, {list, {text, binary}}}, {status, {list, {text, binary}}}], {result, string}),
      command(lhc_tenant_left, tenant_left, "What is kept of a tenant: counts and examples of each kind",
              [{host, binary}, {suffix, binary}, {groups, {list, {group, binary}}}],
              {left, {list, {kind, {tuple, [{kind, string}, {count, integer}, Names]}}}}),
@@ -381,6 +384,21 @@ forget_tenant(Host, Suffix) ->
     check_host(Host),
     Suffix == <<>> orelse check_suffix(Suffix),
     lhc_bridge_queue:drop(Host, Suffix).
+
+%%%===================================================================
+%%% Sessions
+%%%===================================================================
+
+%% ejabberd's own send_stanza_c2s sends a presence to the client, so that nobody else sees it.
+present(Host, User, Resource, Nick, Status) ->
+    check_host(Host),
+    case ejabberd_sm:get_session_pid(User, Host, Resource) of
+        none ->
+            "no_session";
+        Session ->
+            Session ! {lhc_present, Nick, Status},
+            "sent"
+    end.
 
 %%%===================================================================
 %%% Arguments; a refusal begins with the argument's name

@@ -12,7 +12,7 @@
 %% gen_mod
 -export([start/2, stop/1, reload/3, depends/2, mod_opt_type/1, mod_options/1, mod_doc/0]).
 %% hooks and the IQ handler
--export([guard/1, divert/1, receive_packet/1, set_presence/4, unset_presence/4, to_named/1, service/1,
+-export([guard/1, divert/1, receive_packet/1, set_presence/4, unset_presence/4, present/2, to_named/1, service/1,
          decode_iq_subel/1, waited_first/1]).
 %% for lhc_bridge_queue
 -export([is_component/2, component/1, connections/1, tenant/2, option/2]).
@@ -79,6 +79,7 @@ hooks(Host) ->
      {sm_receive_packet, Host, ?MODULE, receive_packet, ?RECEIVE_PRIORITY},
      {set_presence_hook, Host, ?MODULE, set_presence, 50},
      {unset_presence_hook, Host, ?MODULE, unset_presence, 50},
+     {c2s_handle_info, Host, ?MODULE, present, 50},
      {c2s_self_presence, Host, ?MODULE, waited_first, ?WAITED_PRIORITY}].
 
 %% Components belong to no virtual host.
@@ -309,6 +310,19 @@ unset_presence(User, Server, Resource, Status) ->
         true -> ok;
         false -> announce(JID, #presence{type = unavailable, status = [#text{data = Status} || Status /= <<>>]})
     end.
+
+%% What lhc_present asks of a session: as if its client had sent it. What is not given is as the client said it last.
+present(#{jid := JID} = C2S, {lhc_present, Nick, Status}) ->
+    Last = maps:get(pres_last, C2S, #presence{}),
+    Named = lists:foldl(fun(Name, Presence) -> xmpp:set_subtag(Presence, #nick{name = Name}) end, Last, Nick),
+    Texts = case Status of
+                [] -> Last#presence.status;
+                [Text | _] -> [#text{data = Text}]
+            end,
+    Sent = xmpp:set_from_to(Named#presence{status = Texts}, JID, jid:remove_resource(JID)),
+    {stop, ejabberd_c2s:handle_authenticated_packet(Sent, C2S)};
+present(C2S, _Info) ->
+    C2S.
 
 is_present(#jid{luser = User, lserver = Host, lresource = Resource}) ->
     lists:keymember(Resource, 2, ejabberd_sm:get_user_present_resources(User, Host)).

@@ -66,7 +66,8 @@ class Tenant:
         self.callback_host = f"{self.name.replace('-', '.')}.localhost"
         endpoints = system.endpoints
         self.host: str = endpoints["xmpp_host"]
-        self.lhc = Lhc(self.name, base=f"{endpoints['api']}/t/{self.name}", secret_key=self.key, host=self.host)
+        self.lhc_url = f"{endpoints['api']}/t/{self.name}"
+        self.lhc = Lhc(self.name, base=self.lhc_url, secret_key=self.key, host=self.host)
         self._stack = AsyncExitStack()
 
     def operator(self, local: str, *, resource: str = "desk", password: str = "operator-pw") -> Operator:

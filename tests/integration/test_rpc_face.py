@@ -3,7 +3,7 @@
 import itertools
 from collections.abc import AsyncIterator
 from typing import Any
-from xmlrpc.client import Fault, dumps, loads
+from xmlrpc.client import dumps, loads
 
 import httpx
 import pytest
@@ -13,6 +13,7 @@ from tests.world.lhc import rpc
 from tests.world.operator import Operator
 from tests.world.panel import Panel
 from tests.world.receiver import Receiver
+from tests.world.rpc import fault_in, php_request, post
 from tests.world.system import System
 
 NAME, OTHER = "rpc-face", "rpc-face-2"
@@ -20,6 +21,7 @@ HOST = "localhost"
 PASSWORD = "0123456789abcdef0123"
 VISITOR = f"visitor.1.{NAME}"
 REFUSED = (-118, "Error -118\nInvalid authentication data")
+ADDRESSED = "stanza: must be addressed to nobody: it is for the visitor's own contacts"
 NICK_NAMESPACE = "http://jabber.org/protocol/nick"
 
 
@@ -57,19 +59,11 @@ def hosting(system: System) -> dict[str, str]:
     return {"user": system.endpoints["rpc_user"], "server": HOST, "password": system.endpoints["rpc_password"]}
 
 
-async def post(url: str, body: str | bytes) -> httpx.Response:
-    """As the extension does."""
-    async with httpx.AsyncClient(verify=False) as http:  # noqa: S501 - no TLS here; loading the CAs takes 20 ms
-        return await http.post(url, content=body, headers={"Content-Type": "text/xml", "User-Agent": "GameNet"})
-
-
 async def fault_of(url: str, body: str | bytes) -> tuple[int, str]:
     """The fault that is answered; all of them come with HTTP 200."""
     answer = await post(url, body)
     assert (answer.status_code, answer.headers["content-type"]) == (200, "text/xml; charset=utf-8")
-    with pytest.raises(Fault) as raised:
-        loads(answer.content)
-    return raised.value.faultCode, raised.value.faultString
+    return fault_in(answer.content)
 
 
 async def sessions(tenant: Tenant, credentials: dict[str, str], user: str = VISITOR) -> list[dict[str, Any]]:
@@ -151,10 +145,26 @@ async def test_a_password_of_another_is_a_fault(acme: Tenant, other: Tenant) -> 
 
 
 async def test_a_tenants_address_takes_nobody_elses_credentials(acme: Tenant, other: Tenant) -> None:
-    for credentials in (own(other), hosting(acme.system)):
-        assert await fault_of(url_of(acme), dumps((credentials, asking()), "user_sessions_info")) == REFUSED
-    nobodys = f"{acme.system.endpoints['api']}/t/nobody/rpc"
-    assert await fault_of(nobodys, dumps((own(acme), asking()), "user_sessions_info")) == REFUSED
+    api = acme.system.endpoints["api"]
+    assert await fault_of(url_of(acme), dumps((own(other), asking()), "user_sessions_info")) == REFUSED
+    assert await fault_of(f"{api}/t/nobody/rpc", dumps((own(acme), asking()), "user_sessions_info")) == REFUSED
+
+
+async def test_on_a_tenants_address_the_hosting_wide_credentials_reach_that_tenant_alone(
+    acme: Tenant, other: Tenant
+) -> None:
+    info = await rpc(url_of(acme), hosting(acme.system), "user_sessions_info", **asking())
+    assert len(info["sessions_info"]) == 1
+    assert await fault_of(url_of(other), dumps((hosting(acme.system), asking()), "user_sessions_info")) == (
+        -118,
+        f"Error -118\nuser: must be of '{OTHER}': this address is that tenant's own",
+    )
+
+
+@pytest.mark.parametrize("path", ["a.b", "chat", "-", "a" * 64, "%20", "a%00b"])
+async def test_what_is_no_tenants_address_opens_nothing(acme: Tenant, path: str) -> None:
+    url = f"{acme.system.endpoints['api']}/t/{path}/rpc"
+    assert await fault_of(url, dumps((hosting(acme.system), asking()), "user_sessions_info")) == REFUSED
 
 
 @pytest.mark.parametrize("method", ["user_sessions_info", "send_stanza_c2s"])
@@ -162,7 +172,7 @@ async def test_a_tenants_credentials_reach_no_other_tenants_visitor(
     acme: Tenant, other: Tenant, bob: Operator, method: str
 ) -> None:
     stanza = "<presence><status>forged</status></presence>"
-    body = dumps((own(other), presenting(stanza)), method)
+    body = dumps((own(other), asking() if method == "user_sessions_info" else presenting(stanza)), method)
     for url in (acme.system.endpoints["rpc"], url_of(other)):
         assert await fault_of(url, body) == (
             -118,
@@ -227,7 +237,12 @@ VALUE = "<methodCall><methodName>x</methodName><params><param><value>{}</value><
         VALUE.format("<base64>=</base64>"),
         VALUE.format("<struct><member><value/></member></struct>"),
         VALUE.format("<no-such-type/>"),
+        VALUE.format("<bigdecimal>x</bigdecimal>"),
+        VALUE.format("<dateTime.iso8601>never</dateTime.iso8601>"),
+        VALUE.format("<struct><value>1</value><value>2</value></struct>"),
         "<value>" * 5000,
+        VALUE.format("<array><data><value>" * 10 + "</value></data></array>" * 10),
+        VALUE.format("<array><data>" + "<value/>" * 500 + "</data></array>"),
         b"<methodCall>\xff\xfe</methodCall>",
         b'<?xml version="1.0" encoding="nonsense"?><methodCall/>',
         BOMB + CALL.format(method="&i;"),
@@ -294,9 +309,18 @@ async def test_a_missing_argument_is_a_fault_of_its_own(acme: Tenant, method: st
 async def test_an_argument_that_is_no_string_is_named(acme: Tenant, method: str, key: str, wrong: Any) -> None:
     arguments = {**presenting("<presence/>"), key: wrong}
     assert await fault_of(url_of(acme), dumps((own(acme), arguments), method, allow_none=True)) == (
-        -118,
-        f"Error -118\n{key}: must be a string",
+        -122,
+        f"Error -122\nParameter '{key}' must be a string",
     )
+
+
+async def test_an_argument_that_is_not_the_commands_is_a_fault_of_its_own(acme: Tenant) -> None:
+    """It is named, its value is not."""
+    arguments = {**asking(), "newpass": "hush", "also": "hush", "x" * 9999: ""}
+    code, text = await fault_of(url_of(acme), dumps((own(acme), arguments), "user_sessions_info"))
+    assert code == -120
+    assert text.startswith("Error -120\nThe call provided additional unused arguments: also, newpass, xxx")
+    assert len(text) < 1000
 
 
 @pytest.mark.parametrize(
@@ -348,69 +372,13 @@ async def test_the_sessions_of_an_unknown_tenants_user_are_none(acme: Tenant) ->
     assert info == {"sessions_info": []}
 
 
-PHP = """<?xml version="1.0" encoding="utf-8"?>
-<methodCall>
-<methodName>{method}</methodName>
-<params>
- <param>
-  <value>
-   <struct>
-    <member>
-     <name>user</name>
-     <value>
-      <string>{name}</string>
-     </value>
-    </member>
-    <member>
-     <name>server</name>
-     <value>
-      <string>localhost</string>
-     </value>
-    </member>
-    <member>
-     <name>password</name>
-     <value>
-      <string>{key}</string>
-     </value>
-    </member>
-   </struct>
-  </value>
- </param>
- <param>
-  <value>
-   <struct>
-{members}
-   </struct>
-  </value>
- </param>
-</params>
-</methodCall>
-"""
-
-
-def php(tenant: Tenant, method: str, **values: str) -> bytes:
-    """What PHP's `xmlrpc_encode_request` makes; the values are XML already."""
-    members = "\n".join(
-        f"    <member>\n     <name>{name}</name>\n     <value>\n      {value}\n     </value>\n    </member>"
-        for name, value in values.items()
-    )
-    return PHP.format(method=method, name=tenant.name, key=tenant.key, members=members).encode()
-
-
 async def test_the_bytes_of_php_change_nick_and_status(acme: Tenant, bob: Operator) -> None:
     stanza = (
         "\n    &#60;presence&#62;\n      &#60;status&#62;Pending &#38;amp; \u010denge &#128075;&#60;/status&#62;\n"
         "      &#60;nick xmlns=&#39;http://jabber.org/protocol/nick&#39;&#62;Zoë &#38;lt;1&#38;gt; &#34;Z&#34; #9"
         "&#60;/nick&#62;\n    &#60;/presence&#62;\n"
     )
-    body = php(
-        acme,
-        "send_stanza_c2s",
-        host="<string>localhost</string>",
-        user=f"<string>{VISITOR}</string>",
-        resource="<string>lhc</string>",
-        stanza=f"<string>{stanza}</string>",
-    )
+    body = php_request("send_stanza_c2s", own(acme), presenting("STANZA")).replace(b"STANZA", stanza.encode())
     for _ in range(2):
         answer = await post(url_of(acme), body)
         assert (answer.status_code, answer.headers["content-type"]) == (200, "text/xml; charset=utf-8")
@@ -419,8 +387,7 @@ async def test_the_bytes_of_php_change_nick_and_status(acme: Tenant, bob: Operat
 
 
 async def test_phps_empty_string_is_a_string(acme: Tenant) -> None:
-    strings = {"host": "<string/>", "user": f"<string>{VISITOR}</string>"}
-    assert await fault_of(url_of(acme), php(acme, "user_sessions_info", **strings)) == (
+    assert await fault_of(url_of(acme), php_request("user_sessions_info", own(acme), {**asking(), "host": ""})) == (
         -118,
         "Error -118\nhost: must be localhost",
     )
@@ -429,8 +396,7 @@ async def test_phps_empty_string_is_a_string(acme: Tenant) -> None:
 async def test_the_answer_is_one_struct_in_utf_8(acme: Tenant) -> None:
     stanza = "<presence><status>čia</status></presence>"
     await rpc(url_of(acme), own(acme), "send_stanza_c2s", **presenting(stanza))
-    strings = {"host": "<string>localhost</string>", "user": f"<string>{VISITOR}</string>"}
-    answer = await post(url_of(acme), php(acme, "user_sessions_info", **strings))
+    answer = await post(url_of(acme), php_request("user_sessions_info", own(acme), asking()))
     assert answer.content.startswith(b"<?xml version='1.0'?>\n<methodResponse>")
     assert "<name>statustext</name>\n<value><string>čia</string></value>" in answer.content.decode()
 
@@ -463,6 +429,8 @@ async def test_what_a_presence_does_not_say_stays(acme: Tenant, bob: Operator) -
         ({"stanza": "<presence type='subscribe'/>"}, "stanza: must be an available presence"),
         ({"stanza": "<message><body>x</body></message>"}, "stanza: must be an available presence"),
         ({"stanza": "<presence xmlns='urn:x'/>"}, "stanza: must be an available presence"),
+        ({"stanza": f"<presence to='bob.{NAME}@localhost'/>"}, ADDRESSED),
+        ({"stanza": f"<presence from='bob.{NAME}@localhost'/>"}, ADDRESSED),
     ],
 )
 async def test_a_stanza_that_is_no_presence_of_a_session_is_a_fault(

@@ -4,8 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tenants.errors import InvalidInputError
-from tenants.naming import AccountName, RosterName, local_part
+from tenants import admission
+from tenants.errors import ForeignNameError, InvalidInputError
+from tenants.models import Tenant
+from tenants.naming import AccountKind, AccountName, RosterName, local_part
 from tenants.services import Services
 
 _TEXTS = frozenset(
@@ -33,11 +35,18 @@ class ApplicationError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One request: the keys it brought, and the tenant it is confined to (None with the hosting-wide key)."""
+    """One request.
+
+    Attributes:
+        body: the keys it brought.
+        confined_to: the tenant whose names alone it may hold; None for any tenant's.
+        hosting_wide: its credentials are the hosting company's, not a tenant's own.
+    """
 
     services: Services
     body: Mapping[str, Any]
     confined_to: str | None
+    hosting_wide: bool
 
     def require(self, *keys: str) -> None:
         """Check that the keys are there, whatever their values, as the old server did; and that texts are texts.
@@ -70,6 +79,25 @@ class Call:
         self._check_tenant(name.instance, key)
         return name
 
+    async def visitor(self, key: str) -> tuple[Tenant, AccountName]:
+        """The visitor's or chat's account that the value names, and its tenant, ready for its traffic.
+
+        Raises:
+            NotFoundError: there is no such tenant.
+            ConflictError: it is not active, or lacks the feature.
+        """
+        name = self.account(key)
+        if name.kind is AccountKind.OPERATOR:
+            raise InvalidInputError(key, "must be a visitor's or chat's account")
+        return await admission.get(self.services, name.instance, name.kind), name
+
+    def operator_of(self, visitor: AccountName, key: str) -> AccountName:
+        """The operator that the value names, of the visitor's own tenant."""
+        operator = self.account(key)
+        if operator.kind is not AccountKind.OPERATOR or operator.instance != visitor.instance:
+            raise InvalidInputError(key, "must be an operator of the visitor's own instance")
+        return operator
+
     def roster(self) -> RosterName:
         """The shared roster that `group` names; its host is checked too."""
         roster = self.services.naming.parse_group(self.text("group"))
@@ -92,19 +120,20 @@ class Call:
         """The tenant whom the call concerns; None when it names none, and will be refused."""
         if self.confined_to is not None:
             return self.confined_to
-        for key, read in (("jid", self.account), ("user", self.account), ("group", lambda _: self.roster())):
-            if key in self.body:
-                try:
-                    return read(key).instance
-                except InvalidInputError:
-                    return None
-        return None
+        try:
+            for key in ("jid", "user", "from"):
+                if key in self.body:
+                    return self.account(key).instance
+            return self.roster().instance
+        except InvalidInputError:
+            return None
 
     def check_host(self, key: str = "host") -> None:
         """Raise InvalidInputError unless the value is our domain."""
         if self.text(key).lower() != self.services.settings.xmpp_host:
-            raise InvalidInputError(key, f"must be {self.services.settings.xmpp_host}")
+            raise ForeignNameError(key, f"must be {self.services.settings.xmpp_host}")
 
     def _check_tenant(self, instance_name: str, key: str) -> None:
         if self.confined_to is not None and instance_name != self.confined_to:
-            raise InvalidInputError(key, f"must be of '{self.confined_to}': this key is that tenant's own")
+            this = "address" if self.hosting_wide else "key"
+            raise ForeignNameError(key, f"must be of '{self.confined_to}': this {this} is that tenant's own")

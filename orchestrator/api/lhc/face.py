@@ -13,6 +13,7 @@ from typing import Any
 
 import structlog
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -87,7 +88,7 @@ class LhcFace:
             if not await _may_call(services, confined_to, data):
                 return Response("Forbidden", 403, media_type="text/plain; charset=utf-8")
             with structlog.contextvars.bound_contextvars(endpoint=endpoint, instance_name=confined_to):
-                call = Call(services, data, confined_to)
+                call = Call(services, data, confined_to, hosting_wide=confined_to is None)
                 await call.count()
                 message = await json_calls.HANDLERS[endpoint](call)
         except MissingKeyError:
@@ -100,7 +101,7 @@ class LhcFace:
         except UnavailableError as error:
             log.warning("not accepted", endpoint=endpoint, error=str(error))
             return _error_response(request, 503, str(error))
-        except DBAPIError as error:
+        except (DBAPIError, PoolTimeoutError) as error:
             log.error("database", endpoint=endpoint, error=type(error).__name__)  # noqa: TRY400 - the statement holds what people wrote
             return _error_response(request, 503, "the database cannot be reached")
         except (ApplicationError, DomainError) as error:

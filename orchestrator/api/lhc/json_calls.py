@@ -3,26 +3,21 @@
 One handler per path; each takes the decoded body and gives the answer's `msg`, or None for the plain `ok`.
 """
 
-import asyncio
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 
 import structlog
 
+import tenants.accounts
+from orchestrator.api.lhc import accounts, rosters
 from orchestrator.api.lhc.calls import ApplicationError, Call
-from tenants import accounts, admission, operations, registry, rosters, visitors
-from tenants.ejabberd import Roster
-from tenants.errors import ConflictError, InvalidInputError, NotFoundError, UnavailableError
-from tenants.models import OperationState, Tenant, TenantState
-from tenants.naming import AccountKind, AccountName, RosterKind, RosterName
-from tenants.services import Services
-from tenants.states import Cause
+from tenants import admission, visitors
+from tenants.errors import InvalidInputError, NotFoundError, TakenError
+from tenants.models import Tenant
+from tenants.naming import AccountKind, AccountName
 
 log = structlog.get_logger(__name__)
-
-_WORKFLOW_WAIT = 4.0
-"""Seconds that a call waits for its workflow: LHC itself waits 5. After that the work is safely under way."""
-_WORKFLOW_POLL = 0.05
 
 Handler = Callable[[Call], Awaitable[str | None]]
 
@@ -30,7 +25,7 @@ Handler = Callable[[Call], Awaitable[str | None]]
 async def page_view(call: Call) -> None:
     """`/xmpp`: the visitor is on a page."""
     call.require("jid", "pass")
-    tenant, visitor = await _visitor(call)
+    tenant, visitor = await call.visitor("jid")
     nick = call.text("nick", visitors.DEFAULT_NICK)
     status = call.text("status", visitors.DEFAULT_STATUS)
     await visitors.check_room(call.services, tenant, visitor)
@@ -41,10 +36,8 @@ async def page_view(call: Call) -> None:
 async def send_message(call: Call) -> None:
     """`/xmpp-send-message`: the visitor writes to an operator."""
     call.require("jid", "pass", "operator_username", "message")
-    tenant, visitor = await _visitor(call)
-    operator = call.account("operator_username")
-    if operator.kind is not AccountKind.OPERATOR or operator.instance != visitor.instance:
-        raise InvalidInputError("operator_username", "must be an operator of the visitor's own instance")
+    tenant, visitor = await call.visitor("jid")
+    operator = call.operator_of(visitor, "operator_username")
     nick = call.text("nick", visitors.DEFAULT_NICK)
     status = call.text("status") if "status" in call.body else None
     message = call.text("message")
@@ -59,13 +52,14 @@ async def register_online_visitor(call: Call) -> str:
     name, roster = call.account("user"), call.roster()
     if name.kind is AccountKind.OPERATOR:
         raise InvalidInputError("user", "must be visitor.[id] or visitor.[id].chat")
-    _check_roster(name, roster)
+    rosters.check_member(name, roster)
     nick, status = call.text("nick", visitors.DEFAULT_NICK), call.text("status")
     password = call.text("password")
     tenant = await admission.get(call.services, name.instance, name.kind)
     await visitors.check_room(call.services, tenant, name)
-    await _register(call, tenant, name, password)
-    await accounts.join_roster(call.services, name, nick)
+    with _taken_named():
+        await tenants.accounts.register(call.services, tenant, name, password)
+    await tenants.accounts.join_roster(call.services, name, nick)
     await visitors.show(call.services, tenant, name, nick, status)
     return ""
 
@@ -74,116 +68,60 @@ async def register(call: Call) -> str:
     """`/xmpp-register`: an account, of an operator as a rule."""
     call.require("user", "host", "password")
     _check_virtual_host(call)
-    name, password = call.account("user"), call.text("password")
-    await _register(call, await admission.get(call.services, name.instance, name.kind), name, password)
-    username = call.services.naming.username(name)
-    return f"User {username}@{call.services.settings.xmpp_host} successfully registered\n"
+    with _taken_named():
+        return f"User {await accounts.register(call)} successfully registered\n"
 
 
 async def change_password(call: Call) -> str:
     """`/xmpp-change-password`."""
     call.require("user", "host", "password")
-    call.check_host()
-    name, password = call.account("user"), call.text("password")
-    await admission.find(call.services, name.instance)
     try:
-        await accounts.change_password(call.services, name, password)
+        await accounts.change_password(call, call.text("password"))
     except NotFoundError:
         raise ApplicationError('{not_found,"unknown_user"}\n') from None
     return ""
 
 
 async def unregister(call: Call) -> str:
-    """`/xmpp-unregister`: also a success for an account that is gone.
-
-    Of a tenant in any state: LHC asks once, and an account that it has forgotten would stay for ever.
-    """
+    """`/xmpp-unregister`: also a success for an account that is gone."""
     call.require("user", "host")
-    call.check_host()
-    await accounts.remove(call.services, call.account("user"))
+    await accounts.unregister(call)
     return ""
 
 
 async def assign_to_roster(call: Call) -> str:
     """`/xmpp-assign-user-to-roaster`: without effect for a user that does not exist."""
     call.require("user", "host", "group", "grouphost")
-    call.check_host()
-    name, roster = call.account("user"), call.roster()
-    _check_roster(name, roster)
-    await admission.find(call.services, name.instance)
-    if await accounts.find_settled(call.services, name) is None:
-        log.warning("roster member not added: no such account", instance_name=name.instance)
-    else:
-        await accounts.join_roster(call.services, name)
+    await rosters.join(call)
     return ""
 
 
 async def remove_from_roster(call: Call) -> str:
-    """`/xmpp-delete-user-from-roaster`: also a success for an unknown user or group; of a tenant in any state."""
+    """`/xmpp-delete-user-from-roaster`: also a success for an unknown user or group."""
     call.require("user", "host", "grouphost", "group")
-    call.check_host()
-    name, roster = call.account("user"), call.roster()
-    if name.instance != roster.instance:
-        raise InvalidInputError("group", "must be of the user's own instance")
-    tenant = await registry.find(call.services, name.instance)
-    if tenant is not None and tenant.state is not TenantState.DESTROYING:
-        await accounts.leave_roster(call.services, name, roster)
+    await rosters.leave(call)
     return ""
 
 
 async def set_up_rosters(call: Call) -> str:
-    """`/xmpp-setup-instance-roasters`: the tenant begins, if it is new; else its roster is written again.
-
-    It does not open a tenant that the panel has suspended: LHC is told so, for whoever looks there.
-    """
-    deadline = asyncio.get_running_loop().time() + _WORKFLOW_WAIT
+    """`/xmpp-setup-instance-roasters`: the tenant begins, if it is new; else its roster is written again."""
     call.require("group", "host", "name", "desc", "display")
-    call.check_host()
-    roster = call.roster()
-    label, description = visitors.clean(call.text("name")), visitors.clean(call.text("desc"))
-    _check_display(call, roster)
-    tenant = await registry.find(call.services, roster.instance)
-    may_begin = call.confined_to is None and call.services.settings.accept_unknown_tenants
-    if tenant is None and not may_begin:
-        raise InvalidInputError("group", f"there is no tenant '{roster.instance}', and this key may not begin one")
-    if tenant is None or tenant.state in registry.TO_PROVISION:
-        # this key is the hosting company's: the tenant gets one of its own when the panel asks for it
-        started = await registry.put(call.services, roster.instance, registry.TenantSpec(), Cause("lhc"), own_key=False)
-        if started.operation is not None and not await _finished(call.services, started.operation.id, deadline):
-            return ""
-    await admission.get(call.services, roster.instance)
-    wanted = rosters.wanted(call.services.naming, roster.instance, roster.kind)
-    try:
-        async with asyncio.timeout_at(deadline):
-            await call.services.ejabberd.create_roster(
-                call.services.naming.group(roster), Roster(label, description, wanted.displayed)
-            )
-    except TimeoutError:
-        raise UnavailableError("ejabberd does not answer; the roster is as it was") from None
+    label, description = call.text("name"), call.text("desc")
+    await rosters.set_up(call, label=label, description=description, displayed=_displayed(call))
     return ""
 
 
 async def delete_rosters(call: Call) -> str:
-    """`/xmpp-delete-instance-roasters`: the tenant ends. What LHC removes after it is gone already, or soon."""
+    """`/xmpp-delete-instance-roasters`: the tenant ends."""
     call.require("group", "host")
-    call.check_host()
-    deadline = asyncio.get_running_loop().time() + _WORKFLOW_WAIT
-    roster = call.roster()
-    try:
-        operation = await registry.destroy(call.services, roster.instance, Cause("lhc"))
-    except NotFoundError:
-        return ""  # it never was, or an earlier call has ended it
-    await _finished(call.services, operation.id, deadline)
+    await rosters.delete(call)
     return ""
 
 
 async def roster_exists(call: Call) -> str:
     """`/xmpp-does-shared-roaster-exists`: its description as ejabberdctl prints it; an absent one is an error."""
     call.require("group", "host")
-    call.check_host()
-    roster = call.roster()
-    await admission.find(call.services, roster.instance)
-    found = await call.services.ejabberd.roster(call.services.naming.group(roster))
+    found = await rosters.find(call)
     if found is None:
         raise ApplicationError("")
     displayed = json.dumps(list(found.displayed), separators=(",", ":"))
@@ -205,44 +143,20 @@ HANDLERS: dict[str, Handler] = {
 }
 
 
-async def _visitor(call: Call) -> tuple[Tenant, AccountName]:
-    name = call.account("jid")
-    if name.kind is AccountKind.OPERATOR:
-        raise InvalidInputError("jid", "must be a visitor's or chat's account")
-    return await admission.get(call.services, name.instance, name.kind), name
-
-
 async def _may_speak(call: Call, tenant: Tenant, visitor: AccountName, nick: str) -> bool:
     """A wrong password changes nothing and is answered `ok`: LHC cannot do anything about it."""
-    if await accounts.ensure_visitor(call.services, tenant, visitor, call.text("pass"), nick):
+    if await tenants.accounts.ensure_visitor(call.services, tenant, visitor, call.text("pass"), nick):
         return True
     log.warning("wrong password of a visitor, ignored", instance_name=visitor.instance)
     return False
 
 
-async def _register(call: Call, tenant: Tenant, name: AccountName, password: str) -> None:
+@contextmanager
+def _taken_named() -> Iterator[None]:
     try:
-        await accounts.register(call.services, tenant, name, password)
-    except ConflictError as error:
+        yield
+    except TakenError as error:
         raise ApplicationError(f"Error: conflict: {error}\n") from None
-
-
-async def _finished(services: Services, operation_id: str, deadline: float) -> bool:
-    """Wait for the operation. True when it succeeded; False when it goes on in the background.
-
-    `deadline`: on the event loop's clock.
-
-    Raises:
-        ApplicationError: it failed.
-    """
-    while asyncio.get_running_loop().time() < deadline:
-        operation = await operations.get(services, operation_id)
-        if operation.state is OperationState.SUCCEEDED:
-            return True
-        if operation.state is OperationState.FAILED:
-            raise ApplicationError(f"Error: {operation.error}\n")
-        await asyncio.sleep(_WORKFLOW_POLL)
-    return False
 
 
 def _check_virtual_host(call: Call) -> None:
@@ -250,20 +164,10 @@ def _check_virtual_host(call: Call) -> None:
         raise ApplicationError("Error: cannot_register: Unknown virtual host\n")
 
 
-def _check_roster(name: AccountName, roster: RosterName) -> None:
-    if roster != RosterName(name.roster, name.instance):
-        raise InvalidInputError("group", f"must be the {name.roster} roster of the user's own instance")
-
-
-def _check_display(call: Call, roster: RosterName) -> None:
-    """The groups to display must be the tenant's own; which ones it shows is ours to know."""
+def _displayed(call: Call) -> list[str]:
     names = call.body.get("display_array")
     if names is None:
-        # "\"operators.acme\\nvisitors.acme\"": whatever the number of quotes and backslashes
-        names = call.text("display").replace("\\n", " ").replace('"', " ").replace("\\", " ").split()
+        return rosters.names_in(call.text("display"))
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise InvalidInputError("display_array", "must be a list of strings")
-    for name in names:
-        shown = call.services.naming.parse_group(name, "display")
-        if shown.instance != roster.instance or roster.kind is RosterKind.VISITORS:
-            raise InvalidInputError("display", "operators may show the instance's own two rosters, visitors show none")
+    return names

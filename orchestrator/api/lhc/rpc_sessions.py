@@ -1,58 +1,121 @@
-"""XML-RPC calls about sessions: a virtual one is answered as a real one would be."""
+"""XML-RPC calls about sessions: virtual ones and those of clients, which a visitor may both have at once."""
 
+import asyncio
 from typing import Any
+from xml.etree.ElementTree import Element
 
+import structlog
 from defusedxml import ElementTree as DefusedET
 from defusedxml.common import DefusedXmlException
 
 from orchestrator.api.lhc.calls import Call
-from orchestrator.api.lhc.rpc_wire import COMMAND_FAILED, RpcError
+from orchestrator.api.lhc.rpc_wire import COMMAND_FAILED, DONE, RpcError
 from tenants import admission, visitors
-from tenants.errors import InvalidInputError
-from tenants.naming import AccountKind
+from tenants.ejabberd import Connection, EjabberdUnavailableError, NoSessionError
+from tenants.errors import ForeignNameError, InvalidInputError
+from tenants.models import VisitorSession
+from tenants.naming import AccountKind, AccountName
 
+log = structlog.get_logger(__name__)
+
+_CLIENT = "{jabber:client}"
 _NICK = "{http://jabber.org/protocol/nick}nick"
+_EJABBERD_SECONDS = 2.0
+"""What ejabberd may take to say who is there: LHC waits 5 s, and does not begin the chat when there is no answer."""
 
 
 async def user_sessions_info(call: Call) -> dict[str, Any]:
-    """A virtual session is answered as a real one would be."""
-    call.require("user", "host")
+    """All sessions of the user; none of a user who is unknown."""
+    call.require("host", "user")
     call.check_host()
     name = call.account("user")
-    username = call.services.naming.username(name)
-    await admission.find(call.services, name.instance)
-    found = None if name.kind is AccountKind.OPERATOR else await visitors.find_session(call.services, username)
-    if found is None:
+    if await admission.find(call.services, name.instance) is None:
         return {"sessions_info": []}
-    fields: dict[str, str | int] = {
+    found = [_of_client(connection) for connection in await _connections(call, name)]
+    virtual = await _virtual(call, name)
+    if virtual is not None:
+        found.append(_of_virtual(virtual, call.services.settings.component_jid))
+    return {"sessions_info": [{"session": [{key: value} for key, value in session.items()]} for session in found]}
+
+
+async def send_stanza_c2s(call: Call) -> dict[str, Any]:
+    """A presence as if the visitor's own client had sent it: a new nick and status. No other stanza, and to nobody.
+
+    ejabberd's own command of that name sends it *to* the client, so that no operator would see it.
+    """
+    call.require("host", "user", "resource", "stanza")
+    call.check_host()
+    name, resource = call.account("user"), call.text("resource")
+    nick, status = _nick_and_status(call.text("stanza"))
+    tenant = await admission.get(call.services, name.instance, name.kind)
+    virtual = await _virtual(call, name) if resource == visitors.RESOURCE else None
+    if virtual is not None:
+        await visitors.show(call.services, tenant, name, nick or virtual.nick, status)
+        return DONE
+    try:
+        await call.services.ejabberd.present(call.services.naming.username(name), resource, nick=nick, status=status)
+    except NoSessionError:
+        raise RpcError(COMMAND_FAILED, "no_session") from None
+    return DONE
+
+
+async def _virtual(call: Call, name: AccountName) -> VisitorSession | None:
+    if name.kind is AccountKind.OPERATOR:
+        return None
+    return await visitors.find_session(call.services, call.services.naming.username(name))
+
+
+async def _connections(call: Call, name: AccountName) -> list[Connection]:
+    """What ejabberd knows. One that is away has no sessions, and one that hangs must not keep a chat from beginning."""
+    try:
+        async with asyncio.timeout(_EJABBERD_SECONDS):
+            return await call.services.ejabberd.connections(call.services.naming.username(name))
+    except (EjabberdUnavailableError, TimeoutError) as error:
+        log.warning("ejabberd does not say who is there", error=type(error).__name__)
+        return []
+
+
+def _of_client(connection: Connection) -> dict[str, str | int]:
+    return {
+        "connection": connection.transport,
+        "ip": connection.ip,
+        "port": connection.port,
+        "priority": connection.priority,
+        "node": connection.node,
+        "uptime": connection.seconds,
+        "status": connection.show,
+        "resource": connection.resource,
+        "statustext": connection.status,
+    }
+
+
+def _of_virtual(session: VisitorSession, node: str) -> dict[str, str | int]:
+    return {
         "connection": "component",
         "ip": "",
         "port": 0,
         "priority": 0,
-        "node": call.services.settings.component_jid,
+        "node": node,
         "uptime": 0,
         "status": "available",
         "resource": visitors.RESOURCE,
-        "statustext": found.status,
+        "statustext": session.status,
     }
-    return {"sessions_info": [{"session": [{key: value} for key, value in fields.items()]}]}
 
 
-async def send_stanza_c2s(call: Call) -> dict[str, Any]:
-    """A presence as if the visitor's own client had sent it: a new nick and status."""
-    call.require("user", "host", "resource", "stanza")
-    call.check_host()
-    name = call.account("user")
-    tenant = await admission.get(call.services, name.instance, name.kind)
-    found = await visitors.find_session(call.services, call.services.naming.username(name))
-    if found is None or call.text("resource") != visitors.RESOURCE:
-        raise RpcError(COMMAND_FAILED, "no_session")
+def _nick_and_status(stanza: str) -> tuple[str | None, str | None]:
+    """What the presence says of them; None where it says nothing. All else in it is left out.
+
+    Raises:
+        InvalidInputError: it is no presence that anybody may be sent.
+    """
     try:
-        presence = DefusedET.fromstring(call.text("stanza").strip(), forbid_dtd=True)
+        presence: Element = DefusedET.fromstring(stanza.strip(), forbid_dtd=True)
     except (DefusedET.ParseError, DefusedXmlException, ValueError):
         raise InvalidInputError("stanza", "must be one well-formed XML element") from None
-    if presence.tag not in {"presence", "{jabber:client}presence"} or presence.get("type") is not None:
+    if presence.tag not in {"presence", f"{_CLIENT}presence"} or presence.get("type") is not None:
         raise InvalidInputError("stanza", "must be an available presence")
-    status = presence.findtext("status") or presence.findtext("{jabber:client}status")
-    await visitors.show(call.services, tenant, name, presence.findtext(_NICK) or found.nick, status)
-    return {"res": 0}
+    if presence.get("to") is not None or presence.get("from") is not None:
+        raise ForeignNameError("stanza", "must be addressed to nobody: it is for the visitor's own contacts")
+    status = presence.findtext("status")
+    return presence.findtext(_NICK) or None, status if status is not None else presence.findtext(f"{_CLIENT}status")

@@ -1,0 +1,38 @@
+"""What both faces do about accounts. The caller has looked which keys there are, and words the answer."""
+
+import tenants.accounts
+from orchestrator.api.lhc.calls import Call
+from tenants import admission
+
+
+async def register(call: Call) -> str:
+    """The account that `user` names, of an operator as a rule, with that `password`. Returns its full name.
+
+    Raises:
+        TakenError: ejabberd has an account of that name which the registry does not know.
+    """
+    name, password = call.account("user"), call.text("password")
+    tenant = await admission.get(call.services, name.instance, name.kind)
+    await tenants.accounts.register(call.services, tenant, name, password)
+    return f"{call.services.naming.username(name)}@{call.services.settings.xmpp_host}"
+
+
+async def change_password(call: Call, password: str) -> None:
+    """The password of the account that `user` names.
+
+    Raises:
+        NotFoundError: there is no such account.
+    """
+    call.check_host()
+    name = call.account("user")
+    await admission.find(call.services, name.instance)
+    await tenants.accounts.change_password(call.services, name, password)
+
+
+async def unregister(call: Call) -> None:
+    """End the account that `user` names; also a success for one that is gone.
+
+    Of a tenant in any state: LHC asks once, and an account that it has forgotten would stay for ever.
+    """
+    call.check_host()
+    await tenants.accounts.remove(call.services, call.account("user"))

@@ -1,0 +1,30 @@
+"""XML-RPC's `send_message`, whose arguments say what kind of message it is."""
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from orchestrator.api.lhc.calls import Call
+from orchestrator.api.lhc.rpc_wire import DONE
+from tenants import accounts, visitors
+from tenants.errors import InvalidInputError
+
+
+async def send_message(call: Call) -> dict[str, Any]:
+    """A success whether or not it can be delivered: what comes back is kept for people to see."""
+    call.require("type", "from", "to", "subject", "body")
+    send = _BY_TYPE.get(call.text("type"))
+    if send is None:
+        raise InvalidInputError("type", f"must be one of {', '.join(sorted(_BY_TYPE))}")
+    await send(call)
+    return DONE
+
+
+async def _chat(call: Call) -> None:
+    """A visitor writes to an operator. The account is made if need be: LHC brings no password, and asks for none."""
+    tenant, visitor = await call.visitor("from")
+    operator = call.operator_of(visitor, "to")
+    await accounts.ensure(call.services, tenant, visitor, visitors.DEFAULT_NICK)
+    await visitors.send(call.services, tenant, visitor, operator, body=call.text("body"), nick=None, status=None)
+
+
+_BY_TYPE: dict[str, Callable[[Call], Awaitable[None]]] = {"chat": _chat}
