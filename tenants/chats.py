@@ -48,6 +48,8 @@ _KEEP_LINES = 24 * 3600.0
 """How long a line without its body waits for receipts."""
 _KEEP_CHATS = 30 * 24 * 3600.0
 """How long a closed chat can be looked up."""
+_TYPING_SECONDS = 10.0
+"""How long it is worth telling that somebody types."""
 _SWEEP_LIMIT = 200
 _LONGEST_CHAT = 500
 """Lines of a chat without an owner that an operator who comes is shown."""
@@ -195,7 +197,7 @@ async def assign(services: Services, tenant: Tenant, chat_id: str, operator: Acc
         others = {*await _told(session, chat), *([chat.owner] if chat.owner else [])} - {username}
         previous = chat.owner
         event_id = uuid.uuid4().hex
-        _own(chat, username, services.clock(), accepted_by=event_id)
+        await _own(session, tenant, chat, username, services.clock(), accepted_by=event_id)
         event = Event.CHAT_TRANSFERRED if previous else Event.CHAT_ACCEPTED
         happening = Happening(
             event,
@@ -227,7 +229,13 @@ async def show_typing(services: Services, tenant: Tenant, chat_id: str, *, compo
         operators = [chat.owner] if chat.owner else await _audience(session, chat)
     await services.commands.publish(
         *(
-            ShowTyping(instance_name=chat.instance_name, username=chat.username, operator=operator, composing=composing)
+            ShowTyping(
+                instance_name=chat.instance_name,
+                username=chat.username,
+                operator=operator,
+                composing=composing,
+                told_until=services.clock() + _TYPING_SECONDS,
+            )
             for operator in operators
         )
     )
@@ -297,7 +305,7 @@ async def judge(services: Services, session: AsyncSession, tenant: Tenant, messa
         return Verdict(notices=await _notices(services, session, chat, [sender], message.stanza_id))
     verdict = Verdict()
     if chat.owner is None:
-        _own(chat, sender, services.clock(), accepted_by=message.stanza_id)
+        await _own(session, tenant, chat, sender, services.clock(), accepted_by=message.stanza_id)
     if chat.accepted_by == message.stanza_id:
         # also when it comes again: whoever took it first may have died before the others were told
         others = await _told(session, chat) - {sender}
@@ -489,8 +497,29 @@ async def _lock_open(session: AsyncSession, instance_name: str, chat_id: str) ->
     return chat
 
 
-def _own(chat: Chat, username: str, now: float, *, accepted_by: str) -> None:
+async def _own(
+    session: AsyncSession, tenant: Tenant, chat: Chat, username: str, now: float, *, accepted_by: str
+) -> None:
+    if chat.owner is None:
+        await _pass_on(session, tenant, chat, username)
     chat.owner, chat.state, chat.accepted_at, chat.accepted_by = username, ChatState.OWNED, now, accepted_by
+
+
+async def _pass_on(session: AsyncSession, tenant: Tenant, chat: Chat, owner: str) -> None:
+    """What was said while nobody had the chat: its owner is sent what he was not, and nobody else will be."""
+    lines = await session.scalars(
+        select(ChatLine).where(
+            ChatLine.chat_id == chat.id,
+            ChatLine.sender == chat.username,
+            ChatLine.created_at >= chat.pending_since,
+            ChatLine.state.in_([LineState.SENT, LineState.DELIVERED]),
+        )
+    )
+    for line in lines:
+        if owner not in line.sent_to:
+            line.state = LineState.WAITING
+        elif not tenant.history_hours:
+            line.body = None
 
 
 async def _release_if_left(session: AsyncSession, services: Services, tenant: Tenant, chat: Chat) -> None:

@@ -38,11 +38,15 @@ class SendMessage(Command, frozen=True, tag="message", kw_only=True):
 
 
 class ShowTyping(Command, frozen=True, tag="typing", kw_only=True):
-    """The visitor began to write to the operator, or ceased to (XEP-0085)."""
+    """The visitor began to write to the operator, or ceased to (XEP-0085).
+
+    `told_until` (Unix seconds): after this it is of no use any more.
+    """
 
     username: str
     operator: str
     composing: bool
+    told_until: float
 
 
 class CloseVisitor(Command, frozen=True, tag="close", kw_only=True):

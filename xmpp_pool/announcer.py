@@ -148,7 +148,9 @@ class Announcer:
         )
 
     def _show_typing(self, command: ShowTyping) -> None:
-        """Of no use to an operator who is offline."""
+        """Of no use to an operator who is offline, nor when it comes late."""
+        if command.told_until <= self._services.clock():
+            return
         for jid in self._operators.jids_of(command.instance_name, command.operator):
             self._gateway.send(stanzas.typing(self._jid(command.username), jid, composing=command.composing))
 

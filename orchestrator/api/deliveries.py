@@ -30,9 +30,10 @@ class AttemptView(View):
 
 
 class DeliveryView(View):
-    """A message of an operator on its way to LHC."""
+    """A message of an operator, or another event of a conversation, on its way to the tenant."""
 
     id: int
+    event: str = Field(description="Its kind, as in `docs/webhooks.md`.")
     sender: str
     receiver: str
     state: MessageState
