@@ -269,8 +269,8 @@ class Ejabberd:
         answer = await self._call(
             "lhc_present", user=user, host=self.host, resource=resource, nick=nicks, status=statuses
         )
-        if answer != "sent":
-            raise NoSessionError("lhc_present", 0, str(answer))
+        if answer["result"] != "sent":
+            raise NoSessionError("lhc_present", 0, str(answer["result"]))
 
     async def kick(self, user: str, resource: str, reason: str) -> None:
         """End one client session (`kick_session`)."""

@@ -17,6 +17,24 @@ from tests.world.operator import Operator
 from tests.world.waiting import until_async
 
 _PASSWORD = "operator-pw"
+_XML_RPC = {
+    "listen:": """
+  - port: {port}
+    ip: "127.0.0.1"
+    module: ejabberd_http
+    backlog: 1024
+    request_handlers:
+      "/": ejabberd_xmlrpc""",
+    "api_permissions:": """
+  "the old way":
+    from: ejabberd_xmlrpc
+    who:
+      access:
+        allow:
+          acl: loopback
+    what: '*'""",
+}
+"""What stands below these lines of the configuration for ejabberd's own XML-RPC, which production does without."""
 
 
 class ChatServer:
@@ -25,11 +43,12 @@ class ChatServer:
     Args:
         state: a folder of its own.
         bridge: options of the bridge module that differ from the usual ones.
+        xml_rpc: it has ejabberd's own XML-RPC, at `rpc_url`.
     """
 
     host = "localhost"
 
-    def __init__(self, state: Path, bridge: dict[str, int]) -> None:
+    def __init__(self, state: Path, bridge: dict[str, int], *, xml_rpc: bool = False) -> None:
         system = LocalSystem.open(state)
         self.ports = system.ports
         self.secret = system.secrets["component_secret"]
@@ -40,6 +59,9 @@ class ChatServer:
         for name, value in bridge.items():
             number = next(i for i, line in enumerate(lines) if line.startswith(f"    {name}:"))
             lines[number] = f"    {name}: {value}"
+        for line, below in _XML_RPC.items() if xml_rpc else ():
+            lines[lines.index(line)] += below.format(port=self.ports["api"])
+        self.rpc_url = f"http://{LISTEN_IP}:{self.ports['api']}/"
         config.write_text("\n".join(lines) + "\n")
         self._process: subprocess.Popen[bytes] | None = None
 

@@ -1,0 +1,251 @@
+"""XML-RPC: with one tenant's credentials nothing of another tenant is told or changed, by whatever argument."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+import pytest
+from sqlalchemy import select
+
+from orchestrator.api.lhc import rpc_calls
+from tenants.models import Base
+from tests.integration.conftest import Tenant
+from tests.world.operator import Operator
+from tests.world.panel import Panel
+from tests.world.receiver import Receiver
+from tests.world.rpc import Rpc
+from tests.world.system import System, domain_of
+
+HOST = "localhost"
+PASSWORD = "0123456789abcdef0123"
+OURS, THEIRS = "isolated", "isolated-2"
+ROOMS = {
+    *("muc_online_rooms", "create_room", "change_room_option", "subscribe_room", "send_direct_invitation"),
+    "destroy_room",
+}
+"""Methods whose isolation is tested beside the rooms themselves."""
+
+Arguments = dict[str, str]
+
+METHODS: dict[str, Arguments] = {
+    "register": {"host": HOST, "user": "bob.NAME", "password": "forged"},
+    "unregister": {"host": HOST, "user": "bob.NAME"},
+    "change_password": {"host": HOST, "user": "bob.NAME", "newpass": "forged"},
+    "srg_user_add": {"user": "bob.NAME", "host": HOST, "group": "operators.NAME", "grouphost": HOST},
+    "srg_user_del": {"user": "bob.NAME", "host": HOST, "group": "operators.NAME", "grouphost": HOST},
+    "srg_create": {
+        "host": HOST,
+        "group": "operators.NAME",
+        "name": "forged",
+        "description": "forged",
+        "display": "operators.NAME\\nvisitors.NAME",
+    },
+    "srg_delete": {"host": HOST, "group": "operators.NAME"},
+    "srg_get_info": {"host": HOST, "group": "operators.NAME"},
+    "send_message": {
+        "type": "chat",
+        "from": f"visitor.1.NAME@{HOST}",
+        "to": f"bob.NAME@{HOST}",
+        "subject": "",
+        "body": "forged",
+    },
+    "user_sessions_info": {"host": HOST, "user": "visitor.1.NAME"},
+    "send_stanza_c2s": {
+        "host": HOST,
+        "user": "visitor.1.NAME",
+        "resource": "lhc",
+        "stanza": "<presence><status>forged</status></presence>",
+    },
+}
+"""Every method with arguments that are right for the tenant NAME."""
+
+FOREIGN = {
+    "host": ["xmpp.example", "conference.localhost"],
+    "grouphost": ["xmpp.example"],
+    "user": ["bob.NAME", "BOB.NAME", "visitor.1.NAME", f"bob.NAME@{HOST}", "bob.OWN@xmpp.example"],
+    "group": ["operators.NAME", "visitors.NAME"],
+    "display": ["visitors.NAME", "operators.OWN\\nvisitors.NAME"],
+    "from": [f"visitor.1.NAME@{HOST}", f"VISITOR.1.NAME@{HOST}", "visitor.1.OWN@xmpp.example"],
+    "to": [f"bob.NAME@{HOST}", f"bob.NAME@{HOST}/desk", "bob.OWN@xmpp.example"],
+    "stanza": [
+        f"<presence to='bob.NAME@{HOST}'><status>forged</status></presence>",
+        f"<presence from='visitor.1.NAME@{HOST}'><status>forged</status></presence>",
+    ],
+}
+"""By argument: values of the tenant NAME, or of nobody here, for who is the tenant OWN."""
+
+CASES = [
+    (method, argument, value)
+    for method, arguments in METHODS.items()
+    for argument in arguments
+    for value in FOREIGN.get(argument, [])
+]
+
+
+@pytest.fixture(scope="module")
+async def ours(system: System, receiver: Receiver, panel: Panel) -> Tenant:
+    return await furnished(Tenant(system, receiver, panel, await panel.create(OURS)))
+
+
+@pytest.fixture(scope="module")
+async def theirs(system: System, receiver: Receiver, panel: Panel) -> Tenant:
+    # the visitor is to stay while the tests look at it
+    return await furnished(Tenant(system, receiver, panel, await panel.create(THEIRS, online_seconds=3600)))
+
+
+@pytest.fixture(scope="module")
+async def their_operator(theirs: Tenant) -> AsyncIterator[Operator]:
+    """Online, and seeing the visitor, all the while."""
+    async with theirs.operator("bob") as bob:
+        await bob.sees(theirs.lhc.name("visitor.1"))
+        await theirs.receiver.status(theirs.connect_body("bob"))
+        yield bob
+
+
+async def furnished(tenant: Tenant) -> Tenant:
+    """With an operator's account and a visitor online."""
+    await tenant.lhc.new_operator("bob", "operator-pw")
+    shown = await tenant.lhc.new_visitor("visitor.1", PASSWORD, status="on page 1")
+    assert shown.text == '{"error":false,"msg":""}'
+    return tenant
+
+
+def named(arguments: Arguments, name: str) -> Arguments:
+    return {key: value.replace("NAME", name) for key, value in arguments.items()}
+
+
+async def everything(tenant: Tenant) -> dict[str, Any]:
+    """All that the registry holds of the tenant, and ejabberd."""
+    found: dict[str, Any] = {}
+    async with domain_of(tenant.system) as services, services.database.read() as session:
+        for table in Base.metadata.sorted_tables:
+            # an operator's client answers pings all the while
+            if "instance_name" in table.columns and table.name != "operator_presences":
+                rows = await session.execute(select(table).where(table.columns.instance_name == tenant.name))
+                found[table.name] = sorted(repr(row) for row in rows)
+    async with httpx.AsyncClient(base_url=tenant.system.endpoints["ejabberd_api"], verify=False) as http:  # noqa: S501 - no TLS here; loading the CAs takes 20 ms
+
+        async def ask(command: str, **arguments: str) -> Any:
+            answer = await http.post(command, json={"host": HOST, **arguments})
+            assert answer.status_code == 200, answer.text
+            return answer.json()
+
+        users = [user for user in await ask("registered_users") if user.endswith(f".{tenant.name}")]
+        found["users"] = users
+        for user, password in ((tenant.lhc.name("bob"), "operator-pw"), (tenant.lhc.name("visitor.1"), PASSWORD)):
+            found[f"password of {user}"] = await ask("check_password", user=user, password=password)
+        for kind in ("operators", "visitors"):
+            group = f"{kind}.{tenant.name}"
+            found[group] = [await ask("srg_get_info", group=group), await ask("srg_get_members", group=group)]
+        for user in users:
+            sessions = await ask("user_sessions_info", user=user)
+            found[f"sessions of {user}"] = [{**session, "uptime": 0} for session in sessions]
+            found[f"offline messages of {user}"] = await ask("get_offline_count", user=user)
+    return found
+
+
+@asynccontextmanager
+async def nothing_changes(*tenants: Tenant) -> AsyncIterator[None]:
+    before = [await everything(tenant) for tenant in tenants]
+    yield
+    assert [await everything(tenant) for tenant in tenants] == before
+
+
+async def refusals(tenant: Tenant) -> list[tuple[str, str]]:
+    """Who was refused what, newest first."""
+    answer = await tenant.panel.http.get(f"/v1/tenants/{tenant.name}/audit", params={"limit": 500})
+    entries = answer.json()["entries"]
+    return [(entry["actor"], entry["reason"]) for entry in entries if entry["action"] == "rpc.refused"]
+
+
+def test_every_method_is_here() -> None:
+    assert set(METHODS) == set(rpc_calls._HANDLERS) - ROOMS  # noqa: SLF001 - nothing else knows them all
+    assert {argument for arguments in METHODS.values() for argument in arguments} - set(FOREIGN) == {
+        *("password", "newpass", "name", "description", "type", "subject", "body", "resource")
+    }
+
+
+async def test_the_arguments_are_right_for_their_own_tenant(tenant: Tenant) -> None:
+    """So that what is refused below is refused for the one that is foreign."""
+    await furnished(tenant)
+    rpc = Rpc(f"{tenant.lhc_url}/rpc", tenant.name, HOST, tenant.key)
+    last = ["unregister", "srg_delete"]
+    for method in [*(method for method in METHODS if method not in last), *last]:
+        await rpc.call(method, named(METHODS[method], tenant.name))
+    assert await refusals(tenant) == []
+
+
+@pytest.mark.parametrize("case", CASES, ids=" ".join)
+async def test_a_foreign_name_is_refused_and_recorded(
+    tenant: Tenant, theirs: Tenant, their_operator: Operator, case: tuple[str, str, str]
+) -> None:
+    method, argument, value = case
+    foreign = value.replace("NAME", theirs.name).replace("OWN", tenant.name)
+    arguments = {**named(METHODS[method], tenant.name), argument: foreign}
+    heard = len(their_operator.messages), len(their_operator.presences)
+    async with nothing_changes(theirs):
+        for url in (f"{tenant.lhc_url}/rpc", tenant.system.endpoints["rpc"]):
+            code, text = await Rpc(url, tenant.name, HOST, tenant.key).fault(method, arguments)
+            assert code == -118
+            assert text.startswith(f"Error -118\n{argument}: "), text
+    await their_operator.taken()
+    assert (len(their_operator.messages), len(their_operator.presences)) == heard
+    reason = f"{method}: argument '{argument}' names what is not the tenant's"
+    assert await refusals(tenant) == [(f"rpc {tenant.name}", reason)]
+    assert await refusals(theirs) == []
+    assert await tenant.system.users_of(tenant.name) == []
+
+
+@pytest.mark.parametrize("method", METHODS)
+async def test_all_names_of_another_are_refused(ours: Tenant, theirs: Tenant, method: str) -> None:
+    async with nothing_changes(theirs):
+        for url in (f"{ours.lhc_url}/rpc", ours.system.endpoints["rpc"]):
+            rpc = Rpc(url, ours.name, HOST, ours.key)
+            code, _ = await rpc.fault(method, named(METHODS[method], theirs.name))
+            assert code == -118
+    assert (f"rpc {ours.name}", method) in {(actor, reason.partition(":")[0]) for actor, reason in await refusals(ours)}
+
+
+@pytest.mark.parametrize("method", METHODS)
+async def test_on_a_tenants_address_the_hosting_wide_credentials_are_that_tenants(
+    tenant: Tenant, theirs: Tenant, method: str
+) -> None:
+    rpc = Rpc.hosting(tenant.system)
+    rpc.url = f"{tenant.lhc_url}/rpc"
+    async with nothing_changes(theirs):
+        code, _ = await rpc.fault(method, named(METHODS[method], theirs.name))
+    assert code == -118
+    assert [actor for actor, _ in await refusals(tenant)] == [f"rpc {rpc.credentials['user']}"]
+
+
+@pytest.mark.parametrize("method", METHODS)
+async def test_their_address_takes_no_credentials_of_ours(ours: Tenant, theirs: Tenant, method: str) -> None:
+    rpc = Rpc(f"{theirs.lhc_url}/rpc", ours.name, HOST, ours.key)
+    for name in (ours.name, theirs.name):
+        async with nothing_changes(ours, theirs):
+            fault = await rpc.fault(method, named(METHODS[method], name))
+        assert fault == (-118, "Error -118\nInvalid authentication data")
+
+
+async def test_refusals_do_not_fill_the_log(tenant: Tenant, theirs: Tenant) -> None:
+    """At most one of a method in a minute, however many come at once, and whatever they name."""
+    rpc = Rpc(f"{tenant.lhc_url}/rpc", tenant.name, HOST, tenant.key)
+    calls = [
+        rpc.fault(method, {**named(METHODS[method], tenant.name), "user": f"bob{number}.{theirs.name}"})
+        for number in range(15)
+        for method in ("unregister", "user_sessions_info")
+    ]
+    assert {code for code, _ in await asyncio.gather(*calls)} == {-118}
+    assert sorted(reason.partition(":")[0] for _, reason in await refusals(tenant)) == [
+        "unregister",
+        "user_sessions_info",
+    ]
+
+
+async def test_a_record_holds_no_value(tenant: Tenant, theirs: Tenant) -> None:
+    rpc = Rpc(f"{tenant.lhc_url}/rpc", tenant.name, HOST, tenant.key)
+    await rpc.fault("register", {"host": HOST, "user": f"hush.{theirs.name}", "password": "hush"})
+    assert "hush" not in (await tenant.panel.http.get(f"/v1/tenants/{tenant.name}/audit")).text
+    assert "hush" not in (tenant.system.state / "logs" / "api.log").read_text()
