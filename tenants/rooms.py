@@ -179,6 +179,11 @@ async def find(services: Services, instance_name: str, *, after: int = 0, limit:
         return list(rows)
 
 
+def address(services: Services, room: Room) -> str:
+    """The room's JID."""
+    return f"{services.naming.room(RoomName(room.name, room.instance_name))}@{services.settings.rooms_jid}"
+
+
 async def put_member(services: Services, tenant: Tenant, name: str, who: Person, nick: str | None = None) -> RoomMember:
     """Note who is to be in the room, under what name; one who is noted already gets the name.
 
@@ -288,6 +293,33 @@ async def finish_removal(services: Services, found: Sequence[Room]) -> list[str]
     async with services.database.write() as session:
         await session.execute(delete(Room).where(Room.id.in_(gone), Room.state == RoomState.REMOVING))
     return left
+
+
+async def remove_all(services: Services, instance_name: str) -> list[str]:
+    """Remove all rooms that bear the tenant's name, and its rows. Returns the local parts of those that are left."""
+    # in a standalone system all rooms are its own
+    names = await services.ejabberd.rooms.names(services.naming.username_suffix(instance_name))
+    left = await services.ejabberd.rooms.remove(names)
+    async with services.database.write() as session:
+        await session.execute(delete(Room).where(Room.instance_name == instance_name))
+    return left
+
+
+async def mend(services: Services, instance_name: str, local: str) -> str | None:
+    """Bring a room into the state that the registry says. Returns why that failed.
+
+    A creation or removal that was given up by who began it is finished; a room that the registry does not know goes.
+    """
+    room = services.naming.parse_room(local)
+    async with services.database.write() as session:
+        row = await session.scalar(_of(instance_name, room.name).with_for_update())
+        if row is not None and row.state is RoomState.PENDING:
+            row.state, row.changed_at = RoomState.ACTIVE, services.clock()
+    if row is None or row.state is RoomState.REMOVING:
+        left = await (services.ejabberd.rooms.remove([local]) if row is None else finish_removal(services, [row]))
+        return "is there all the same" if left else None
+    missing = await services.ejabberd.rooms.make({local: row.title})
+    return "could not be made" if missing else None
 
 
 @dataclass(frozen=True, slots=True)
