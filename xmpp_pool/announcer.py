@@ -11,6 +11,7 @@ from tenants.commands import (
     CloseTenant,
     CloseVisitor,
     SendMessage,
+    SendToRoom,
     ShowTyping,
     ShowVisitor,
     shard_of,
@@ -77,6 +78,8 @@ class Announcer:
                 self._show(command)
             case SendMessage():
                 self._send(command)
+            case SendToRoom():
+                self._say_in_room(command)
             case ShowTyping():
                 self._show_typing(command)
             case CloseVisitor():
@@ -144,6 +147,17 @@ class Announcer:
                 body=command.body,
                 message_id=command.message_id,
                 nick=session.nick if session else DEFAULT_NICK,
+            )
+        )
+
+    def _say_in_room(self, command: SendToRoom) -> None:
+        self._gateway.send(
+            stanzas.room_message(
+                sender=f"{command.sender}@{self._services.settings.xmpp_host}",
+                room=f"{command.room}@{self._services.settings.rooms_jid}",
+                body=command.body,
+                message_id=command.message_id,
+                nick=command.nick,
             )
         )
 
