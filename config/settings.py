@@ -86,6 +86,11 @@ class Settings(BaseSettings):
         """The component's own domain, as the bridge module and ejabberd's listener know it."""
         return f"lhc.{self.xmpp_host}"
 
+    @cached_property
+    def rooms_jid(self) -> str:
+        """The domain of the group chats of operators (`mod_muc` in `config/ejabberd/ejabberd.yml`)."""
+        return f"conference.{self.xmpp_host}"
+
     @classmethod
     def load(cls) -> Self:
         """Read the settings: the environment wins over the `.env` beside the state folder, that over `settings.env`.

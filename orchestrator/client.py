@@ -1,8 +1,10 @@
 """A client of the tenant's own API (`/v1/tenants/{instance_name}`), typed by the API's own models.
 
-async with TenantClient("https://xmpp.example.org", "acme", token) as acme:
-chat = await acme.start_chat("12", nick="John", message="Hello?")
-await acme.write(chat.chat_id, "Is anybody there?", message_id="line-0001")
+    async with TenantClient("https://xmpp.example.org", "acme", token) as acme:
+        chat = await acme.start_chat("12", nick="John", message="Hello?")
+        await acme.write(chat.chat_id, "Is anybody there?", message_id="line-0001")
+
+`docs/tenant-api.md` goes through all of it.
 """
 
 from collections.abc import AsyncIterator
@@ -13,9 +15,10 @@ import httpx
 from pydantic import BaseModel
 
 from orchestrator.api.chats import ChatPage, ChatView, LinePage, LineView
-from orchestrator.api.deliveries import DeliveryPage, DeliveryView, Replayed
+from orchestrator.api.deliveries import DeliveryPage, DeliveryView, Replayed, ReturnedMessagePage, ReturnedMessageView
 from orchestrator.api.operators import Kicked, OperatorPage, OperatorView
 from orchestrator.api.problems import Problem
+from orchestrator.api.rooms import RoomPage, RoomView, SaidView
 from orchestrator.api.tenants import SigningKey
 from orchestrator.api.visitors import VisitorOnline
 
@@ -137,6 +140,40 @@ class TenantClient:
         """End the chat."""
         await self._send("DELETE", _path("chats", chat_id))
 
+    async def create_room(self, name: str, title: str | None = None) -> RoomView:
+        """Make a room for operators."""
+        return await self._call(RoomView, "POST", "/rooms", {"name": name, **_given(title=title)})
+
+    async def room(self, name: str) -> RoomView:
+        """The room with its members."""
+        return await self._call(RoomView, "GET", _path("rooms", name))
+
+    async def rooms(self) -> AsyncIterator[RoomView]:
+        """All rooms, oldest first."""
+        after: int | None = 0
+        while after is not None:
+            page = await self._call(RoomPage, "GET", "/rooms", after=after)
+            for room in page.rooms:
+                yield room
+            after = page.next
+
+    async def put_member(self, name: str, operator: str, **wanted: Any) -> RoomView:
+        """Note who is to be in the room; `nick`, `invite`."""
+        return await self._call(RoomView, "PUT", _path("rooms", name, "members", operator), wanted)
+
+    async def remove_member(self, name: str, operator: str) -> None:
+        """Remove a member."""
+        await self._send("DELETE", _path("rooms", name, "members", operator))
+
+    async def say(self, name: str, operator: str, message: str, message_id: str | None = None) -> str:
+        """Say something in the room that an operator wrote elsewhere. Returns the message's id."""
+        wanted = {"operator": operator, "message": message, **_given(message_id=message_id)}
+        return (await self._call(SaidView, "POST", _path("rooms", name, "messages"), wanted)).message_id
+
+    async def delete_room(self, name: str) -> None:
+        """Remove the room."""
+        await self._send("DELETE", _path("rooms", name))
+
     async def deliveries(self, state: str | None = None) -> AsyncIterator[DeliveryView]:
         """What became of events on their way to the tenant, oldest first."""
         after: int | None = 0
@@ -149,6 +186,19 @@ class TenantClient:
     async def replay_deliveries(self) -> int:
         """Try all dead events again. Returns how many."""
         return (await self._call(Replayed, "POST", "/deliveries/replay")).replayed
+
+    async def returned_messages(self) -> AsyncIterator[ReturnedMessageView]:
+        """What visitors wrote and no operator got, oldest first."""
+        after: int | None = 0
+        while after is not None:
+            page = await self._call(ReturnedMessagePage, "GET", "/returned-messages", after=after)
+            for message in page.returned_messages:
+                yield message
+            after = page.next
+
+    async def replay_returned_messages(self) -> int:
+        """Send all of those again that were not yet. Returns how many."""
+        return (await self._call(Replayed, "POST", "/returned-messages/replay")).replayed
 
     async def rotate_signing_key(self, overlap_seconds: float = 3600) -> str | None:
         """A new key that webhooks are signed with; for so many seconds both sign."""

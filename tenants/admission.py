@@ -3,6 +3,8 @@
 A tenant that does not is *shut*: nothing comes in, nothing of it is posted to its LHC, and what waits, waits.
 """
 
+from collections.abc import Collection
+
 from sqlalchemy import and_, not_, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -62,6 +64,22 @@ async def hold(session: AsyncSession, instance_name: str, kind: AccountKind | No
     if tenant is None or tenant.state is TenantState.DESTROYED:
         raise NotFoundError(f"there is no tenant '{instance_name}'")
     return _checked(tenant, kind)
+
+
+async def hold_many(session: AsyncSession, instance_names: Collection[str]) -> tuple[dict[str, Tenant], dict[str, str]]:
+    """The tenants, and why some of them carry no traffic. The others stay open until the end of the transaction."""
+    found = await session.scalars(
+        select(Tenant)
+        .where(Tenant.instance_name.in_(instance_names))
+        .order_by(Tenant.instance_name)
+        .with_for_update(read=True)
+    )
+    tenants = {tenant.instance_name: tenant for tenant in found}
+    refused = {name: f"there is no tenant '{name}'" for name in instance_names if name not in tenants}
+    for name, tenant in tenants.items():
+        if why := refusal(tenant):
+            refused[name] = why
+    return tenants, refused
 
 
 async def is_ending(session: AsyncSession, instance_name: str) -> bool:

@@ -50,7 +50,7 @@ async def store_messages(services: Services, messages: list[OperatorMessage]) ->
     notices: list[SendMessage] = []
     happenings: list[Happening] = []
     async with services.database.write() as session:
-        tenants, refused = await _doors(session, {message.receiver.instance for message in messages})
+        tenants, refused = await admission.hold_many(session, {message.receiver.instance for message in messages})
         kept = [message for message in messages if message.receiver.instance not in refused]
         receivers = {services.naming.username(message.receiver) for message in kept}
         await chats.lock(session, receivers)
@@ -77,22 +77,6 @@ async def _meaning(services: Services, session: AsyncSession, tenant: Tenant, me
         return await chats.judge(services, session, tenant, message)
     said = Happening(Event.MESSAGE_CREATED, message.stanza_id, message.sender, message.receiver, message.body)
     return Verdict([said])
-
-
-async def _doors(session: AsyncSession, instance_names: set[str]) -> tuple[dict[str, Tenant], dict[str, str]]:
-    """The tenants, and why some carry no traffic. The others stay open until the end of the transaction."""
-    found = await session.scalars(
-        select(Tenant)
-        .where(Tenant.instance_name.in_(instance_names))
-        .order_by(Tenant.instance_name)
-        .with_for_update(read=True)
-    )
-    tenants = {tenant.instance_name: tenant for tenant in found}
-    refused = {name: f"there is no tenant '{name}'" for name in instance_names - tenants.keys()}
-    for name, tenant in tenants.items():
-        if why := admission.refusal(tenant):
-            refused[name] = why
-    return tenants, refused
 
 
 async def _note_activity(session: AsyncSession, usernames: Iterable[str], now: float) -> None:

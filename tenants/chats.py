@@ -48,7 +48,11 @@ _KEEP_LINES = 24 * 3600.0
 """How long a line without its body waits for receipts."""
 _KEEP_CHATS = 30 * 24 * 3600.0
 """How long a closed chat can be looked up."""
+_TYPING_SECONDS = 10.0
+"""How long it is worth telling that somebody types."""
 _SWEEP_LIMIT = 200
+_SWEEP_AGE = 2.0
+"""How long a line is left to whoever wrote it."""
 _LONGEST_CHAT = 500
 """Lines of a chat without an owner that an operator who comes is shown."""
 
@@ -132,11 +136,12 @@ async def write(services: Services, tenant: Tenant, chat_id: str, body: str, mes
             session.add(line)
             await session.flush()
         kept = known or line
-    # who writes is online; the line is kept, so it matters little when that cannot be told now
+    # the line is kept, so it matters little when that cannot be told now
     with suppress(UnavailableError):
-        await visitors.show(services, tenant, services.naming.parse_username(chat.username), chat.nick, None)
+        await visitors.keep_online(services, tenant, services.naming.parse_username(chat.username), chat.nick)
     await forward(services, chat.id)
-    return kept
+    async with services.database.read() as session:
+        return await session.get(ChatLine, kept.id) or kept
 
 
 async def forward(services: Services, chat_key: int) -> None:
@@ -166,11 +171,13 @@ async def forward(services: Services, chat_key: int) -> None:
         return
     late: list[SendMessage] = []
     async with services.database.write() as session:
+        current = await session.get(Chat, chat_key, with_for_update=True)
+        if current is None:
+            return
         for line in lines:
             if missing[line.id]:
-                await _note_sent(session, tenant, chat, line, missing[line.id])
-        current = await session.get(Chat, chat_key)
-        if chat.owner is None and current is not None and current.owner is not None and current.accepted_by:
+                await _note_sent(session, tenant, current, line, missing[line.id])
+        if chat.owner is None and current.owner is not None and current.accepted_by:
             # somebody took it while it was being offered
             late = await _notices(services, session, current, {*targets} - {current.owner}, current.accepted_by)
     if late:
@@ -195,7 +202,7 @@ async def assign(services: Services, tenant: Tenant, chat_id: str, operator: Acc
         others = {*await _told(session, chat), *([chat.owner] if chat.owner else [])} - {username}
         previous = chat.owner
         event_id = uuid.uuid4().hex
-        _own(chat, username, services.clock(), accepted_by=event_id)
+        await _own(session, tenant, chat, username, services.clock(), accepted_by=event_id)
         event = Event.CHAT_TRANSFERRED if previous else Event.CHAT_ACCEPTED
         happening = Happening(
             event,
@@ -227,7 +234,13 @@ async def show_typing(services: Services, tenant: Tenant, chat_id: str, *, compo
         operators = [chat.owner] if chat.owner else await _audience(session, chat)
     await services.commands.publish(
         *(
-            ShowTyping(instance_name=chat.instance_name, username=chat.username, operator=operator, composing=composing)
+            ShowTyping(
+                instance_name=chat.instance_name,
+                username=chat.username,
+                operator=operator,
+                composing=composing,
+                told_until=services.clock() + _TYPING_SECONDS,
+            )
             for operator in operators
         )
     )
@@ -297,7 +310,7 @@ async def judge(services: Services, session: AsyncSession, tenant: Tenant, messa
         return Verdict(notices=await _notices(services, session, chat, [sender], message.stanza_id))
     verdict = Verdict()
     if chat.owner is None:
-        _own(chat, sender, services.clock(), accepted_by=message.stanza_id)
+        await _own(session, tenant, chat, sender, services.clock(), accepted_by=message.stanza_id)
     if chat.accepted_by == message.stanza_id:
         # also when it comes again: whoever took it first may have died before the others were told
         others = await _told(session, chat) - {sender}
@@ -333,13 +346,20 @@ async def forward_pending(services: Services, instance_name: str) -> None:
 
 
 async def sweep(services: Services) -> None:
-    """Forward what waits: for an operator, or since the broker did not take it."""
+    """Forward what waits: for an operator, or since the broker did not take it.
+
+    Not what was written just now: who wrote it is about to forward it.
+    """
     async with services.database.read() as session:
         keys = list(
             await session.scalars(
                 select(ChatLine.chat_id)
                 .join(Chat, Chat.id == ChatLine.chat_id)
-                .where(ChatLine.state == LineState.WAITING, Chat.state != ChatState.CLOSED)
+                .where(
+                    ChatLine.state == LineState.WAITING,
+                    ChatLine.created_at < services.clock() - _SWEEP_AGE,
+                    Chat.state != ChatState.CLOSED,
+                )
                 .group_by(ChatLine.chat_id)
                 .order_by(ChatLine.chat_id)
                 .limit(_SWEEP_LIMIT)
@@ -489,8 +509,29 @@ async def _lock_open(session: AsyncSession, instance_name: str, chat_id: str) ->
     return chat
 
 
-def _own(chat: Chat, username: str, now: float, *, accepted_by: str) -> None:
+async def _own(
+    session: AsyncSession, tenant: Tenant, chat: Chat, username: str, now: float, *, accepted_by: str
+) -> None:
+    if chat.owner is None:
+        await _pass_on(session, tenant, chat, username)
     chat.owner, chat.state, chat.accepted_at, chat.accepted_by = username, ChatState.OWNED, now, accepted_by
+
+
+async def _pass_on(session: AsyncSession, tenant: Tenant, chat: Chat, owner: str) -> None:
+    """What was said while nobody had the chat: its owner is sent what he was not, and nobody else will be."""
+    lines = await session.scalars(
+        select(ChatLine).where(
+            ChatLine.chat_id == chat.id,
+            ChatLine.sender == chat.username,
+            ChatLine.created_at >= chat.pending_since,
+            ChatLine.state.in_([LineState.SENT, LineState.DELIVERED]),
+        )
+    )
+    for line in lines:
+        if owner not in line.sent_to:
+            line.state = LineState.WAITING
+        elif not tenant.history_hours:
+            line.body = None
 
 
 async def _release_if_left(session: AsyncSession, services: Services, tenant: Tenant, chat: Chat) -> None:
@@ -552,6 +593,8 @@ async def _note_sent(session: AsyncSession, tenant: Tenant, chat: Chat, line: Ch
     if current is None:
         return
     current.sent_to = sorted({*current.sent_to, *operators})
+    if chat.owner is not None and chat.owner not in current.sent_to:
+        return  # whose chat it is by now was not sent it yet
     if current.state is LineState.WAITING:
         current.state = LineState.SENT
     if chat.owner is not None and not tenant.history_hours:

@@ -37,12 +37,26 @@ class SendMessage(Command, frozen=True, tag="message", kw_only=True):
     message_id: str
 
 
+class SendToRoom(Command, frozen=True, tag="room", kw_only=True):
+    """A message to a room, written elsewhere. `room`, `sender`: local parts in ejabberd; `nick`: the name shown."""
+
+    room: str
+    sender: str
+    nick: str
+    body: str
+    message_id: str
+
+
 class ShowTyping(Command, frozen=True, tag="typing", kw_only=True):
-    """The visitor began to write to the operator, or ceased to (XEP-0085)."""
+    """The visitor began to write to the operator, or ceased to (XEP-0085).
+
+    `told_until` (Unix seconds): after this it is of no use any more.
+    """
 
     username: str
     operator: str
     composing: bool
+    told_until: float
 
 
 class CloseVisitor(Command, frozen=True, tag="close", kw_only=True):
@@ -55,7 +69,7 @@ class CloseTenant(Command, frozen=True, tag="close-tenant", kw_only=True):
     """All of the tenant's visitors are gone."""
 
 
-AnyCommand = ShowVisitor | SendMessage | ShowTyping | CloseVisitor | CloseTenant
+AnyCommand = ShowVisitor | SendMessage | SendToRoom | ShowTyping | CloseVisitor | CloseTenant
 
 _encoder = msgspec.json.Encoder()
 _decoder: msgspec.json.Decoder[AnyCommand] = msgspec.json.Decoder(AnyCommand)

@@ -7,7 +7,7 @@ from enum import StrEnum
 from tenants import rosters
 from tenants.ejabberd import Roster
 from tenants.errors import InvalidInputError
-from tenants.models import AccountState
+from tenants.models import AccountState, RoomState
 from tenants.naming import AccountKind, AccountName, Naming, RosterKind
 
 OLD_SPELLING = "the old spelling of a visitor's name"
@@ -38,6 +38,8 @@ class DriftKind(StrEnum):
     """An operator's account is gone: a person must set a password, which nobody else knows."""
     ACCOUNT_PENDING = "account_pending"
     """A registration that was never finished: it is settled by what ejabberd has."""
+    ROOM = "room"
+    """A group chat is missing, or there though the registry does not know it: it is made, or removed."""
     LEFTOVER = "leftover"
     """Something is there of a tenant that was destroyed: it is removed."""
     UNKNOWN_TENANT = "unknown_tenant"
@@ -73,13 +75,16 @@ class Seen:
     rosters: dict[RosterKind, tuple[Roster, frozenset[str]]] = field(default_factory=dict)
     """Each with its members."""
 
+    rooms: set[str] = field(default_factory=set)
+    """Their local parts."""
+
     def members(self, kind: RosterKind) -> frozenset[str]:
         """Who is in that roster; nobody when it is missing."""
         return self.rosters[kind][1] if kind in self.rosters else frozenset()
 
     def counts(self) -> str:
         """How much there is, for a person."""
-        return f"{len(self.accounts)} accounts, {len(self.rosters)} shared rosters"
+        return f"{len(self.accounts)} accounts, {len(self.rosters)} shared rosters, {len(self.rooms)} rooms"
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,20 +98,30 @@ class Known:
 
 
 @dataclass(frozen=True, slots=True)
+class KnownRoom:
+    """What the registry says of one room."""
+
+    state: RoomState
+    changed_at: float
+
+
+@dataclass(frozen=True, slots=True)
 class Pictures:
-    """Both pictures of one living tenant, by username, and when they were taken."""
+    """Both pictures of one living tenant, by username and room, and when they were taken."""
 
     naming: Naming
     instance_name: str
     there: Seen
     known: Mapping[str, Known]
     now: float
+    rooms: Mapping[str, KnownRoom] = field(default_factory=dict)
 
     def differences(self) -> Iterator[Difference]:
         """All of them; rosters before their members."""
         yield from self._rosters()
         yield from self._members()
         yield from self._accounts()
+        yield from self._rooms()
 
     def _rosters(self) -> Iterator[Difference]:
         """Both are to be there; what they are called is the tenant's matter (LHC writes label and description)."""
@@ -168,6 +183,17 @@ class Pictures:
             operator = self.naming.parse_username(username).kind is AccountKind.OPERATOR
             doubtful = operator and username not in self.there.members(RosterKind.OPERATORS)
             yield Difference(DriftKind.OPERATOR_UNKNOWN if doubtful else DriftKind.ACCOUNT_UNKNOWN, username)
+
+    def _rooms(self) -> Iterator[Difference]:
+        for local, one in self.rooms.items():
+            if one.changed_at >= self.now - YOUNG_SECONDS:
+                continue
+            if one.state is not RoomState.ACTIVE:
+                yield Difference(DriftKind.ROOM, local, f"it is {one.state} for too long")
+            elif local not in self.there.rooms:
+                yield Difference(DriftKind.ROOM, local, "it is missing")
+        for local in sorted(self.there.rooms - self.rooms.keys()):
+            yield Difference(DriftKind.ROOM, local, "the registry does not know it")
 
     def _is_old(self, one: Known) -> bool:
         return one.created_at < self.now - YOUNG_SECONDS

@@ -13,6 +13,7 @@ import httpx
 import stamina
 
 from tenants.ejabberd_bulk import BulkCommands
+from tenants.ejabberd_rooms import RoomCommands
 from tenants.errors import DomainError, UnavailableError
 
 _SECONDS = 10.0
@@ -106,11 +107,13 @@ class Ejabberd:
 
     Attributes:
         bulk: the commands that take many names at once.
+        rooms: the commands for group chats.
     """
 
     def __init__(self, api_url: str, host: str) -> None:
         self.host = host
         self.bulk = BulkCommands(self._call, host)
+        self.rooms = RoomCommands(self._call, host)
         self._http = httpx.AsyncClient(base_url=api_url.rstrip("/") + "/", limits=_LIMITS)
         self._version: tuple[int, int] | None = None
 

@@ -51,8 +51,9 @@ class Kind(StrEnum):
     LAST_ACTIVITY = "last_activity"
     CONTACTS = "contacts"
     """In rosters of their own, beside the shared ones."""
+    ROOMS = "rooms"
     WAITING_MESSAGES = "waiting_messages"
-    """To visitors, in the bridge's own queue."""
+    """To visitors and of rooms, in the bridge's own queue."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +149,7 @@ class BulkCommands:
     async def tenant_left(self, suffix: str, groups: Sequence[str]) -> dict[Kind, Left]:
         """What is left of a tenant: all that ends in `.instance`, those rosters with their members, its messages.
 
-        A standalone system has no suffix: then only the rosters and the messages count.
+        A standalone system has no suffix: then only the rosters, the rooms and the messages count.
 
         Returns:
             Only the kinds of which there is something.

@@ -24,9 +24,19 @@ def callback_base(settings: Settings, instance_name: str, callback_url: str | No
     return f"{settings.callback_protocol}{address}{settings.callback_base_domain}{port}"
 
 
-def message_body(*, body: str, sender: str, receiver: str, server: str) -> bytes:
-    """The form of a chat message; every byte is percent-encoded except `A-Za-z0-9_.-/:`."""
-    fields = {"body": body, "sender": sender, "receiver": receiver, "server": server, "type": "chat"}
+def message_body(*, body: str, sender: str, receiver: str, server: str, kind: str = "chat") -> bytes:
+    """The form of a message to a visitor (`chat`) or in a room (`groupchat`)."""
+    return _form({"body": body, "sender": sender, "receiver": receiver, "server": server, "type": kind})
+
+
+def presence_body(*, available: bool, sender: str, room: str, server: str) -> bytes:
+    """The form that tells who came into a room, or left it."""
+    status = "available" if available else "unavailable"
+    return _form({"status": status, "sender": sender, "receiver": room, "server": server, "type": "presence"})
+
+
+def _form(fields: dict[str, str]) -> bytes:
+    """Every byte is percent-encoded except `A-Za-z0-9_.-/:`."""
     return "&".join(f"{name}={_percent(value)}" for name, value in fields.items()).encode()
 
 
@@ -48,7 +58,7 @@ class LhcClient:
         await self._poster.close()
 
     async def post_message(self, base: str, body: bytes) -> Answer:
-        """Post an operator's message."""
+        """Post an operator's message, or presence in a room."""
         return await self._poster.post(
             base + _MESSAGE_PATH, body, {"Content-Type": "application/x-www-form-urlencoded"}
         )

@@ -6,14 +6,21 @@
 | online visitor  | `visitor.[id]`         | `visitor.[id].[instance_name]`               |
 | direct chat     | `visitor.[id].chat`    | `visitor.[id].chat.[instance_name]`          |
 | shared rosters  | `visitors`, `operators`| `visitors.[instance_name]`, `operators.[…]`  |
+| room            | `[name]`               | `[name].[instance_name]`                     |
+| page operator   | `[name].operator`      | `[name].operator.[instance_name]`            |
 
 An instance name holds no dot and is never `chat`, so what follows the last dot of a hosted username is its instance
 and `visitor.2.chat` can only be read one way. Parsing is total: every string is exactly one name, or an
 `InvalidInputError` that states the rule it breaks. Building and parsing are inverse to each other.
+
+Rooms (group chats of operators) and those who write in them from LHC's page are named by people, so any local part of
+a JID is a name. LHC knows them by what stands before the instance.
 """
 
 import re
+import stringprep
 from dataclasses import dataclass
+from encodings.idna import nameprep
 from enum import StrEnum
 
 from tenants.errors import ForeignNameError, InvalidInputError
@@ -21,6 +28,7 @@ from tenants.errors import ForeignNameError, InvalidInputError
 MAX_INSTANCE = 63
 MAX_USERNAME = 64
 MAX_ID_DIGITS = 19
+MAX_ROOM = 100
 STANDALONE_INSTANCE = "standalone"
 """Registry key and bridge address of the one tenant of a standalone system; it appears in no username."""
 
@@ -29,6 +37,8 @@ _USERNAME = re.compile(r"[a-z0-9_+-]+(\.[a-z0-9_+-]+)*")
 _IDENTIFIER = re.compile(r"[1-9][0-9]*")
 _VISITOR_PREFIX = "visitor"
 _CHAT = "chat"
+_PAGE_OPERATOR = ".operator"
+_NO_LOCAL_PART = frozenset("\"&'/:<>@ ")
 
 
 class AccountKind(StrEnum):
@@ -65,6 +75,14 @@ class RosterName:
     """One of the two shared rosters of an instance."""
 
     kind: RosterKind
+    instance: str
+
+
+@dataclass(frozen=True, slots=True)
+class RoomName:
+    """A room of operators: the name that LHC knows it by, and whose it is."""
+
+    name: str
     instance: str
 
 
@@ -125,6 +143,60 @@ def check_identifier(ident: str, field: str = "id") -> str:
     return ident
 
 
+def fold_room(name: str, field: str = "name") -> str:
+    """The room's name as ejabberd has it: LHC writes it in any case.
+
+    Raises:
+        InvalidInputError: naming `field` and the rule.
+    """
+    return _fold(name, field)
+
+
+def is_page_operator(username: str) -> bool:
+    """Whether somebody of that name writes in LHC's page: `Name.Surname.operator`, without account or instance.
+
+    Whoever is named so in a tenant's call is that tenant's, whatever others are called.
+    """
+    return username.lower().endswith(_PAGE_OPERATOR)
+
+
+def fold_page_operator(username: str, field: str = "user") -> str:
+    """The name of an operator who writes in LHC's page, as ejabberd has it but for the instance.
+
+    Raises:
+        InvalidInputError: naming `field` and the rule.
+    """
+    folded = _fold(username, field)
+    if not is_page_operator(folded) or folded == _PAGE_OPERATOR:
+        raise InvalidInputError(field, f"must be [name]{_PAGE_OPERATOR}")
+    return folded
+
+
+def page_operator_of(operator: str) -> str:
+    """The name under which the operator of that username writes in LHC's page."""
+    return f"{operator}{_PAGE_OPERATOR}"
+
+
+def _fold(name: str, field: str) -> str:
+    """Nodeprep (RFC 6122, A): nameprep (RFC 3491), which folds case and normalises, and forbids less."""
+    if len(name) > MAX_ROOM:
+        raise InvalidInputError(field, f"must be at most {MAX_ROOM} characters long")
+    try:
+        folded = nameprep(name)
+    except UnicodeError:
+        raise InvalidInputError(field, "holds a character that no name may hold (RFC 6122, nodeprep)") from None
+    if not folded:
+        raise InvalidInputError(field, "must not be empty")
+    if len(folded) > MAX_ROOM:
+        raise InvalidInputError(field, f"must be at most {MAX_ROOM} characters long")
+    # what did not exist in Unicode 3.2 may be folded by one and not by another
+    if any(
+        char in _NO_LOCAL_PART or stringprep.in_table_c21(char) or stringprep.in_table_a1(char) for char in folded
+    ) or folded != nameprep(folded):
+        raise InvalidInputError(field, "holds a character that no name may hold (RFC 6122, nodeprep)")
+    return folded
+
+
 @dataclass(frozen=True, slots=True)
 class Naming:
     """Builds and parses names for one mode; the mode is a setting of the whole system."""
@@ -177,6 +249,32 @@ class Naming:
         if kind not in set(RosterKind):
             raise InvalidInputError(field, "a shared roster is named 'visitors' or 'operators', then the instance")
         return RosterName(RosterKind(kind), instance)
+
+    def room(self, room: RoomName) -> str:
+        """The room's local part in ejabberd.
+
+        Raises:
+            InvalidInputError: a part of the name breaks its rule.
+        """
+        name = fold_room(room.name)
+        if name != room.name:
+            raise InvalidInputError("name", f"must be written '{name}'")
+        return name + self._suffix(room.instance)
+
+    def parse_room(self, local: str, field: str = "room") -> RoomName:
+        """Read the local part of a room's address in ejabberd.
+
+        Raises:
+            InvalidInputError: it is no tenant's room.
+        """
+        name, instance = self._split(local, field)
+        if fold_room(name, field) != name:
+            raise InvalidInputError(field, "must be lower case, as ejabberd has it")
+        return RoomName(name, instance)
+
+    def page_operator(self, username: str, instance: str) -> str:
+        """The local part that an operator writing in LHC's page has in ejabberd; there is no such account."""
+        return fold_page_operator(username) + self._suffix(instance)
 
     def username_suffix(self, instance: str) -> str:
         """What every username of the instance ends in; empty in standalone mode, where all names are its own."""

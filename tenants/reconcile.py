@@ -14,7 +14,7 @@ import structlog
 from sqlalchemy import ColumnElement, Select, and_, delete, func, select, update
 from sqlalchemy.exc import IntegrityError
 
-from tenants import accounts, operations, registry, rosters
+from tenants import accounts, operations, registry, rooms, rosters
 from tenants.commands import CloseVisitor
 from tenants.database import rows_changed
 from tenants.drift import (
@@ -25,6 +25,7 @@ from tenants.drift import (
     Difference,
     DriftKind,
     Known,
+    KnownRoom,
     Pictures,
     Seen,
 )
@@ -38,11 +39,12 @@ from tenants.models import (
     Drift,
     Operation,
     OperationKind,
+    Room,
     Tenant,
     TenantState,
     VisitorSession,
 )
-from tenants.naming import AccountKind, AccountName, RosterKind
+from tenants.naming import AccountKind, AccountName, RoomName, RosterKind
 from tenants.operations import Run
 from tenants.services import Services
 from tenants.states import Cause
@@ -135,10 +137,10 @@ async def compare(run: Run) -> None:
     count = len(found)
     for begin in range(0, len(names), _TENANTS_AT_ONCE):
         page = names[begin : begin + _TENANTS_AT_ONCE]
-        known = await _known(services, page)
+        known, known_rooms = await _known(services, page), await _known_rooms(services, page)
         found = []
         for name in page:
-            pictures = Pictures(services.naming, name, seen.pop(name, Seen()), known[name], started)
+            pictures = Pictures(services.naming, name, seen.pop(name, Seen()), known[name], started, known_rooms[name])
             found += [(name, difference) for difference in _differences(pictures, tenants[name])]
         count += len(found)
         room -= await _record(services, found[:room], started)
@@ -164,7 +166,7 @@ def _differences(pictures: Pictures, state: TenantState) -> Iterable[Difference]
         return pictures.differences()
     # all accounts of a standalone system bear its name, also those that are nobody's
     there, hosted = pictures.there, pictures.naming.hosting
-    left = there.rosters or (there.accounts and hosted)
+    left = there.rosters or there.rooms or (there.accounts and hosted)
     return [Difference(DriftKind.LEFTOVER, pictures.instance_name, there.counts())] if left else []
 
 
@@ -258,6 +260,11 @@ async def _mend_accounts_pending(services: Services, instance_name: str, usernam
     return {**left, **await _remove_absent(services, instance_name, absent, and_(*given_up))}
 
 
+async def _mend_rooms(services: Services, instance_name: str, locals_: Sequence[str]) -> Mapping[str, str]:
+    left = {local: await rooms.mend(services, instance_name, local) for local in locals_}
+    return {local: why for local, why in left.items() if why is not None}
+
+
 async def _mend_leftover(services: Services, instance_name: str, _subjects: Sequence[str]) -> Mapping[str, str]:
     """In a run of the tenant's own: whoever creates it anew waits for that."""
     if (await _tenants(services, instance_name))[instance_name] is not TenantState.DESTROYED:
@@ -272,6 +279,8 @@ async def _mend_leftover(services: Services, instance_name: str, _subjects: Sequ
     # operators first: they display visitors
     for group in reversed(groups):
         await services.ejabberd.delete_roster(group)
+    if rooms_left := await rooms.remove_all(services, instance_name):
+        return {instance_name: f"{len(rooms_left)} rooms, such as {min(rooms_left)}"}
     return {}
 
 
@@ -298,6 +307,7 @@ _MENDERS: Mapping[DriftKind, Mender] = {
     DriftKind.ACCOUNT_UNKNOWN: _mend_accounts_unknown,
     DriftKind.ACCOUNT_LOST: _mend_accounts_lost,
     DriftKind.ACCOUNT_PENDING: _mend_accounts_pending,
+    DriftKind.ROOM: _mend_rooms,
     DriftKind.LEFTOVER: _mend_leftover,
 }
 _MENDERS_OF_ALL = {**_MENDERS, DriftKind.LEFTOVER: _hand_over_leftover}
@@ -373,6 +383,13 @@ async def _look_at_ejabberd(services: Services, scope: str) -> tuple[dict[str, S
             seen[name.instance].accounts.add(username)
         else:
             unreadable.append(Difference(DriftKind.UNREADABLE, username, OLD_SPELLING))
+    for local in await services.ejabberd.rooms.names(suffix):
+        try:
+            room = services.naming.parse_room(local)
+        except InvalidInputError as error:
+            unreadable.append(Difference(DriftKind.UNREADABLE, local, f"a room: {error.rule}"))
+            continue
+        seen[room.instance].rooms.add(local)
     if scope != EVERY_TENANT:
         await _look_at_rosters(services, scope, seen[scope])
         return seen, unreadable
@@ -423,6 +440,17 @@ async def _known(services: Services, instance_names: Sequence[str]) -> dict[str,
         for username, instance_name, state, created_at, last_active_at in await session.execute(query):
             name = services.naming.parse_username(username)
             known[instance_name][username] = Known(name, state, created_at, last_active_at)
+    return known
+
+
+async def _known_rooms(services: Services, instance_names: Sequence[str]) -> dict[str, dict[str, KnownRoom]]:
+    known: dict[str, dict[str, KnownRoom]] = defaultdict(dict)
+    query = select(Room.name, Room.instance_name, Room.state, Room.changed_at).where(
+        Room.instance_name.in_(instance_names)
+    )
+    async with services.database.read() as session:
+        for name, instance_name, state, changed_at in await session.execute(query):
+            known[instance_name][services.naming.room(RoomName(name, instance_name))] = KnownRoom(state, changed_at)
     return known
 
 

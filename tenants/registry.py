@@ -26,6 +26,7 @@ from tenants.models import (
     OperatorPresence,
     OwnerOffline,
     ReturnedMessage,
+    Room,
     Routing,
     Tenant,
     TenantState,
@@ -50,6 +51,7 @@ _OF_A_TENANT = (
     Chat,
     Operator,
     Account,
+    Room,
 )
 """What goes with its tenant; what refers to others before them."""
 

@@ -13,7 +13,7 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from config import task_names
-from tenants import admission, events
+from tenants import admission, chats, events
 from tenants.events import Event, Happening
 from tenants.models import CallbackMessage, ChatLine, LineState, MessageState, Tenant
 from tenants.naming import AccountName
@@ -71,7 +71,7 @@ async def receipt(services: Services, receipts: Sequence[Receipt]) -> None:
         happenings: list[Happening] = []
         for one in receipts:
             line = await _line(session, services, one.receiver, one.message_id)
-            if line is None or line.state is LineState.DELIVERED:
+            if line is None or line.state is LineState.DELIVERED or not _is_of(services, one, line):
                 continue
             line.state, line.arrived_at = LineState.DELIVERED, services.clock()
             tenant = await session.get_one(Tenant, line.instance_name)
@@ -120,6 +120,11 @@ async def _line(session: AsyncSession, services: Services, visitor: AccountName,
         .with_for_update()
     )
     return line
+
+
+def _is_of(services: Services, receipt: Receipt, line: ChatLine) -> bool:
+    """Whether the message that arrived is the one that was sent to this very operator."""
+    return receipt.message_id == chats.stanza_id(line.message_id, services.naming.username(receipt.sender))
 
 
 async def _wake(services: Services, woken: set[str]) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 from tenants import events, webhooks
 from tenants.events import Event
 from tenants.http_posting import Answer
-from tenants.lhc import callback_base, message_body
+from tenants.lhc import callback_base, message_body, presence_body
 from tenants.models import CallbackMessage, EventFormat, OperatorPresence, Tenant
 from tenants.naming import AccountKind, Naming
 from tenants.services import Services
@@ -22,16 +22,27 @@ _OF_ACTION = {
 async def tell(services: Services, tenant: Tenant, message: CallbackMessage) -> Answer:
     """Tell of an event of a conversation."""
     if tenant.event_format is EventFormat.WEBHOOK:
-        data = _conversation_data(services.naming, message)
+        of = _room_data if message.event in events.IN_ROOMS else _conversation_data
+        data = of(services.naming, message)
         payload = {"type": message.event, "timestamp": _rfc3339(message.created_at), "data": data}
         return await _post(services, tenant, webhooks.event_id(message.stanza_id), payload)
-    if message.event not in events.MESSAGES:
+    if not events.is_told(tenant, Event(message.event)):
         # kept while the tenant had the other format: LHC's extension knows nothing of it
         return Answer(None, 0.0)
-    body = message_body(
-        body=message.body or "", sender=message.sender, receiver=message.receiver, server=message.server
+    return await services.lhc.post_message(_base(services, tenant), _lhc_form(message))
+
+
+def _lhc_form(message: CallbackMessage) -> bytes:
+    if message.event in {Event.ROOM_JOINED, Event.ROOM_LEFT}:
+        joined = message.event == Event.ROOM_JOINED
+        return presence_body(available=joined, sender=message.sender, room=message.receiver, server=message.server)
+    return message_body(
+        body=message.body or "",
+        sender=message.sender,
+        receiver=message.receiver,
+        server=message.server,
+        kind="groupchat" if message.event == Event.ROOM_MESSAGE else "chat",
     )
-    return await services.lhc.post_message(_base(services, tenant), body)
 
 
 async def tell_presence(services: Services, tenant: Tenant, presence: OperatorPresence, pending: str) -> Answer:
@@ -58,6 +69,13 @@ def _conversation_data(naming: Naming, message: CallbackMessage) -> dict[str, An
         data["chat_id"] = visitor.ident
     data |= message.detail or {}
     if message.event in events.MESSAGES:
+        data |= {"message": message.body or "", "message_id": webhooks.event_id(message.stanza_id)}
+    return data
+
+
+def _room_data(naming: Naming, message: CallbackMessage) -> dict[str, Any]:
+    data: dict[str, Any] = {"operator": naming.parse_username(message.sender).ident, "room": message.receiver}
+    if message.event == Event.ROOM_MESSAGE:
         data |= {"message": message.body or "", "message_id": webhooks.event_id(message.stanza_id)}
     return data
 

@@ -6,7 +6,7 @@ from typing import TypeVar
 
 from sqlalchemy import delete, func, select, update
 
-from tenants import accounts, delivery_log, importing, reconcile, registry, rosters
+from tenants import accounts, delivery_log, importing, reconcile, registry, rooms, rosters
 from tenants.commands import CloseTenant
 from tenants.errors import DomainError, InvalidInputError
 from tenants.models import Account, OperationKind, Tenant, TenantState, VisitorSession
@@ -183,6 +183,12 @@ async def _remove_rosters(run: Run) -> None:
         await services.ejabberd.delete_roster(rosters.group_of(services.naming, instance_name, kind))
 
 
+async def _remove_rooms(run: Run) -> None:
+    """Those of the registry and any that merely bears the tenant's name. Who is in one is told."""
+    left = await rooms.remove_all(run.services, run.instance_name)
+    _check_nothing(dict.fromkeys(left, "a room"))
+
+
 async def _verify_destroyed(run: Run) -> None:
     services, instance_name = run.services, run.instance_name
     suffix = services.naming.username_suffix(instance_name)
@@ -190,6 +196,7 @@ async def _verify_destroyed(run: Run) -> None:
     await services.ejabberd.bulk.forget_tenant(suffix)
     if await services.ejabberd.bulk.tenant_left(suffix, groups):
         # made by a request that came in just before the door was closed
+        await _remove_rooms(run)
         await _remove_accounts(run)
         await _remove_rosters(run)
     left = await services.ejabberd.bulk.tenant_left(suffix, groups)
@@ -243,6 +250,7 @@ WORKFLOWS: Workflows = {
         steps=(
             _enter("begin", TenantState.DESTROYING),
             Step("close_sessions", _close_sessions),
+            Step("remove_rooms", _remove_rooms),
             Step("remove_accounts", _remove_accounts),
             Step("remove_rosters", _remove_rosters),
             Step("verify", _verify_destroyed),

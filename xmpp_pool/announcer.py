@@ -11,6 +11,7 @@ from tenants.commands import (
     CloseTenant,
     CloseVisitor,
     SendMessage,
+    SendToRoom,
     ShowTyping,
     ShowVisitor,
     shard_of,
@@ -77,6 +78,8 @@ class Announcer:
                 self._show(command)
             case SendMessage():
                 self._send(command)
+            case SendToRoom():
+                self._say_in_room(command)
             case ShowTyping():
                 self._show_typing(command)
             case CloseVisitor():
@@ -147,8 +150,21 @@ class Announcer:
             )
         )
 
+    def _say_in_room(self, command: SendToRoom) -> None:
+        self._gateway.send(
+            stanzas.room_message(
+                sender=f"{command.sender}@{self._services.settings.xmpp_host}",
+                room=f"{command.room}@{self._services.settings.rooms_jid}",
+                body=command.body,
+                message_id=command.message_id,
+                nick=command.nick,
+            )
+        )
+
     def _show_typing(self, command: ShowTyping) -> None:
-        """Of no use to an operator who is offline."""
+        """Of no use to an operator who is offline, nor when it comes late."""
+        if command.told_until <= self._services.clock():
+            return
         for jid in self._operators.jids_of(command.instance_name, command.operator):
             self._gateway.send(stanzas.typing(self._jid(command.username), jid, composing=command.composing))
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import structlog
 from sqlalchemy.exc import DBAPIError
 
-from tenants.commands import SendMessage
+from tenants.commands import SendMessage, SendToRoom
 from tenants.shard_queues import CommandReader, Delivery
 from xmpp_pool.announcer import Announcer
 from xmpp_pool.gateway import Gateway, StreamLostError
@@ -97,7 +97,7 @@ class CommandRunner:
         now = self._monotonic()
         done: list[Delivery] = []
         for delivery in batch:
-            if isinstance(delivery.command, SendMessage):
+            if isinstance(delivery.command, SendMessage | SendToRoom):
                 self._settling.append(_Settling(delivery, now))
             else:
                 done.append(delivery)

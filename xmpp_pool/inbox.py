@@ -1,4 +1,4 @@
-"""Messages of operators, and visitors' messages that came back: stored, and answered to the bridge module only then.
+"""What operators write to visitors and do in rooms, and what came back: stored, and answered to the bridge only then.
 
 Any pool process may store any tenant's messages: they are delivered from the database.
 """
@@ -9,15 +9,18 @@ from xml.etree import ElementTree as ET
 import structlog
 from sqlalchemy.exc import DBAPIError
 
-from tenants import returned
+from tenants import returned, rooms
 from tenants.callbacks import OperatorMessage, store_messages
 from tenants.errors import InvalidInputError
 from tenants.naming import AccountKind, AccountName, local_part
 from tenants.returned import Returned
+from tenants.rooms import RoomReport
 from tenants.services import Services
 from tenants.shard_queues import QueueUnavailableError
 from xmpp_pool.gateway import Reply
-from xmpp_pool.stanzas import ForwardedError, read_forwarded
+from xmpp_pool.stanzas import Forwarded, ForwardedError, ForwardedPresence, read_forwarded
+
+Report = OperatorMessage | Returned | RoomReport
 
 log = structlog.get_logger(__name__)
 
@@ -31,12 +34,15 @@ class Inbox:
 
     def __init__(self, services: Services) -> None:
         self._services = services
-        self._waiting: asyncio.Queue[tuple[OperatorMessage | Returned, Reply]] = asyncio.Queue(_LIMIT)
+        self._waiting: asyncio.Queue[tuple[Report, Reply]] = asyncio.Queue(_LIMIT)
 
     def receive(self, iq: ET.Element, reply: Reply) -> None:
-        """Check the message and queue it, or refuse it."""
+        """Check the stanza and queue it, or refuse it."""
         try:
             message = self._read(iq)
+            if message is None:
+                reply(None)
+                return
         except (ValueError, InvalidInputError) as error:
             log.warning("forwarded message refused", error=str(error))
             reply("bad-request")
@@ -65,19 +71,31 @@ class Inbox:
                 why = refused.get(message.stanza_id)
                 reply("forbidden" if why else None, why or "")
 
-    async def _store(self, messages: list[OperatorMessage | Returned]) -> dict[str, str]:
-        """Store them. Returns why messages of operators were refused, by their stanza ids."""
+    async def _store(self, messages: list[Report]) -> dict[str, str]:
+        """Store them. Returns why some were refused, by their stanza ids."""
         refused: dict[str, str] = {}
         of_operators = [message for message in messages if isinstance(message, OperatorMessage)]
         if of_operators:
             refused = await store_messages(self._services, of_operators)
+        in_rooms = [message for message in messages if isinstance(message, RoomReport)]
+        if in_rooms:
+            refused |= await rooms.store_reports(self._services, in_rooms)
         came_back = [message for message in messages if isinstance(message, Returned)]
         if came_back:
             await returned.store(self._services, came_back)
         return refused
 
-    def _read(self, iq: ET.Element) -> OperatorMessage | Returned:
+    def _read(self, iq: ET.Element) -> Report | None:
+        """What is to be stored; nothing when it is known already to be of no use to anybody."""
         forwarded = read_forwarded(iq, self._services.settings.component_jid)
+        if isinstance(forwarded, ForwardedError) and self._is_room(forwarded.sender):
+            # LHC was told that it was taken, and cannot be told otherwise
+            log.error("a message did not reach its room", room=forwarded.sender, condition=forwarded.condition)
+            return None
+        if self._is_room(forwarded.receiver):
+            return self._read_room(forwarded)
+        if isinstance(forwarded, ForwardedPresence):
+            raise ValueError("presence that is not in a room")  # noqa: TRY004 - as everything that is not of that form
         operator, visitor = names(self._services, forwarded.sender, forwarded.receiver)
         if isinstance(forwarded, ForwardedError):
             return Returned(
@@ -90,6 +108,19 @@ class Inbox:
                 reason=forwarded.reason,
             )
         return OperatorMessage(forwarded.stanza_id, operator, visitor, forwarded.body)
+
+    def _is_room(self, jid: str) -> bool:
+        return jid.partition("/")[0].rpartition("@")[2] == self._services.settings.rooms_jid
+
+    def _read_room(self, forwarded: Forwarded | ForwardedPresence) -> RoomReport:
+        naming, settings = self._services.naming, self._services.settings
+        operator = naming.parse_username(local_part(forwarded.sender, settings.xmpp_host, "from"), "from")
+        room = naming.parse_room(local_part(forwarded.receiver, settings.rooms_jid, "to"), "to")
+        if operator.kind is not AccountKind.OPERATOR or operator.instance != room.instance:
+            raise ValueError("not an operator in a room of the same tenant")
+        if isinstance(forwarded, ForwardedPresence):
+            return RoomReport(forwarded.stanza_id, operator, room, arrived=forwarded.available)
+        return RoomReport(forwarded.stanza_id, operator, room, forwarded.body)
 
 
 def names(services: Services, sender_jid: str, receiver_jid: str) -> tuple[AccountName, AccountName]:

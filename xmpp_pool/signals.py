@@ -31,6 +31,8 @@ class Signals:
     def __init__(self, services: Services) -> None:
         self._services = services
         self._typing: dict[tuple[AccountName, AccountName], Typing] = {}
+        self._composing: dict[tuple[AccountName, AccountName], None] = {}
+        """Conversations in which the operator writes just now, as far as we were told; the longest known first."""
         self._receipts: list[Receipt] = []
         self._dropped = Counter[str]()
         self._arrived = asyncio.Event()
@@ -56,11 +58,19 @@ class Signals:
             self._dropped["receipts"] += 1
 
     def _note_typing(self, sign: Typing) -> None:
+        """A client also says that a window was opened or closed: that nobody writes is news only after somebody did."""
         conversation = sign.sender, sign.receiver
-        if conversation in self._typing or len(self._typing) < _LIMIT:
-            self._typing[conversation] = sign
-        else:
+        if not sign.composing and conversation not in self._composing:
+            return
+        if conversation not in self._typing and len(self._typing) >= _LIMIT:
             self._dropped["typing"] += 1
+            return
+        self._typing[conversation] = sign
+        self._composing.pop(conversation, None)
+        if sign.composing:
+            self._composing[conversation] = None
+        if len(self._composing) > _LIMIT:
+            del self._composing[next(iter(self._composing))]
 
     async def run(self) -> None:
         """Tell what arrives; until cancelled."""

@@ -18,6 +18,8 @@ NICK_NS = "http://jabber.org/protocol/nick"
 CLIENT_NS = "jabber:client"
 STANZA_ERROR_NS = "urn:ietf:params:xml:ns:xmpp-stanzas"
 COMPONENT_NS = "jabber:component:accept"
+_PRESENCE = f"{{{CLIENT_NS}}}presence"
+_FORWARDED = (f"{{{CLIENT_NS}}}message", _PRESENCE)
 
 
 def available_payload(nick: str, status: str) -> str:
@@ -45,6 +47,15 @@ def chat_message(sender: str, to: str, body: str, message_id: str, nick: str) ->
         f"<message type='chat' from={quoteattr(sender)} to={quoteattr(to)} id={quoteattr(message_id)}>"
         f"<body>{escape(body)}</body><nick xmlns='{NICK_NS}'>{escape(nick)}</nick>"
         f"<request xmlns='{RECEIPTS_NS}'/><once xmlns='{BRIDGE_NS}' id={quoteattr(message_id)}/></message>"
+    )
+
+
+def room_message(sender: str, room: str, body: str, message_id: str, nick: str) -> str:
+    """A message to a room (XEP-0045) from somebody who is not in it; the bridge module sees to the name shown."""
+    return (
+        f"<message type='groupchat' from={quoteattr(sender)} to={quoteattr(room)} id={quoteattr(message_id)}>"
+        f"<body>{escape(body)}</body><nick xmlns='{NICK_NS}'>{escape(nick)}</nick>"
+        f"<once xmlns='{BRIDGE_NS}' id={quoteattr(message_id)}/></message>"
     )
 
 
@@ -77,6 +88,16 @@ class ForwardedError(Forwarded):
 
 
 @dataclass(frozen=True, slots=True)
+class ForwardedPresence:
+    """An operator came into a room, or left it."""
+
+    stanza_id: str
+    sender: str
+    receiver: str
+    available: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Signal:
     """A message without a body. `composing`: None when it says nothing of that; `receipt_of`: the message's id."""
 
@@ -106,21 +127,24 @@ def read_signal(stanza: ET.Element) -> Signal:
     )
 
 
-def read_forwarded(iq: ET.Element, component_jid: str) -> Forwarded:
-    """Read the bridge module's IQ: a forwarded message (XEP-0297) with the module's own stanza id (XEP-0359).
+def read_forwarded(iq: ET.Element, component_jid: str) -> Forwarded | ForwardedPresence:
+    """Read the bridge module's IQ: a forwarded stanza (XEP-0297) with the module's own stanza id (XEP-0359).
 
     Raises:
         ValueError: it is not of that form.
     """
-    message = iq.find(f"{{{FORWARD_NS}}}forwarded/{{{CLIENT_NS}}}message")
+    forwarded = iq.findall(f"{{{FORWARD_NS}}}forwarded/*")
+    message = next((element for element in forwarded if element.tag in _FORWARDED), None)
     if message is None:
-        raise ValueError("no forwarded message")
+        raise ValueError("no forwarded stanza")
     stanza_id = next(
         (sid.get("id") for sid in message.findall(f"{{{SID_NS}}}stanza-id") if sid.get("by") == component_jid), None
     )
     sender, receiver = message.get("from"), message.get("to")
     if not (stanza_id and sender and receiver):
-        raise ValueError("the forwarded message lacks stanza-id, from or to")
+        raise ValueError("the forwarded stanza lacks stanza-id, from or to")
+    if message.tag == _PRESENCE:
+        return ForwardedPresence(stanza_id, sender, receiver, available=message.get("type") != "unavailable")
     body = message.findtext(f"{{{CLIENT_NS}}}body") or ""
     message_id = message.get("id") or ""
     if message.get("type") != "error":

@@ -10,8 +10,9 @@
 %%% between; nothing here locks a table. Each may be repeated: what is done already is a success.
 -module(lhc_bridge_admin).
 
-%% for mod_lhc_bridge and lhc_bridge_queue
--export([register_commands/0, unregister_commands/0, bears/2]).
+%% for mod_lhc_bridge, lhc_bridge_queue and lhc_bridge_rooms
+-export([register_commands/0, unregister_commands/0, command/6, bears/2, page/3, await_end/2, check_host/1,
+         check_users/1, check_suffix/1]).
 %% the commands
 -export([remove_users/2, accounts/4, usernames/4, shared_rosters/3, add_to_rosters/3, remove_from_rosters/3,
          register_scram/2, present/5, tenant_left/3, forget_tenant/2]).
@@ -87,7 +88,10 @@ commands() ->
              [{host, binary}, {suffix, binary}], {messages, integer})].
 
 command(Name, Function, Desc, Args, Result) ->
-    #ejabberd_commands{name = Name, tags = [lhc], desc = Desc, module = ?MODULE, function = Function,
+    command(?MODULE, Name, Function, Desc, Args, Result).
+
+command(Module, Name, Function, Desc, Args, Result) ->
+    #ejabberd_commands{name = Name, tags = [lhc], desc = Desc, module = Module, function = Function,
                        args = Args, result = Result}.
 
 %%%===================================================================
@@ -365,7 +369,7 @@ decoded_size(Field, Base64) ->
 %%% The end of a tenant
 %%%===================================================================
 
-%% Without a suffix (a standalone system) accounts bear nobody's name: then only the rosters and the queue are looked at.
+%% Without a suffix (a standalone system) accounts bear nobody's name: then only the rosters, the rooms and the queue are looked at.
 tenant_left(Host, Suffix, Groups) ->
     check_host(Host),
     Suffix == <<>> orelse check_suffix(Suffix),
@@ -375,6 +379,7 @@ tenant_left(Host, Suffix, Groups) ->
     Remnants = [{Kind, lists:filter(IsOf, keys(Table, Position, Host))} || {Kind, Table, Position} <- remnants()],
     Sessions = [User || {User, _, _} <- ejabberd_sm:get_vh_session_list(Host), IsOf(User)],
     Kept = [{accounts, lists:filter(IsOf, accounts(Host, <<>>))}, {rosters, Rosters}, {sessions, Sessions},
+            {rooms, lhc_bridge_rooms:rooms(Host, Suffix)},
             {waiting_messages, lhc_bridge_queue:waiting(Host, Suffix)}
             | [{Kind, case Kind of members -> lists:usort(Names ++ Members); _ -> Names end}
                || {Kind, Names} <- Remnants]],

@@ -5,7 +5,8 @@
 %%% the component has several connections, in several processes, and any of them may take any message. A message may be
 %%% sent more than once; the receiver drops repeats by its id.
 %%%
-%%% A conversation (a visitor's username) with messages is either sent (its first one is on its way) or parked (not
+%%% Beside messages these are the comings and goings in rooms, presences. A conversation (the username of a visitor, the
+%% local part of a room: "visitor" below is either) with messages is either sent (its first one is on its way) or parked (not
 %%% taken: sent again after a pause, or at once when a connection comes). Everything else is in the table.
 -module(lhc_bridge_queue).
 -behaviour(gen_server).
@@ -191,7 +192,8 @@ commit(#state{batch = Batch} = State) ->
 
 %% What the queue may hold is bounded in number and size. The bounds are far beyond what operators write in an outage
 %% of hours; who meets them is told so, which is better than to fill the disk and memory of the chat server.
-keep({From, #message{to = #jid{luser = Visitor}} = Msg}, {Kept, #state{host = Host, last = Last} = State}) ->
+keep({From, Msg}, {Kept, #state{host = Host, last = Last} = State}) ->
+    #jid{luser = Visitor} = xmpp:get_to(Msg),
     Stanza = fxml:element_to_binary(xmpp:encode(Msg, ?NS_CLIENT)),
     case is_full(byte_size(Stanza), State) of
         true ->
@@ -295,7 +297,7 @@ settle({refused, Error}, Visitor, Id, Attempt, #state{host = Host, sent = Sent} 
             case is_final(Error) of
                 true ->
                     {_, Stanza} = first(Host, Visitor),
-                    ejabberd_router:route_error(decode(Stanza), Error),
+                    give_back(decode(Stanza), Error),
                     advance(Visitor, remove(Visitor, Id, State));
                 false ->
                     park(Visitor, State)
@@ -304,14 +306,20 @@ settle({refused, Error}, Visitor, Id, Attempt, #state{host = Host, sent = Sent} 
             State
     end.
 
+give_back(#message{} = Msg, Error) ->
+    ejabberd_router:route_error(Msg, Error);
+give_back(_Presence, _Error) ->
+    ok. % nobody can do anything about it
+
 %% What is wrong with the message itself stays wrong. Everything else may pass.
 is_final(#stanza_error{reason = Reason}) ->
     lists:member(Reason, ['bad-request', 'not-acceptable', 'forbidden', 'item-not-found']).
 
 %% The IQ's id says what it is about, so an answer is understood whenever it comes. A username holds no slash.
 make_iq(Host, Visitor, Id, Attempt, Stanza) ->
-    {ok, Tenant} = mod_lhc_bridge:tenant(Visitor, Host),
-    Msg = add_stanza_id(Id, decode(Stanza), mod_lhc_bridge:component(Host)),
+    Decoded = decode(Stanza),
+    {ok, Tenant} = mod_lhc_bridge:tenant_of(xmpp:get_to(Decoded), Host),
+    Msg = add_stanza_id(Id, Decoded, mod_lhc_bridge:component(Host)),
     #iq{type = set, id = <<?IQ_PREFIX, Visitor/binary, $/, Id/binary, $/, Attempt/binary>>,
         from = jid:make(Host), to = jid:make(Tenant, mod_lhc_bridge:component(Host)),
         sub_els = [#forwarded{delay = #delay{stamp = misc:usec_to_now(time_of(Id))}, sub_els = [Msg]}]}.

@@ -14,8 +14,9 @@
 %% hooks and the IQ handler
 -export([guard/1, divert/1, receive_packet/1, set_presence/4, unset_presence/4, present/2, to_named/1, service/1,
          decode_iq_subel/1, waited_first/1]).
-%% for lhc_bridge_queue
--export([is_component/2, component/1, connections/1, tenant/2, option/2]).
+%% for lhc_bridge_queue and lhc_bridge_rooms
+-export([is_component/2, component/1, connections/1, tenant/2, tenant_of/2, option/2, hand_over/2, is_operator_of/3,
+         take_once/1, is_first/1]).
 
 -include("logger.hrl").
 -include("ejabberd_router.hrl").
@@ -55,6 +56,7 @@ start(Host, Opts) ->
              || {Hook, Scope, Module, Function, Priority} <- hooks(Host) ++ global_hooks()],
             gen_iq_handler:add_iq_handler(ejabberd_local, Host, ?NS_BRIDGE, ?MODULE, service),
             lhc_bridge_admin:register_commands(),
+            lhc_bridge_rooms:register_commands(),
             {ok, Pid};
         Error ->
             Error
@@ -67,6 +69,7 @@ stop(Host) ->
                      [];
                  false ->
                      lhc_bridge_admin:unregister_commands(),
+                     lhc_bridge_rooms:unregister_commands(),
                      global_hooks()
              end,
     [ejabberd_hooks:delete(Hook, Scope, Module, Function, Priority)
@@ -80,13 +83,15 @@ hooks(Host) ->
      {set_presence_hook, Host, ?MODULE, set_presence, 50},
      {unset_presence_hook, Host, ?MODULE, unset_presence, 50},
      {c2s_handle_info, Host, ?MODULE, present, 50},
-     {c2s_self_presence, Host, ?MODULE, waited_first, ?WAITED_PRIORITY}].
+     {c2s_self_presence, Host, ?MODULE, waited_first, ?WAITED_PRIORITY}
+     | lhc_bridge_rooms:hooks(Host)].
 
 %% Components belong to no virtual host.
 global_hooks() ->
     [{route_registered, global, lhc_bridge_queue, route_registered, 50},
      {component_send_packet, global, lhc_bridge_queue, answer, 50},
-     {filter_packet, global, ?MODULE, to_named, 50}].
+     {filter_packet, global, ?MODULE, to_named, 50}
+     | lhc_bridge_rooms:global_hooks()].
 
 %% In memory, of this node, and shared by all virtual hosts. They outlive the process that happens to make them, and
 %% the deliverer: a name or an id that is forgotten while the connections go on would be a fault.
@@ -100,7 +105,7 @@ reload(_Host, _NewOpts, _OldOpts) ->
     ok.
 
 depends(_Host, _Opts) ->
-    [{mod_shared_roster, hard}].
+    [{mod_shared_roster, hard}, {mod_muc, hard}].
 
 mod_opt_type(component) -> econf:non_empty(econf:binary());
 mod_opt_type(hosting) -> econf:bool();
@@ -141,7 +146,24 @@ mod_doc() ->
 %%% Who may write to whom
 %%%===================================================================
 
-guard({#message{type = Type, from = From, to = #jid{luser = ?IS_VISITOR} = To} = Msg, C2S} = Acc)
+guard({Stanza, #{lserver := Host} = C2S} = Acc) ->
+    #jid{lserver = Domain} = To = xmpp:get_to(Stanza),
+    IsRoom = lhc_bridge_rooms:is_service(Domain, Host),
+    case IsRoom andalso lhc_bridge_rooms:refusal(Stanza, Host) of
+        none ->
+            case lhc_bridge_rooms:list_to_client(Stanza) of
+                true -> {stop, {drop, C2S}};
+                false -> Acc
+            end;
+        false ->
+            guard_others(To, Acc);
+        Refusal ->
+            %% a client that enters a room waits for an answer to its presence
+            refuse(Stanza, xmpp:err_forbidden(Refusal, xmpp:get_lang(Stanza))),
+            {stop, {drop, C2S}}
+    end.
+
+guard_others(#jid{luser = ?IS_VISITOR} = To, {#message{type = Type, from = From} = Msg, C2S} = Acc)
   when Type /= error ->
     case may_write(From, To) of
         true ->
@@ -150,19 +172,16 @@ guard({#message{type = Type, from = From, to = #jid{luser = ?IS_VISITOR} = To} =
             forbid(Msg, <<"Only operators of this live chat may write to its visitors">>),
             {stop, {drop, C2S}}
     end;
-guard({Stanza, #{lserver := Host} = C2S} = Acc) ->
-    case xmpp:get_to(Stanza) of
-        #jid{lserver = Other} when Other /= Host ->
-            case Other == component(Host) andalso not is_answer(Stanza) of
-                true ->
-                    forbid(Stanza, <<"Only the server may write to this address">>),
-                    {stop, {drop, C2S}};
-                false ->
-                    Acc
-            end;
-        _ ->
+guard_others(#jid{lserver = Other}, {Stanza, #{lserver := Host} = C2S} = Acc) when Other /= Host ->
+    case Other == component(Host) andalso not is_answer(Stanza) of
+        true ->
+            forbid(Stanza, <<"Only the server may write to this address">>),
+            {stop, {drop, C2S}};
+        false ->
             Acc
-    end.
+    end;
+guard_others(_To, Acc) ->
+    Acc.
 
 %% What the component hears of an operator is what this module says: nobody else may tell it of messages and presence.
 %% A client only answers it, as to a ping.
@@ -172,7 +191,10 @@ is_answer(Stanza) ->
 forbid(#presence{}, _Text) ->
     ok; % clients do not expect an error to a presence
 forbid(Stanza, Text) ->
-    ejabberd_router:route_error(Stanza, xmpp:err_forbidden(Text, xmpp:get_lang(Stanza))).
+    refuse(Stanza, xmpp:err_forbidden(Text, xmpp:get_lang(Stanza))).
+
+refuse(Stanza, Error) ->
+    ejabberd_router:route_error(Stanza, Error).
 
 may_write(#jid{luser = User, lserver = Host}, #jid{luser = User, lserver = Host}) ->
     true; % the sessions of one visitor among themselves
@@ -180,13 +202,13 @@ may_write(#jid{luser = ?IS_VISITOR}, _Visitor) ->
     false;
 may_write(#jid{luser = Operator, lserver = Host}, #jid{luser = Visitor, lserver = Host}) ->
     case {tenant(Operator, Host), tenant(Visitor, Host)} of
-        {{ok, Tenant}, {ok, Tenant}} -> is_operator(Operator, Tenant, Host);
+        {{ok, Tenant}, {ok, Tenant}} -> is_operator_of(Operator, Tenant, Host);
         _ -> false
     end;
 may_write(_Operator, #jid{lserver = Other}) ->
     not ejabberd_router:is_my_host(Other). % another virtual host is another company; other servers are not our matter
 
-is_operator(User, Tenant, Host) ->
+is_operator_of(User, Tenant, Host) ->
     Group = case is_hosting(Host) of
                 true -> <<"operators.", Tenant/binary>>;
                 false -> <<"operators">>
@@ -194,7 +216,7 @@ is_operator(User, Tenant, Host) ->
     try
         mod_shared_roster:is_user_in_group({User, Host}, Group, Host)
     catch
-        _:_ -> false % it crashes for a group that does not exist; ejabberd would then let the message pass
+        _:_ -> false % it crashes for a group that does not exist; ejabberd would then let the stanza pass
     end.
 
 %%%===================================================================
@@ -252,6 +274,16 @@ receive_packet(#message{type = error, body = [_ | _], from = From, to = #jid{lus
         [_ | _] -> Msg;
         [] -> {stop, drop}
     end;
+receive_packet(#message{type = error, body = [_ | _], from = #jid{lserver = Service}, to = To} = Msg) ->
+    #jid{luser = User, lserver = Host} = To,
+    %% the same for what was said in a room: who said it need not have an account
+    case lhc_bridge_rooms:is_service(Service, Host) andalso ejabberd_sm:get_user_resources(User, Host) of
+        [] ->
+            hand_over(Host, Msg),
+            {stop, drop};
+        _ ->
+            once(Msg)
+    end;
 receive_packet(#message{} = Msg) ->
     once(Msg);
 receive_packet(Stanza) ->
@@ -269,8 +301,8 @@ is_operator_name(#jid{luser = Operator, lserver = Host}, #jid{luser = Visitor, l
 is_operator_name(_Stranger, _Visitor) ->
     false.
 
-%% Returns when the message is on disk: what the operator's client hears acknowledged after this, a ping or a stanza
-%% count (XEP-0198), includes it.
+%% Returns when the stanza is on disk: what the operator's client hears acknowledged after this, a ping or a stanza
+%% count (XEP-0198), includes it. If it is refused, the operator is told.
 hand_over(Host, Msg) ->
     try lhc_bridge_queue:deliver(Host, Msg) of
         ok ->
@@ -290,9 +322,13 @@ hand_over(Host, Msg) ->
 reason_of({Reason, {gen_server, call, _}}) -> Reason;
 reason_of(Reason) -> Reason.
 
-%% Type wait: trying again is what the operator should do. (An error that comes back is not answered with an error.)
-give_back(Msg, Error) ->
-    ejabberd_router:route_error(Msg, Error#stanza_error{type = wait}).
+%% Type wait: trying again is what the operator should do. (An error that comes back is not answered with an error, and
+%% who enters or leaves a room has nothing to try.)
+give_back(#message{} = Msg, Error) ->
+    refuse(Msg, Error#stanza_error{type = wait}),
+    refused;
+give_back(_Presence, _Error) ->
+    refused.
 
 %%%===================================================================
 %%% Presence of operators
@@ -439,23 +475,39 @@ end_connection(Pid, Host) ->
 %%% taken off: what ejabberd itself routes again later (offline storage, XEP-0198) is no repeat.
 %%%===================================================================
 
-once(#message{from = #jid{luser = User, lserver = Server}, sub_els = Els} = Msg) ->
-    case lists:partition(fun is_once/1, Els) of
-        {[], _} ->
+once(Msg) ->
+    case take_once(Msg) of
+        {Msg, none} ->
             Msg;
-        {[Once | _], Rest} ->
-            Key = crypto:hash(sha256, [User, $@, Server, $/, fxml:get_tag_attr_s(<<"id">>, Once)]), % bounded, any id
+        {Plain, Key} ->
             case claim(Key) of
                 true ->
                     %% Routed here and not after the hook, so that it is known when that is done: a connection that is
                     %% killed half way has not handled the message.
-                    route_or_store(Msg#message{sub_els = Rest}),
-                    ets:update_element(?SEEN, Key, {3, done});
+                    route_or_store(Plain),
+                    done(Key);
                 false ->
                     ok
             end,
             {stop, drop}
     end.
+
+%% The message without the marker, and what it is known by; none when it bears no marker.
+take_once(#message{from = #jid{luser = User, lserver = Server}, sub_els = Els} = Msg) ->
+    case lists:partition(fun is_once/1, Els) of
+        {[], _} ->
+            {Msg, none};
+        {[Once | _], Rest} ->
+            Key = crypto:hash(sha256, [User, $@, Server, $/, fxml:get_tag_attr_s(<<"id">>, Once)]), % bounded, any id
+            {Msg#message{sub_els = Rest}, Key}
+    end.
+
+%% For whoever handles it at once, in a process that does not end half way.
+is_first(Key) ->
+    claim(Key) andalso done(Key).
+
+done(Key) ->
+    ets:update_element(?SEEN, Key, {3, done}).
 
 %% ejabberd looks who is there, and stores the message when nobody is. An operator who comes at this very moment would
 %% miss it: mod_offline_mnesia writes it without a transaction, and may do so between the reading and the deleting of
@@ -559,6 +611,13 @@ tenant(User, Host) ->
                 {[?IS_VISITOR, _Id], _} -> none;
                 {_, Instance} -> {ok, Instance}
             end
+    end.
+
+%% The tenant of an account or a room.
+tenant_of(#jid{luser = Local, lserver = Domain}, Host) ->
+    case lhc_bridge_rooms:is_service(Domain, Host) of
+        true -> lhc_bridge_rooms:tenant(Local, Host);
+        false -> tenant(Local, Host)
     end.
 
 is_hosting(Host) ->

@@ -20,6 +20,7 @@ from orchestrator.api import (
     operators,
     problems,
     reconcile,
+    rooms,
     tenants,
     tokens,
     visitors,
@@ -52,7 +53,7 @@ def create_app() -> FastAPI:
     app.add_middleware(BodyRules)
     problems.add_handlers(app)
     app.include_router(health.router)
-    for resource in (tenants, operators, visitors, chats, deliveries, operations, reconcile, tokens, audit):
+    for resource in (tenants, operators, visitors, chats, rooms, deliveries, operations, reconcile, tokens, audit):
         app.include_router(resource.router, max_body_size=MAX_BODY, dependencies=[Depends(check_text)])
     documentation.complete(app)
     problems.answer_unknown_paths(app)

@@ -139,6 +139,17 @@ class TenantApi:
         return (await self.http.get(f"/chats/{chat_id}")).json()["owner"]  # type: ignore[no-any-return]
 
 
+@asynccontextmanager
+async def api_of(tenant: Tenant) -> AsyncIterator[TenantApi]:
+    """The tenant's API, opened by a token made for it."""
+    token = await tenant.panel.http.post(
+        "/v1/tokens", json={"name": "lhc", "scope": "tenant", "instance_name": tenant.name}
+    )
+    made = TenantApi(tenant, token.json()["token"])
+    yield made
+    await made.http.aclose()
+
+
 NewTenant = Callable[..., Awaitable[Tenant]]
 _numbers = itertools.count(1)
 
@@ -170,13 +181,8 @@ async def tenant(new_tenant: NewTenant) -> Tenant:
 
 @pytest.fixture
 async def api(new_tenant: NewTenant) -> AsyncIterator[TenantApi]:
-    tenant = await new_tenant(routing="orchestrator")
-    token = await tenant.panel.http.post(
-        "/v1/tokens", json={"name": "lhc", "scope": "tenant", "instance_name": tenant.name}
-    )
-    made = TenantApi(tenant, token.json()["token"])
-    yield made
-    await made.http.aclose()
+    async with api_of(await new_tenant(routing="orchestrator")) as made:
+        yield made
 
 
 @pytest.fixture

@@ -1,13 +1,11 @@
 """The rules of a chat, with real operators: who is offered it, whose it becomes, and what the others are told."""
 
-import asyncio
-
 import pytest
 
 from orchestrator.client import ApiError, TenantClient
 from tests.integration.conftest import OPERATOR_PASSWORD, NewTenant, TenantApi
 from tests.world.operator import Operator
-from tests.world.waiting import until, until_async
+from tests.world.waiting import until
 
 
 def read_by(operator: Operator) -> list[str]:
@@ -122,35 +120,6 @@ async def test_an_owner_who_left(api: TenantApi, setting: str) -> None:
         again = await tenant.online("bob", resource="phone")
         await again.reads("are you there?")
         assert "are you there?" not in read_by(eve)
-
-
-async def test_two_who_answer_at_once(api: TenantApi) -> None:
-    bob, eve = await api.operator("bob"), await api.operator("eve")
-    for number in range(1, 21):
-        await api.chat(str(number), message=f"hello {number}")
-    await asyncio.gather(*(operator.reads(f"hello {number}") for operator in (bob, eve) for number in range(1, 21)))
-    for number in range(1, 21):
-        visitor = api.tenant.lhc.name(f"visitor.{number}.chat")
-        bob.write(visitor, f"Bob takes {number}")
-        eve.write(visitor, f"Eve takes {number}")
-    for number in range(1, 21):
-        await until_async(lambda number=number: _is_owned(api, number), f"chat {number} has an owner")  # type: ignore[misc]
-        owner = await api.owner(str(number))
-        winner, loser = ("Bob", eve) if owner == "bob" else ("Eve", bob)
-        await api.tenant.receiver.message(f"{winner} takes {number}")
-        visitor = api.tenant.lhc.name(f"visitor.{number}.chat")
-        await until(
-            lambda loser=loser, visitor=visitor, owner=owner: any(  # type: ignore[misc]
-                message.username == visitor and message.body == ACCEPTED.format(owner) for message in loser.messages
-            ),
-            "the other is told",
-        )
-    told = [callback.raw for callback in api.tenant.receiver.callbacks if b"takes" in callback.raw]
-    assert len(told) == 20
-
-
-async def _is_owned(api: TenantApi, number: int) -> bool:
-    return await api.owner(str(number)) is not None
 
 
 async def test_operators_are_managed_by_their_tenant(api: TenantApi) -> None:

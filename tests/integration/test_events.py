@@ -161,6 +161,9 @@ async def test_typing_and_receipts_both_ways(api: TenantApi, hooked: Told) -> No
     await bob.reads("one more thing")
     received = next(message for message in bob.messages if message.body == "one more thing")
     assert f"{{{RECEIPTS_NS}}}request" in received.children
+    eve = await login(api, hooked, "eve")
+    eve.sign(visitor, f"{{{RECEIPTS_NS}}}received", id=received.id)  # it was not sent to her
+    await eve.taken()
     for _ in range(2):
         bob.sign(visitor, f"{{{RECEIPTS_NS}}}received", id=received.id)
     delivered = await hooked.next("message.delivered", message_id="line-0003")

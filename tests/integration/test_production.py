@@ -9,7 +9,8 @@ import pytest
 from kombu import Connection, Queue
 
 from config.broker import TRANSPORT_OPTIONS
-from tests.integration.conftest import Tenant
+from tests.integration.conftest import Tenant, api_of
+from tests.integration.test_chats import ACCEPTED
 from tests.world.system import System
 from tests.world.waiting import until, until_async
 
@@ -39,6 +40,29 @@ async def test_a_tenants_whole_life(production_tenant: Tenant) -> None:
     operation = await tenant.panel.destroy(tenant.name)
     assert operation["state"] == "succeeded"
     assert await tenant.system.users_of(tenant.name) == []
+
+
+async def test_a_chats_whole_life(production_tenant: Tenant) -> None:
+    """The rules of a chat, as far as they depend on the database and the broker."""
+    tenant = production_tenant
+    await tenant.panel.http.put(f"/v1/tenants/{tenant.name}", json={"routing": "orchestrator", "history_hours": 1})
+    async with api_of(tenant) as api:
+        bob, eve = await api.operator("bob"), await api.operator("eve")
+        visitor = (await api.chat("5", message="hello?"))["username"]
+        await asyncio.gather(bob.reads("hello?"), eve.reads("hello?"))
+        bob.write(visitor, "yes?")
+        await tenant.receiver.message("yes?")
+        await eve.reads(ACCEPTED.format("bob"))
+        assert (await api.http.put("/chats/5/owner", json={"operator": "eve"})).json()["owner"] == "eve"
+        await bob.reads(ACCEPTED.format("eve"))
+        first = await api.write("5", "thank you", message_id="line-0001")
+        assert (await api.write("5", "thank you", message_id="line-0001"))["id"] == first["id"]
+        await eve.reads("thank you")
+        said = (await api.http.get("/chats/5/messages")).json()["messages"]
+        assert [line["body"] for line in said] == ["hello?", "yes?", "thank you"]
+        assert (await api.http.delete("/chats/5")).status_code == 204
+        await eve.sees(visitor, kind="unavailable")
+        assert (await api.http.post("/chats/5/messages", json={"message": "too late"})).status_code == 409
 
 
 @pytest.mark.parametrize("server", ["rabbitmq", "postgresql", "epmd"])

@@ -1,6 +1,7 @@
 """What a visitor's side says without words, from the shard's queue to an operator's client."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 
 import pytest
@@ -21,9 +22,14 @@ async def publisher(tenant: Tenant) -> AsyncIterator[CommandPublisher]:
     await publisher.close()
 
 
-def typing(tenant: Tenant, operator: str, *, composing: bool) -> ShowTyping:
-    visitor, name = tenant.lhc.name("visitor.1"), tenant.lhc.name(operator)
-    return ShowTyping(instance_name=tenant.name, username=visitor, operator=name, composing=composing)
+def typing(tenant: Tenant, operator: str, *, composing: bool, told_until: float | None = None) -> ShowTyping:
+    return ShowTyping(
+        instance_name=tenant.name,
+        username=tenant.lhc.name("visitor.1"),
+        operator=tenant.lhc.name(operator),
+        composing=composing,
+        told_until=told_until or time.time() + 60,
+    )
 
 
 def message(tenant: Tenant, operator: str, body: str) -> SendMessage:
@@ -65,4 +71,13 @@ async def test_who_was_offline_sees_nothing_of_it(tenant: Tenant, publisher: Com
     bob = await tenant.online("bob")
     await bob.reads("hello")
     await bob.taken()
+    assert states(bob) == []
+
+
+async def test_what_comes_late_is_not_shown(tenant: Tenant, publisher: CommandPublisher) -> None:
+    bob = await tenant.operator_online("bob")
+    await publisher.publish(
+        typing(tenant, "bob", composing=True, told_until=time.time() - 1), message(tenant, "bob", "hello")
+    )
+    await bob.reads("hello")
     assert states(bob) == []

@@ -154,7 +154,9 @@ def test_only_the_bridges_own_stanza_id_counts(sid: str) -> None:
     [
         ShowVisitor(instance_name="acme", username="visitor.1.acme", nick="n", status="s", online_until=1.5, version=3),
         SendMessage(instance_name="acme", username="visitor.1.acme", operator="bob.acme", body="hi", message_id="1"),
-        ShowTyping(instance_name="acme", username="visitor.1.acme", operator="bob.acme", composing=True),
+        ShowTyping(
+            instance_name="acme", username="visitor.1.acme", operator="bob.acme", composing=True, told_until=9.0
+        ),
         CloseVisitor(instance_name="acme", username="visitor.1.acme"),
         CloseTenant(instance_name="acme"),
     ],

@@ -153,6 +153,34 @@ async def test_of_typing_the_latest_is_told_and_of_receipts_all(collector: Signa
         assert domain.receipts_told == [[Receipt(bob, two, "both"), *(Receipt(bob, one, id_) for id_ in ids)]]
 
 
+async def test_that_nobody_types_is_news_only_after_somebody_did(
+    collector: Signals, domain: Domain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(signals, "_LIMIT", 2)
+    bob, one = name_of(BOB), name_of(VISITOR)
+    async with running(collector):
+        for name in ("active", "inactive", "gone", "paused"):
+            collector.receive(handed(state(name)))
+        collector.receive(handed(state("composing")))
+        await until(lambda: len(domain.typing_told) == 1, "that Bob types is told")
+        collector.receive(handed(state("active")))
+        await until(lambda: len(domain.typing_told) == 2, "that he does no longer, too")
+        collector.receive(handed(state("gone")))
+        for number in (2, 3, 4):  # of so many we cannot know who types
+            collector.receive(handed(state("composing"), receiver=f"visitor.{number}.acme@x"))
+            await until(lambda number=number: domain.typing_told[-1].receiver.ident == str(number), "told")  # type: ignore[misc]
+        collector.receive(handed(state("paused"), receiver="visitor.2.acme@x"))
+        collector.receive(handed(state("paused"), receiver="visitor.4.acme@x"))
+        await until(lambda: not domain.typing_told[-1].composing, "the end is told")
+    assert domain.typing_told[:2] == [Typing(bob, one, composing=True), Typing(bob, one, composing=False)]
+    assert [(sign.receiver.ident, sign.composing) for sign in domain.typing_told[2:]] == [
+        ("2", True),
+        ("3", True),
+        ("4", True),
+        ("4", False),
+    ]
+
+
 @pytest.mark.parametrize(
     ("sender", "receiver"),
     [

@@ -14,7 +14,15 @@ from slixmpp.xmlstream.matcher import MatchXPath
 from orchestrator.launcher.local import LISTEN_IP
 from tests.world.chat_server import ChatServer
 from tests.world.waiting import DEADLINE, until
-from xmpp_pool.stanzas import CLIENT_NS, COMPONENT_NS, FORWARD_NS, Signal, read_forwarded, read_signal
+from xmpp_pool.stanzas import (
+    CLIENT_NS,
+    COMPONENT_NS,
+    FORWARD_NS,
+    ForwardedPresence,
+    Signal,
+    read_forwarded,
+    read_signal,
+)
 
 BRIDGE_NS = "urn:lhc:bridge:0"
 STORED = "stored"
@@ -23,7 +31,7 @@ STORED = "stored"
 
 @dataclass(frozen=True, slots=True)
 class Handed:
-    """A message that the bridge handed over."""
+    """A message that the bridge handed over; or a coming or going in a room, whose `type` is `joined` or `left`."""
 
     id: str
     visitor: str
@@ -153,14 +161,21 @@ class Component:
 
 def _read(iq: ET.Element, component_jid: str) -> Handed:
     forwarded = read_forwarded(iq, component_jid)
+    if isinstance(forwarded, ForwardedPresence):
+        kind, body = "joined" if forwarded.available else "left", ""
+        return Handed(forwarded.stanza_id, _local(forwarded.receiver), _local(forwarded.sender), body, kind, "")
     message = iq.find(f"{{{FORWARD_NS}}}forwarded/{{{CLIENT_NS}}}message")
     assert message is not None
     error = message.find(f"{{{CLIENT_NS}}}error")
     return Handed(
         forwarded.stanza_id,
-        forwarded.receiver.partition("@")[0],
-        forwarded.sender.partition("@")[0],
+        _local(forwarded.receiver),
+        _local(forwarded.sender),
         forwarded.body,
         message.get("type", "normal"),
         "" if error is None else error[0].tag.rpartition("}")[2],
     )
+
+
+def _local(jid: str) -> str:
+    return jid.partition("@")[0]

@@ -26,6 +26,9 @@ class SeenPresence:
     nick: str
     status: str
     at: float
+    jid: str = ""
+    """Whose, in full."""
+    error: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +44,8 @@ class SeenMessage:
     """The text of the error."""
     children: tuple[str, ...]
     at: float
+    nick: str = ""
+    """The resource of who sent it: in a room the name that is shown."""
 
 
 class Operator:
@@ -69,6 +74,7 @@ class Operator:
         client.add_event_handler("disconnected", lambda _: self.disconnected.set())
         for event in ("presence_available", "presence_unavailable"):
             client.add_event_handler(event, self._saw_presence)
+        client.add_event_handler("presence_error", self._saw_error)
         # not slixmpp's event: it has none for what has no body
         client.register_handler(Callback("any message", MatchXPath("{jabber:client}message"), self._saw_any))
 
@@ -186,6 +192,49 @@ class Operator:
             seconds,
         )
 
+    async def join(self, room: str, nick: str) -> None:
+        """Enter a room, by its JID, under that name (XEP-0045, 7.2).
+
+        Raises:
+            PermissionError: refused; holds the error's condition.
+        """
+        seen = len(self.presences)
+        presence = self._client.make_presence(pto=f"{room}/{nick}")
+        presence.append(ET.Element("{http://jabber.org/protocol/muc}x"))
+        presence.send()
+        answer = await until(
+            lambda: next((one for one in self.presences[seen:] if one.jid == f"{room}/{nick}"), None),
+            f"{self.username} is in {room}",
+        )
+        if answer.error:
+            raise PermissionError(answer.error)
+
+    def leave_room(self, room: str, nick: str) -> None:
+        """Leave a room."""
+        self._client.make_presence(pto=f"{room}/{nick}", ptype="unavailable").send()
+
+    async def hears(self, room: str, body: str) -> SeenMessage:
+        """Wait for a message with that body in the room."""
+        local = room.partition("@")[0]
+        return await until(
+            lambda: next(
+                (one for one in self.messages if (one.username, one.type, one.body) == (local, "groupchat", body)), None
+            ),
+            f"{self.username} hears {body[:60]!r} in {room}",
+        )
+
+    async def items_of(self, service: str) -> dict[str, str]:
+        """What service discovery lists there (XEP-0030): names by JIDs.
+
+        Raises:
+            slixmpp.exceptions.IqError: refused.
+        """
+        iq = self._client.make_iq_get(ito=service)
+        iq.append(ET.Element("{http://jabber.org/protocol/disco#items}query"))
+        answer = await iq.send(timeout=DEADLINE)
+        items = answer.xml.findall("*/{http://jabber.org/protocol/disco#items}item")
+        return {item.get("jid", ""): item.get("name", "") for item in items}
+
     def latest(self, username: str) -> SeenPresence | None:
         """The latest presence of the visitor."""
         return next((seen for seen in reversed(self.presences) if seen.username == username), None)
@@ -193,8 +242,19 @@ class Operator:
     def _saw_presence(self, presence: Presence) -> None:
         kind = "unavailable" if presence["type"] == "unavailable" else "available"
         self.presences.append(
-            SeenPresence(presence["from"].local, kind, presence["nick"]["nick"], presence["status"], time.monotonic())
+            SeenPresence(
+                presence["from"].local,
+                kind,
+                presence["nick"]["nick"],
+                presence["status"],
+                time.monotonic(),
+                str(presence["from"]),
+            )
         )
+
+    def _saw_error(self, presence: Presence) -> None:
+        sender, condition = presence["from"], presence["error"]["condition"]
+        self.presences.append(SeenPresence(sender.local, "error", "", "", time.monotonic(), str(sender), condition))
 
     def _saw_any(self, stanza: StanzaBase) -> None:
         self._saw_message(cast(Message, stanza))
@@ -211,5 +271,6 @@ class Operator:
                 message["error"]["text"] if failed else "",
                 tuple(child.tag for child in message.xml),
                 time.monotonic(),
+                message["from"].resource,
             )
         )

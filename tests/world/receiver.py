@@ -72,7 +72,7 @@ class Receiver:
         return [
             callback
             for callback in self.callbacks
-            if callback.path == "/xmppservice/processmessage" and callback.form["body"] == body
+            if callback.path == "/xmppservice/processmessage" and callback.form.get("body") == body
         ]
 
     async def status(self, raw: str, count: int = 1, seconds: float = DEADLINE) -> Callback:

@@ -11,7 +11,7 @@ import structlog
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from orchestrator.api.lhc import rpc_accounts, rpc_messages, rpc_sessions
+from orchestrator.api.lhc import rpc_accounts, rpc_messages, rpc_rooms, rpc_sessions
 from orchestrator.api.lhc.calls import ApplicationError, Call
 from orchestrator.api.lhc.rpc_wire import (
     COMMAND_FAILED,
@@ -154,4 +154,5 @@ _HANDLERS: dict[str, Handler] = {
     "send_message": rpc_messages.send_message,
     "user_sessions_info": rpc_sessions.user_sessions_info,
     "send_stanza_c2s": rpc_sessions.send_stanza_c2s,
+    **rpc_rooms.HANDLERS,
 }

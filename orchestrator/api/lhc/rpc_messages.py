@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from orchestrator.api.lhc.calls import Call
+from orchestrator.api.lhc.rpc_rooms import send_groupchat
 from orchestrator.api.lhc.rpc_wire import DONE
 from tenants import accounts, visitors
 from tenants.errors import InvalidInputError
@@ -27,4 +28,4 @@ async def _chat(call: Call) -> None:
     await visitors.send(call.services, tenant, visitor, operator, body=call.text("body"), nick=None, status=None)
 
 
-_BY_TYPE: dict[str, Callable[[Call], Awaitable[None]]] = {"chat": _chat}
+_BY_TYPE: dict[str, Callable[[Call], Awaitable[None]]] = {"chat": _chat, "groupchat": send_groupchat}

@@ -1,0 +1,139 @@
+"""XML-RPC calls about group chats of operators: LHC's extension makes them whatever its handler is.
+
+A room's name says nothing of its tenant, so these calls are for a tenant's own credentials or address.
+"""
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import structlog
+
+from orchestrator.api.lhc.calls import Call
+from orchestrator.api.lhc.rpc_wire import COMMAND_FAILED, DONE, RpcError
+from tenants import admission, rooms, visitors
+from tenants.errors import ForeignNameError, InvalidInputError, NotFoundError, TakenError
+from tenants.models import RoomOrigin, Tenant
+from tenants.naming import STANDALONE_INSTANCE, local_part
+from tenants.rooms import Person
+
+log = structlog.get_logger(__name__)
+
+
+async def muc_online_rooms(call: Call) -> dict[str, Any]:
+    """The tenant's own rooms."""
+    call.require("host")
+    _check_service(call, "host")
+    found = await rooms.find(call.services, _instance_name(call))
+    service = call.services.settings.rooms_jid
+    return {"rooms": [{"room": f"{room.name}@{service}"} for room in found]}
+
+
+async def create_room(call: Call) -> dict[str, Any]:
+    """A room that stays until it is destroyed."""
+    call.require("name", "service", "host")
+    call.check_host()
+    _check_service(call, "service")
+    try:
+        await rooms.create(call.services, await _tenant(call), call.text("name"), RoomOrigin.LHC)
+    except TakenError:
+        raise RpcError(COMMAND_FAILED, "Room already exists") from None
+    return DONE
+
+
+async def change_room_option(call: Call) -> dict[str, Any]:
+    """Only what the extension asks for, which all rooms have."""
+    call.require("name", "service", "option", "value")
+    _check_service(call, "service")
+    if (call.text("option"), call.text("value")) != ("allow_subscription", "true"):
+        raise InvalidInputError("option", "only allow_subscription can be set, to true")
+    await _room(call, call.text("name"), "Room not found")
+    return DONE
+
+
+async def subscribe_room(call: Call) -> dict[str, Any]:
+    """Who is to be in the room, under what name."""
+    call.require("user", "nick", "room", "nodes")
+    tenant = await _tenant(call)
+    who = _person(call, "user")
+    room = local_part(call.text("room"), call.services.settings.rooms_jid, "room")
+    await _room(call, room, "The room does not exist")
+    await rooms.put_member(call.services, tenant, room, who, call.text("nick"))
+    return {"nodes": []}
+
+
+async def send_direct_invitation(call: Call) -> dict[str, Any]:
+    """To accounts of the tenant, which are separated by colons."""
+    call.require("name", "service", "password", "reason", "users")
+    _check_service(call, "service")
+    tenant = await _tenant(call)
+    people = [_person(call, "users", user) for user in call.text("users").split(":") if user]
+    await _room(call, call.text("name"), "room_not_found")
+    await rooms.invite(call.services, tenant, call.text("name"), people, call.text("reason"))
+    return DONE
+
+
+async def destroy_room(call: Call) -> dict[str, Any]:
+    """Of a tenant in any state: LHC asks once."""
+    call.require("name", "service")
+    _check_service(call, "service")
+    try:
+        await rooms.destroy(call.services, _instance_name(call), call.text("name"))
+    except NotFoundError:
+        raise RpcError(COMMAND_FAILED, "Room doesn't exists") from None
+    return DONE
+
+
+async def send_groupchat(call: Call) -> None:
+    """`send_message` of type `groupchat`: written in LHC's page. A success without a room, too."""
+    tenant = await _tenant(call)
+    who = _person(call, "from")
+    room = local_part(call.text("to"), call.services.settings.rooms_jid, "to")
+    body = visitors.clean(call.text("body"))
+    try:
+        if body:
+            await rooms.write(call.services, tenant, room, who, body)
+    except NotFoundError:
+        log.warning("a message to a room that does not exist", instance_name=tenant.instance_name)
+
+
+HANDLERS: dict[str, Callable[[Call], Awaitable[dict[str, Any]]]] = {
+    "muc_online_rooms": muc_online_rooms,
+    "create_room": create_room,
+    "change_room_option": change_room_option,
+    "subscribe_room": subscribe_room,
+    "send_direct_invitation": send_direct_invitation,
+    "destroy_room": destroy_room,
+}
+
+
+def _instance_name(call: Call) -> str:
+    if not call.services.settings.hosting:
+        return STANDALONE_INSTANCE
+    if call.confined_to is None:
+        raise RpcError(
+            COMMAND_FAILED,
+            "Names of rooms say nothing of the tenant: use its own credentials, or the address /t/INSTANCE/rpc",
+        )
+    return call.confined_to
+
+
+async def _tenant(call: Call) -> Tenant:
+    return await admission.get(call.services, _instance_name(call))
+
+
+async def _room(call: Call, name: str, otherwise: str) -> None:
+    try:
+        await rooms.get(call.services, _instance_name(call), name)
+    except NotFoundError:
+        raise RpcError(COMMAND_FAILED, otherwise) from None
+
+
+def _person(call: Call, key: str, jid: str | None = None) -> Person:
+    jid = call.text(key) if jid is None else jid
+    username = local_part(jid, call.services.settings.xmpp_host, key)
+    return rooms.person(call.services, _instance_name(call), username, key)
+
+
+def _check_service(call: Call, key: str) -> None:
+    if call.text(key).lower() != call.services.settings.rooms_jid:
+        raise ForeignNameError(key, f"must be {call.services.settings.rooms_jid}")
