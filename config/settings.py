@@ -31,7 +31,7 @@ class Settings(BaseSettings):
     hosting: bool = Field(True, description="True: many instances, named in every username. False: one unnamed one.")
     xmpp_host: str = Field("localhost", description="The XMPP domain that all accounts live on.")
     accept_unknown_tenants: bool = Field(
-        default=True, description="The JSON face may create and end tenants that the panel did not announce."
+        default=True, description="With hosting-wide keys LHC may begin tenants that the panel did not announce."
     )
     visitor_online_seconds: float = Field(300, gt=0, description="How long one page view keeps a visitor online.")
     account_idle_hours: float = Field(24, gt=0, description="Visitor and chat accounts idle for longer are removed.")
@@ -61,8 +61,10 @@ class Settings(BaseSettings):
     # Keys. An empty key opens nothing.
     hosting_key: SecretStr = Field(SecretStr(""), description="`secret_key` of the JSON face at the root.")
     panel_token: SecretStr = Field(SecretStr(""), description="Bearer token of the control panel.")
-    rpc_user: str = "admin"
-    rpc_password: SecretStr = Field(SecretStr(""), description="The hosting-wide XML-RPC password.")
+    rpc_user: str = Field("admin", description="The user of the hosting-wide XML-RPC credentials.")
+    rpc_password: SecretStr = Field(
+        SecretStr(""), description="Their password: it opens every tenant at /rpc, and one tenant at /t/{its name}/rpc."
+    )
 
     signing_master_key: SecretStr = Field(
         SecretStr(""), description="What each tenant's keys for webhooks are derived from. Without it none are sent."

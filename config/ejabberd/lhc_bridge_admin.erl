@@ -391,10 +391,6 @@ forget_tenant(Host, Suffix) ->
     lhc_bridge_queue:drop(Host, Suffix).
 
 %%%===================================================================
-%%% Arguments; a refusal begins with the argument's name
-%%%===================================================================
-
-%%%===================================================================
 %%% Sessions
 %%%===================================================================
 
@@ -408,6 +404,10 @@ present(Host, User, Resource, Nick, Status) ->
             Session ! {lhc_present, Nick, Status},
             "sent"
     end.
+
+%%%===================================================================
+%%% Arguments; a refusal begins with the argument's name
+%%%===================================================================
 
 check_host(Host) ->
     lists:member(Host, ejabberd_option:hosts()) orelse refuse("host: there is no virtual host ~ts", [Host]).

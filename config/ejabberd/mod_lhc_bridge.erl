@@ -353,7 +353,7 @@ present(#{jid := JID} = C2S, {lhc_present, Nick, Status}) ->
     Named = lists:foldl(fun(Name, Presence) -> xmpp:set_subtag(Presence, #nick{name = Name}) end, Last, Nick),
     Texts = case Status of
                 [] -> Last#presence.status;
-                [Text] -> [#text{data = Text}]
+                [Text | _] -> [#text{data = Text}]
             end,
     Sent = xmpp:set_from_to(Named#presence{status = Texts}, JID, jid:remove_resource(JID)),
     {stop, ejabberd_c2s:handle_authenticated_packet(Sent, C2S)};

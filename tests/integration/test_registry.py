@@ -119,3 +119,25 @@ async def test_transitions_are_compare_and_swap_and_each_is_in_the_audit_log(wor
         ("worker", "state", "pending", "provisioning", "because"),
         ("worker", "state", "provisioning", "destroying", "because"),
     ]
+
+
+async def test_refusals_of_one_kind_are_recorded_once_in_a_minute(world: World) -> None:
+    await world.open_tenant("acme")
+
+    async def refuse(what: str) -> None:
+        await audit.record_refusal(
+            world.services, "acme", actor="rpc acme", action="rpc.refused", what=what, reason="a foreign name"
+        )
+
+    async def recorded() -> list[str | None]:
+        entries = await audit.entries(world.services, "acme")
+        return [entry.reason for entry in entries if entry.action == "rpc.refused"]
+
+    await asyncio.gather(*(refuse(what) for what in ["register"] * 20 + ["register_also"] * 20))
+    assert sorted(map(str, await recorded())) == ["register: a foreign name", "register_also: a foreign name"]
+    world.clock.now += 59
+    await refuse("register")
+    assert len(await recorded()) == 2
+    world.clock.now += 1
+    await refuse("register")
+    assert len(await recorded()) == 3

@@ -241,7 +241,7 @@ VALUE = "<methodCall><methodName>x</methodName><params><param><value>{}</value><
         VALUE.format("<dateTime.iso8601>never</dateTime.iso8601>"),
         VALUE.format("<struct><value>1</value><value>2</value></struct>"),
         "<value>" * 5000,
-        VALUE.format("<array><data><value>" * 8 + "</value></data></array>" * 8),
+        VALUE.format("<array><data><value>" * 10 + "</value></data></array>" * 10),
         VALUE.format("<array><data>" + "<value/>" * 500 + "</data></array>"),
         b"<methodCall>\xff\xfe</methodCall>",
         b'<?xml version="1.0" encoding="nonsense"?><methodCall/>',

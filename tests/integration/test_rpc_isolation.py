@@ -15,7 +15,7 @@ from tests.integration.conftest import Tenant
 from tests.world.operator import Operator
 from tests.world.panel import Panel
 from tests.world.receiver import Receiver
-from tests.world.rpc import Rpc
+from tests.world.rpc import METHODS, Rpc, named
 from tests.world.system import System, domain_of
 
 HOST = "localhost"
@@ -26,40 +26,6 @@ ROOMS = {
     "destroy_room",
 }
 """Methods whose isolation is tested beside the rooms themselves."""
-
-Arguments = dict[str, str]
-
-METHODS: dict[str, Arguments] = {
-    "register": {"host": HOST, "user": "bob.NAME", "password": "forged"},
-    "unregister": {"host": HOST, "user": "bob.NAME"},
-    "change_password": {"host": HOST, "user": "bob.NAME", "newpass": "forged"},
-    "srg_user_add": {"user": "bob.NAME", "host": HOST, "group": "operators.NAME", "grouphost": HOST},
-    "srg_user_del": {"user": "bob.NAME", "host": HOST, "group": "operators.NAME", "grouphost": HOST},
-    "srg_create": {
-        "host": HOST,
-        "group": "operators.NAME",
-        "name": "forged",
-        "description": "forged",
-        "display": "operators.NAME\\nvisitors.NAME",
-    },
-    "srg_delete": {"host": HOST, "group": "operators.NAME"},
-    "srg_get_info": {"host": HOST, "group": "operators.NAME"},
-    "send_message": {
-        "type": "chat",
-        "from": f"visitor.1.NAME@{HOST}",
-        "to": f"bob.NAME@{HOST}",
-        "subject": "",
-        "body": "forged",
-    },
-    "user_sessions_info": {"host": HOST, "user": "visitor.1.NAME"},
-    "send_stanza_c2s": {
-        "host": HOST,
-        "user": "visitor.1.NAME",
-        "resource": "lhc",
-        "stanza": "<presence><status>forged</status></presence>",
-    },
-}
-"""Every method with arguments that are right for the tenant NAME."""
 
 FOREIGN = {
     "host": ["xmpp.example", "conference.localhost"],
@@ -110,10 +76,6 @@ async def furnished(tenant: Tenant) -> Tenant:
     shown = await tenant.lhc.new_visitor("visitor.1", PASSWORD, status="on page 1")
     assert shown.text == '{"error":false,"msg":""}'
     return tenant
-
-
-def named(arguments: Arguments, name: str) -> Arguments:
-    return {key: value.replace("NAME", name) for key, value in arguments.items()}
 
 
 async def everything(tenant: Tenant) -> dict[str, Any]:

@@ -13,6 +13,39 @@ from tests.world.system import System
 Encode = Callable[..., bytes]
 """A method's name and its params, as the body of a request."""
 
+_HOST = "localhost"
+METHODS: dict[str, dict[str, str]] = {
+    "register": {"host": _HOST, "user": "bob.NAME", "password": "forged"},
+    "unregister": {"host": _HOST, "user": "bob.NAME"},
+    "change_password": {"host": _HOST, "user": "bob.NAME", "newpass": "forged"},
+    "srg_user_add": {"user": "bob.NAME", "host": _HOST, "group": "operators.NAME", "grouphost": _HOST},
+    "srg_user_del": {"user": "bob.NAME", "host": _HOST, "group": "operators.NAME", "grouphost": _HOST},
+    "srg_create": {
+        "host": _HOST,
+        "group": "operators.NAME",
+        "name": "forged",
+        "description": "forged",
+        "display": "operators.NAME\\nvisitors.NAME",
+    },
+    "srg_delete": {"host": _HOST, "group": "operators.NAME"},
+    "srg_get_info": {"host": _HOST, "group": "operators.NAME"},
+    "send_message": {
+        "type": "chat",
+        "from": f"visitor.1.NAME@{_HOST}",
+        "to": f"bob.NAME@{_HOST}",
+        "subject": "",
+        "body": "forged",
+    },
+    "user_sessions_info": {"host": _HOST, "user": "visitor.1.NAME"},
+    "send_stanza_c2s": {
+        "host": _HOST,
+        "user": "visitor.1.NAME",
+        "resource": "lhc",
+        "stanza": "<presence><status>forged</status></presence>",
+    },
+}
+"""Every method with arguments that are right for the tenant NAME."""
+
 _MARKUP = {ord(character): f"&#{ord(character)};" for character in '<>&"'}
 
 
@@ -32,6 +65,11 @@ def php_request(method: str, *params: Any) -> bytes:
             lines += ["     <value>", f"      {string}", "     </value>", "    </member>"]
         lines += ["   </struct>", "  </value>", " </param>"]
     return "\n".join([*lines, "</params>", "</methodCall>", ""]).encode()
+
+
+def named(arguments: dict[str, str], instance_name: str) -> dict[str, str]:
+    """Arguments out of METHODS, for that tenant."""
+    return {key: value.replace("NAME", instance_name) for key, value in arguments.items()}
 
 
 async def post(url: str, body: str | bytes) -> httpx.Response:
