@@ -5,10 +5,7 @@ bounded must not grow with the length of a phase: compare two runs with differen
 """
 
 import asyncio
-import json
 import logging
-import platform
-import time
 from contextlib import suppress
 from typing import Annotated
 
@@ -19,7 +16,7 @@ from rich.table import Table
 from bench.chaos.load import Load, Shape
 from bench.chaos.memory import Memory
 from bench.chaos.schedule import Kind
-from bench.latency import RESULTS
+from bench.measured import keep
 from orchestrator.launcher.local import Broker, DatabaseServer
 from orchestrator.launcher.up import control
 from tests.world.system import System, start_system
@@ -79,16 +76,12 @@ def main(
     for name in PROCESSES:
         table.add_row(name, *(f"{phase.get(name, 0) / 1024:.0f}" for phase in measured.values()))
     console.print(table)
-    RESULTS.mkdir(exist_ok=True)
-    result = {
-        "benchmark": "bounds",
-        "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "machine": {"python": platform.python_version(), "processor": platform.machine()},
-        "options": {"seconds": seconds, "rate": rate, "broker": broker.value, "database": database.value},
-        "most_kib": measured,
-    }
-    (RESULTS / "bounds.json").write_text(json.dumps(result, indent=2) + "\n")
-    console.print(f"Written to {RESULTS / 'bounds.json'}")
+    keep(
+        console,
+        "bounds",
+        options={"seconds": seconds, "rate": rate, "broker": broker.value, "database": database.value},
+        most_kib=measured,
+    )
 
 
 if __name__ == "__main__":

@@ -10,8 +10,6 @@ one machine, the clients included. The clock is one process's monotonic clock.
 
 import asyncio
 import contextlib
-import json
-import platform
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -22,7 +20,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from bench.latency import PASSWORD, RESULTS, WARM_UP, Measured, summarise
+from bench.latency import PASSWORD, WARM_UP
+from bench.measured import Measured, keep, summarise
 from bench.running import running_system
 from tests.world.lhc import Lhc
 from tests.world.operator import Operator
@@ -153,16 +152,12 @@ def main(samples: Annotated[int, typer.Option(min=10, max=10_000, help="Samples 
     for when, load in zip(("at the beginning", "at the end"), loads, strict=True):
         written, hanging = load["messages_written"], load["requests_hanging"]
         console.print(f"The hanging tenant {when}: {written} messages written, {hanging} requests hanging")
-    RESULTS.mkdir(exist_ok=True)
-    result = {
-        "benchmark": "isolation",
-        "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "machine": {"python": platform.python_version(), "processor": platform.machine()},
-        "busy_tenant": {"conversations": CONVERSATIONS, "hang_seconds": HANG_SECONDS, "load_while_hanging": loads},
-        "results": [asdict(row) for row in measured],
-    }
-    (RESULTS / "isolation.json").write_text(json.dumps(result, indent=2) + "\n")
-    console.print(f"Written to {RESULTS / 'isolation.json'}")
+    keep(
+        console,
+        "isolation",
+        busy_tenant={"conversations": CONVERSATIONS, "hang_seconds": HANG_SECONDS, "load_while_hanging": loads},
+        results=[asdict(row) for row in measured],
+    )
 
 
 if __name__ == "__main__":

@@ -8,19 +8,16 @@ Everything runs on this one machine, the clients included; the clock is one proc
 """
 
 import asyncio
-import json
-import math
-import platform
 import time
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from collections.abc import Awaitable, Callable
+from dataclasses import asdict
 from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
+from bench.measured import Measured, keep, summarise
 from bench.running import running_system
 from tests.world.lhc import Lhc
 from tests.world.operator import Operator
@@ -29,32 +26,9 @@ from tests.world.receiver import Receiver
 
 INSTANCE = "bench"
 PASSWORD = "0123456789abcdef0123"  # noqa: S105 - of the benchmark's visitor
-RESULTS = Path(__file__).parent / "results"
 WARM_UP = 20
 
 console = Console(highlight=False)
-
-
-@dataclass(frozen=True, slots=True)
-class Measured:
-    """One way's latencies, in milliseconds."""
-
-    way: str
-    samples: int
-    p50_ms: float
-    p90_ms: float
-    p99_ms: float
-    max_ms: float
-
-
-def summarise(way: str, seconds: Sequence[float]) -> Measured:
-    """Percentiles by the nearest-rank method: each is a value that was measured."""
-    ordered = sorted(seconds)
-
-    def percentile(percent: float) -> float:
-        return round(ordered[math.ceil(percent / 100 * len(ordered)) - 1] * 1000, 2)
-
-    return Measured(way, len(ordered), percentile(50), percentile(90), percentile(99), percentile(100))
 
 
 async def measure(endpoints: dict[str, str | int], samples: int) -> list[Measured]:
@@ -114,15 +88,11 @@ def main(samples: Annotated[int, typer.Option(min=10, max=10_000, help="Samples 
     for row in measured:
         table.add_row(row.way, *(str(value) for value in list(asdict(row).values())[1:]))
     console.print(table)
-    RESULTS.mkdir(exist_ok=True)
-    result = {
-        "benchmark": "latency",
-        "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "machine": {"python": platform.python_version(), "processor": platform.machine()},
-        "results": [asdict(row) for row in measured],
-    }
-    (RESULTS / "latency.json").write_text(json.dumps(result, indent=2) + "\n")
-    console.print(f"Written to {RESULTS / 'latency.json'}")
+    keep(
+        console,
+        "latency",
+        results=[asdict(row) for row in measured],
+    )
 
 
 if __name__ == "__main__":

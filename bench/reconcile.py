@@ -8,9 +8,7 @@ the engine that the workers use.
 """
 
 import asyncio
-import json
 import logging
-import platform
 import resource
 import shutil
 import tempfile
@@ -25,7 +23,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from bench.latency import PASSWORD, RESULTS
+from bench.latency import PASSWORD
+from bench.measured import keep
 from config.settings import Settings
 from orchestrator.launcher.local import LISTEN_IP
 from tenants import operations, reconcile, rosters
@@ -240,16 +239,12 @@ def main(
     for row in measured:
         table.add_row(*(str(value) for value in asdict(row).values()))
     console.print(table)
-    RESULTS.mkdir(exist_ok=True)
-    result = {
-        "benchmark": "reconcile",
-        "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "machine": {"python": platform.python_version(), "processor": platform.machine()},
-        "options": {"tenants": tenants, "accounts": accounts, "share": share},
-        "results": [asdict(row) for row in measured],
-    }
-    (RESULTS / "reconcile.json").write_text(json.dumps(result, indent=2) + "\n")
-    console.print(f"Written to {RESULTS / 'reconcile.json'}")
+    keep(
+        console,
+        "reconcile",
+        options={"tenants": tenants, "accounts": accounts, "share": share},
+        results=[asdict(row) for row in measured],
+    )
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ An account is a visitor of a tenant with both rosters. The ways take turns, each
 
 import asyncio
 import json
-import platform
 import shutil
 import statistics
 import tempfile
@@ -25,7 +24,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from bench.latency import RESULTS
+from bench.measured import keep
 from orchestrator.launcher.local import LISTEN_IP
 from tenants import scram
 from tenants.ejabberd import Ejabberd
@@ -250,16 +249,12 @@ def main(
     for row in measured:
         table.add_row(row.what, row.way, str(row.per_second), f"{row.of_limit:.0%}", ", ".join(map(str, row.rounds)))
     console.print(table)
-    RESULTS.mkdir(exist_ok=True)
-    result = {
-        "benchmark": "removal",
-        "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "machine": {"python": platform.python_version(), "processor": platform.machine()},
-        "options": {"accounts": accounts, "operators": operators, "tenants": tenants, "rounds": rounds},
-        "results": [asdict(row) for row in measured],
-    }
-    (RESULTS / "removal.json").write_text(json.dumps(result, indent=2) + "\n")
-    console.print(f"Written to {RESULTS / 'removal.json'}")
+    keep(
+        console,
+        "removal",
+        options={"accounts": accounts, "operators": operators, "tenants": tenants, "rounds": rounds},
+        results=[asdict(row) for row in measured],
+    )
 
 
 if __name__ == "__main__":

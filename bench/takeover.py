@@ -6,9 +6,7 @@ to each goes the other way at once, until LHC's receiver has it. On a system of 
 """
 
 import asyncio
-import json
 import os
-import platform
 import re
 import signal
 import time
@@ -20,7 +18,8 @@ from rich.console import Console
 from rich.table import Table
 from sqlalchemy import select
 
-from bench.latency import PASSWORD, RESULTS
+from bench.latency import PASSWORD
+from bench.measured import keep
 from tenants.commands import shard_of
 from tenants.database import Database
 from tenants.models import ShardLease
@@ -135,17 +134,13 @@ def main(
     for name, index in (("shortest", 0), ("median", kills // 2), ("longest", -1)):
         table.add_row(name, *(f"{times[index]:.2f}" for times in ways))
     console.print(table)
-    RESULTS.mkdir(exist_ok=True)
-    result = {
-        "benchmark": "takeover",
-        "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "machine": {"python": platform.python_version(), "processor": platform.machine()},
-        "options": {"broker": broker, "database": database, "pools": pools},
-        "seconds": [{"to_operator": to_operator, "to_lhc": to_lhc} for to_operator, to_lhc in measured],
-    }
-    target = RESULTS / f"takeover-{broker}.json"
-    target.write_text(json.dumps(result, indent=2) + "\n")
-    console.print(f"Written to {target}")
+    keep(
+        console,
+        "takeover",
+        file=f"takeover-{broker}",
+        options={"broker": broker, "database": database, "pools": pools},
+        seconds=[{"to_operator": to_operator, "to_lhc": to_lhc} for to_operator, to_lhc in measured],
+    )
 
 
 if __name__ == "__main__":

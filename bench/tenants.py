@@ -9,8 +9,6 @@ Everything runs on this one machine, the clients included.
 """
 
 import asyncio
-import json
-import platform
 import time
 from dataclasses import asdict, dataclass
 from typing import Annotated
@@ -20,7 +18,8 @@ from rich.console import Console
 from rich.table import Table
 from sqlalchemy import func, select
 
-from bench.latency import PASSWORD, RESULTS, Measured, summarise
+from bench.latency import PASSWORD
+from bench.measured import Measured, keep, summarise
 from bench.running import running_system
 from config.celery import make_celery
 from config.settings import Settings
@@ -197,17 +196,13 @@ def main(
     console.print(table)
     quiet, during = latencies
     console.print(f"p99 while the tenant goes: {during.p99_ms / quiet.p99_ms:.1f} times the quiet one")
-    RESULTS.mkdir(exist_ok=True)
-    result = {
-        "benchmark": "tenants",
-        "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "machine": {"python": platform.python_version(), "processor": platform.machine()},
-        "results": [asdict(row) for row in lifecycles],
-        "latencies": [asdict(row) for row in latencies],
-        "p99_ratio": round(during.p99_ms / quiet.p99_ms, 2),
-    }
-    (RESULTS / "tenants.json").write_text(json.dumps(result, indent=2) + "\n")
-    console.print(f"Written to {RESULTS / 'tenants.json'}")
+    keep(
+        console,
+        "tenants",
+        results=[asdict(row) for row in lifecycles],
+        latencies=[asdict(row) for row in latencies],
+        p99_ratio=round(during.p99_ms / quiet.p99_ms, 2),
+    )
 
 
 if __name__ == "__main__":

@@ -1,8 +1,10 @@
 """A client of the tenant's own API (`/v1/tenants/{instance_name}`), typed by the API's own models.
 
-async with TenantClient("https://xmpp.example.org", "acme", token) as acme:
-chat = await acme.start_chat("12", nick="John", message="Hello?")
-await acme.write(chat.chat_id, "Is anybody there?", message_id="line-0001")
+    async with TenantClient("https://xmpp.example.org", "acme", token) as acme:
+        chat = await acme.start_chat("12", nick="John", message="Hello?")
+        await acme.write(chat.chat_id, "Is anybody there?", message_id="line-0001")
+
+`docs/tenant-api.md` goes through all of it.
 """
 
 from collections.abc import AsyncIterator
@@ -13,7 +15,7 @@ import httpx
 from pydantic import BaseModel
 
 from orchestrator.api.chats import ChatPage, ChatView, LinePage, LineView
-from orchestrator.api.deliveries import DeliveryPage, DeliveryView, Replayed
+from orchestrator.api.deliveries import DeliveryPage, DeliveryView, Replayed, ReturnedMessagePage, ReturnedMessageView
 from orchestrator.api.operators import Kicked, OperatorPage, OperatorView
 from orchestrator.api.problems import Problem
 from orchestrator.api.rooms import RoomPage, RoomView, SaidView
@@ -184,6 +186,19 @@ class TenantClient:
     async def replay_deliveries(self) -> int:
         """Try all dead events again. Returns how many."""
         return (await self._call(Replayed, "POST", "/deliveries/replay")).replayed
+
+    async def returned_messages(self) -> AsyncIterator[ReturnedMessageView]:
+        """What visitors wrote and no operator got, oldest first."""
+        after: int | None = 0
+        while after is not None:
+            page = await self._call(ReturnedMessagePage, "GET", "/returned-messages", after=after)
+            for message in page.returned_messages:
+                yield message
+            after = page.next
+
+    async def replay_returned_messages(self) -> int:
+        """Send all of those again that were not yet. Returns how many."""
+        return (await self._call(Replayed, "POST", "/returned-messages/replay")).replayed
 
     async def rotate_signing_key(self, overlap_seconds: float = 3600) -> str | None:
         """A new key that webhooks are signed with; for so many seconds both sign."""

@@ -24,6 +24,11 @@ install_packages() {
   command -v redis-server >/dev/null && command -v redis-cli >/dev/null || missing+=(redis-server)
   command -v openssl >/dev/null || missing+=(openssl)
   find_python >/dev/null || missing+=(python3 python3-venv)
+  # the documentation's examples call these
+  case $wanted in *" tests "*)
+    command -v curl >/dev/null || missing+=(curl)
+    command -v jq >/dev/null || missing+=(jq) ;;
+  esac
   if [ ${#missing[@]} = 0 ]; then return; fi
 
   say "Installing Debian packages: ${missing[*]} …"

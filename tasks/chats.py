@@ -1,5 +1,7 @@
 """Chats as tasks: lines that wait for operators."""
 
+import threading
+
 from celery import shared_task
 
 from config import task_names
@@ -13,7 +15,15 @@ def forward(instance_name: str) -> None:
     runtime.run(lambda services: chats.forward_pending(services, instance_name))
 
 
+_sweeping = threading.Lock()
+
+
 @shared_task(name=task_names.SWEEP_CHATS)
 def sweep() -> None:
-    """Forward lines that wait for an operator, or for the broker."""
-    runtime.run(chats.sweep)
+    """Forward lines that wait for an operator, or for the broker; unless this process is at it already."""
+    if not _sweeping.acquire(blocking=False):
+        return
+    try:
+        runtime.run(chats.sweep)
+    finally:
+        _sweeping.release()

@@ -42,6 +42,12 @@ def record(
     )
 
 
+async def note(services: Services, *, actor: str, action: str, instance_name: str, reason: str | None) -> None:
+    """Add an entry for what was done in several transactions, after them."""
+    async with services.database.write() as session:
+        record(session, services.clock(), actor=actor, action=action, instance_name=instance_name, reason=reason)
+
+
 async def record_refusal(
     services: Services, instance_name: str, *, actor: str, action: str, what: str, reason: str
 ) -> None:

@@ -51,6 +51,8 @@ _KEEP_CHATS = 30 * 24 * 3600.0
 _TYPING_SECONDS = 10.0
 """How long it is worth telling that somebody types."""
 _SWEEP_LIMIT = 200
+_SWEEP_AGE = 2.0
+"""How long a line is left to whoever wrote it."""
 _LONGEST_CHAT = 500
 """Lines of a chat without an owner that an operator who comes is shown."""
 
@@ -134,11 +136,12 @@ async def write(services: Services, tenant: Tenant, chat_id: str, body: str, mes
             session.add(line)
             await session.flush()
         kept = known or line
-    # who writes is online; the line is kept, so it matters little when that cannot be told now
+    # the line is kept, so it matters little when that cannot be told now
     with suppress(UnavailableError):
-        await visitors.show(services, tenant, services.naming.parse_username(chat.username), chat.nick, None)
+        await visitors.keep_online(services, tenant, services.naming.parse_username(chat.username), chat.nick)
     await forward(services, chat.id)
-    return kept
+    async with services.database.read() as session:
+        return await session.get(ChatLine, kept.id) or kept
 
 
 async def forward(services: Services, chat_key: int) -> None:
@@ -168,11 +171,13 @@ async def forward(services: Services, chat_key: int) -> None:
         return
     late: list[SendMessage] = []
     async with services.database.write() as session:
+        current = await session.get(Chat, chat_key, with_for_update=True)
+        if current is None:
+            return
         for line in lines:
             if missing[line.id]:
-                await _note_sent(session, tenant, chat, line, missing[line.id])
-        current = await session.get(Chat, chat_key)
-        if chat.owner is None and current is not None and current.owner is not None and current.accepted_by:
+                await _note_sent(session, tenant, current, line, missing[line.id])
+        if chat.owner is None and current.owner is not None and current.accepted_by:
             # somebody took it while it was being offered
             late = await _notices(services, session, current, {*targets} - {current.owner}, current.accepted_by)
     if late:
@@ -341,13 +346,20 @@ async def forward_pending(services: Services, instance_name: str) -> None:
 
 
 async def sweep(services: Services) -> None:
-    """Forward what waits: for an operator, or since the broker did not take it."""
+    """Forward what waits: for an operator, or since the broker did not take it.
+
+    Not what was written just now: who wrote it is about to forward it.
+    """
     async with services.database.read() as session:
         keys = list(
             await session.scalars(
                 select(ChatLine.chat_id)
                 .join(Chat, Chat.id == ChatLine.chat_id)
-                .where(ChatLine.state == LineState.WAITING, Chat.state != ChatState.CLOSED)
+                .where(
+                    ChatLine.state == LineState.WAITING,
+                    ChatLine.created_at < services.clock() - _SWEEP_AGE,
+                    Chat.state != ChatState.CLOSED,
+                )
                 .group_by(ChatLine.chat_id)
                 .order_by(ChatLine.chat_id)
                 .limit(_SWEEP_LIMIT)
@@ -581,6 +593,8 @@ async def _note_sent(session: AsyncSession, tenant: Tenant, chat: Chat, line: Ch
     if current is None:
         return
     current.sent_to = sorted({*current.sent_to, *operators})
+    if chat.owner is not None and chat.owner not in current.sent_to:
+        return  # whose chat it is by now was not sent it yet
     if current.state is LineState.WAITING:
         current.state = LineState.SENT
     if chat.owner is not None and not tenant.history_hours:

@@ -3,11 +3,12 @@
 from sqlalchemy import ColumnElement, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from tenants import callbacks, circuits
+from tenants import audit, callbacks, circuits
 from tenants.database import rows_changed
 from tenants.errors import ConflictError, NotFoundError
 from tenants.models import CallbackMessage, Conversation, DeliveryAttempt, MessageState
 from tenants.services import Services
+from tenants.states import Cause
 
 
 async def messages(
@@ -44,8 +45,10 @@ async def _find(session: AsyncSession, instance_name: str, message_id: int) -> C
     return found
 
 
-async def replay(services: Services, instance_name: str, message_id: int) -> CallbackMessage:
+async def replay(services: Services, instance_name: str, message_id: int, cause: Cause) -> CallbackMessage:
     """Try a dead message again, with all its attempts. Closes the circuit: who replays has mended LHC.
+
+    Whoever did it stands in the audit log.
 
     Raises:
         NotFoundError: the tenant has no such message.
@@ -55,12 +58,13 @@ async def replay(services: Services, instance_name: str, message_id: int) -> Cal
         found = await _find(session, instance_name, message_id)
     if not await _replay(services, found.conversation_id, CallbackMessage.id == message_id):
         raise ConflictError(f"delivery {message_id} is {found.state}, not dead")
+    await _note(services, instance_name, cause, f"delivery {message_id}")
     await go_on(services, instance_name)
     async with services.database.read() as session:
         return await _find(session, instance_name, message_id)
 
 
-async def replay_all(services: Services, instance_name: str) -> int:
+async def replay_all(services: Services, instance_name: str, cause: Cause) -> int:
     """`replay` for all dead messages of the tenant. Returns how many there were."""
     async with services.database.read() as session:
         conversation_ids = await session.scalars(
@@ -73,8 +77,16 @@ async def replay_all(services: Services, instance_name: str) -> int:
     for conversation_id in conversation_ids:
         count += await _replay(services, conversation_id)
     if count:
+        await _note(services, instance_name, cause, f"all {count} dead deliveries")
         await go_on(services, instance_name)
     return count
+
+
+async def _note(services: Services, instance_name: str, cause: Cause, what: str) -> None:
+    reason = f"{what}: {cause.reason}" if cause.reason else what
+    await audit.note(
+        services, actor=cause.actor, action="deliveries.replayed", instance_name=instance_name, reason=reason
+    )
 
 
 async def _replay(services: Services, conversation_id: int, *which: ColumnElement[bool]) -> int:

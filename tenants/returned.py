@@ -7,12 +7,13 @@ import structlog
 from sqlalchemy import delete, select, update
 
 from config import task_names
-from tenants import admission, signals
+from tenants import admission, audit, signals
 from tenants.commands import SendMessage
 from tenants.errors import ConflictError, NotFoundError
 from tenants.models import ReturnedMessage
 from tenants.naming import AccountName
 from tenants.services import Services
+from tenants.states import Cause
 
 log = structlog.get_logger(__name__)
 
@@ -73,8 +74,10 @@ async def find(services: Services, instance_name: str, *, after: int, limit: int
         return list(rows)
 
 
-async def replay(services: Services, instance_name: str, returned_id: int) -> ReturnedMessage:
+async def replay(services: Services, instance_name: str, returned_id: int, cause: Cause) -> ReturnedMessage:
     """Send the message to the operator again, under a new id, and give it as it is then.
+
+    Whoever did it stands in the audit log.
 
     Raises:
         NotFoundError: the tenant has no such message.
@@ -89,10 +92,11 @@ async def replay(services: Services, instance_name: str, returned_id: int) -> Re
     if message.replayed_at is not None:
         raise ConflictError(f"returned message {returned_id} was sent again already")
     await _send_again(services, message)
+    await _note(services, instance_name, cause, f"returned message {returned_id}")
     return message
 
 
-async def replay_all(services: Services, instance_name: str) -> int:
+async def replay_all(services: Services, instance_name: str, cause: Cause) -> int:
     """Send all of the tenant's messages that were not sent again yet, older ones first. Returns how many.
 
     Raises:
@@ -112,10 +116,19 @@ async def replay_all(services: Services, instance_name: str) -> int:
             )
             messages = list(page)
         if not messages:
+            if count:
+                await _note(services, instance_name, cause, f"all {count} returned messages")
             return count
         for message in messages:
             await _send_again(services, message)
             count += 1
+
+
+async def _note(services: Services, instance_name: str, cause: Cause, what: str) -> None:
+    reason = f"{what}: {cause.reason}" if cause.reason else what
+    await audit.note(
+        services, actor=cause.actor, action="returned.replayed", instance_name=instance_name, reason=reason
+    )
 
 
 async def _send_again(services: Services, message: ReturnedMessage) -> None:

@@ -10,7 +10,7 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Query
 from pydantic import BaseModel, Field
 
-from orchestrator.api.auth import ACTS_FOR_TENANT, READS_TENANT, ServicesDep
+from orchestrator.api.auth import ACTS_FOR_TENANT, READS_TENANT, CauseDep, ServicesDep
 from orchestrator.api.idempotency import IdempotentRoute
 from orchestrator.api.views import View, problems
 from tenants import circuits, delivery_log, returned
@@ -127,15 +127,15 @@ async def get_delivery(instance_name: str, message_id: MessageId, services: Serv
 
 
 @router.post("/deliveries/replay", status_code=HTTPStatus.ACCEPTED, dependencies=[ACTS_FOR_TENANT])
-async def replay_all(instance_name: str, services: ServicesDep) -> Replayed:
+async def replay_all(instance_name: str, services: ServicesDep, cause: CauseDep) -> Replayed:
     """Try all dead messages of the tenant again, older ones first, and close its circuit."""
-    return Replayed(replayed=await delivery_log.replay_all(services, instance_name))
+    return Replayed(replayed=await delivery_log.replay_all(services, instance_name, cause))
 
 
 @router.post("/deliveries/{message_id:int}/replay", status_code=HTTPStatus.ACCEPTED, dependencies=[ACTS_FOR_TENANT])
-async def replay(instance_name: str, message_id: MessageId, services: ServicesDep) -> DeliveryView:
+async def replay(instance_name: str, message_id: MessageId, services: ServicesDep, cause: CauseDep) -> DeliveryView:
     """Try a dead message again, and close the tenant's circuit. 409 when it is not dead."""
-    return DeliveryView.model_validate(await delivery_log.replay(services, instance_name, message_id))
+    return DeliveryView.model_validate(await delivery_log.replay(services, instance_name, message_id, cause))
 
 
 @router.get("/circuit", dependencies=[READS_TENANT])
@@ -161,14 +161,16 @@ async def list_returned(
 
 
 @router.post("/returned-messages/replay", status_code=HTTPStatus.ACCEPTED, dependencies=[ACTS_FOR_TENANT])
-async def replay_all_returned(instance_name: str, services: ServicesDep) -> Replayed:
+async def replay_all_returned(instance_name: str, services: ServicesDep, cause: CauseDep) -> Replayed:
     """Send all messages that came back, and were not sent again since, to their operators; older ones first."""
-    return Replayed(replayed=await returned.replay_all(services, instance_name))
+    return Replayed(replayed=await returned.replay_all(services, instance_name, cause))
 
 
 @router.post(
     "/returned-messages/{message_id:int}/replay", status_code=HTTPStatus.ACCEPTED, dependencies=[ACTS_FOR_TENANT]
 )
-async def replay_returned(instance_name: str, message_id: MessageId, services: ServicesDep) -> ReturnedMessageView:
+async def replay_returned(
+    instance_name: str, message_id: MessageId, services: ServicesDep, cause: CauseDep
+) -> ReturnedMessageView:
     """Send a message that came back to its operator again. 409 when that was done already."""
-    return ReturnedMessageView.model_validate(await returned.replay(services, instance_name, message_id))
+    return ReturnedMessageView.model_validate(await returned.replay(services, instance_name, message_id, cause))

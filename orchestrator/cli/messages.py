@@ -7,6 +7,7 @@ import typer
 from orchestrator.cli.running import (
     InstanceArgument,
     JsonOption,
+    cause,
     data_of,
     run,
     show_json,
@@ -60,8 +61,8 @@ def replay(
 
     async def start(services: Services) -> int:
         if message_id is None:
-            return await delivery_log.replay_all(services, instance_name)
-        await delivery_log.replay(services, instance_name, message_id)
+            return await delivery_log.replay_all(services, instance_name, cause(None))
+        await delivery_log.replay(services, instance_name, message_id, cause(None))
         return 1
 
     count = run(start)
@@ -84,9 +85,9 @@ def returned_messages(
 
     async def work(services: Services) -> list[ReturnedMessage]:
         if send is not None:
-            await returned.replay(services, instance_name, send)
+            await returned.replay(services, instance_name, send, cause(None))
         if send_all:
-            await returned.replay_all(services, instance_name)
+            await returned.replay_all(services, instance_name, cause(None))
         return await returned.find(services, instance_name, after=after, limit=limit)
 
     found = run(work)

@@ -10,7 +10,7 @@ from sqlalchemy import func, select
 from starlette.responses import Response, StreamingResponse
 
 from config.settings import Settings
-from tenants import callbacks, circuits, claims, deliveries, delivery_log, leases, registry
+from tenants import audit, callbacks, circuits, claims, deliveries, delivery_log, leases, registry
 from tenants.callbacks import OperatorMessage
 from tenants.circuits import FAILURES_TO_OPEN, CircuitState
 from tenants.commands import shard_of
@@ -33,6 +33,7 @@ BOB = AccountName(AccountKind.OPERATOR, "bob", "acme")
 VISITOR = AccountName(AccountKind.VISITOR, "1", "acme")
 CONNECT = b'{"action":"connect","user":"bob.acme","server":"localhost"}'
 DAY = 24 * 3600.0
+PANEL = Cause("panel", "because")
 
 
 def message(number: int, visitor: int = 1, instance: str = "acme") -> OperatorMessage:
@@ -385,21 +386,21 @@ async def test_replay_of_one_dead_message(world: World, lhc: Lhc) -> None:
     first, second = await kill_messages(world, lhc, message(1), message(2))
     assert await circuit_state(world) is not CircuitState.CLOSED
     await callbacks.store_messages(world.services, [message(3)])
-    replayed = await delivery_log.replay(world.services, "acme", second)
+    replayed = await delivery_log.replay(world.services, "acme", second, PANEL)
     assert (replayed.state, replayed.attempts, replayed.finished_at) == (MessageState.PENDING, 0, None)
     assert await circuit_state(world) is CircuitState.CLOSED
     with pytest.raises(ConflictError, match="pending, not dead"):
-        await delivery_log.replay(world.services, "acme", second)
+        await delivery_log.replay(world.services, "acme", second, PANEL)
     await work(world)
     assert lhc.bodies == ["body 2", "body 3"]
     again, attempts = await delivery_log.message(world.services, "acme", second)
     assert (again.state, again.attempts) == (MessageState.DELIVERED, 1)
     assert len(attempts) == MAX_ATTEMPTS + 1
     with pytest.raises(ConflictError, match="delivered, not dead"):
-        await delivery_log.replay(world.services, "acme", second)
+        await delivery_log.replay(world.services, "acme", second, PANEL)
     for instance_name, message_id in (("other", first), ("acme", 999_999)):
         with pytest.raises(NotFoundError):
-            await delivery_log.replay(world.services, instance_name, message_id)
+            await delivery_log.replay(world.services, instance_name, message_id, PANEL)
     assert (await stored(world))[0].state is MessageState.DEAD
 
 
@@ -407,9 +408,11 @@ async def test_replay_of_all_in_order(world: World, lhc: Lhc) -> None:
     await kill_messages(world, lhc, message(1), message(2), message(8, visitor=2), message(9, instance="other"))
     await callbacks.store_messages(world.services, [message(3)])
     world.woken.clear()
-    assert await delivery_log.replay_all(world.services, "acme") == 3
+    assert await delivery_log.replay_all(world.services, "acme", PANEL) == 3
     assert world.woken == [("callbacks.deliver", {"instance_name": "acme"})]
-    assert await delivery_log.replay_all(world.services, "acme") == 0
+    assert await delivery_log.replay_all(world.services, "acme", PANEL) == 0
+    logged = [(one.action, one.actor, one.reason) for one in await audit.entries(world.services, "acme", limit=1)]
+    assert logged == [("deliveries.replayed", "panel", "all 3 dead deliveries: because")]
     await work(world)
     assert [body for body in lhc.bodies if body != "body 8"] == ["body 1", "body 2", "body 3"]
     assert "body 8" in lhc.bodies

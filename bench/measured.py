@@ -1,0 +1,50 @@
+"""What a benchmark measured: percentiles, and the JSON file that they are kept in."""
+
+import json
+import math
+import platform
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+RESULTS = Path(__file__).parent / "results"
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """One way's latencies, in milliseconds."""
+
+    way: str
+    samples: int
+    p50_ms: float
+    p90_ms: float
+    p99_ms: float
+    max_ms: float
+
+
+def summarise(way: str, seconds: Sequence[float]) -> Measured:
+    """Percentiles by the nearest-rank method: each is a value that was measured."""
+    ordered = sorted(seconds)
+
+    def percentile(percent: float) -> float:
+        return round(ordered[math.ceil(percent / 100 * len(ordered)) - 1] * 1000, 2)
+
+    return Measured(way, len(ordered), percentile(50), percentile(90), percentile(99), percentile(100))
+
+
+def keep(console: Console, benchmark: str, *, file: str | None = None, **measured: Any) -> None:
+    """Write `bench/results/FILE.json`, and say so; `file`: the benchmark's name unless it has several."""
+    RESULTS.mkdir(exist_ok=True)
+    target = RESULTS / f"{file or benchmark}.json"
+    result = {
+        "benchmark": benchmark,
+        "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "machine": {"python": platform.python_version(), "processor": platform.machine()},
+        **measured,
+    }
+    target.write_text(json.dumps(result, indent=2) + "\n")
+    console.print(f"Written to {target}")
