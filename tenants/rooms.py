@@ -353,7 +353,7 @@ async def store_reports(services: Services, reports: Sequence[RoomReport]) -> di
     LHC is told of rooms in which somebody writes from its page; those who get webhooks, of all.
 
     Returns:
-        Why some were not kept, by their stanza ids: no such room, or its tenant carries no traffic.
+        Why some were not kept, by their stanza ids: no such room (any more), or its tenant carries no traffic.
     """
     refused: dict[str, str] = {}
     happenings: list[Happening] = []
@@ -364,7 +364,7 @@ async def store_reports(services: Services, reports: Sequence[RoomReport]) -> di
             row = found[report.room]
             if report.room.instance in shut:
                 refused[report.stanza_id] = shut[report.room.instance]
-            elif row is None:
+            elif row is None or row.state is RoomState.REMOVING:
                 refused[report.stanza_id] = f"there is no room '{report.room.name}'"
             elif _is_told(tenants[report.room.instance], row):
                 happenings.append(Happening(report.event, report.stanza_id, report.sender, report.room, report.body))

@@ -10,11 +10,15 @@ from sqlalchemy import select, update
 from orchestrator.api.lhc import rpc_rooms
 from orchestrator.client import ApiError, TenantClient
 from tenants.models import Room, RoomOrigin, RoomState
+from tenants.naming import STANDALONE_INSTANCE
 from tenants.rooms import MAX_ROOMS
 from tests.integration.conftest import NewTenant, Tenant, TenantApi
 from tests.world.chat_server import ChatServer
-from tests.world.rpc import Rpc, fault_in, shape
-from tests.world.system import domain_of
+from tests.world.operator import Operator
+from tests.world.panel import Panel
+from tests.world.receiver import Receiver
+from tests.world.rpc import Encode, Rpc, fault_in, library_request, php_request, shape
+from tests.world.system import domain_of, start_system
 from tests.world.waiting import until
 from xmpp_pool.stanzas import BRIDGE_NS
 
@@ -23,17 +27,23 @@ SERVICE = f"conference.{HOST}"
 NAME = "jd,br"
 
 
-def rpc_of(tenant: Tenant) -> Rpc:
-    return Rpc(f"{tenant.system.endpoints['api']}/t/{tenant.name}/rpc", tenant.name, HOST, tenant.key)
+def rpc_of(tenant: Tenant, encode: Encode = library_request) -> Rpc:
+    return Rpc(f"{tenant.lhc_url}/rpc", tenant.name, HOST, tenant.key, encode)
 
 
 def address(tenant: Tenant, name: str = NAME) -> str:
     return f"{name}.{tenant.name}@{SERVICE}"
 
 
-async def make_room(tenant: Tenant, name: str = NAME, *, page_operator: str | None = "John.Doe.operator") -> Rpc:
+async def make_room(
+    tenant: Tenant,
+    name: str = NAME,
+    *,
+    page_operator: str | None = "John.Doe.operator",
+    encode: Encode = library_request,
+) -> Rpc:
     """A room as LHC's extension makes it."""
-    rpc = rpc_of(tenant)
+    rpc = rpc_of(tenant, encode)
     assert await rpc.call("create_room", {"name": name, "service": SERVICE, "host": HOST}) == {"res": 0}
     option = {"name": name, "service": SERVICE, "option": "allow_subscription", "value": "true"}
     assert await rpc.call("change_room_option", option) == {"res": 0}
@@ -79,10 +89,17 @@ async def is_told(tenant: Tenant, *bodies: str) -> None:
     assert told(tenant) == list(bodies)
 
 
-async def test_a_group_chat_from_its_making_to_its_end(tenant: Tenant) -> None:
+@pytest.mark.parametrize("encode", [library_request, php_request], ids=["library", "PHP"])
+async def test_a_group_chat_from_its_making_to_its_end(tenant: Tenant, encode: Encode) -> None:
     bob = await tenant.operator_online("bob")
-    rpc = await make_room(tenant)
+    rpc = rpc_of(tenant, encode)
+    assert await rpc.call("muc_online_rooms", {"host": SERVICE}) == {"rooms": []}
+    await make_room(tenant, encode=encode)
     assert await rpc.call("muc_online_rooms", {"host": SERVICE}) == {"rooms": [{"room": f"{NAME}@{SERVICE}"}]}
+    users = f"{tenant.lhc.name('bob')}@{HOST}"
+    invitation = {"name": NAME, "service": SERVICE, "password": "", "reason": "Group <chat>", "users": users}
+    assert await rpc.call("send_direct_invitation", invitation) == {"res": 0}
+    assert await bob.invited() == (address(tenant), "Group <chat>")
     await bob.join(address(tenant), "Bob")
     assert await rpc.call("send_message", groupchat("John.Doe.operator", "Hello from the page & more")) == {"res": 0}
     heard = await bob.hears(address(tenant), "Hello from the page & more")
@@ -573,3 +590,39 @@ async def test_the_api_of_rooms(api: TenantApi) -> None:
             with pytest.raises(ApiError) as error:
                 await call
             assert error.value.status == 404
+
+
+async def test_the_rooms_of_a_standalone_system() -> None:
+    """Without an instance in any name, and with the hosting-wide credentials: there is only one tenant."""
+    with start_system(env={"ORCHESTRATOR_HOSTING": "false"}) as system:
+        endpoints = system.endpoints
+        async with (
+            Receiver(endpoints["callback_port"]) as receiver,
+            Panel(endpoints["api"], endpoints["panel_token"]) as panel,
+        ):
+            await panel.create(STANDALONE_INSTANCE)
+            rpc = Rpc.hosting(system)
+            account = {"host": HOST, "user": "bob", "password": "operator-pw"}
+            member = {"user": "bob", "host": HOST, "group": "operators", "grouphost": HOST}
+            assert (await rpc.call("register", account))["res"] == 0
+            assert await rpc.call("srg_user_add", member) == {"res": 0}
+            room = {"name": NAME, "service": SERVICE}
+            assert await rpc.call("create_room", {**room, "host": HOST}) == {"res": 0}
+            author = {"user": f"John.Doe.operator@{HOST}", "nick": "John", "room": f"{NAME}@{SERVICE}", "nodes": ""}
+            assert await rpc.call("subscribe_room", author) == {"nodes": []}
+            address = (endpoints["c2s_host"], endpoints["c2s_port"])
+            async with Operator("bob", HOST, "operator-pw", address) as bob:
+                assert await bob.items_of(SERVICE) == {f"{NAME}@{SERVICE}": NAME}
+                await bob.join(f"{NAME}@{SERVICE}", "Bob")
+                await rpc.call("send_message", groupchat("John.Doe.operator", "hello"))
+                assert (await bob.hears(f"{NAME}@{SERVICE}", "hello")).nick == "John"
+                bob.write(f"{NAME}@{SERVICE}", "hello back", kind="groupchat")
+                await receiver.message("hello back")
+            bodies = [one.raw.decode() for one in receiver.callbacks if one.path == "/xmppservice/processmessage"]
+            names = {"sender": "bob", "receiver": NAME, "server": HOST}
+            assert bodies[:2] == [
+                form(status="available", **names, type="presence"),
+                form(body="hello back", **names, type="groupchat"),
+            ]
+            await panel.destroy(STANDALONE_INSTANCE)
+            assert await system.ejabberd("lhc_rooms", host=HOST, suffix="", after="", limit=10) == []
