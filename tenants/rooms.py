@@ -246,13 +246,15 @@ async def write(
     It bears the name that the person has in the room. It is not told to LHC: it comes from there.
 
     Raises:
-        InvalidInputError: the text cannot be sent; or no room is named so.
-        NotFoundError: the tenant has no such room.
+        InvalidInputError: no room is named so.
+        NotFoundError: the tenant has no such room, or no such account.
         QueueUnavailableError: it could not be accepted.
     """
     room = await get(services, tenant.instance_name, name)
     members = {member.username: member.nick for member in room.members}
     async with services.database.read() as session:
+        if who.has_account:
+            await _check_account(session, who)
         nick = members.get(who.username) or await _nick_of(session, who)
     message_id = message_id or uuid.uuid4().hex
     await services.commands.publish(

@@ -112,6 +112,39 @@ async def test_a_group_chat_from_its_making_to_its_end(tenant: Tenant, encode: E
     await bob.sees(f"{NAME}.{tenant.name}", kind="unavailable")
 
 
+async def test_a_group_chat_on_the_servers_of_production(production_tenant: Tenant) -> None:
+    tenant = production_tenant
+    bob = await tenant.operator_online("bob")
+    rpc = await make_room(tenant)
+    await bob.join(address(tenant), "Bob")
+    for number in range(5):
+        await rpc.call("send_message", groupchat("John.Doe.operator", f"question {number}"))
+        bob.write(address(tenant), f"answer {number}", kind="groupchat")
+    await bob.hears(address(tenant), "question 4")
+    await is_told(
+        tenant, present(tenant, "bob", "available"), *(said(tenant, "bob", f"answer {number}") for number in range(5))
+    )
+    await tenant.panel.destroy(tenant.name)
+    assert await rooms_in_ejabberd(tenant) == []
+
+
+async def test_making_a_room_twice_at_once_makes_one(tenant: Tenant) -> None:
+    arguments = {"name": NAME, "service": SERVICE, "host": HOST}
+    answers = await asyncio.gather(*(rpc_of(tenant).answer("create_room", arguments) for _ in range(5)))
+    assert any(b"<fault>" not in answer for answer in answers)
+    assert await rpc_of(tenant).call("muc_online_rooms", {"host": SERVICE}) == {
+        "rooms": [{"room": f"{NAME}@{SERVICE}"}]
+    }
+    bob = await tenant.operator_online("bob")
+    await tenant.lhc.new_operator("ann", "operator-pw")
+    ann = await tenant.online("ann")
+    for one, nick in ((bob, "Bob"), (ann, "Ann")):
+        await one.join(address(tenant), nick)
+    # in one and the same room
+    bob.write(address(tenant), "hello Ann", kind="groupchat")
+    await ann.hears(address(tenant), "hello Ann")
+
+
 async def test_a_name_that_another_bears_is_told_apart_and_is_free_afterwards(tenant: Tenant) -> None:
     bob = await tenant.operator_online("bob")
     rpc = await make_room(tenant)
