@@ -19,7 +19,7 @@ from tenants.commands import CloseVisitor
 from tenants.database import rows_changed
 from tenants.ejabberd import NotAppliedError, PasswordRefusedError, UserExistsError, UserUnknownError
 from tenants.errors import InvalidInputError, NotFoundError, QuotaExceededError, TakenError, UnavailableError
-from tenants.models import Account, AccountState, Tenant, TenantState, VisitorSession
+from tenants.models import Account, AccountState, RoomMember, Tenant, TenantState, VisitorSession
 from tenants.naming import AccountKind, AccountName, RosterName
 from tenants.scram import Verifier
 from tenants.secrets import digest, matches, new_key
@@ -201,6 +201,7 @@ async def _settle_claims(services: Services, gone: Sequence[str], left: Sequence
     async with services.database.write() as session:
         if gone:
             await session.execute(delete(VisitorSession).where(VisitorSession.username.in_(gone)))
+            await session.execute(delete(RoomMember).where(RoomMember.username.in_(gone)))
             await session.execute(delete(Account).where(_removing(gone)))
         if left:
             await session.execute(update(Account).where(_removing(left)).values(last_active_at=0))

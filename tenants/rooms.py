@@ -246,13 +246,15 @@ async def write(
     It bears the name that the person has in the room. It is not told to LHC: it comes from there.
 
     Raises:
-        InvalidInputError: the text cannot be sent; or no room is named so.
-        NotFoundError: the tenant has no such room.
+        InvalidInputError: no room is named so.
+        NotFoundError: the tenant has no such room, or no such account.
         QueueUnavailableError: it could not be accepted.
     """
     room = await get(services, tenant.instance_name, name)
     members = {member.username: member.nick for member in room.members}
     async with services.database.read() as session:
+        if who.has_account:
+            await _check_account(session, who)
         nick = members.get(who.username) or await _nick_of(session, who)
     message_id = message_id or uuid.uuid4().hex
     await services.commands.publish(
@@ -353,7 +355,7 @@ async def store_reports(services: Services, reports: Sequence[RoomReport]) -> di
     LHC is told of rooms in which somebody writes from its page; those who get webhooks, of all.
 
     Returns:
-        Why some were not kept, by their stanza ids: no such room, or its tenant carries no traffic.
+        Why some were not kept, by their stanza ids: no such room (any more), or its tenant carries no traffic.
     """
     refused: dict[str, str] = {}
     happenings: list[Happening] = []
@@ -364,7 +366,7 @@ async def store_reports(services: Services, reports: Sequence[RoomReport]) -> di
             row = found[report.room]
             if report.room.instance in shut:
                 refused[report.stanza_id] = shut[report.room.instance]
-            elif row is None:
+            elif row is None or row.state is RoomState.REMOVING:
                 refused[report.stanza_id] = f"there is no room '{report.room.name}'"
             elif _is_told(tenants[report.room.instance], row):
                 happenings.append(Happening(report.event, report.stanza_id, report.sender, report.room, report.body))

@@ -131,17 +131,22 @@ own_rooms(User, Host) ->
     case mod_lhc_bridge:tenant(User, Host) of
         {ok, Tenant} ->
             case mod_lhc_bridge:is_operator_of(User, Tenant, Host) of
-                true -> [Room || Room <- rooms(Host, <<>>), tenant(Room, Host) == {ok, Tenant}];
+                true -> rooms(Host, suffix(Tenant, Host));
                 false -> []
             end;
         none ->
             []
     end.
 
+%% As Live Helper Chat knows it.
 wire_name(Room, Host) ->
+    {ok, Tenant} = tenant(Room, Host),
+    binary:part(Room, 0, byte_size(Room) - byte_size(suffix(Tenant, Host))).
+
+suffix(Tenant, Host) ->
     case mod_lhc_bridge:option(Host, hosting) of
-        true -> iolist_to_binary(lists:join($., lists:droplast(binary:split(Room, <<".">>, [global]))));
-        false -> Room
+        true -> <<$., Tenant/binary>>;
+        false -> <<>>
     end.
 
 %%%===================================================================
@@ -231,10 +236,11 @@ names(#message{from = #jid{luser = User}} = Msg) ->
     Others = [<<Name/binary, " (", (integer_to_binary(Number))/binary, ")">> || Number <- lists:seq(2, ?OTHER_NAMES)],
     [Name | Others].
 
+%% The room says in words alone what is wrong.
 take_name(Pid, From, [Name | Others]) ->
     case mod_muc_room:subscribe(Pid, From, Name, []) of
         {ok, _} -> ok;
-        {error, _} when Others /= [] -> take_name(Pid, From, Others);
+        {error, <<"That nickname", _/binary>>} when Others /= [] -> take_name(Pid, From, Others);
         {error, Text} -> {error, Text}
     end.
 
@@ -252,7 +258,7 @@ rooms(Host, Suffix) ->
     Service = service(Host),
     Online = [Room || {Room, _, _} <- mod_muc:get_online_rooms(Service)],
     Kept = mnesia:dirty_select(muc_room, [{#muc_room{name_host = {'$1', Service}, _ = '_'}, [], ['$1']}]),
-    [Room || Room <- lists:usort(Online ++ Kept), lhc_bridge_admin:bears(Room, Suffix)].
+    lists:usort([Room || Room <- Online ++ Kept, lhc_bridge_admin:bears(Room, Suffix)]).
 
 %% On disk when this returns. One at a time: of two that make the same one at once, both would.
 make_rooms(Host, Rooms) ->

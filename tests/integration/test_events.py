@@ -196,3 +196,22 @@ async def test_nobody_signs_for_a_visitor_of_another_tenant(
     assert (await hooked.next("typing"))["operator"] == "bob"
     assert hooked.of("message.delivered") == []
     assert len(hooked.of("typing")) == 1
+
+
+async def test_a_room_as_events(api: TenantApi, hooked: Told) -> None:
+    """Of every room: whether anybody writes in the tenant's page is a matter of LHC's."""
+    bob = await login(api, hooked, "bob")
+    made = (await api.http.post("/rooms", json={"name": "Team"})).json()
+    await bob.join(made["address"], "Bob")
+    bob.write(made["address"], "hello", kind="groupchat")
+    said = await api.http.post("/rooms/team/messages", json={"operator": "bob", "message": "from the page"})
+    assert said.status_code == 202, said.text
+    await bob.hears(made["address"], "from the page")
+    bob.leave_room(made["address"], "Bob")
+    known = {"instance_name": api.tenant.name, "operator": "bob", "room": "team"}
+    assert await hooked.next("room.left") == known
+    assert await hooked.next("room.joined") == known
+    (message,) = hooked.of("room.message")
+    assert message == {**known, "message": "hello", "message_id": message["message_id"]}
+    types = [json.loads(one.raw)["type"] for one in hooked.all()]
+    assert [one for one in types if one.startswith("room.")] == ["room.joined", "room.message", "room.left"]

@@ -11,7 +11,7 @@ from config.settings import Settings
 from orchestrator.telemetry import hide_secrets
 from tenants.backoff import delay
 from tenants.http_posting import MAX_RETRY_AFTER, retry_after
-from tenants.lhc import callback_base, message_body, status_body
+from tenants.lhc import callback_base, message_body, presence_body, status_body
 from tenants.secrets import digest, matches, same
 
 
@@ -30,6 +30,17 @@ def test_any_message_is_read_back(text: str) -> None:
     assert set(raw.partition("&sender")[0].removeprefix("body=")) <= set(
         "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.-/:%"
     )
+
+
+def test_what_happens_in_rooms_is_exact() -> None:
+    names = {"sender": "bob.acme", "server": "x.org"}
+    assert message_body(body="Hi ~", receiver="jd,br", kind="groupchat", **names) == (
+        b"body=Hi%20%7E&sender=bob.acme&receiver=jd%2Cbr&server=x.org&type=groupchat"
+    )
+    for available, status in ((True, b"available"), (False, b"unavailable")):
+        assert presence_body(available=available, room="jd,br", **names) == (
+            b"status=" + status + b"&sender=bob.acme&receiver=jd%2Cbr&server=x.org&type=presence"
+        )
 
 
 def test_status_bodies_are_exact() -> None:

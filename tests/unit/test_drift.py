@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tenants import rosters
-from tenants.drift import DriftKind, Known, Pictures, Seen
+from tenants.drift import DriftKind, Known, KnownRoom, Pictures, Seen
 from tenants.ejabberd import Roster
-from tenants.models import AccountState
+from tenants.models import AccountState, RoomState
 from tenants.naming import AccountKind, AccountName, Naming, RosterKind
 
 NAMING = Naming(hosting=True)
@@ -152,3 +152,19 @@ def test_a_registration_that_is_tried_again_is_left_to_it() -> None:
     one = Known(NAMING.parse_username("visitor.1.acme"), AccountState.PENDING, OLD, YOUNG)
     empty = {kind: set[str]() for kind in RosterKind}
     assert found_among(empty, set(), {"visitor.1.acme": one}) == set()
+
+
+def test_rooms_that_differ() -> None:
+    pictures = equal(set())
+    pictures.there.rooms = {"both.acme", "stray.acme", "half-removed.acme"}
+    known = {
+        "both.acme": KnownRoom(RoomState.ACTIVE, OLD),
+        "lost.acme": KnownRoom(RoomState.ACTIVE, OLD),
+        "half-made.acme": KnownRoom(RoomState.PENDING, OLD),
+        "half-removed.acme": KnownRoom(RoomState.REMOVING, OLD),
+        "new.acme": KnownRoom(RoomState.PENDING, YOUNG),
+    }
+    found = list(replace(pictures, rooms=known).differences())
+    assert {one.kind for one in found} == {DriftKind.ROOM}
+    expected = {"lost.acme", "half-made.acme", "half-removed.acme", "stray.acme"}
+    assert {one.subject for one in found} == expected

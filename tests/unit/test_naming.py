@@ -10,10 +10,14 @@ from tenants.naming import (
     AccountKind,
     AccountName,
     Naming,
+    RoomName,
     RosterKind,
     RosterName,
     check_instance,
     check_operator,
+    fold_page_operator,
+    fold_room,
+    is_page_operator,
     local_part,
 )
 
@@ -24,6 +28,20 @@ operators = st.from_regex(r"[a-z0-9_+-]{1,12}(\.[a-z0-9_+-]{1,12}){0,2}", fullma
     lambda name: not name.startswith("visitor") and name != "admin"
 )
 identifiers = st.integers(1, 10**19 - 1).map(str)
+
+
+rooms = st.text(st.characters(max_codepoint=0x2FFF), min_size=1, max_size=30)
+
+
+def folded(name: str) -> str | None:
+    """The room's name, if it is one."""
+    try:
+        return fold_room(name)
+    except InvalidInputError:
+        return None
+
+
+room_names = rooms.map(folded).filter(lambda name: name is not None)
 
 
 def account_names(instance: st.SearchStrategy[str]) -> st.SearchStrategy[AccountName]:
@@ -161,3 +179,54 @@ def test_local_part_minds_the_domain() -> None:
     assert local_part("bob.acme", "xmpp.example") == "bob.acme"
     with pytest.raises(InvalidInputError, match=r"operator_username: must be an address at xmpp\.example"):
         local_part("bob.acme@evil.example", "xmpp.example", "operator_username")
+
+
+@given(room_names, instances)
+def test_rooms_survive_building_and_parsing(name: str, instance: str) -> None:
+    for naming, room in ((HOSTED, RoomName(name, instance)), (STANDALONE, RoomName(name, STANDALONE_INSTANCE))):
+        assert naming.parse_room(naming.room(room)) == room
+
+
+@given(rooms)
+def test_folding_twice_is_folding_once(name: str) -> None:
+    once = folded(name)
+    assert once is None or folded(once) == once
+
+
+@given(room_names, instances, room_names, instances)
+def test_no_room_passes_for_another_tenants(name: str, instance: str, other: str, other_instance: str) -> None:
+    ours, theirs = RoomName(name, instance), RoomName(other, other_instance)
+    assert (HOSTED.room(ours) == HOSTED.room(theirs)) is (ours == theirs)
+    # not either when it is named so that it ends as theirs do
+    tricky = HOSTED.room(RoomName(f"{name}.{other_instance}", instance))
+    assert HOSTED.parse_room(tricky).instance == instance
+
+
+@pytest.mark.parametrize(
+    ("name", "kept"),
+    [("jd,br", "jd,br"), ("JD,BR", "jd,br"), ("Straße", "strasse"), ("ＡＢ", "ab"), ("Ⅷ", "viii"), ("a..b.", "a..b.")],
+)
+def test_rooms_are_folded(name: str, kept: str) -> None:
+    assert fold_room(name) == kept
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["", "a b", "a@b", "a/b", "a:b", "it's", "<a>", "a&b", 'a"b', "a\x00b", "a\u2028b", "\ud800", "😀", "x" * 101],
+)
+def test_what_no_room_can_be_named(name: str) -> None:
+    with pytest.raises(InvalidInputError):
+        fold_room(name)
+
+
+@pytest.mark.parametrize("name", ["Name.Surname.operator", "NAME.OPERATOR", "a.b.operator.operator"])
+def test_who_writes_in_the_page(name: str) -> None:
+    assert is_page_operator(name)
+    assert HOSTED.page_operator(name, "acme") == f"{name.lower()}.acme"
+    assert STANDALONE.page_operator(name, STANDALONE_INSTANCE) == name.lower()
+
+
+@pytest.mark.parametrize("name", [".operator", "operator", "bob", "bob.operators", "a b.operator"])
+def test_who_does_not(name: str) -> None:
+    with pytest.raises(InvalidInputError):
+        fold_page_operator(name)

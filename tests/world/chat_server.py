@@ -25,6 +25,8 @@ _XML_RPC = {
     backlog: 1024
     request_handlers:
       "/": ejabberd_xmlrpc""",
+    "modules:": """
+  mod_muc_admin: {{}}""",
     "api_permissions:": """
   "the old way":
     from: ejabberd_xmlrpc

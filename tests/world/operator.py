@@ -57,6 +57,7 @@ class Operator:
         self.username = username
         self.presences: list[SeenPresence] = []
         self.messages: list[SeenMessage] = []
+        self._invitations: list[tuple[str, str]] = []
         self._address = address
         self._host = host
         self._client = client = ClientXMPP(f"{username}@{host}/{resource}", password)
@@ -217,6 +218,25 @@ class Operator:
         """Leave a room."""
         self._client.make_presence(pto=f"{room}/{nick}", ptype="unavailable").send()
 
+    def write_marked(self, room: str, body: str, once: str) -> None:
+        """Write in a room with the bridge module's own mark on the message."""
+        message = self._client.make_message(mto=room, mbody=body, mtype="groupchat")
+        message.append(ET.Element("{urn:lhc:bridge:0}once", {"id": once}))
+        message.send()
+
+    def error_of(self, message_id: str) -> str:
+        """The condition of the error that answered the message; empty while none did."""
+        return next((one.error for one in self.messages if one.id == message_id and one.error), "")
+
+    async def is_refused(self, message_id: str, condition: str = "forbidden") -> None:
+        """Wait until the message was answered with that error."""
+        await until(lambda: self.error_of(message_id) == condition, f"a message of {self.username} is refused")
+
+    async def invited(self) -> tuple[str, str]:
+        """Wait for an invitation (XEP-0249). Gives the room and the reason."""
+        await until(lambda: self._invitations, f"{self.username} is invited")
+        return self._invitations[0]
+
     async def hears(self, room: str, body: str) -> SeenMessage:
         """Wait for a message with that body in the room."""
         local = room.partition("@")[0]
@@ -265,6 +285,9 @@ class Operator:
 
     def _saw_message(self, message: Message) -> None:
         failed = message["type"] == "error"
+        invitation = message.xml.find("{jabber:x:conference}x")
+        if invitation is not None:
+            self._invitations.append((invitation.get("jid", ""), invitation.get("reason", "")))
         self.messages.append(
             SeenMessage(
                 message["from"].local,

@@ -93,7 +93,7 @@ async def send_groupchat(call: Call) -> None:
         if body:
             await rooms.write(call.services, tenant, room, who, body)
     except NotFoundError:
-        log.warning("a message to a room that does not exist", instance_name=tenant.instance_name)
+        log.warning("a message to no room, or of nobody", instance_name=tenant.instance_name)
 
 
 HANDLERS: dict[str, Callable[[Call], Awaitable[dict[str, Any]]]] = {
