@@ -112,7 +112,7 @@ class Load:
 
 @asynccontextmanager
 async def conversations(endpoints: dict[str, str | int], panel: Panel, count: int) -> AsyncIterator[list[Conversation]]:
-    """New tenants with their chats; destroyed in the end."""
+    """New tenants with their chats, on a system that is thrown away."""
     gate = asyncio.Semaphore(_SET_UP_AT_ONCE)
     names = [f"bench-chats-{number}" for number in range(count)]
     async with AsyncExitStack() as stack:
@@ -121,22 +121,13 @@ async def conversations(endpoints: dict[str, str | int], panel: Panel, count: in
             async with gate:
                 return await _begin(endpoints, panel, name, stack)
 
-        async def end(name: str) -> None:
-            async with gate:
-                await panel.destroy(name, 300)
-
-        try:
-            with console.status(f"{count} tenants come …"):
-                yield await asyncio.gather(*map(begin, names))
-        finally:
-            with console.status(f"{count} tenants go …"):
-                await asyncio.gather(*map(end, names))
+        with console.status(f"{count} tenants come …"):
+            talking = await asyncio.gather(*map(begin, names))
+        yield talking
 
 
 async def _begin(endpoints: dict[str, str | int], panel: Panel, name: str, stack: AsyncExitStack) -> Conversation:
     host, api = str(endpoints["xmpp_host"]), str(endpoints["api"])
-    if (await panel.http.get(f"/v1/tenants/{name}")).is_success:
-        await panel.destroy(name)
     events = f"http://127.0.0.1:{endpoints['callback_port']}/{name}"
     await panel.create(name, routing="orchestrator", event_format="webhook", callback_url=events)
     token = await panel.http.post("/v1/tokens", json={"name": "bench", "scope": "tenant", "instance_name": name})
