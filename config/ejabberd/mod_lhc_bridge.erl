@@ -17,6 +17,8 @@
 %% for lhc_bridge_queue and lhc_bridge_rooms
 -export([is_component/2, component/1, connections/1, tenant/2, tenant_of/2, option/2, hand_over/2, is_operator_of/3,
          take_once/1, is_first/1]).
+%% for lhc_bridge_visitors
+-export([group/3]).
 
 -include("logger.hrl").
 -include("ejabberd_router.hrl").
@@ -84,7 +86,7 @@ hooks(Host) ->
      {unset_presence_hook, Host, ?MODULE, unset_presence, 50},
      {c2s_handle_info, Host, ?MODULE, present, 50},
      {c2s_self_presence, Host, ?MODULE, waited_first, ?WAITED_PRIORITY}
-     | lhc_bridge_rooms:hooks(Host)].
+     | lhc_bridge_rooms:hooks(Host) ++ lhc_bridge_visitors:hooks(Host)].
 
 %% Components belong to no virtual host.
 global_hooks() ->
@@ -177,8 +179,24 @@ guard_others(#jid{lserver = Other}, {Stanza, #{lserver := Host} = C2S} = Acc) wh
         false ->
             Acc
     end;
+guard_others(#jid{luser = Other, lserver = Host}, {Stanza, #{lserver := Host} = C2S} = Acc) when Other /= <<>> ->
+    #jid{luser = User} = xmpp:get_from(Stanza),
+    case User == Other orelse is_same_tenant(User, Other, Host) of
+        true ->
+            Acc;
+        false ->
+            forbid(Stanza, <<"This address belongs to another live chat">>),
+            {stop, {drop, C2S}}
+    end;
 guard_others(_To, Acc) ->
     Acc.
+
+%% Accounts that are no tenant's are the server's administrators'.
+is_same_tenant(User, Other, Host) ->
+    case {tenant(User, Host), tenant(Other, Host)} of
+        {{ok, Tenant}, {ok, Another}} -> Tenant == Another;
+        _ -> true
+    end.
 
 %% What the component hears of an operator is what this module says: nobody else may tell it of messages and presence.
 %% A client only answers it, as to a ping.
@@ -206,12 +224,8 @@ may_write(_Operator, #jid{lserver = Other}) ->
     not ejabberd_router:is_my_host(Other). % another virtual host is another company; other servers are not our matter
 
 is_operator_of(User, Tenant, Host) ->
-    Group = case is_hosting(Host) of
-                true -> <<"operators.", Tenant/binary>>;
-                false -> <<"operators">>
-            end,
     try
-        mod_shared_roster:is_user_in_group({User, Host}, Group, Host)
+        mod_shared_roster:is_user_in_group({User, Host}, group(<<"operators">>, Tenant, Host), Host)
     catch
         _:_ -> false % it crashes for a group that does not exist; ejabberd would then let the stanza pass
     end.
@@ -608,6 +622,13 @@ tenant(User, Host) ->
                 {[?IS_VISITOR, _Id], _} -> none;
                 {_, Instance} -> {ok, Instance}
             end
+    end.
+
+%% The shared roster group of that kind.
+group(Kind, Tenant, Host) ->
+    case is_hosting(Host) of
+        true -> <<Kind/binary, $., Tenant/binary>>;
+        false -> Kind
     end.
 
 %% The tenant of an account or a room.

@@ -19,7 +19,7 @@ RABBITMQ_USER = "orchestrator"
 _KEPT = "system.json"
 _PORTS = (
     "api", "flower", "redis", "rabbitmq", "rabbitmq_distribution", "epmd",
-    "ejabberd_api", "component", "c2s", "c2s_tls", "callback",
+    "ejabberd_api", "component", "c2s", "c2s_tls", "websocket", "callback",
 )  # fmt: skip
 _SECRETS = (
     "hosting_key", "panel_token", "rpc_password", "signing_master_key",
@@ -180,6 +180,7 @@ class LocalSystem:
             "c2s_host": LISTEN_IP,
             "c2s_port": self.ports["c2s"],
             "c2s_tls_port": self.ports["c2s_tls"],
+            "websocket": f"ws://{LISTEN_IP}:{self.ports['websocket']}/ws",
             "ejabberd_api": settings.ejabberd_api_url,
             "flower": f"http://{LISTEN_IP}:{self.ports['flower']}",
             "broker_url": settings.broker_url.get_secret_value(),

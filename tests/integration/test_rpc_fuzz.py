@@ -24,13 +24,25 @@ from tests.world.system import System
 
 HOST = "localhost"
 NAME = "fuzzed"
+ROOM = {"name": "sales,desk", "service": f"conference.{HOST}"}
+ROOMS: dict[str, dict[str, str]] = {
+    "muc_online_rooms": {"host": f"conference.{HOST}"},
+    "create_room": {**ROOM, "host": HOST},
+    "change_room_option": {**ROOM, "option": "allow_subscription", "value": "true"},
+    "subscribe_room": {"user": f"bob.NAME@{HOST}", "nick": "Bob", "room": f"sales,desk@conference.{HOST}", "nodes": ""},
+    "send_direct_invitation": {**ROOM, "password": "", "reason": "", "users": f"bob.NAME@{HOST}"},
+    "destroy_room": ROOM,
+}
+CALLS = {**METHODS, **ROOMS}
+"""Every method."""
+
 WARM_UP, MEASURED = 1000, 3000
 """Requests."""
 MAY_GROW = 32 * 2**20
 """Bytes. A leak of one body in a hundred would be more."""
 
 FUZZ = settings(
-    max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+    max_examples=500, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )
 
 
@@ -76,14 +88,14 @@ def test_bytes(connection: http.client.HTTPConnection, body: bytes) -> None:
 
 @FUZZ
 @given(
-    method=st.sampled_from(sorted(METHODS)),
+    method=st.sampled_from(sorted(CALLS)),
     changes=st.lists(st.tuples(st.integers(0), st.integers(0, 50), st.binary(max_size=20)), min_size=1, max_size=5),
 )
 def test_damaged_calls(
     fuzzed: Tenant, connection: http.client.HTTPConnection, method: str, changes: list[tuple[int, int, bytes]]
 ) -> None:
     # of nobody, so that what happens to be whole destroys nothing
-    call = library_request(method, own(fuzzed), named(METHODS[method], "nobody"))
+    call = library_request(method, own(fuzzed), named(CALLS[method], "nobody"))
     for place, length, put in changes:
         start = place % (len(call) + 1)
         call = call[:start] + put + call[start + length :]
@@ -106,7 +118,18 @@ NAMES = st.sampled_from(
     [
         *(f"bob.{NAME}", f"visitor.1.{NAME}", f"visitor.1.chat.{NAME}", f"operators.{NAME}", f"visitors.{NAME}", NAME),
         *(f"bob.{NAME}@{HOST}", f"visitor.1.{NAME}@{HOST}/x", f"@{HOST}", "@", "/", ".", f".{NAME}", "visitor.", HOST),
-        *("lhc", "chat", "<presence/>", "<presence><status>x</status></presence>", "\\n", "\r", "x" * 90_000),
+        *(
+            "lhc",
+            "chat",
+            "groupchat",
+            f"sales,desk@conference.{HOST}",
+            "a:b:c",
+            "<presence/>",
+            "<presence><status>x</status></presence>",
+            "\\n",
+            "\r",
+            "x" * 90_000,
+        ),
     ]
 )
 
@@ -115,8 +138,8 @@ NAMES = st.sampled_from(
 @given(data=st.data())
 def test_wrong_values(fuzzed: Tenant, connection: http.client.HTTPConnection, data: st.DataObject) -> None:
     """Whole calls of every method but the one that ends the tenant: any value for an argument, or none, or one more."""
-    method = data.draw(st.sampled_from(sorted(METHODS.keys() - {"srg_delete"})))
-    arguments: dict[str, Any] = dict(named(METHODS[method], NAME))
+    method = data.draw(st.sampled_from(sorted(CALLS.keys() - {"srg_delete"})))
+    arguments: dict[str, Any] = dict(named(CALLS[method], NAME))
     for key in data.draw(st.lists(st.sampled_from(sorted(arguments)), max_size=3)):
         arguments[key] = data.draw(NAMES | VALUES)
     if data.draw(st.booleans()):

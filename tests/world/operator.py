@@ -100,6 +100,10 @@ class Operator:
         """Send a presence of our own."""
         self._client.send_presence(pshow=show, ptype=None if available else "unavailable")
 
+    def subscribe(self, username: str) -> None:
+        """Ask to see somebody's presence."""
+        self._client.send_presence_subscription(pto=f"{username}@{self._host}")
+
     async def leave(self) -> None:
         """Log out in good order."""
         await self._client.disconnect(wait=2)

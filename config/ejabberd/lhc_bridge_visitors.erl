@@ -1,0 +1,88 @@
+%%% Visitors whose browser is logged in to ejabberd itself (over WebSocket, in the extension's XML-RPC mode). Part of
+%%% mod_lhc_bridge.
+%%%
+%%% The rosters that LHC makes show visitors to operators one way only, so ejabberd itself does not tell an operator of a
+%%% visitor who comes later. Here each operator online is told by directed presence, from the browser's own session, by
+%%% the very process that has it. Nothing is kept, so nothing can be out of date: whatever becomes of the orchestrator, no
+%%% browser that is gone stays in an operator's contact list.
+-module(lhc_bridge_visitors).
+
+%% for mod_lhc_bridge
+-export([hooks/1]).
+%% hooks
+-export([set_presence/4, unset_presence/4, operator_came/1, show/2]).
+
+-include_lib("xmpp/include/xmpp.hrl").
+
+-define(IS_VISITOR, <<"visitor", _/binary>>).
+
+hooks(Host) ->
+    [{set_presence_hook, Host, ?MODULE, set_presence, 60},
+     {unset_presence_hook, Host, ?MODULE, unset_presence, 60},
+     {c2s_self_presence, Host, ?MODULE, operator_came, 70},
+     {c2s_handle_info, Host, ?MODULE, show, 40}].
+
+set_presence(?IS_VISITOR = User, Host, Resource, Presence) ->
+    tell(jid:make(User, Host, Resource), Presence);
+set_presence(_Operator, _Host, _Resource, _Presence) ->
+    ok.
+
+%% Also when the connection was lost. One that was replaced by a new one of the same resource may end after that began.
+unset_presence(?IS_VISITOR = User, Host, Resource, Status) ->
+    case lists:member(Resource, resources(User, Host)) of
+        true -> ok;
+        false -> tell(jid:make(User, Host, Resource),
+                      #presence{type = unavailable, status = [#text{data = Status} || Status /= <<>>]})
+    end;
+unset_presence(_Operator, _Host, _Resource, _Status) ->
+    ok.
+
+tell(#jid{luser = User, lserver = Host} = Visitor, Presence) ->
+    case mod_lhc_bridge:tenant(User, Host) of
+        {ok, Tenant} ->
+            [ejabberd_router:route(xmpp:set_from_to(Presence, Visitor, Operator))
+             || Operator <- sessions(<<"operators">>, Tenant, Host)],
+            ok;
+        none ->
+            ok
+    end.
+
+%% An operator's session is available from now on: who is there is asked to show itself. Not here, where it would hold up
+%% the operator's connection, as a tenant may have many visitors. (From now on who comes tells this operator by itself.)
+operator_came({_Presence, #{pres_last := _}} = Acc) ->
+    Acc; % it was available before
+operator_came({_Presence, #{jid := #jid{luser = ?IS_VISITOR}}} = Acc) ->
+    Acc;
+operator_came({_Presence, #{jid := #jid{luser = User, lserver = Host} = Operator}} = Acc) ->
+    case mod_lhc_bridge:tenant(User, Host) of
+        {ok, Tenant} ->
+            mod_lhc_bridge:is_operator_of(User, Tenant, Host) andalso
+                spawn(fun() -> ask_to_show(Operator, sessions(<<"visitors">>, Tenant, Host)) end);
+        none ->
+            ok
+    end,
+    Acc.
+
+ask_to_show(Operator, Visitors) ->
+    [Session ! {lhc_show, Operator}
+     || #jid{luser = User, lserver = Host, lresource = Resource} <- Visitors,
+        Session <- [ejabberd_sm:get_session_pid(User, Host, Resource)], is_pid(Session)].
+
+%% In the browser's connection.
+show(#{jid := Visitor} = C2S, {lhc_show, Operator}) ->
+    case C2S of
+        #{pres_last := Presence} -> ejabberd_router:route(xmpp:set_from_to(Presence, Visitor, Operator));
+        _ -> ok % it left meanwhile
+    end,
+    {stop, C2S};
+show(C2S, _Info) ->
+    C2S.
+
+%% The available sessions of the tenant's operators, or of its visitors.
+sessions(Kind, Tenant, Host) ->
+    [jid:make(User, Host, Resource)
+     || {User, Server} <- mod_shared_roster:get_group_explicit_users(Host, mod_lhc_bridge:group(Kind, Tenant, Host)),
+        Server == Host, Resource <- resources(User, Host)].
+
+resources(User, Host) ->
+    [Resource || {_Priority, Resource} <- ejabberd_sm:get_user_present_resources(User, Host)].

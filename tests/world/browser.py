@@ -1,0 +1,107 @@
+"""A visitor's browser that is logged in to ejabberd itself, over WebSocket (RFC 7395), as the page of LHC does it."""
+
+import asyncio
+from base64 import b64encode
+from contextlib import suppress
+from typing import Self
+from xml.etree import ElementTree as ET
+from xml.sax.saxutils import escape, quoteattr
+
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed
+from websockets.typing import Subprotocol
+
+from tests.world.waiting import DEADLINE, until
+
+_CLIENT = "{jabber:client}"
+_FRAMING = "urn:ietf:params:xml:ns:xmpp-framing"
+_NICK = "http://jabber.org/protocol/nick"
+
+
+class Browser:
+    """One connection; keeps the stanzas that it was sent."""
+
+    def __init__(self, url: str, username: str, host: str, password: str, resource: str = "browser") -> None:
+        self.jid = f"{username}@{host}/{resource}"
+        self.stanzas: list[ET.Element] = []
+        self._url = url
+        self._username, self._host, self._password, self._resource = username, host, password, resource
+        self._connection: ClientConnection
+        self._reading: asyncio.Task[None]
+
+    async def __aenter__(self) -> Self:
+        self._connection = await connect(self._url, subprotocols=[Subprotocol("xmpp")], close_timeout=1)
+        self._reading = asyncio.create_task(self._read())
+        await self._open()
+        secret = b64encode(f"\0{self._username}\0{self._password}".encode()).decode()
+        await self._send(f"<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='PLAIN'>{secret}</auth>")
+        await self._next("{urn:ietf:params:xml:ns:xmpp-sasl}success")
+        await self._open()
+        await self._send(
+            "<iq xmlns='jabber:client' type='set' id='bind'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'>"
+            f"<resource>{self._resource}</resource></bind></iq>"
+        )
+        await self._next(f"{_CLIENT}iq")
+        return self
+
+    async def __aexit__(self, *_exception: object) -> None:
+        await self.leave()
+
+    async def present(self, nick: str, status: str) -> None:
+        """Say that the visitor is on a page."""
+        await self._send(
+            f"<presence xmlns='jabber:client'><status>{escape(status)}</status>"
+            f"<nick xmlns='{_NICK}'>{escape(nick)}</nick></presence>"
+        )
+
+    async def write(self, to: str, body: str) -> None:
+        """Write to a username of our host."""
+        await self._send(
+            f"<message xmlns='jabber:client' type='chat' to={quoteattr(f'{to}@{self._host}')}>"
+            f"<body>{escape(body)}</body></message>"
+        )
+
+    async def reads(self, body: str) -> None:
+        """Wait for a message with that body."""
+        await until(lambda: body in self.bodies(), f"the browser reads {body!r}")
+
+    def bodies(self) -> list[str]:
+        """The messages so far."""
+        found = (one.findtext(f"{_CLIENT}body") for one in self.stanzas if one.tag == f"{_CLIENT}message")
+        return [body for body in found if body is not None]
+
+    def errors(self) -> list[str]:
+        """The conditions of the errors so far."""
+        failed = (one.find(f"{_CLIENT}error") for one in self.stanzas if one.get("type") == "error")
+        return [error[0].tag.rpartition("}")[2] for error in failed if error is not None]
+
+    async def leave(self) -> None:
+        """Close the page."""
+        with suppress(ConnectionClosed):
+            await self._send(f"<close xmlns='{_FRAMING}'/>")
+        await self._connection.close()
+        await self._reading
+
+    def cut(self) -> None:
+        """Drop the TCP connection without a word."""
+        self._connection.transport.abort()
+
+    async def _open(self) -> None:
+        before = len(self.stanzas)
+        await self._send(f"<open xmlns='{_FRAMING}' to='{self._host}' version='1.0'/>")
+        await self._next("{http://etherx.jabber.org/streams}features", before)
+
+    async def _next(self, tag: str, after: int = 0) -> None:
+        await until(
+            lambda: any(one.tag == tag for one in self.stanzas[after:]),
+            f"{tag} comes; came {[one.tag for one in self.stanzas]}",
+            DEADLINE,
+        )
+
+    async def _send(self, xml: str) -> None:
+        await self._connection.send(xml)
+
+    async def _read(self) -> None:
+        with suppress(ConnectionClosed):
+            async for text in self._connection:
+                self.stanzas.append(ET.fromstring(text))
