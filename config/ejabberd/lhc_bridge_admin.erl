@@ -369,7 +369,8 @@ decoded_size(Field, Base64) ->
 %%% The end of a tenant
 %%%===================================================================
 
-%% Without a suffix (a standalone system) accounts bear nobody's name: then only the rosters, the rooms and the queue are looked at.
+%% Without a suffix (a standalone system) accounts bear nobody's name: then only the rosters, the rooms and the queue are
+%% looked at.
 tenant_left(Host, Suffix, Groups) ->
     check_host(Host),
     Suffix == <<>> orelse check_suffix(Suffix),

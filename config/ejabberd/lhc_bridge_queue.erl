@@ -5,9 +5,10 @@
 %%% the component has several connections, in several processes, and any of them may take any message. A message may be
 %%% sent more than once; the receiver drops repeats by its id.
 %%%
-%%% Beside messages these are the comings and goings in rooms, presences. A conversation (the username of a visitor, the
-%% local part of a room: "visitor" below is either) with messages is either sent (its first one is on its way) or parked (not
-%%% taken: sent again after a pause, or at once when a connection comes). Everything else is in the table.
+%%% Beside messages there are the comings and goings in rooms, which are presences. A conversation (the username of a
+%%% visitor, or the local part of a room: "visitor" below is either) with messages is either sent (its first one is on its
+%%% way) or parked (not taken: sent again after a pause, or at once when a connection comes). Everything else is in the
+%%% table.
 -module(lhc_bridge_queue).
 -behaviour(gen_server).
 

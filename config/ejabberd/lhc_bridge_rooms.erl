@@ -1,14 +1,14 @@
 %%% Group chats of operators: rooms of mod_muc, whose names end in `.INSTANCE` as the names of accounts do. Part of
 %%% mod_lhc_bridge.
 %%%
-%%% The orchestrator makes and removes rooms; clients only use them, and only their own tenant's. What an operator's client
-%%% writes in a room, and who comes and goes, is handed to the component as messages to visitors are. What the component
-%%% says in a room bears the name of somebody who has no account.
+%%% The orchestrator makes and removes rooms; clients only use them, and only their own tenant's. What an operator's
+%%% client writes in a room, and who comes and goes, is handed to the component as messages to visitors are. What the
+%%% component says in a room bears the name of somebody who has no account.
 -module(lhc_bridge_rooms).
 
 %% for mod_lhc_bridge, lhc_bridge_queue and lhc_bridge_admin
 -export([hooks/1, global_hooks/0, register_commands/0, unregister_commands/0]).
--export([is_service/2, tenant/2, refusal/2, list_to_client/1, rooms/2, remove/2]).
+-export([is_service/2, tenant/2, judge/2, rooms/2]).
 %% hooks
 -export([said/3, joined/4, left/4, say/1]).
 %% the commands
@@ -23,6 +23,8 @@
 -define(ENDS_WITHIN, 5000).
 %% Names that are tried for somebody whose name another bears in the room.
 -define(OTHER_NAMES, 20).
+
+-define(OPERATORS_ONLY, <<"Only operators of this live chat may use its rooms">>).
 
 %%%===================================================================
 %%% For mod_lhc_bridge
@@ -83,49 +85,54 @@ tenant(Room, Host) ->
 %%% Who may send what to rooms
 %%%===================================================================
 
-%% Why a client may not send the stanza to this address of the service; none when it may. What is refused says nothing
-%% about whether there is such a room.
-refusal(Stanza, Host) ->
-    #jid{luser = User, lserver = Server} = xmpp:get_from(Stanza),
-    case {xmpp:get_to(Stanza), Stanza} of
-        {#jid{luser = <<>>, lresource = <<>>}, #iq{type = get, sub_els = [El]}} ->
-            case lists:member(xmpp:get_ns(El), [?NS_DISCO_INFO, ?NS_DISCO_ITEMS, ?NS_PING]) of
-                true -> none;
-                false -> <<"Clients may only ask for rooms here">>
-            end;
-        {#jid{luser = <<>>}, _} ->
-            <<"Clients may only ask for rooms here">>;
-        {#jid{luser = Room}, _} ->
-            case Server == Host andalso tenant(Room, Host) of
-                {ok, Tenant} -> refusal_of(Stanza, User, Tenant, Host);
-                _ -> <<"Only operators of this live chat may use its rooms">>
-            end
+%% What becomes of a client's stanza. A refusal says nothing about whether there is such a room. The service of another
+%% virtual host is another company's.
+judge(Stanza, Host) ->
+    #jid{lserver = Domain} = To = xmpp:get_to(Stanza),
+    IsOwner = fun(Other) -> gen_mod:is_loaded(Other, mod_lhc_bridge) andalso is_service(Domain, Other) end,
+    case lists:filter(IsOwner, ejabberd_option:hosts()) of
+        [] -> no_room;
+        [Host] -> judge(To, Stanza, Host);
+        _ -> {refuse, ?OPERATORS_ONLY}
     end.
 
-%% Who is an operator no longer may still leave.
-refusal_of(Stanza, User, Tenant, Host) ->
-    Leaves = is_record(Stanza, presence) andalso xmpp:get_type(Stanza) == unavailable
-        andalso mod_lhc_bridge:tenant(User, Host) == {ok, Tenant},
-    case Leaves orelse mod_lhc_bridge:is_operator_of(User, Tenant, Host) of
-        true -> none;
-        false -> <<"Only operators of this live chat may use its rooms">>
-    end.
-
-%% Service discovery shows an operator the rooms of his tenant. mod_muc would ask every room of everybody, and tell how
-%% many there are. Returns whether the stanza was such a question, which is answered.
-list_to_client(#iq{type = get, from = #jid{luser = User, lserver = Host}, to = #jid{luser = <<>>, lresource = <<>>},
-                   sub_els = [El]} = IQ) ->
-    case xmpp:get_ns(El) == ?NS_DISCO_ITEMS of
-        true ->
-            Items = [#disco_item{jid = jid:make(Room, service(Host)), name = wire_name(Room, Host)}
-                     || Room <- own_rooms(User, Host)],
-            ejabberd_router:route(xmpp:make_iq_result(IQ, #disco_items{items = Items})),
-            true;
-        false ->
-            false
+judge(#jid{luser = <<>>, lresource = <<>>}, #iq{type = get, sub_els = [El]} = IQ, Host) ->
+    case xmpp:get_ns(El) of
+        ?NS_DISCO_ITEMS ->
+            list_rooms(IQ, Host),
+            answered;
+        ?NS_DISCO_INFO ->
+            pass;
+        ?NS_PING ->
+            pass;
+        _ ->
+            {refuse, <<"Clients may only ask for rooms here">>}
     end;
-list_to_client(_Stanza) ->
-    false.
+judge(#jid{luser = <<>>}, _Stanza, _Host) ->
+    {refuse, <<"Clients may only ask for rooms here">>};
+judge(#jid{luser = Room}, Stanza, Host) ->
+    #jid{luser = User} = xmpp:get_from(Stanza),
+    case tenant(Room, Host) of
+        {ok, Tenant} ->
+            case mod_lhc_bridge:is_operator_of(User, Tenant, Host) orelse leaves(Stanza, User, Tenant, Host) of
+                true -> pass;
+                false -> {refuse, ?OPERATORS_ONLY}
+            end;
+        none ->
+            {refuse, ?OPERATORS_ONLY}
+    end.
+
+%% Who is no operator any more may still leave.
+leaves(Stanza, User, Tenant, Host) ->
+    is_record(Stanza, presence) andalso xmpp:get_type(Stanza) == unavailable
+        andalso mod_lhc_bridge:tenant(User, Host) == {ok, Tenant}.
+
+%% Service discovery shows operators the rooms of their tenant. mod_muc would ask every room of everybody, and tell how
+%% many there are.
+list_rooms(#iq{from = #jid{luser = User}} = IQ, Host) ->
+    Items = [#disco_item{jid = jid:make(Room, service(Host)), name = wire_name(Room, Host)}
+             || Room <- own_rooms(User, Host)],
+    ejabberd_router:route(xmpp:make_iq_result(IQ, #disco_items{items = Items})).
 
 own_rooms(User, Host) ->
     case mod_lhc_bridge:tenant(User, Host) of
@@ -289,9 +296,6 @@ make(Host, Room, Title) ->
 remove_rooms(Host, Rooms) ->
     lhc_bridge_admin:check_host(Host),
     lhc_bridge_admin:check_users(Rooms),
-    remove(Host, Rooms).
-
-remove(Host, Rooms) ->
     Service = service(Host),
     Ending = lists:flatmap(fun(Room) -> end_room(Host, Service, Room) end, Rooms),
     Deadline = erlang:monotonic_time(millisecond) + ?ENDS_WITHIN,

@@ -149,19 +149,16 @@ mod_doc() ->
 %%%===================================================================
 
 guard({Stanza, #{lserver := Host} = C2S} = Acc) ->
-    #jid{lserver = Domain} = To = xmpp:get_to(Stanza),
-    IsRoom = lhc_bridge_rooms:is_service(Domain, Host),
-    case IsRoom andalso lhc_bridge_rooms:refusal(Stanza, Host) of
-        none ->
-            case lhc_bridge_rooms:list_to_client(Stanza) of
-                true -> {stop, {drop, C2S}};
-                false -> Acc
-            end;
-        false ->
-            guard_others(To, Acc);
-        Refusal ->
+    case lhc_bridge_rooms:judge(Stanza, Host) of
+        no_room ->
+            guard_others(xmpp:get_to(Stanza), Acc);
+        pass ->
+            Acc;
+        answered ->
+            {stop, {drop, C2S}};
+        {refuse, Text} ->
             %% a client that enters a room waits for an answer to its presence
-            refuse(Stanza, xmpp:err_forbidden(Refusal, xmpp:get_lang(Stanza))),
+            refuse(Stanza, xmpp:err_forbidden(Text, xmpp:get_lang(Stanza))),
             {stop, {drop, C2S}}
     end.
 

@@ -96,6 +96,8 @@ class Reader:
             self._bob.sign(message.username, f"{{{RECEIPTS_NS}}}received", id=message.id)
         elif what == "bob logs in":
             await self._log_in(text)
+        elif found := re.fullmatch(r"bob (is invited to|enters|says in|hears in) (\S+)", what):
+            await self._in_room(found[1], self._room(found[2]), text)
         elif what == "told":
             event, _, about = text.partition(" ")
             await until(lambda: self._was_told(event, about), text)
@@ -108,6 +110,20 @@ class Reader:
     def _bob(self) -> Operator:
         assert self._operator is not None
         return self._operator
+
+    async def _in_room(self, what: str, room: str, text: str) -> None:
+        match what:
+            case "is invited to":
+                assert (await self._bob.invited())[0] == room
+            case "enters":
+                await self._bob.join(room, "Bob")
+            case "says in":
+                self._bob.write(room, text, kind="groupchat")
+            case "hears in":
+                await self._bob.hears(room, text)
+
+    def _room(self, name: str) -> str:
+        return f"{name}.{INSTANCE}@conference.{self._system.endpoints['xmpp_host']}"
 
     async def _log_in(self, password: str) -> None:
         endpoints = self._system.endpoints
@@ -186,7 +202,7 @@ async def test_the_page_leaves_nothing_out(system: System) -> None:
     prefix = "/v1/tenants/{instance_name}/"
     page = PAGE.read_text()
     paths = [path.removeprefix(prefix) for path in document["paths"] if path.startswith(prefix)]
-    ours = {"operators", "visitors", "chats", "deliveries", "circuit", "returned-messages", "signing-key"} | {
+    ours = {"operators", "visitors", "chats", "deliveries", "circuit", "rooms", "returned-messages", "signing-key"} | {
         "operations",
         "audit",
         "drift",
