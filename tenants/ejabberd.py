@@ -142,6 +142,7 @@ class Ejabberd:
             UserExistsError: the username is taken.
             PasswordRefusedError: the password cannot be one.
         """
+        _check_text("register", password)
         await self._call("register", user=user, host=self.host, password=password)
 
     async def change_password(self, user: str, password: str) -> None:
@@ -151,6 +152,7 @@ class Ejabberd:
             UserUnknownError: there is no such user.
             PasswordRefusedError: the password cannot be one.
         """
+        _check_text("change_password", password)
         await self._call("change_password", user=user, host=self.host, newpass=password)
 
     async def has_user(self, user: str) -> bool:
@@ -159,6 +161,10 @@ class Ejabberd:
 
     async def check_password(self, user: str, password: str) -> bool:
         """Whether this is the account's password (`check_password`, whose answer is 0 for yes)."""
+        try:
+            _check_text("check_password", password)
+        except PasswordRefusedError:
+            return False
         return bool(await self._call("check_password", user=user, host=self.host, password=password) == 0)
 
     async def set_nickname(self, user: str, nick: str) -> None:
@@ -303,6 +309,14 @@ class Ejabberd:
         if message == "invalid_password" or "password contains unacceptable" in message:
             raise PasswordRefusedError(command, code, message)
         raise EjabberdError(command, code, message or f"HTTP {response.status_code}")
+
+
+def _check_text(command: str, password: str) -> None:
+    """Raise PasswordRefusedError for what JSON can hold and UTF-8 cannot: a surrogate without its other half."""
+    try:
+        password.encode()
+    except UnicodeEncodeError:
+        raise PasswordRefusedError(command, 0, "the password is no Unicode text") from None
 
 
 def _decode(response: httpx.Response) -> Any:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from orchestrator.launcher.local import LISTEN_IP
@@ -237,6 +237,7 @@ async def test_a_verifier_sets_the_password(server: ChatServer, ejabberd: Ejabbe
 
 
 @given(password=PASSWORDS)
+@example(password="\ud800")
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 async def test_passwords_are_those_of_ejabberd(server: ChatServer, ejabberd: Ejabberd, password: str) -> None:
     """What is taken here lets the client in, by SCRAM and by PLAIN; what is refused here ejabberd refuses too."""

@@ -77,7 +77,7 @@ class Component:
 
     async def __aenter__(self) -> Self:
         self._stream.connect()
-        await until(self._started.is_set, "the component is connected")
+        await until(self._started.is_set, "the component is connected", 60)
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, *_exception: object) -> None:
