@@ -11,6 +11,7 @@ from kombu import Connection, Queue
 from config.broker import TRANSPORT_OPTIONS
 from tests.integration.conftest import Tenant, api_of
 from tests.integration.test_chats import ACCEPTED
+from tests.integration.test_rooms import address, groupchat, is_told, make_room, present, rooms_in_ejabberd, said
 from tests.world.system import System
 from tests.world.waiting import until, until_async
 
@@ -63,6 +64,22 @@ async def test_a_chats_whole_life(production_tenant: Tenant) -> None:
         assert (await api.http.delete("/chats/5")).status_code == 204
         await eve.sees(visitor, kind="unavailable")
         assert (await api.http.post("/chats/5/messages", json={"message": "too late"})).status_code == 409
+
+
+async def test_a_group_chat(production_tenant: Tenant) -> None:
+    tenant = production_tenant
+    bob = await tenant.operator_online("bob")
+    rpc = await make_room(tenant)
+    await bob.join(address(tenant), "Bob")
+    for number in range(5):
+        await rpc.call("send_message", groupchat("John.Doe.operator", f"question {number}"))
+        bob.write(address(tenant), f"answer {number}", kind="groupchat")
+    await bob.hears(address(tenant), "question 4")
+    await is_told(
+        tenant, present(tenant, "bob", "available"), *(said(tenant, "bob", f"answer {number}") for number in range(5))
+    )
+    await tenant.panel.destroy(tenant.name)
+    assert await rooms_in_ejabberd(tenant) == []
 
 
 @pytest.mark.parametrize("server", ["rabbitmq", "postgresql", "epmd"])

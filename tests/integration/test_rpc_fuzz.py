@@ -36,13 +36,13 @@ ROOMS: dict[str, dict[str, str]] = {
 CALLS = {**METHODS, **ROOMS}
 """Every method."""
 
-WARM_UP, MEASURED = 1000, 3000
+WARM_UP, MEASURED = 500, 1500
 """Requests."""
 MAY_GROW = 32 * 2**20
 """Bytes. A leak of one body in a hundred would be more."""
 
 FUZZ = settings(
-    max_examples=500, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+    max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )
 
 
