@@ -56,10 +56,12 @@ async def fuzzed(system: System, receiver: Receiver, panel: Panel) -> Tenant:
 
 @pytest.fixture
 def connection(fuzzed: Tenant) -> Iterator[http.client.HTTPConnection]:
-    """One that is kept for all examples."""
+    """One that is kept for all examples; the server lives through them."""
+    pid = fuzzed.system.pid("api")
     connection = http.client.HTTPConnection(urlsplit(fuzzed.lhc_url).netloc, timeout=TIMEOUT)
     yield connection
     connection.close()
+    assert fuzzed.system.pid("api") == pid
 
 
 def own(tenant: Tenant) -> dict[str, str]:
@@ -75,9 +77,17 @@ def check(status: int, body: bytes) -> None:
 
 
 def ask(connection: http.client.HTTPConnection, body: bytes) -> None:
+    try:
+        check(*_exchange(connection, body))
+    except (ConnectionError, http.client.RemoteDisconnected):
+        connection.close()  # the server ends a connection that was idle for five seconds
+        check(*_exchange(connection, body))
+
+
+def _exchange(connection: http.client.HTTPConnection, body: bytes) -> tuple[int, bytes]:
     connection.request("POST", f"/t/{NAME}/rpc", body, {"Content-Type": "text/xml"})
     answer = connection.getresponse()
-    check(answer.status, answer.read())
+    return answer.status, answer.read()
 
 
 @FUZZ
