@@ -1,10 +1,15 @@
 """The audit log: who did what to which tenant, when and why. Rows are only ever added."""
 
+from typing import TYPE_CHECKING
+
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from tenants.models import AuditEntry, Tenant, TenantState
 from tenants.services import Services
+
+if TYPE_CHECKING:
+    from tenants.states import Cause
 
 REASON_LIMIT = 500
 """Characters of a reason that are kept."""
@@ -42,10 +47,11 @@ def record(
     )
 
 
-async def note(services: Services, *, actor: str, action: str, instance_name: str, reason: str | None) -> None:
-    """Add an entry for what was done in several transactions, after them."""
+async def note(services: Services, cause: "Cause", instance_name: str, action: str, what: str) -> None:
+    """Add an entry for what was done in several transactions, after them: `what` it was, and why if that was said."""
+    reason = f"{what}: {cause.reason}" if cause.reason else what
     async with services.database.write() as session:
-        record(session, services.clock(), actor=actor, action=action, instance_name=instance_name, reason=reason)
+        record(session, services.clock(), actor=cause.actor, action=action, instance_name=instance_name, reason=reason)
 
 
 async def record_refusal(

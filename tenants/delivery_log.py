@@ -10,6 +10,9 @@ from tenants.models import CallbackMessage, Conversation, DeliveryAttempt, Messa
 from tenants.services import Services
 from tenants.states import Cause
 
+_REPLAYED = "deliveries.replayed"
+"""In the audit log."""
+
 
 async def messages(
     services: Services, instance_name: str, *, state: MessageState | None = None, after: int = 0, limit: int = 50
@@ -58,7 +61,7 @@ async def replay(services: Services, instance_name: str, message_id: int, cause:
         found = await _find(session, instance_name, message_id)
     if not await _replay(services, found.conversation_id, CallbackMessage.id == message_id):
         raise ConflictError(f"delivery {message_id} is {found.state}, not dead")
-    await _note(services, instance_name, cause, f"delivery {message_id}")
+    await audit.note(services, cause, instance_name, _REPLAYED, f"delivery {message_id}")
     await go_on(services, instance_name)
     async with services.database.read() as session:
         return await _find(session, instance_name, message_id)
@@ -77,16 +80,9 @@ async def replay_all(services: Services, instance_name: str, cause: Cause) -> in
     for conversation_id in conversation_ids:
         count += await _replay(services, conversation_id)
     if count:
-        await _note(services, instance_name, cause, f"all {count} dead deliveries")
+        await audit.note(services, cause, instance_name, _REPLAYED, f"all {count} dead deliveries")
         await go_on(services, instance_name)
     return count
-
-
-async def _note(services: Services, instance_name: str, cause: Cause, what: str) -> None:
-    reason = f"{what}: {cause.reason}" if cause.reason else what
-    await audit.note(
-        services, actor=cause.actor, action="deliveries.replayed", instance_name=instance_name, reason=reason
-    )
 
 
 async def _replay(services: Services, conversation_id: int, *which: ColumnElement[bool]) -> int:

@@ -20,6 +20,8 @@ log = structlog.get_logger(__name__)
 _KEEP_SECONDS = 30 * 24 * 3600.0
 """Nobody has asked for such a message again for this long: it is forgotten."""
 _PAGE = 500
+_REPLAYED = "returned.replayed"
+"""In the audit log."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +94,7 @@ async def replay(services: Services, instance_name: str, returned_id: int, cause
     if message.replayed_at is not None:
         raise ConflictError(f"returned message {returned_id} was sent again already")
     await _send_again(services, message)
-    await _note(services, instance_name, cause, f"returned message {returned_id}")
+    await audit.note(services, cause, instance_name, _REPLAYED, f"returned message {returned_id}")
     return message
 
 
@@ -117,18 +119,11 @@ async def replay_all(services: Services, instance_name: str, cause: Cause) -> in
             messages = list(page)
         if not messages:
             if count:
-                await _note(services, instance_name, cause, f"all {count} returned messages")
+                await audit.note(services, cause, instance_name, _REPLAYED, f"all {count} returned messages")
             return count
         for message in messages:
             await _send_again(services, message)
             count += 1
-
-
-async def _note(services: Services, instance_name: str, cause: Cause, what: str) -> None:
-    reason = f"{what}: {cause.reason}" if cause.reason else what
-    await audit.note(
-        services, actor=cause.actor, action="returned.replayed", instance_name=instance_name, reason=reason
-    )
 
 
 async def _send_again(services: Services, message: ReturnedMessage) -> None:

@@ -20,6 +20,7 @@ Nick = Annotated[XmlText, Field(min_length=1, max_length=200)]
 Message = Annotated[
     XmlText, Field(min_length=1, max_length=chats.MAX_BODY, description=f"Up to {chats.MAX_BODY} bytes of UTF-8.")
 ]
+MessageId = Annotated[str, Field(pattern="^[A-Za-z0-9_-]{8,64}$")]
 
 
 class ChatRequest(BaseModel):
@@ -66,11 +67,7 @@ class MessageRequest(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     message: Message
-    message_id: str | None = Field(
-        None,
-        pattern="^[A-Za-z0-9_-]{8,64}$",
-        description="A unique id: with it the call may be repeated.",
-    )
+    message_id: MessageId | None = Field(None, description="A unique id: with it the call may be repeated.")
 
 
 class ChatView(BaseModel):

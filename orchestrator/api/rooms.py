@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from orchestrator.api.auth import ACTS_FOR_TENANT, READS_TENANT, ServicesDep
-from orchestrator.api.chats import Message
+from orchestrator.api.chats import Message, MessageId
 from orchestrator.api.idempotency import IdempotentRoute
 from orchestrator.api.views import View, XmlText, problems
 from tenants import admission, chats, operators, rooms
@@ -52,11 +52,7 @@ class RoomMessageRequest(BaseModel):
 
     operator: str = Field(description="Who wrote it: an operator's username, or `[name].operator`.")
     message: Message
-    message_id: str | None = Field(
-        None,
-        pattern="^[A-Za-z0-9_-]{8,64}$",
-        description="A unique id: with it the call may be repeated.",
-    )
+    message_id: MessageId | None = Field(None, description="A unique id: with it the call may be repeated.")
 
 
 class MemberView(View):

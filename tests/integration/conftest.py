@@ -22,6 +22,7 @@ from tests.world.operator import Operator
 from tests.world.panel import Panel
 from tests.world.receiver import Receiver
 from tests.world.registry import World, emptied_world, migrate
+from tests.world.rpc import Encode, Rpc, library_request
 from tests.world.system import System, start_system
 from tests.world.waiting import until_async
 
@@ -93,6 +94,11 @@ class Tenant:
 
     async def close(self) -> None:
         await self._stack.aclose()
+
+
+def rpc_of(tenant: Tenant, encode: Encode = library_request) -> Rpc:
+    """XML-RPC with the tenant's own credentials, at its own address."""
+    return Rpc(f"{tenant.lhc_url}/rpc", tenant.name, tenant.host, tenant.key, encode)
 
 
 OPERATOR_PASSWORD = "operator-pw"

@@ -5,18 +5,13 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from tests.integration.conftest import NewTenant, Tenant
+from tests.integration.conftest import NewTenant, Tenant, rpc_of
 from tests.world.browser import Browser
-from tests.world.rpc import Rpc
 from tests.world.waiting import until
 
 HOST = "localhost"
 PASSWORD = "0123456789abcdef0123"
 NICK = "xmlns='http://jabber.org/protocol/nick'"
-
-
-def rpc_of(tenant: Tenant) -> Rpc:
-    return Rpc(f"{tenant.lhc_url}/rpc", tenant.name, HOST, tenant.key)
 
 
 async def new_visitor(tenant: Tenant, local: str = "visitor.1") -> Browser:

@@ -13,7 +13,7 @@ from orchestrator.client import ApiError, TenantClient
 from tenants.models import Room, RoomOrigin, RoomState
 from tenants.naming import STANDALONE_INSTANCE
 from tenants.rooms import MAX_ROOMS
-from tests.integration.conftest import NewTenant, Tenant, TenantApi
+from tests.integration.conftest import NewTenant, Tenant, TenantApi, rpc_of
 from tests.world.chat_server import ChatServer
 from tests.world.operator import Operator
 from tests.world.panel import Panel
@@ -26,10 +26,6 @@ from xmpp_pool.stanzas import BRIDGE_NS
 HOST = "localhost"
 SERVICE = f"conference.{HOST}"
 NAME = "jd,br"
-
-
-def rpc_of(tenant: Tenant, encode: Encode = library_request) -> Rpc:
-    return Rpc(f"{tenant.lhc_url}/rpc", tenant.name, HOST, tenant.key, encode)
 
 
 def address(tenant: Tenant, name: str = NAME) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.integration.conftest import NewTenant, Tenant, tenants_of
+from tests.integration.conftest import NewTenant, Tenant, rpc_of, tenants_of
 from tests.world.panel import Panel
 from tests.world.receiver import Receiver
 from tests.world.rpc import Rpc
@@ -22,10 +22,6 @@ async def acme(system: System, receiver: Receiver, panel: Panel) -> AsyncIterato
     """The tenant of the tests that leave no accounts."""
     async with tenants_of(system, receiver, panel) as make:
         yield await make()
-
-
-def rpc_of(tenant: Tenant) -> Rpc:
-    return Rpc(f"{tenant.lhc_url}/rpc", tenant.name, HOST, tenant.key)
 
 
 def account(tenant: Tenant, local: str, **more: str) -> dict[str, str]:

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from tests.integration.conftest import Tenant
+from tests.integration.conftest import Tenant, rpc_of
 from tests.world.operator import Operator
 from tests.world.rpc import Rpc
 from tests.world.waiting import until_async
@@ -12,10 +12,6 @@ from tests.world.waiting import until_async
 HOST = "localhost"
 PASSWORD = "0123456789abcdef0123"
 DONE = {"res": 0}
-
-
-def rpc_of(tenant: Tenant) -> Rpc:
-    return Rpc(f"{tenant.lhc_url}/rpc", tenant.name, HOST, tenant.key)
 
 
 def message(tenant: Tenant, sender: str, body: str, receiver: str = "bob") -> dict[str, str]:

@@ -7,19 +7,14 @@ from typing import Any
 
 import pytest
 
-from tests.integration.conftest import Tenant
+from tests.integration.conftest import Tenant, rpc_of
 from tests.world.operator import Operator
-from tests.world.rpc import Rpc
 from tests.world.waiting import until_async
 
 HOST = "localhost"
 PASSWORD = "0123456789abcdef0123"
 DONE = {"res": 0}
 NICK = "xmlns='http://jabber.org/protocol/nick'"
-
-
-def rpc_of(tenant: Tenant) -> Rpc:
-    return Rpc(f"{tenant.lhc_url}/rpc", tenant.name, HOST, tenant.key)
 
 
 async def sessions(tenant: Tenant, local: str) -> list[dict[str, Any]]:

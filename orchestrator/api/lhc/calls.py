@@ -14,19 +14,13 @@ _TEXTS = frozenset(
     {
         *("jid", "pass", "host", "nick", "status", "operator_username", "message"),
         *("user", "password", "hostlogin", "group", "grouphost", "name", "desc", "display"),
-        *("newpass", "description", "type", "from", "to", "subject", "body", "resource", "stanza"),
-        *("service", "option", "value", "room", "nodes", "reason", "users"),
     }
 )
-"""All keys whose values are strings: first those of the JSON calls, then what the XML-RPC calls have beyond them."""
+"""All keys of the JSON calls whose values are strings."""
 
 
 class MissingKeyError(Exception):
     """A required key is absent."""
-
-    def __init__(self, key: str) -> None:
-        super().__init__(f"'{key}' is missing")
-        self.key = key
 
 
 class ApplicationError(Exception):
@@ -55,9 +49,8 @@ class Call:
             MissingKeyError: one is absent.
             InvalidInputError: the value of a key that we know is not a string.
         """
-        for key in keys:
-            if key not in self.body:
-                raise MissingKeyError(key)
+        if any(key not in self.body for key in keys):
+            raise MissingKeyError
         for key in _TEXTS & self.body.keys():
             self.text(key)
 
