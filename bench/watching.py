@@ -1,0 +1,143 @@
+"""An operator in a process of its own who reads as fast as bytes can be searched, and takes the time.
+
+What is sent to it bears the moment of its call in the text (`bench.http_load.STAMP`), by the one monotonic clock that
+all processes of a machine have.
+"""
+
+import asyncio
+import base64
+import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
+
+from bench.http_load import STAMP
+
+_MARKED = re.compile(rb"&lt;at ([0-9.]{%d})&gt;" % len(STAMP))
+_LOGIN_SECONDS = 30.0
+_READ = 1 << 16
+
+MARK = f"<at {STAMP}>"
+"""What a text is to hold; it arrives escaped."""
+
+
+@dataclass(frozen=True, slots=True)
+class Login:
+    """An operator's account and its server."""
+
+    username: str
+    host: str
+    password: str
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What arrived: latencies in seconds, and the last arrival on the monotonic clock."""
+
+    latencies: list[float]
+    first_call: float
+    last_arrival: float
+
+
+class Watcher:
+    """The operator who watches, from outside."""
+
+    def __init__(self, pipe: Connection) -> None:
+        self._pipe = pipe
+
+    def expect(self, count: int, quiet_seconds: float = 5.0) -> None:
+        """Begin to take the time of so many; to be given up when nothing comes for so long."""
+        self._pipe.send((count, quiet_seconds))
+
+    def seen(self) -> Seen:
+        """What arrived, when all did or nothing more comes."""
+        seen: Seen = self._pipe.recv()
+        return seen
+
+
+@contextmanager
+def watching(login: Login) -> Iterator[Watcher]:
+    """An operator who is online meanwhile."""
+    context = get_context("spawn")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_watch, args=(theirs, login), daemon=True)
+    process.start()
+    # else nobody would notice that the other end is gone
+    theirs.close()
+    try:
+        if not ours.poll(_LOGIN_SECONDS) or ours.recv() != "online":
+            raise ConnectionError(f"{login.username} could not log in")
+        yield Watcher(ours)
+    finally:
+        with suppress(OSError):
+            ours.send(None)
+        process.join(10)
+
+
+def _watch(pipe: Connection, login: Login) -> None:
+    asyncio.run(_work(pipe, login))
+
+
+async def _work(pipe: Connection, login: Login) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", login.port, limit=1 << 24)
+    await _log_in(reader, writer, login)
+    await asyncio.to_thread(pipe.send, "online")
+    while (order := await _order(pipe, reader)) is not None:
+        pipe.send(await _take_times(reader, *order))
+    writer.close()
+
+
+async def _order(pipe: Connection, reader: asyncio.StreamReader) -> tuple[int, float] | None:
+    """The next order; what comes meanwhile is of no concern."""
+    asked = asyncio.create_task(asyncio.to_thread(pipe.recv))
+    while not asked.done():
+        reading = asyncio.create_task(reader.read(_READ))
+        await asyncio.wait((asked, reading), return_when=asyncio.FIRST_COMPLETED)
+        reading.cancel()
+        await asyncio.wait((reading,))
+    order: tuple[int, float] | None = asked.result()
+    return order
+
+
+async def _take_times(reader: asyncio.StreamReader, count: int, quiet_seconds: float) -> Seen:
+    latencies: list[float] = []
+    first_call, last_arrival = float("inf"), 0.0
+    rest = b""
+    while len(latencies) < count:
+        try:
+            async with asyncio.timeout(quiet_seconds):
+                data = await reader.read(_READ)
+        except TimeoutError:
+            break
+        now = time.monotonic()
+        data = rest + data
+        end = 0
+        for found in _MARKED.finditer(data):
+            at = float(found[1])
+            latencies.append(now - at)
+            first_call, last_arrival, end = min(first_call, at), now, found.end()
+        rest = data[end:][-len(MARK) * 2 :]
+    return Seen(latencies, first_call, last_arrival)
+
+
+async def _log_in(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, login: Login) -> None:
+    head = (
+        f"<stream:stream to='{login.host}' version='1.0' xmlns='jabber:client' "
+        "xmlns:stream='http://etherx.jabber.org/streams'>"
+    )
+    secret = base64.b64encode(f"\0{login.username}\0{login.password}".encode()).decode()
+    steps = (
+        (head, b"</stream:features>"),
+        (f"<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='PLAIN'>{secret}</auth>", b"<success"),
+        (head, b"</stream:features>"),
+        ("<iq type='set' id='bind'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'/></iq>", b"</iq>"),
+        ("<presence/><iq type='get' id='here'><ping xmlns='urn:xmpp:ping'/></iq>", b"id='here'"),
+    )
+    async with asyncio.timeout(_LOGIN_SECONDS):
+        for sent, awaited in steps:
+            writer.write(sent.encode())
+            await reader.readuntil(awaited)
