@@ -99,6 +99,7 @@ async def register(services: Services, tenant: Tenant, name: AccountName, passwo
             .where(Account.username == username, Account.state != AccountState.REMOVING)
             .values(state=AccountState.ACTIVE, password_digest=_digest(name, username, password))
         )
+    services.known.forget_visitor(username)
     if not rows_changed(kept):
         await _take_back(services, name)
     return Registered.CREATED if new else Registered.UPDATED
@@ -140,6 +141,7 @@ async def change_password(services: Services, name: AccountName, password: str) 
             .where(Account.username == username)
             .values(password_digest=_digest(name, username, password))
         )
+    services.known.forget_visitor(username)
 
 
 async def remove(services: Services, name: AccountName) -> None:
@@ -163,6 +165,7 @@ async def remove(services: Services, name: AccountName) -> None:
                 .values(state=AccountState.REMOVING, last_active_at=services.clock())
             )
         )
+    services.known.forget_visitor(username)
     if not claimed:
         await find_settled(services, name)
         return
@@ -282,7 +285,10 @@ async def ensure_visitor(services: Services, tenant: Tenant, name: AccountName, 
     if account is not None and account.state is AccountState.ACTIVE:
         if account.password_digest is None:
             return await _learn_password(services, account.username, password)
-        return matches(account.username, password, account.password_digest)
+        if not matches(account.username, password, account.password_digest):
+            return False
+        services.known.keep_account(account, account.password_digest)
+        return True
     if not password:
         return False
     await register(services, tenant, name, password)

@@ -40,7 +40,10 @@ async def get(services: Services, instance_name: str, kind: AccountKind | None =
         NotFoundError: there is none.
         ConflictError: it is not active, or lacks the feature.
     """
-    return _checked(await registry.get(services, instance_name), kind)
+    asked_at = services.clock()
+    tenant = await registry.get(services, instance_name)
+    services.known.keep_tenant(tenant, asked_at)
+    return _checked(tenant, kind)
 
 
 async def find(services: Services, instance_name: str) -> Tenant | None:

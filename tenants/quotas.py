@@ -27,9 +27,9 @@ _LONGEST_WAIT = 3600.0
 
 @dataclass(slots=True)
 class _Bucket:
-    rate: float | None
+    rate: float | None = None
     """Calls per second; None is no limit."""
-    read_at: float
+    read_at: float = -math.inf
     calls: float = math.inf
     """How many calls it may make at the time `at`."""
     at: float = 0.0
@@ -49,7 +49,21 @@ class CallLimiter:
         Raises:
             QuotaExceededError: it is one too many now.
         """
-        bucket = await self._bucket(instance_name)
+        self._count(instance_name, await self._bucket(instance_name))
+
+    def admit_known(self, tenant: Tenant) -> None:
+        """`admit`, of a tenant that was read a moment ago.
+
+        Raises:
+            QuotaExceededError: it is one too many now.
+        """
+        bucket = self._buckets.get(tenant.instance_name)
+        if bucket is None:
+            bucket = self._new(tenant.instance_name)
+        bucket.rate = tenant.calls_per_second
+        self._count(tenant.instance_name, bucket)
+
+    def _count(self, instance_name: str, bucket: _Bucket) -> None:
         if bucket.rate is not None:
             _take(bucket, bucket.rate, self._clock(), instance_name)
 
@@ -64,10 +78,14 @@ class CallLimiter:
         # looked up again: another call may have put it there meanwhile
         bucket = self._buckets.get(instance_name)
         if bucket is None:
-            if len(self._buckets) >= _LIMIT:
-                self._buckets.clear()
-            bucket = self._buckets[instance_name] = _Bucket(rate, now)
+            bucket = self._new(instance_name)
         bucket.rate, bucket.read_at = rate, now
+        return bucket
+
+    def _new(self, instance_name: str) -> _Bucket:
+        if len(self._buckets) >= _LIMIT:
+            self._buckets.clear()
+        bucket = self._buckets[instance_name] = _Bucket()
         return bucket
 
 

@@ -159,11 +159,14 @@ async def opens(services: Services, instance_name: str, key: str) -> bool:
     """
     async with services.database.read() as session:
         tenant = await session.get(Tenant, instance_name)
-    if tenant is None:
-        return False
-    previous = tenant.previous_key_digest if services.clock() < (tenant.previous_key_until or 0) else None
+    return tenant is not None and key_opens(tenant, key, services.clock())
+
+
+def key_opens(tenant: Tenant, key: str, now: float) -> bool:
+    """`opens`, of a tenant that was read already."""
+    previous = tenant.previous_key_digest if now < (tenant.previous_key_until or 0) else None
     # both are compared in any case, so that the time tells nothing
-    return matches(instance_name, key, tenant.key_digest) | matches(instance_name, key, previous)
+    return matches(tenant.instance_name, key, tenant.key_digest) | matches(tenant.instance_name, key, previous)
 
 
 async def get(services: Services, instance_name: str) -> Tenant:
@@ -244,6 +247,7 @@ async def put(
             operation = await _open_making(services, session, tenant, spec, cause, by=by)
         elif spec.operator and not await _has_operator(services, session, instance_name, spec.operator):
             raise InvalidInputError("operator", f"is for a tenant that is being made; '{instance_name}' exists")
+    services.known.forget_tenant(instance_name)
     if operation is not None:
         await operations.wake(services, operation)
     return Created(tenant, operation, secret_key, new=new)

@@ -11,6 +11,7 @@ from tenants.claims import Keeper
 from tenants.clock import Clock
 from tenants.database import Database
 from tenants.ejabberd import Ejabberd
+from tenants.known import Known
 from tenants.lhc import LhcClient
 from tenants.naming import Naming
 from tenants.quotas import CallLimiter
@@ -36,6 +37,7 @@ class Services:
     lhc: LhcClient
     webhooks: WebhookClient
     calls: CallLimiter
+    known: Known
     naming: Naming
     wake: Wake
     clock: Clock
@@ -60,6 +62,7 @@ async def open_services(settings: Settings, wake: Wake, clock: Clock = time.time
             lhc=lhc,
             webhooks=webhooks,
             calls=CallLimiter(database, clock),
+            known=Known(clock),
             naming=Naming(hosting=settings.hosting),
             wake=wake,
             clock=clock,

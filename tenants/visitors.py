@@ -81,6 +81,7 @@ async def show(services: Services, tenant: Tenant, name: AccountName, nick: str,
     """
     shown = await _store(services, tenant, name, nick, status, counted=_is_counted(tenant, name))
     await services.commands.publish(shown)
+    _remember(services, shown)
 
 
 async def keep_online(services: Services, tenant: Tenant, name: AccountName, nick: str) -> None:
@@ -122,6 +123,12 @@ async def send(
         message_id=uuid.uuid4().hex,
     )
     await services.commands.publish(shown, message)
+    _remember(services, shown)
+
+
+def _remember(services: Services, shown: ShowVisitor) -> None:
+    """Only what the pool will be told: a page view that was refused is not known as one that was seen."""
+    services.known.keep_session(shown.username, shown.nick, shown.status, shown.online_until, shown.version)
 
 
 async def _store(

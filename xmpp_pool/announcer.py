@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
 from sqlalchemy import delete, select, tuple_
+from sqlalchemy.exc import DBAPIError
 
 from tenants import admission
 from tenants.commands import (
@@ -51,10 +52,7 @@ class Announcer:
             ours = [name for name in names if shard_of(name, shard_count) in shards]
             for chunk in _chunks(ours):
                 rows = await session.scalars(select(VisitorSession).where(VisitorSession.instance_name.in_(chunk)))
-                sessions += [
-                    Session(row.username, row.instance_name, row.nick, row.status, row.online_until, row.version)
-                    for row in rows
-                ]
+                sessions += map(_session_of, rows)
         return sessions
 
     def take_up(self, sessions: list[Session]) -> None:
@@ -94,9 +92,12 @@ class Announcer:
         now = self._services.clock()
         # who serves no longer says nothing: the sessions are another's now
         ended = [session for session in self._sessions.remove_expired(now) if self._serves(session.instance_name)]
-        if ended:
-            await self._say_gone(ended)
-            await self._forget([session.username for session in ended], now)
+        if not ended:
+            return
+        gone = await self._keep_prolonged(ended, now)
+        await self._say_gone(gone)
+        for returned in await self._forget([session.username for session in gone], now):
+            self._announce(returned)
 
     async def close_refused(self) -> None:
         """End the sessions whose tenant was shut, or lost the feature, since their page view was accepted.
@@ -132,6 +133,9 @@ class Announcer:
             command.online_until,
             command.version,
         )
+        self._announce(session)
+
+    def _announce(self, session: Session) -> None:
         if self._sessions.put(session):
             payload = stanzas.available_payload(session.nick, session.status)
             for jid in self._operators.jids(session.instance_name):
@@ -197,6 +201,28 @@ class Announcer:
             if admission.refusal(tenant, kind_of(session.username).kind)
         ]
 
+    async def _keep_prolonged(self, ended: list[Session], now: float) -> list[Session]:
+        """Go on with those that page views have prolonged, of which we are not told. Returns the others."""
+        by_name = {session.username: session for session in ended}
+        prolonged: dict[str, float] = {}
+        try:
+            async with self._services.database.read() as transaction:
+                for chunk in _chunks(list(by_name)):
+                    rows = await transaction.execute(
+                        select(VisitorSession.username, VisitorSession.online_until).where(
+                            VisitorSession.username.in_(chunk), VisitorSession.online_until > now
+                        )
+                    )
+                    prolonged.update((username, end) for username, end in rows)
+        except DBAPIError:
+            self.take_up(ended)
+            raise
+        for username, online_until in prolonged.items():
+            # not its nick and status: news of these comes as a command, and is news only then
+            by_name[username].online_until = online_until
+            self._sessions.put(by_name[username])
+        return [session for session in ended if session.username not in prolonged]
+
     async def _say_gone(self, sessions: list[Session]) -> None:
         """Tell operators that these visitors left, who are out of the table; they are put back when that fails."""
         try:
@@ -212,8 +238,9 @@ class Announcer:
         for jid in self._operators.jids(instance_name):
             self._gateway.send(stanzas.unavailable(self._jid(username), jid))
 
-    async def _forget(self, usernames: list[str], ended_before: float) -> None:
-        """Remove the rows; one that a page view has prolonged meanwhile stays."""
+    async def _forget(self, usernames: list[str], ended_before: float) -> list[Session]:
+        """Remove the rows. Returns the sessions that a page view has prolonged meanwhile."""
+        prolonged: list[Session] = []
         for chunk in _chunks(usernames):
             async with self._services.database.write() as transaction:
                 await transaction.execute(
@@ -221,9 +248,16 @@ class Announcer:
                         VisitorSession.username.in_(chunk), VisitorSession.online_until <= ended_before
                     )
                 )
+                rows = await transaction.scalars(select(VisitorSession).where(VisitorSession.username.in_(chunk)))
+                prolonged += map(_session_of, rows)
+        return prolonged
 
     def _jid(self, username: str) -> str:
         return f"{username}@{self._services.settings.xmpp_host}/{RESOURCE}"
+
+
+def _session_of(row: VisitorSession) -> Session:
+    return Session(row.username, row.instance_name, row.nick, row.status, row.online_until, row.version)
 
 
 def _chunks(things: Sequence[Thing]) -> Iterator[Sequence[Thing]]:

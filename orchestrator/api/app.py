@@ -28,6 +28,8 @@ from orchestrator.api import (
 from orchestrator.api.auth import check_text
 from orchestrator.api.bodies import MAX_BODY, BodyRules
 from orchestrator.api.lhc.face import LhcFace
+from orchestrator.api.lhc.hot import HotPath
+from tenants import renewal
 from tenants.services import open_services
 
 
@@ -39,7 +41,10 @@ def create_app() -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with open_services(settings, celery_wake(make_celery(settings, "api"))) as services:
+        async with (
+            open_services(settings, celery_wake(make_celery(settings, "api"))) as services,
+            renewal.running(services),
+        ):
             app.state.services = services
             yield
 
@@ -51,6 +56,8 @@ def create_app() -> FastAPI:
         lifespan=lifespan,
     )
     app.add_middleware(BodyRules)
+    # the last one added comes first
+    app.add_middleware(HotPath)
     problems.add_handlers(app)
     app.include_router(health.router)
     for resource in (tenants, operators, visitors, chats, rooms, deliveries, operations, reconcile, tokens, audit):

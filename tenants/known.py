@@ -1,0 +1,149 @@
+"""What an API process knows of tenants and visitors, so that most page views are judged without a database.
+
+A page view that says what was said before, of a visitor who is online, changes nothing but how long the visitor stays
+online. Such a one is answered from here, and `tenants.renewal` writes the longer windows behind, many at once. All else
+goes the slow way, by the database, which also fills this memory. Nothing is refused from here: who is not known, is
+shut, or has another key or password is judged by the database.
+
+How far what is known may be from the truth, and what comes of it:
+
+* *Tenant* (state, keys, features, window): as old as `TENANT_SECONDS`. It is read again once a second while it is
+  used; without a database it is soon not known any more. So a suspended tenant or a rotated key takes effect within
+  that time. What this very process changes (`registry.put`) is forgotten here at once.
+* *Quotas*: calls per second are counted for each page view, with the limit of that tenant. The number of visitors
+  online does not concern who is online already, nor the number of accounts who has one.
+* *Account and password*: the digest that was checked last, in each page view. Each renewal compares it, and that the
+  account is active, with the database: after an account was removed, or its password changed, by another process, page
+  views are answered `ok` for as long as one renewal may wait, extend nothing, and go the slow way from then on. What
+  this process removes or changes is forgotten at once.
+* *Session* (nick, status, end, version): as stored last by this process. Another process may have shown the visitor
+  with another status meanwhile, or closed it (a tenant that was suspended and resumed, or destroyed and made anew). A
+  renewal counts only for the version that is known here; else the page view is carried out once more, the slow way,
+  unless a later one was seen by another process.
+* *Expiry*: a page view counts here only while the stored end is more than `MARGIN` away, so that its renewal is
+  written before; later ones go the slow way. An account is touched at most a minute late, while its visitor is online,
+  and who is online is not idle.
+* *A crash* of this process loses the renewals that were not written yet, those of the last `tenants.renewal.PAUSE`:
+  by so much those visitors leave early at most, unless they view another page.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from tenants.clock import Clock
+from tenants.models import Account, Tenant
+from tenants.naming import AccountKind
+
+TENANT_SECONDS = 3.0
+"""How old what is known of a tenant may be."""
+MARGIN = 5.0
+"""Seconds before the end of a visitor's window in which page views go the slow way: more than a renewal takes."""
+_TENANTS = 10_000
+_VISITORS = 100_000
+"""How many are known at most, of some 700 bytes each; whoever came first is forgotten first."""
+
+
+@dataclass(slots=True)
+class KnownVisitor:
+    """A visitor's account, and its session as stored last; `online_until` is 0 as long as there is none."""
+
+    username: str
+    instance_name: str
+    kind: AccountKind
+    password_digest: str
+    nick: str = ""
+    status: str = ""
+    online_until: float = 0.0
+    version: int = 0
+    seen_until: float = 0.0
+    """The end of the window by the last page view: not stored yet when it is later than `online_until`."""
+
+
+@dataclass(slots=True)
+class _KnownTenant:
+    tenant: Tenant
+    read_at: float
+    used: bool = False
+    """Since it was read."""
+
+
+class Known:
+    """The memory of one process. Pure data: what is in it was read or written by others."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._tenants: dict[str, _KnownTenant] = {}
+        self._visitors: dict[str, KnownVisitor] = {}
+        self._renewed: dict[str, KnownVisitor] = {}
+        """Whose longer window is still to be stored; bounded by `_VISITORS`."""
+
+    def tenant(self, instance_name: str) -> Tenant | None:
+        """The tenant, when it is known well enough."""
+        known = self._tenants.get(instance_name)
+        # an age below zero: the clock was set back
+        if known is None or not 0 <= self._clock() - known.read_at < TENANT_SECONDS:
+            return None
+        known.used = True
+        return known.tenant
+
+    def visitor(self, username: str) -> KnownVisitor | None:
+        """The visitor, when it is known to be online for long enough."""
+        known = self._visitors.get(username)
+        return known if known is not None and known.online_until > self._clock() + MARGIN else None
+
+    def keep_tenant(self, tenant: Tenant, read_at: float) -> None:
+        """Remember the tenant as it was read at that time."""
+        if len(self._tenants) >= _TENANTS:
+            self._tenants.clear()
+        self._tenants[tenant.instance_name] = _KnownTenant(tenant, read_at)
+
+    def keep_account(self, account: Account, password_digest: str) -> None:
+        """Remember an active account whose password was right just now."""
+        known = self._visitors.get(account.username)
+        if known is not None and known.password_digest == password_digest:
+            return
+        if len(self._visitors) >= _VISITORS:
+            del self._visitors[next(iter(self._visitors))]
+        self._visitors[account.username] = KnownVisitor(
+            account.username, account.instance_name, account.kind, password_digest
+        )
+
+    def keep_session(self, username: str, nick: str, status: str, online_until: float, version: int) -> None:
+        """Remember the session as it was stored just now, of an account that is known."""
+        known = self._visitors.get(username)
+        # of two that came at once, the later one is true
+        if known is None or online_until < known.online_until:
+            return
+        known.nick, known.status, known.version = nick, status, version
+        known.online_until = online_until
+        known.seen_until = max(known.seen_until, online_until)
+
+    def renew(self, visitor: KnownVisitor, online_until: float) -> None:
+        """The visitor viewed a page without news: to be stored soon."""
+        visitor.seen_until = online_until
+        self._renewed[visitor.username] = visitor
+
+    def take_renewed(self) -> list[KnownVisitor]:
+        """Those whose longer window is to be stored, now by the caller."""
+        renewed, self._renewed = self._renewed, {}
+        return list(renewed.values())
+
+    def give_back(self, visitors: Iterable[KnownVisitor]) -> None:
+        """They could not be stored: to be stored soon, unless they were forgotten meanwhile."""
+        for visitor in visitors:
+            if self._visitors.get(visitor.username) is visitor:
+                self._renewed[visitor.username] = visitor
+
+    def used_tenants(self, older_than: float) -> list[str]:
+        """Tenants that were asked for since they were read, which is that many seconds ago."""
+        read_before = self._clock() - older_than
+        return [name for name, known in self._tenants.items() if known.used and known.read_at < read_before]
+
+    def forget_tenant(self, instance_name: str) -> None:
+        """It changed, or may have."""
+        self._tenants.pop(instance_name, None)
+
+    def forget_visitor(self, username: str) -> None:
+        """The account or its password changed, or may have."""
+        self._visitors.pop(username, None)
+        self._renewed.pop(username, None)

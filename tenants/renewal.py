@@ -1,0 +1,216 @@
+"""Writes behind how long visitors stay online whose page views had no news, and reads the tenants in use again.
+
+The pool is not told: it looks into the database before it says that a visitor left (`xmpp_pool.announcer`).
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+import structlog
+from sqlalchemy import JSON, Float, Integer, Text, bindparam, case, cast, func, select, type_coerce, update
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from tenants import admission, visitors
+from tenants.errors import DomainError
+from tenants.known import KnownVisitor
+from tenants.models import Account, AccountState, Tenant, VisitorSession
+from tenants.services import Services
+
+log = structlog.get_logger(__name__)
+
+PAUSE = 0.25
+"""Seconds between two rounds: what a crash may take from a visitor's window."""
+_TENANT_AGE = 1.0
+"""Seconds after which what is known of a tenant is read again."""
+_AT_ONCE = 1000
+"""Visitors in one transaction."""
+_TENANTS_AT_ONCE = 500
+_TOUCH_SECONDS = 60.0
+"""How late an account's last activity may be: accounts expire after hours."""
+_AGAIN_AT_ONCE = 10
+"""Page views that are carried out the slow way at once."""
+_CLOSING_SECONDS = 5.0
+_ERRORS = (DBAPIError, PoolTimeoutError)
+
+
+@asynccontextmanager
+async def running(services: Services) -> AsyncIterator[None]:
+    """Work meanwhile; what is left is stored at the end."""
+    work = asyncio.create_task(_run(services), name="renewal")
+    try:
+        yield
+    finally:
+        work.cancel()
+        with suppress(asyncio.CancelledError):
+            await work
+        try:
+            async with asyncio.timeout(_CLOSING_SECONDS):
+                await renew(services)
+        except (TimeoutError, *_ERRORS) as error:
+            log.warning("visitors' windows not renewed", error=type(error).__name__)
+
+
+async def _run(services: Services) -> None:
+    while True:
+        await asyncio.sleep(PAUSE)
+        try:
+            await refresh(services)
+            await renew(services)
+        except _ERRORS as error:
+            log.warning("visitors' windows not renewed yet", error=type(error).__name__)
+
+
+async def refresh(services: Services) -> None:
+    """Read the tenants again that are in use."""
+    names = services.known.used_tenants(_TENANT_AGE)
+    for start in range(0, len(names), _TENANTS_AT_ONCE):
+        chunk = names[start : start + _TENANTS_AT_ONCE]
+        now = services.clock()
+        async with services.database.read() as session:
+            found = {
+                one.instance_name: one
+                for one in await session.scalars(select(Tenant).where(Tenant.instance_name.in_(chunk)))
+            }
+        for name in chunk:
+            if name in found:
+                services.known.keep_tenant(found[name], now)
+            else:
+                services.known.forget_tenant(name)
+
+
+async def renew(services: Services) -> None:
+    """Store the longer windows; carry out the slow way what cannot be stored as it is known.
+
+    Raises:
+        DBAPIError, sqlalchemy.exc.TimeoutError: not stored; the next call tries again.
+    """
+    renewed = services.known.take_renewed()
+    for start in range(0, len(renewed), _AT_ONCE):
+        chunk = renewed[start : start + _AT_ONCE]
+        try:
+            again = await _store(services, chunk)
+        except _ERRORS:
+            services.known.give_back(renewed[start:])
+            raise
+        for at in range(0, len(again), _AGAIN_AT_ONCE):
+            await asyncio.gather(*(_show_again(services, one) for one in again[at : at + _AGAIN_AT_ONCE]))
+
+
+async def _store(services: Services, renewed: Sequence[KnownVisitor]) -> list[KnownVisitor]:
+    """Store the windows of those who are as they are known. Returns whose last page view is still to be shown."""
+    now, ends = services.clock(), {one.username: one.seen_until for one in renewed}
+    async with services.database.write() as session:
+        stored = await _extend(session, renewed, now)
+        if stored:
+            await _touch(session, stored, now)
+        others = [one for one in renewed if one.username not in stored]
+        present = await _present(session, others) if others else {}
+    for one in renewed:
+        if one.username in stored:
+            one.online_until = max(one.online_until, ends[one.username])
+    return [one for one in others if _is_to_be_shown(services, one, ends[one.username], present, now)]
+
+
+def _is_to_be_shown(
+    services: Services, visitor: KnownVisitor, end: float, present: Mapping[str, VisitorSession | None], now: float
+) -> bool:
+    """Put right what is known of a visitor; whether the page view is to be shown, which had no news for us alone."""
+    if visitor.username not in present:
+        services.known.forget_visitor(visitor.username)
+        return False
+    row = present[visitor.username]
+    if row is None or row.online_until <= now:
+        return True
+    if (row.nick, row.status) == (visitor.nick, visitor.status):
+        visitor.version = row.version
+        services.known.give_back([visitor])
+        return False
+    if row.online_until < end:
+        return True
+    services.known.keep_session(row.username, row.nick, row.status, row.online_until, row.version)
+    return False
+
+
+_ROWS = func.json_each(bindparam("rows", type_=JSON)).table_valued("key", "value")
+"""One parameter for however many rows, so that the statement is always the same: `{username: [values]}`."""
+
+
+def _value(index: int) -> Any:
+    return type_coerce(_ROWS.c.value, JSON).op("->>", return_type=Text())(index)
+
+
+async def _extend(session: AsyncSession, renewed: Sequence[KnownVisitor], now: float) -> set[str]:
+    """Prolong the sessions that are of the known version, of accounts with the known password. Returns whose."""
+    # locked in the order of their names: two processes that renew the same ones must not wait for each other
+    wanted = (
+        select(VisitorSession.username, cast(_value(0), Float).label("end"))
+        .join(_ROWS, VisitorSession.username == _ROWS.c.key)
+        .join(Account, Account.username == VisitorSession.username)
+        .where(
+            VisitorSession.version == cast(_value(1), Integer),
+            # of one that is over the pool may be saying so just now
+            VisitorSession.online_until > now,
+            Account.password_digest == _value(2),
+            Account.state == AccountState.ACTIVE,
+        )
+        .order_by(VisitorSession.username)
+        .with_for_update(of=VisitorSession)
+        .subquery()
+    )
+    present = VisitorSession.online_until
+    prolonged = await session.scalars(
+        update(VisitorSession)
+        .where(VisitorSession.username == wanted.c.username)
+        .values(online_until=case((present < wanted.c.end, wanted.c.end), else_=present))
+        .returning(VisitorSession.username)
+        .execution_options(synchronize_session=False),
+        {"rows": {one.username: [one.seen_until, one.version, one.password_digest] for one in renewed}},
+    )
+    return set(prolonged)
+
+
+async def _touch(session: AsyncSession, usernames: set[str], now: float) -> None:
+    """These accounts were active."""
+    idle = (
+        select(Account.username)
+        .join(_ROWS, Account.username == _ROWS.c.key)
+        .where(Account.last_active_at < now - _TOUCH_SECONDS, Account.state == AccountState.ACTIVE)
+        .order_by(Account.username)
+        .with_for_update(of=Account)
+        .subquery()
+    )
+    await session.execute(
+        update(Account)
+        .where(Account.username == idle.c.username)
+        .values(last_active_at=now)
+        .execution_options(synchronize_session=False),
+        {"rows": {username: [] for username in usernames}},
+    )
+
+
+async def _present(session: AsyncSession, unlike: Sequence[KnownVisitor]) -> dict[str, VisitorSession | None]:
+    """Of those whose account is there, with the known password: the session."""
+    rows = await session.execute(
+        select(Account.username, VisitorSession)
+        .join(_ROWS, Account.username == _ROWS.c.key)
+        .join(VisitorSession, VisitorSession.username == Account.username, isouter=True)
+        .where(Account.password_digest == _value(0), Account.state == AccountState.ACTIVE),
+        {"rows": {one.username: [one.password_digest] for one in unlike}},
+    )
+    return {username: row for username, row in rows}  # noqa: C416 - rows are no tuples to mypy
+
+
+async def _show_again(services: Services, visitor: KnownVisitor) -> None:
+    name = services.naming.parse_username(visitor.username)
+    try:
+        tenant = await admission.get(services, name.instance, name.kind)
+        await visitors.show(services, tenant, name, visitor.nick, visitor.status)
+    except DomainError as error:
+        # nobody waits for the answer any more; the next page view is told
+        log.info("page view not carried out", instance_name=name.instance, error=str(error))
+    except _ERRORS as error:
+        log.warning("page view not carried out", instance_name=name.instance, error=type(error).__name__)

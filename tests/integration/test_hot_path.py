@@ -1,0 +1,151 @@
+"""Page views without news, which the API answers from memory: what everybody else sees of them."""
+
+import asyncio
+import time
+
+from sqlalchemy import select
+
+from tenants.models import VisitorSession
+from tests.integration.conftest import NewTenant, Tenant
+from tests.world.lhc import Lhc
+from tests.world.system import domain_of
+from tests.world.waiting import until_async
+
+PASSWORD = "0123456789abcdef0123"
+VISITOR = "visitor.1"
+WINDOW = 8.0
+"""Seconds: longer than `tenants.known.MARGIN`, or nothing would be answered from memory."""
+IN_EFFECT = 5.0
+"""Seconds within which a change of a tenant takes effect."""
+
+
+async def session_of(tenant: Tenant, visitor: str = VISITOR) -> tuple[int, float]:
+    """The session's version, which grows with what is told to the pool, and its end."""
+    async with domain_of(tenant.system) as services, services.database.read() as session:
+        row = await session.scalar(select(VisitorSession).where(VisitorSession.username == tenant.lhc.name(visitor)))
+    return (row.version, row.online_until) if row else (0, 0.0)
+
+
+async def become_known(tenant: Tenant, lhc: Lhc | None = None) -> None:
+    """Page views until one of them was answered from memory."""
+
+    async def is_known() -> bool:
+        before = await session_of(tenant)
+        assert (await (lhc or tenant.lhc).page_view(VISITOR, PASSWORD, status="here")).text == "ok"
+        return before[0] > 0 and (await session_of(tenant))[0] == before[0]
+
+    await until_async(is_known, "the visitor is known")
+
+
+async def test_who_views_pages_stays_and_the_pool_is_not_told_of_each(new_tenant: NewTenant) -> None:
+    tenant = await new_tenant(online_seconds=WINDOW)
+    bob = await tenant.operator_online()
+    await become_known(tenant)
+    version, _ = await session_of(tenant)
+    until = time.monotonic() + 1.5 * WINDOW
+    while time.monotonic() < until:
+        assert (await tenant.lhc.page_view(VISITOR, PASSWORD, status="here")).text == "ok"
+        await asyncio.sleep(0.2)
+    name = tenant.lhc.name(VISITOR)
+    assert {seen.type for seen in bob.presences if seen.username == name} == {"available"}
+    # a machine that stands still for seconds makes some of them go the slow way; not the fifty that there were
+    assert (await session_of(tenant))[0] - version < 20
+    last_view = time.time()
+    await bob.sees(name, kind="unavailable")
+    assert time.time() - last_view > WINDOW - 1
+
+
+async def test_news_and_a_wrong_password_are_never_answered_from_memory(new_tenant: NewTenant) -> None:
+    tenant = await new_tenant(online_seconds=300)
+    bob = await tenant.operator_online()
+    await become_known(tenant)
+    name = tenant.lhc.name(VISITOR)
+    assert (await tenant.lhc.page_view(VISITOR, "wrong", status="by somebody else")).text == "ok"
+    await tenant.lhc.page_view(VISITOR, PASSWORD, status="there")
+    await bob.sees(name, status="there")
+    await tenant.lhc.page_view(VISITOR, PASSWORD, status="there", nick="Ann")
+    await bob.sees(name, status="there", nick="Ann")
+    assert "by somebody else" not in {seen.status for seen in bob.presences}
+
+
+async def test_a_visitor_whose_account_was_removed_is_made_anew(tenant: Tenant) -> None:
+    bob = await tenant.operator_online()
+    await become_known(tenant)
+    name = tenant.lhc.name(VISITOR)
+    await tenant.lhc.call("/xmpp-unregister", user=name, host=tenant.host)
+    await bob.sees(name, kind="unavailable")
+    assert (await tenant.lhc.page_view(VISITOR, PASSWORD, status="here")).text == "ok"
+    assert name in await tenant.system.users_of(tenant.name)
+
+
+async def test_a_tenant_that_is_suspended_is_refused_within_seconds_and_served_again(tenant: Tenant) -> None:
+    bob = await tenant.operator_online()
+    await become_known(tenant)
+    suspended = await tenant.panel.http.post(f"/v1/tenants/{tenant.name}/suspend")
+    await tenant.panel.finished(suspended.json()["id"])
+
+    async def is_refused() -> bool:
+        return "not active" in (await tenant.lhc.page_view(VISITOR, PASSWORD, status="here")).text
+
+    await until_async(is_refused, "page views are refused", IN_EFFECT)
+    await bob.sees(tenant.lhc.name(VISITOR), kind="unavailable")
+    shown = len(bob.presences)
+    resumed = await tenant.panel.http.post(f"/v1/tenants/{tenant.name}/resume")
+    await tenant.panel.finished(resumed.json()["id"])
+
+    async def is_seen() -> bool:
+        await tenant.lhc.page_view(VISITOR, PASSWORD, status="here")
+        return any(seen.type == "available" for seen in bob.presences[shown:])
+
+    await until_async(is_seen, "the visitor is seen again")
+
+
+async def test_a_key_that_was_rotated_is_refused_within_seconds(tenant: Tenant) -> None:
+    await become_known(tenant)
+    rotated = await tenant.panel.http.post(f"/v1/tenants/{tenant.name}/rotate-keys", json={"overlap_seconds": 0})
+    await tenant.panel.finished(rotated.json()["operation"]["id"])
+
+    async def is_refused() -> bool:
+        return (await tenant.lhc.page_view(VISITOR, PASSWORD, status="here")).status_code == 403
+
+    await until_async(is_refused, "the old key is refused", IN_EFFECT)
+    base = f"{tenant.system.endpoints['api']}/t/{tenant.name}"
+    lhc = Lhc(tenant.name, base=base, secret_key=rotated.json()["secret_key"], host=tenant.host)
+    assert (await lhc.page_view(VISITOR, PASSWORD, status="here")).text == "ok"
+
+
+async def test_calls_are_counted_that_are_answered_from_memory(tenant: Tenant) -> None:
+    await become_known(tenant)
+    await tenant.panel.http.put(f"/v1/tenants/{tenant.name}", json={"calls_per_second": 0.001})
+
+    async def is_refused() -> bool:
+        return (await tenant.lhc.page_view(VISITOR, PASSWORD, status="here")).status_code == 429
+
+    await until_async(is_refused, "a call too many is refused", IN_EFFECT)
+
+
+async def test_the_hosting_key_opens_at_the_root(tenant: Tenant) -> None:
+    endpoints = tenant.system.endpoints
+    root = Lhc(tenant.name, base=endpoints["api"], secret_key=endpoints["hosting_key"], host=tenant.host)
+    await become_known(tenant, root)
+    stranger = Lhc(tenant.name, base=endpoints["api"], secret_key=tenant.key, host=tenant.host)
+    assert (await stranger.page_view(VISITOR, PASSWORD, status="here")).status_code == 403
+
+
+async def test_what_is_no_object_of_strings_is_judged_as_ever(tenant: Tenant) -> None:
+    await become_known(tenant)
+    jid = f"{tenant.lhc.name(VISITOR)}@{tenant.host}"
+    known = f'"jid":"{jid}","pass":"{PASSWORD}","nick":"Online visitor","status":"here","secret_key":"{tenant.key}"'
+    for body, status in (
+        (b"{" + known.encode() + b"}", 200),
+        (b"{" + known.encode() + b',"x":"\xff"}', 400),
+        (b"{" + known.encode() + b',"x":NaN}', 400),
+        (b"{" + known.encode() + b"} x", 400),
+        (b"[]", 403),
+        (b"", 403),
+        (b"{" + known.encode() + b',"x":"' + b"x" * 103_000 + b'"}', 413),
+    ):
+        answer = await tenant.lhc.post("/xmpp", body)
+        assert answer.status_code == status, (body[-20:], answer.text)
+    answer = await tenant.lhc.post("/xmpp", "{" + known + ',"host":5}')
+    assert answer.json() == {"error": True, "msg": "host: must be a string"}
