@@ -43,6 +43,9 @@ _START_SECONDS = 30
 _QUIET = 0.0005
 """Seconds of processor time per 1,000 calls below which a process is not named."""
 
+_NAMED = 3
+"""Processes in the table; the file has all."""
+
 console = Console(highlight=False)
 
 
@@ -256,7 +259,7 @@ def main(
         rows = run(system, plan)
     table = Table("what", "per second", "p50 ms", "p99 ms", "max ms", "lost", "processor, ms per call")
     for row in rows:
-        latency, cost = row.latency, sorted(row.processor_ms.items(), key=lambda item: -item[1])
+        latency, cost = row.latency, sorted(row.processor_ms.items(), key=lambda item: -item[1])[:_NAMED]
         table.add_row(
             *(row.name, f"{row.per_second:.0f}", str(latency.p50_ms), str(latency.p99_ms), str(latency.max_ms)),
             str(row.lost),

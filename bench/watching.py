@@ -17,6 +17,8 @@ from multiprocessing.connection import Connection
 from bench.http_load import STAMP
 
 _MARKED = re.compile(rb"&lt;at ([0-9.]{%d})&gt;" % len(STAMP))
+_ASKED = re.compile(rb"<iq [^>]*type='get'[^>]*>")
+_ID, _FROM = re.compile(rb" id='([^']*)'"), re.compile(rb" from='([^']*)'")
 _LOGIN_SECONDS = 30.0
 _READ = 1 << 16
 
@@ -86,31 +88,51 @@ async def _work(pipe: Connection, login: Login) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", login.port, limit=1 << 24)
     await _log_in(reader, writer, login)
     await asyncio.to_thread(pipe.send, "online")
-    while (order := await _order(pipe, reader)) is not None:
-        pipe.send(await _take_times(reader, *order))
+    stream = _Stream(reader, writer)
+    while (order := await _order(pipe, stream)) is not None:
+        pipe.send(await _take_times(stream, *order))
     writer.close()
 
 
-async def _order(pipe: Connection, reader: asyncio.StreamReader) -> tuple[int, float] | None:
+class _Stream:
+    """Reads, and answers what it is asked: an operator who does not is taken for gone, and kicked."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+
+    async def read(self) -> bytes:
+        data = await self._reader.read(_READ)
+        if not data:
+            raise ConnectionResetError("the operator's connection was closed")
+        for asked in _ASKED.findall(data):
+            if (id_ := _ID.search(asked)) and (sender := _FROM.search(asked)):
+                self._writer.write(b"<iq type='result' id='%s' to='%s'/>" % (id_[1], sender[1]))
+        return data
+
+
+async def _order(pipe: Connection, stream: _Stream) -> tuple[int, float] | None:
     """The next order; what comes meanwhile is of no concern."""
     asked = asyncio.create_task(asyncio.to_thread(pipe.recv))
     while not asked.done():
-        reading = asyncio.create_task(reader.read(_READ))
+        reading = asyncio.create_task(stream.read())
         await asyncio.wait((asked, reading), return_when=asyncio.FIRST_COMPLETED)
         reading.cancel()
         await asyncio.wait((reading,))
+        if not reading.cancelled():
+            reading.result()
     order: tuple[int, float] | None = asked.result()
     return order
 
 
-async def _take_times(reader: asyncio.StreamReader, count: int, quiet_seconds: float) -> Seen:
+async def _take_times(stream: _Stream, count: int, quiet_seconds: float) -> Seen:
     latencies: list[float] = []
     first_call, last_arrival = float("inf"), 0.0
     rest = b""
     while len(latencies) < count:
         try:
             async with asyncio.timeout(quiet_seconds):
-                data = await reader.read(_READ)
+                data = await stream.read()
         except TimeoutError:
             break
         now = time.monotonic()
