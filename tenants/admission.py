@@ -64,6 +64,16 @@ async def hold(session: AsyncSession, instance_name: str, kind: AccountKind | No
         ConflictError: it is not active (any more), or lacks the feature.
     """
     tenant = await session.get(Tenant, instance_name, with_for_update={"read": not alone}, populate_existing=True)
+    return check(tenant, instance_name, kind)
+
+
+def check(tenant: Tenant | None, instance_name: str, kind: AccountKind | None) -> Tenant:
+    """The tenant, which was found or not, when it carries traffic of accounts of that kind.
+
+    Raises:
+        NotFoundError: there is none.
+        ConflictError: it is not active, or lacks the feature.
+    """
     if tenant is None or tenant.state is TenantState.DESTROYED:
         raise NotFoundError(f"there is no tenant '{instance_name}'")
     return _checked(tenant, kind)

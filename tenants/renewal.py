@@ -19,6 +19,7 @@ from tenants.errors import DomainError
 from tenants.known import KnownVisitor
 from tenants.models import Account, AccountState, Tenant, VisitorSession
 from tenants.services import Services
+from tenants.showing import TOUCH_SECONDS
 
 log = structlog.get_logger(__name__)
 
@@ -29,8 +30,6 @@ _TENANT_AGE = 1.0
 _AT_ONCE = 1000
 """Visitors in one transaction."""
 _TENANTS_AT_ONCE = 500
-_TOUCH_SECONDS = 60.0
-"""How late an account's last activity may be: accounts expire after hours."""
 _AGAIN_AT_ONCE = 10
 """Page views that are carried out the slow way at once."""
 _CLOSING_SECONDS = 5.0
@@ -104,9 +103,8 @@ async def _store(services: Services, renewed: Sequence[KnownVisitor]) -> list[Kn
     """Store the windows of those who are as they are known. Returns whose last page view is still to be shown."""
     now, ends = services.clock(), {one.username: one.seen_until for one in renewed}
     async with services.database.write() as session:
+        await _touch(session, renewed, now)
         stored = await _extend(session, renewed, now)
-        if stored:
-            await _touch(session, stored, now)
         others = [one for one in renewed if one.username not in stored]
         present = await _present(session, others) if others else {}
     for one in renewed:
@@ -173,12 +171,16 @@ async def _extend(session: AsyncSession, renewed: Sequence[KnownVisitor], now: f
     return set(prolonged)
 
 
-async def _touch(session: AsyncSession, usernames: set[str], now: float) -> None:
-    """These accounts were active."""
+async def _touch(session: AsyncSession, renewed: Sequence[KnownVisitor], now: float) -> None:
+    """These accounts were active, if they have the known passwords."""
     idle = (
         select(Account.username)
         .join(_ROWS, Account.username == _ROWS.c.key)
-        .where(Account.last_active_at < now - _TOUCH_SECONDS, Account.state == AccountState.ACTIVE)
+        .where(
+            Account.last_active_at < now - TOUCH_SECONDS,
+            Account.password_digest == _value(0),
+            Account.state == AccountState.ACTIVE,
+        )
         .order_by(Account.username)
         .with_for_update(of=Account)
         .subquery()
@@ -188,7 +190,7 @@ async def _touch(session: AsyncSession, usernames: set[str], now: float) -> None
         .where(Account.username == idle.c.username)
         .values(last_active_at=now)
         .execution_options(synchronize_session=False),
-        {"rows": {username: [] for username in usernames}},
+        {"rows": {one.username: [one.password_digest] for one in renewed}},
     )
 
 

@@ -1,12 +1,14 @@
 """What the domain needs from outside, opened once per process and passed in."""
 
 import time
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Protocol, TypeVar
 
 from config.settings import Settings
+from tenants.batching import Batcher
 from tenants.claims import Keeper
 from tenants.clock import Clock
 from tenants.database import Database
@@ -17,6 +19,14 @@ from tenants.naming import Naming
 from tenants.quotas import CallLimiter
 from tenants.shard_queues import CommandPublisher, open_publisher
 from tenants.webhooks import WebhookClient
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+_AT_ONCE = 500
+"""Things in one batch."""
+_WAITING = 2000
+"""Things of one kind that may wait for their batch."""
 
 
 class Wake(Protocol):
@@ -41,6 +51,27 @@ class Services:
     naming: Naming
     wake: Wake
     clock: Clock
+    _batchers: dict[Callable[..., Any], Batcher[Any, Any]] = field(default_factory=dict)
+
+    async def together(
+        self, work: Callable[["Services", Sequence[Item]], Awaitable[Sequence[Result | Exception]]], item: Item
+    ) -> Result:
+        """Have `work` done for the item, at once with what others ask for at the same time: see `Batcher`.
+
+        Raises:
+            UnavailableError: too many wait for that work.
+            Exception: what the work raised, or gave as this item's result.
+        """
+        batcher = self._batchers.get(work)
+        if batcher is None:
+            batcher = self._batchers[work] = Batcher(partial(work, self), at_most=_AT_ONCE, waiting=_WAITING)
+        result: Result = await batcher.do(item)
+        return result
+
+    async def settle(self) -> None:
+        """Wait until all is done that was asked for."""
+        for batcher in self._batchers.values():
+            await batcher.close()
 
 
 @asynccontextmanager
@@ -52,22 +83,24 @@ async def open_services(settings: Settings, wake: Wake, clock: Clock = time.time
     lhc = LhcClient(settings, clock)
     webhooks = WebhookClient(settings, clock)
     keeper = Keeper(database, clock)
+    services = Services(
+        settings=settings,
+        database=database,
+        keeper=keeper,
+        ejabberd=ejabberd,
+        commands=commands,
+        lhc=lhc,
+        webhooks=webhooks,
+        calls=CallLimiter(database, clock),
+        known=Known(clock),
+        naming=Naming(hosting=settings.hosting),
+        wake=wake,
+        clock=clock,
+    )
     try:
-        yield Services(
-            settings=settings,
-            database=database,
-            keeper=keeper,
-            ejabberd=ejabberd,
-            commands=commands,
-            lhc=lhc,
-            webhooks=webhooks,
-            calls=CallLimiter(database, clock),
-            known=Known(clock),
-            naming=Naming(hosting=settings.hosting),
-            wake=wake,
-            clock=clock,
-        )
+        yield services
     finally:
+        await services.settle()
         await commands.close()
         await keeper.close()
         await webhooks.close()

@@ -6,25 +6,23 @@ what makes the pool act at once.
 
 import re
 import uuid
+from dataclasses import replace
 
-from sqlalchemy import ColumnElement, and_, func, select, update
-from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy import select
 
-from tenants import admission
+from tenants import showing
 from tenants.commands import SendMessage, ShowVisitor
-from tenants.database import rows_changed
-from tenants.errors import InvalidInputError, QuotaExceededError, UnavailableError
-from tenants.models import Account, AccountState, Tenant, VisitorSession
-from tenants.naming import AccountKind, AccountName, Naming
+from tenants.errors import InvalidInputError
+from tenants.known import KnownVisitor
+from tenants.models import Tenant, VisitorSession
+from tenants.naming import AccountKind, AccountName
 from tenants.services import Services
+from tenants.showing import Showing
 
 DEFAULT_NICK = "Online visitor"
 DEFAULT_STATUS = "-"
 RESOURCE = "lhc"
 """The resource of every virtual session."""
-
-_CROWD_SECONDS = 30.0
-"""When a visitor who was one too many may try again: somebody will have left."""
 
 _LINE_END = re.compile("\r\n?")
 _FORBIDDEN_IN_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -53,7 +51,7 @@ async def find_session(services: Services, username: str) -> VisitorSession | No
     """The visitor's session, while it is online."""
     async with services.database.read() as session:
         found: VisitorSession | None = await session.scalar(
-            select(VisitorSession).where(_online(username, services.clock()))
+            select(VisitorSession).where(showing.online(username, services.clock()))
         )
     return found
 
@@ -66,8 +64,8 @@ async def check_room(services: Services, tenant: Tenant, name: AccountName) -> N
     """
     if _is_counted(tenant, name):
         async with services.database.read() as session:
-            if not await _is_online(session, services.naming.username(name), services.clock()):
-                await _refuse_crowd(session, services.naming, tenant, services.clock())
+            if not await showing.is_online(session, services.naming.username(name), services.clock()):
+                await showing.refuse_crowd(session, services.naming, tenant, services.clock())
 
 
 async def show(services: Services, tenant: Tenant, name: AccountName, nick: str, status: str | None) -> None:
@@ -79,7 +77,11 @@ async def show(services: Services, tenant: Tenant, name: AccountName, nick: str,
         UnavailableError: the account is gone, or being removed just now.
         QueueUnavailableError: the command could not be accepted.
     """
-    shown = await _store(services, tenant, name, nick, status, counted=_is_counted(tenant, name))
+    said = _showing(services, tenant, name, nick, status)
+    if _is_counted(tenant, name):
+        shown = await showing.store_counted(services, tenant, said)
+    else:
+        shown = await showing.store(services, said)
     await services.commands.publish(shown)
     _remember(services, shown)
 
@@ -114,16 +116,46 @@ async def send(
         UnavailableError: the account is gone, or being removed just now.
         QueueUnavailableError: the message could not be accepted.
     """
-    shown = await _store(services, tenant, name, nick, status, counted=False)
-    message = SendMessage(
-        instance_name=name.instance,
-        username=shown.username,
-        operator=services.naming.username(operator),
+    shown = await showing.store(services, _showing(services, tenant, name, nick, status))
+    message = _message(name.instance, shown.username, services.naming.username(operator), body)
+    await services.commands.publish(shown, message)
+    _remember(services, shown)
+
+
+async def show_known(services: Services, tenant: Tenant, visitor: KnownVisitor, nick: str, status: str | None) -> None:
+    """`show`, for a visitor who is known from memory to be online, and so counts already.
+
+    Without news its window is only noted to be longer, and stored soon.
+
+    Raises:
+        as `show`; UnavailableError also when the account has another password by now.
+    """
+    if nick == visitor.nick and status in {None, visitor.status}:
+        services.known.renew(visitor, services.clock() + tenant.online_seconds)
+        return
+    said = _showing(services, tenant, services.naming.parse_username(visitor.username), nick, status)
+    shown = await showing.store(services, replace(said, password_digest=visitor.password_digest))
+    await services.commands.publish(shown)
+    _remember(services, shown)
+
+
+async def send_known(services: Services, visitor: KnownVisitor, operator: str, body: str) -> None:
+    """A message of a visitor who was shown just now. `operator`: an operator's account of the same tenant.
+
+    Raises:
+        QueueUnavailableError: the message could not be accepted.
+    """
+    await services.commands.publish(_message(visitor.instance_name, visitor.username, operator, body))
+
+
+def _message(instance_name: str, username: str, operator: str, body: str) -> SendMessage:
+    return SendMessage(
+        instance_name=instance_name,
+        username=username,
+        operator=operator,
         body=clean(body),
         message_id=uuid.uuid4().hex,
     )
-    await services.commands.publish(shown, message)
-    _remember(services, shown)
 
 
 def _remember(services: Services, shown: ShowVisitor) -> None:
@@ -131,70 +163,18 @@ def _remember(services: Services, shown: ShowVisitor) -> None:
     services.known.keep_session(shown.username, shown.nick, shown.status, shown.online_until, shown.version)
 
 
-async def _store(
-    services: Services, tenant: Tenant, name: AccountName, nick: str | None, status: str | None, *, counted: bool
-) -> ShowVisitor:
-    username = services.naming.username(name)
-    now = services.clock()
-    online_until = now + tenant.online_seconds
-    said = {key: clean(text) for key, text in (("nick", nick), ("status", status)) if text is not None}
-    new = {"nick": DEFAULT_NICK, "status": "", **said, "online_until": online_until}
-    changed = {**said, "online_until": online_until, "version": VisitorSession.version + 1}
-    async with services.database.write() as session:
-        further = counted and not await _is_online(session, username, now)
-        # The door may have been closed since it was asked. Further visitors come one by one, to be counted.
-        await admission.hold(session, name.instance, name.kind, alone=further)
-        if further:
-            await _refuse_crowd(session, services.naming, tenant, now)
-        stored = await session.execute(
-            services.database.insert(VisitorSession)
-            .values(username=username, instance_name=name.instance, **new)
-            .on_conflict_do_update(index_elements=["username"], set_=changed)
-            .returning(VisitorSession.nick, VisitorSession.status, VisitorSession.version)
-        )
-        present_nick, present_status, version = stored.one()
-        touched = await session.execute(
-            update(Account)
-            .where(Account.username == username, Account.state == AccountState.ACTIVE)
-            .values(last_active_at=now)
-        )
-        if not rows_changed(touched):
-            raise UnavailableError(f"account '{username}' is being removed just now; it can be made anew in a moment")
-    return ShowVisitor(
-        instance_name=name.instance,
-        username=username,
-        nick=present_nick,
-        status=present_status,
-        online_until=online_until,
-        version=version,
+def _showing(services: Services, tenant: Tenant, name: AccountName, nick: str | None, status: str | None) -> Showing:
+    return Showing(
+        name,
+        services.naming.username(name),
+        DEFAULT_NICK if nick is None else clean(nick),
+        "" if status is None else clean(status),
+        services.clock() + tenant.online_seconds,
+        keeps_nick=nick is None,
+        keeps_status=status is None,
     )
 
 
 def _is_counted(tenant: Tenant, name: AccountName) -> bool:
     """Whether the quota of visitors online is of concern. Chats are not: somebody waits for an answer there."""
     return tenant.max_online_visitors is not None and name.kind is AccountKind.VISITOR
-
-
-async def _is_online(session: AsyncSession, username: str, now: float) -> bool:
-    return await session.scalar(select(VisitorSession.username).where(_online(username, now))) is not None
-
-
-def _online(username: str, now: float) -> ColumnElement[bool]:
-    return and_(VisitorSession.username == username, VisitorSession.online_until > now)
-
-
-async def _refuse_crowd(session: AsyncSession, naming: Naming, tenant: Tenant, now: float) -> None:
-    """Raise QuotaExceededError when no further visitor of the tenant may come online."""
-    online = await session.scalar(
-        select(func.count())
-        .select_from(VisitorSession)
-        .where(
-            VisitorSession.instance_name == tenant.instance_name,
-            VisitorSession.online_until > now,
-            VisitorSession.username.not_like(f"%.chat{naming.username_suffix(tenant.instance_name)}"),
-        )
-    )
-    if (online or 0) >= (tenant.max_online_visitors or 0):
-        raise QuotaExceededError(
-            f"tenant '{tenant.instance_name}' may have {tenant.max_online_visitors} visitors online", _CROWD_SECONDS
-        )

@@ -10,7 +10,8 @@ Redis must keep what it has confirmed: `appendonly yes`, `appendfsync always`, `
 import asyncio
 import time
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from itertools import chain
 from typing import Any
 
 import structlog
@@ -20,6 +21,7 @@ from redis.backoff import ExponentialWithJitterBackoff
 from redis.exceptions import RedisError, ResponseError
 
 from tenants.backoff import delay
+from tenants.batching import Batcher
 from tenants.commands import AnyCommand, encode, queue_name, shard_of
 from tenants.shard_queues.interface import (
     MAX_PUBLISHING,
@@ -69,31 +71,39 @@ def _connect(url: str, timeout: float) -> Redis:
 
 
 class RedisPublisher:
-    """Publishes commands; see `CommandPublisher`."""
+    """Publishes commands; see `CommandPublisher`. Calls that come at the same time share one round trip."""
 
     def __init__(self, broker_url: str, shard_count: int) -> None:
         self._redis = _connect(broker_url, PUBLISH_TIMEOUT)
-        self._append = self._redis.register_script(_APPEND)
         self._shard_count = shard_count
-        self._publishing = 0
+        self._calls: Batcher[Sequence[AnyCommand], None] = Batcher(
+            self._append, at_most=MAX_PUBLISHING, waiting=MAX_PUBLISHING
+        )
 
     async def publish(self, *commands: AnyCommand) -> None:
-        by_shard: dict[int, list[bytes]] = defaultdict(list)
-        for command in commands:
-            by_shard[shard_of(command.instance_name, self._shard_count)].append(encode(command))
-        if self._publishing >= MAX_PUBLISHING:
-            raise QueueUnavailableError(f"more than {MAX_PUBLISHING} calls wait for the broker")
-        self._publishing += 1
         try:
             async with asyncio.timeout(PUBLISH_TIMEOUT):
-                for shard, bodies in by_shard.items():
-                    await self._append(keys=[_key(shard)], args=[MAX_WAITING, *bodies])
+                await self._calls.do(commands)
         except ResponseError as error:
             raise QueueUnavailableError(f"the broker: {error}") from error
         except (RedisError, OSError, TimeoutError) as error:
             raise QueueUnavailableError(f"the broker: {type(error).__name__}") from error
-        finally:
-            self._publishing -= 1
+
+    async def _append(self, calls: Sequence[Sequence[AnyCommand]]) -> list[Exception | None]:
+        """Append to the streams, in order. A call fails when one of its streams did not take all it was to take."""
+        by_shard: dict[int, list[bytes]] = defaultdict(list)
+        shards_of = [{shard_of(command.instance_name, self._shard_count) for command in call} for call in calls]
+        for command in chain.from_iterable(calls):
+            by_shard[shard_of(command.instance_name, self._shard_count)].append(encode(command))
+        pipeline = self._redis.pipeline(transaction=False)
+        for shard, bodies in by_shard.items():
+            pipeline.eval(_APPEND, 1, _key(shard), MAX_WAITING, *bodies)
+        async with asyncio.timeout(PUBLISH_TIMEOUT):
+            answers = await pipeline.execute(raise_on_error=False)
+        refused = {
+            shard: answer for shard, answer in zip(by_shard, answers, strict=True) if isinstance(answer, Exception)
+        }
+        return [next((refused[shard] for shard in shards if shard in refused), None) for shards in shards_of]
 
     async def check(self) -> None:
         try:
@@ -103,6 +113,7 @@ class RedisPublisher:
             raise QueueUnavailableError(f"the broker: {type(error).__name__}") from error
 
     async def close(self) -> None:
+        await self._calls.close()
         await self._redis.aclose()
 
 

@@ -98,17 +98,23 @@ class LhcFace:
             log.warning("over quota", endpoint=endpoint, error=str(error))
             wait = {"Retry-After": str(math.ceil(error.retry_after))}
             return _json_response({"error": True, "msg": str(error)}, 429, "application/json", wait)
-        except UnavailableError as error:
-            log.warning("not accepted", endpoint=endpoint, error=str(error))
-            return _error_response(request, 503, str(error))
-        except (DBAPIError, PoolTimeoutError) as error:
-            log.error("database", endpoint=endpoint, error=type(error).__name__)  # noqa: TRY400 - the statement holds what people wrote
-            return _error_response(request, 503, "the database cannot be reached")
+        except (UnavailableError, DBAPIError, PoolTimeoutError) as error:
+            return unavailable(request, endpoint, error)
         except (ApplicationError, DomainError) as error:
             return _json_response({"error": True, "msg": str(error)})
         if endpoint in _PLAIN_ANSWER:
             return Response("ok", media_type=_OK)
         return _json_response({"error": False, "msg": message})
+
+
+def unavailable(request: Request, endpoint: str, error: UnavailableError | DBAPIError | PoolTimeoutError) -> Response:
+    """The answer to a call that could not be accepted, and may be repeated."""
+    if isinstance(error, UnavailableError):
+        log.warning("not accepted", endpoint=endpoint, error=str(error))
+        return _error_response(request, 503, str(error))
+    # without the statement, which holds what people wrote
+    log.error("database", endpoint=endpoint, error=type(error).__name__)
+    return _error_response(request, 503, "the database cannot be reached")
 
 
 async def _may_call(services: Services, confined_to: str | None, data: Any) -> bool:

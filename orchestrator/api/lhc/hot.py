@@ -1,22 +1,31 @@
-"""The one call that LHC makes all the time, answered without a database: a known visitor's page view without news.
+"""What LHC calls all the time, without a database query for each: page views and messages of visitors who are known.
 
-Whatever is not exactly that goes on to `orchestrator.api.lhc.face`, which judges it as a whole. So nothing is refused
-here, and nothing is accepted that would have been refused there; `tenants.known` says within which time that holds.
+A page view without news is noted in memory; one with news is stored and published at once with those of others; a
+message is published. Whatever is not exactly that goes on to `orchestrator.api.lhc.face`, which judges it as a whole.
+So nothing is refused here, and nothing is accepted that would have been refused there; `tenants.known` says within
+which time that holds.
 """
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 
 import msgspec
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from orchestrator.api.lhc.face import MAX_BODY
-from tenants import admission, registry
-from tenants.errors import QuotaExceededError
+from orchestrator.api.lhc.face import MAX_BODY, unavailable
+from tenants import admission, registry, visitors
+from tenants.errors import DomainError
+from tenants.known import KnownVisitor
+from tenants.models import Tenant
+from tenants.naming import AccountKind
 from tenants.secrets import matches, same
 from tenants.services import Services
+from tenants.shard_queues import QueueUnavailableError
 from tenants.visitors import DEFAULT_NICK, DEFAULT_STATUS
 
-_ENDPOINT = "/xmpp"
 _TENANT = "/t/"
 _JSON = (b"content-type", b"application/json")
 _OK: tuple[Message, Message] = (
@@ -31,6 +40,15 @@ _OK: tuple[Message, Message] = (
 _decoder = msgspec.json.Decoder(dict[str, str])
 
 
+@dataclass(frozen=True, slots=True)
+class _Said:
+    """What a known visitor's call says, which may come in."""
+
+    tenant: Tenant
+    visitor: KnownVisitor
+    fields: Mapping[str, str]
+
+
 class HotPath:
     """ASGI middleware, the outermost: routes alone would take longer than all of this."""
 
@@ -38,24 +56,53 @@ class HotPath:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if not _is_page_view(scope):
+        endpoint = _endpoint(scope)
+        if endpoint is None:
             await self._app(scope, receive, send)
             return
         message = await receive()
-        if _is_whole(message) and _answered(scope["app"].state.services, scope["path"], message["body"]):
-            for part in _OK:
-                await send(part)
-            return
+        services: Services = scope["app"].state.services
+        said = _known(services, scope["path"], endpoint, message["body"]) if _is_whole(message) else None
+        if said is not None:
+            try:
+                await _HANDLERS[endpoint](services, said)
+            except (QueueUnavailableError, DBAPIError, PoolTimeoutError) as error:
+                await unavailable(Request(scope), endpoint, error)(scope, receive, send)
+                return
+            except DomainError:
+                # it was not quite as it was known: nothing has changed yet
+                services.known.forget_visitor(said.visitor.username)
+            else:
+                for part in _OK:
+                    await send(part)
+                return
         await self._app(scope, _again(message, receive), send)
 
 
-def _is_page_view(scope: Scope) -> bool:
-    return (
-        scope["type"] == "http"
-        and scope["path"].endswith(_ENDPOINT)
-        and scope["method"] == "POST"
-        and _JSON in scope["headers"]
-    )
+async def _view_page(services: Services, said: _Said) -> None:
+    nick, status = said.fields.get("nick", DEFAULT_NICK), said.fields.get("status", DEFAULT_STATUS)
+    await visitors.show_known(services, said.tenant, said.visitor, nick, status)
+
+
+async def _send_message(services: Services, said: _Said) -> None:
+    nick, status = said.fields.get("nick", DEFAULT_NICK), said.fields.get("status")
+    await visitors.show_known(services, said.tenant, said.visitor, nick, status)
+    operator = said.fields["operator_username"].partition("@")[0]
+    await visitors.send_known(services, said.visitor, operator, said.fields["message"])
+
+
+_HANDLERS: dict[str, Callable[[Services, _Said], Awaitable[None]]] = {
+    "xmpp": _view_page,
+    "xmpp-send-message": _send_message,
+}
+
+
+def _endpoint(scope: Scope) -> str | None:
+    """Which of our calls it is."""
+    if scope["type"] != "http":
+        return None
+    endpoint: str = scope["path"].rpartition("/")[2]
+    return endpoint if endpoint in _HANDLERS and scope["method"] == "POST" and _JSON in scope["headers"] else None
 
 
 def _is_whole(message: Message) -> bool:
@@ -76,37 +123,46 @@ def _again(message: Message, receive: Receive) -> Receive:
     return receive_again
 
 
-def _answered(services: Services, path: str, body: bytes) -> bool:
-    """Whether this was a page view without news, which is noted then."""
+def _known(services: Services, path: str, endpoint: str, body: bytes) -> _Said | None:
+    """What the call says, if it is of a known visitor and may come in; then it is counted."""
     try:
-        said = _decoder.decode(body)
-        return _is_without_news(services, path, said)
-    except (msgspec.DecodeError, UnicodeDecodeError, KeyError, QuotaExceededError):
-        return False
+        fields = _decoder.decode(body)
+        return _admitted(services, path, endpoint, fields)
+    except (msgspec.DecodeError, UnicodeDecodeError, KeyError, DomainError):
+        return None
 
 
-def _is_without_news(services: Services, path: str, said: Mapping[str, str]) -> bool:
-    local, _, domain = said["jid"].partition("@")
-    visitor = services.known.visitor(local)
-    if visitor is None or domain != services.settings.xmpp_host:
-        return False
+def _admitted(services: Services, path: str, endpoint: str, fields: Mapping[str, str]) -> _Said | None:
+    domain = f"@{services.settings.xmpp_host}"
+    username = fields["jid"].removesuffix(domain)
+    visitor = services.known.visitor(username)
+    if visitor is None or len(username) == len(fields["jid"]):
+        return None
     tenant = services.known.tenant(visitor.instance_name)
     if tenant is None or admission.refusal(tenant, visitor.kind):
-        return False
-    if path == _ENDPOINT:
-        opened = same(said["secret_key"], services.settings.hosting_key.get_secret_value())
+        return None
+    if path == f"/{endpoint}":
+        opened = same(fields["secret_key"], services.settings.hosting_key.get_secret_value())
     else:
-        opened = path == f"{_TENANT}{tenant.instance_name}{_ENDPOINT}" and registry.key_opens(
-            tenant, said["secret_key"], services.clock()
+        opened = path == f"{_TENANT}{tenant.instance_name}/{endpoint}" and registry.key_opens(
+            tenant, fields["secret_key"], services.clock()
         )
-    if not (
-        opened
-        and said.get("nick", DEFAULT_NICK) == visitor.nick
-        and said.get("status", DEFAULT_STATUS) == visitor.status
-        and matches(visitor.username, said["pass"], visitor.password_digest)
-    ):
-        return False
+    if not opened or not matches(visitor.username, fields["pass"], visitor.password_digest):
+        return None
+    if endpoint == "xmpp-send-message" and not _is_to_operator(services, tenant, fields):
+        return None
     # last, because what is counted here is answered here
     services.calls.admit_known(tenant)
-    services.known.renew(visitor, services.clock() + tenant.online_seconds)
-    return True
+    return _Said(tenant, visitor, fields)
+
+
+def _is_to_operator(services: Services, tenant: Tenant, fields: Mapping[str, str]) -> bool:
+    """Whether it is a message, to an operator of the tenant, whose address is written as LHC's extension does."""
+    username, _, domain = fields["operator_username"].partition("@")
+    operator = services.naming.parse_username(username)
+    return (
+        "message" in fields
+        and domain == services.settings.xmpp_host
+        and (operator.kind, operator.instance) == (AccountKind.OPERATOR, tenant.instance_name)
+        and services.naming.username(operator) == username
+    )
