@@ -139,13 +139,15 @@ async def show_known(services: Services, tenant: Tenant, visitor: KnownVisitor, 
     _remember(services, shown)
 
 
-async def send_known(services: Services, visitor: KnownVisitor, operator: str, body: str) -> None:
-    """A message of a visitor who was shown just now. `operator`: an operator's account of the same tenant.
+async def send_known(services: Services, visitor: KnownVisitor, operator: AccountName, body: str) -> None:
+    """A message of a visitor who was shown just now, to an operator of the same tenant.
 
     Raises:
         QueueUnavailableError: the message could not be accepted.
     """
-    await services.commands.publish(_message(visitor.instance_name, visitor.username, operator, body))
+    await services.commands.publish(
+        _message(visitor.instance_name, visitor.username, services.naming.username(operator), body)
+    )
 
 
 def _message(instance_name: str, username: str, operator: str, body: str) -> SendMessage:

@@ -10,10 +10,10 @@ import itertools
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
-from typing import Any
+from contextlib import contextmanager, suppress
+from typing import Any, TypeVar
 
 import stamina
 import structlog
@@ -23,6 +23,7 @@ from kombu.exceptions import KombuError
 
 from config.broker import CONNECT_TIMEOUT, TRANSPORT_OPTIONS
 from tenants.backoff import delay
+from tenants.batching import Batcher
 from tenants.commands import AnyCommand, encode, queue_name, shard_of
 from tenants.shard_queues.interface import (
     MAX_PUBLISHING,
@@ -35,8 +36,12 @@ from tenants.shard_queues.interface import (
 
 log = structlog.get_logger(__name__)
 
+Result = TypeVar("Result")
+
 _ERRORS = (OSError, KombuError, AMQPError)
 """What a broker that is away, or goes away, makes kombu raise."""
+_UNCONFIRMED = {**TRANSPORT_OPTIONS, "confirm_publish": False}
+"""The publisher waits for many confirms at once, by itself."""
 _PREFETCH = 1000
 """Commands of one shard in this process's hands at most; the broker keeps the rest."""
 _MAX_BATCH = 500
@@ -47,6 +52,7 @@ _DRAIN_SECONDS = 0.05
 _DROP_SECONDS = 3.0
 _QUIET_SECONDS = 0.2
 _ALIVE_SECONDS = 5.0
+_MOMENT = 0.001
 _MANY = 1_000_000
 
 
@@ -73,82 +79,155 @@ class AmqpPublisher:
         self._broker_url = broker_url
         self._shard_count = shard_count
         self._connection: Connection | None = None
-        self._producer: Producer | None = None
+        self._channel: _Channel | None = None
         self._declared: set[int] = set()
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="command-publisher")
-        self._publishing = 0
+        self._calls: Batcher[Sequence[AnyCommand], None] = Batcher(
+            self._append, at_most=MAX_PUBLISHING, waiting=MAX_PUBLISHING
+        )
 
     async def publish(self, *commands: AnyCommand) -> None:
-        await self._in_thread(lambda: self._publish(commands))
+        with _errors_named():
+            async with asyncio.timeout(PUBLISH_TIMEOUT):
+                await self._calls.do(commands)
 
     async def check(self) -> None:
         # declaring asks the broker
-        await self._in_thread(lambda: self._publish((), declare=0))
+        with _errors_named():
+            async with asyncio.timeout(PUBLISH_TIMEOUT):
+                await asyncio.get_running_loop().run_in_executor(
+                    self._thread, lambda: self._connected(lambda: self._ask(0))
+                )
 
     async def close(self) -> None:
+        await self._calls.close()
         self._thread.submit(self._disconnect)
         await asyncio.to_thread(self._thread.shutdown, wait=True)
 
-    async def _in_thread(self, work: Callable[[], object]) -> None:
-        if self._publishing >= MAX_PUBLISHING:
-            raise QueueUnavailableError(f"more than {MAX_PUBLISHING} calls wait for the broker")
-        self._publishing += 1
-        try:
-            async with asyncio.timeout(PUBLISH_TIMEOUT):
-                await asyncio.get_running_loop().run_in_executor(self._thread, work)
-        except MessageNacked as error:
-            # a queue that was made this moment may say so, too: that is why it is tried again
-            raise QueueUnavailableError("the broker: the queue of this shard takes no more") from error
-        except TimeoutError as error:
-            raise QueueUnavailableError(f"the broker did not answer within {PUBLISH_TIMEOUT} s") from error
-        except _ERRORS as error:
-            raise QueueUnavailableError(f"the broker: {type(error).__name__}") from error
-        finally:
-            self._publishing -= 1
+    async def _append(self, calls: Sequence[Sequence[AnyCommand]]) -> list[Exception | None]:
+        async with asyncio.timeout(PUBLISH_TIMEOUT):
+            return await asyncio.get_running_loop().run_in_executor(self._thread, lambda: self._publish(calls))
 
     # What follows runs in the thread.
 
-    def _publish(self, commands: tuple[AnyCommand, ...], declare: int | None = None) -> None:
-        """Publish, on a new connection if need be. Commands have ids, so one that is sent twice does no harm."""
+    def _publish(self, calls: Sequence[Sequence[AnyCommand]]) -> list[Exception | None]:
+        """Publish in order. Returns for each call whether the broker refused any of it."""
+        refused = self._connected(lambda: self._publish_now(calls))
+        return [MessageNacked() if index in refused else None for index in range(len(calls))]
+
+    def _connected(self, work: Callable[[], Result]) -> Result:
+        """Do the work, on a new connection if need be. Commands have ids, so one that is sent twice does no harm."""
         for attempt in stamina.retry_context(
             on=_ERRORS, attempts=3, timeout=PUBLISH_TIMEOUT, wait_initial=0.1, wait_max=0.5
         ):
             with attempt:
                 try:
-                    self._publish_now(commands, declare)
+                    if self._channel is None:
+                        self._connect()
+                    return work()
                 except _ERRORS:
                     self._disconnect()
                     raise
+        raise AssertionError  # the last attempt raises what it met
 
-    def _publish_now(self, commands: tuple[AnyCommand, ...], declare: int | None) -> None:
-        if self._producer is None:
-            self._connection = Connection(
-                self._broker_url, transport_options=TRANSPORT_OPTIONS, connect_timeout=CONNECT_TIMEOUT
-            )
-            self._producer = Producer(self._connection.channel())
-        shards = [shard_of(command.instance_name, self._shard_count) for command in commands]
-        for shard in {*shards} - self._declared if declare is None else {declare}:
-            _queue(shard)(self._producer.channel).declare()
-            self._declared.add(shard)
-        for command, shard in zip(commands, shards, strict=True):
-            self._producer.publish(
-                encode(command),
-                exchange="",
-                routing_key=queue_name(shard),
-                content_type="application/json",
-                content_encoding="utf-8",
-                delivery_mode="persistent",
-                retry=False,
-                confirm_timeout=PUBLISH_TIMEOUT,
-            )
+    def _connect(self) -> None:
+        self._connection = Connection(self._broker_url, transport_options=_UNCONFIRMED, connect_timeout=CONNECT_TIMEOUT)
+        self._channel = _Channel(self._connection)
+
+    def _publish_now(self, calls: Sequence[Sequence[AnyCommand]]) -> set[int]:
+        """Publish, and wait until the broker has confirmed all. Returns which of the calls it refused."""
+        channel = self._channel
+        assert channel is not None  # noqa: S101 - see `_connected`
+        call_of: dict[int, int] = {}
+        for index, commands in enumerate(calls):
+            for command in commands:
+                shard = shard_of(command.instance_name, self._shard_count)
+                self._declare(shard)
+                call_of[channel.publish(queue_name(shard), encode(command))] = index
+        return {call_of[number] for number in channel.confirmed()}
+
+    def _declare(self, shard: int) -> None:
+        if shard not in self._declared:
+            self._ask(shard)
+
+    def _ask(self, shard: int) -> None:
+        assert self._channel is not None  # noqa: S101 - see `_connected`
+        _queue(shard)(self._channel.channel).declare()
+        self._declared.add(shard)
 
     def _disconnect(self) -> None:
-        connection, self._connection, self._producer = self._connection, None, None
+        connection, self._connection, self._channel = self._connection, None, None
         self._declared.clear()
         if connection is not None:
             # without a word: to say goodbye to a broker that is gone fails, and leaves the socket open
             with suppress(*_ERRORS):
                 connection.collect()
+
+
+class _Channel:
+    """A channel whose commands are confirmed many at once; kombu's own way waits for each before it sends the next.
+
+    What is published has a number, from 1 on; the broker says of one, or of all up to one, that it has them or refuses
+    them (https://www.rabbitmq.com/docs/confirms).
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self.channel = connection.channel()
+        self._connection = connection
+        self._producer = Producer(self.channel)
+        self._last = 0
+        self._open: set[int] = set()
+        self._refused: set[int] = set()
+        self.channel.events["basic_ack"].add(self._settled)
+        self.channel.events["basic_nack"].add(self._nacked)
+        self.channel.confirm_select()
+
+    def publish(self, queue: str, body: bytes) -> int:
+        """Send it, and do not wait. Returns its number."""
+        self._producer.publish(
+            body,
+            exchange="",
+            routing_key=queue,
+            content_type="application/json",
+            content_encoding="utf-8",
+            delivery_mode="persistent",
+            retry=False,
+        )
+        self._last += 1
+        self._open.add(self._last)
+        return self._last
+
+    def confirmed(self) -> set[int]:
+        """Wait until all that was published is confirmed. Returns what was refused.
+
+        Raises:
+            TimeoutError: the broker did not say in time.
+        """
+        deadline = time.monotonic() + PUBLISH_TIMEOUT
+        while self._open:
+            self._connection.drain_events(timeout=max(deadline - time.monotonic(), _MOMENT))
+        refused, self._refused = self._refused, set()
+        return refused
+
+    def _settled(self, number: int, multiple: bool) -> set[int]:
+        settled = {other for other in self._open if other <= number} if multiple else {number}
+        self._open -= settled
+        return settled
+
+    def _nacked(self, number: int, multiple: bool) -> None:
+        self._refused |= self._settled(number, multiple)
+
+
+@contextmanager
+def _errors_named() -> Iterator[None]:
+    try:
+        yield
+    except MessageNacked as error:
+        raise QueueUnavailableError("the broker: the queue of this shard takes no more") from error
+    except TimeoutError as error:
+        raise QueueUnavailableError(f"the broker did not answer within {PUBLISH_TIMEOUT} s") from error
+    except _ERRORS as error:
+        raise QueueUnavailableError(f"the broker: {type(error).__name__}") from error
 
 
 class AmqpReader:

@@ -20,7 +20,7 @@ from tenants import admission, registry, visitors
 from tenants.errors import DomainError
 from tenants.known import KnownVisitor
 from tenants.models import Tenant
-from tenants.naming import AccountKind
+from tenants.naming import AccountKind, AccountName, local_part
 from tenants.secrets import matches, same
 from tenants.services import Services
 from tenants.shard_queues import QueueUnavailableError
@@ -87,8 +87,7 @@ async def _view_page(services: Services, said: _Said) -> None:
 async def _send_message(services: Services, said: _Said) -> None:
     nick, status = said.fields.get("nick", DEFAULT_NICK), said.fields.get("status")
     await visitors.show_known(services, said.tenant, said.visitor, nick, status)
-    operator = said.fields["operator_username"].partition("@")[0]
-    await visitors.send_known(services, said.visitor, operator, said.fields["message"])
+    await visitors.send_known(services, said.visitor, _operator(services, said.fields), said.fields["message"])
 
 
 _HANDLERS: dict[str, Callable[[Services, _Said], Awaitable[None]]] = {
@@ -133,10 +132,8 @@ def _known(services: Services, path: str, endpoint: str, body: bytes) -> _Said |
 
 
 def _admitted(services: Services, path: str, endpoint: str, fields: Mapping[str, str]) -> _Said | None:
-    domain = f"@{services.settings.xmpp_host}"
-    username = fields["jid"].removesuffix(domain)
-    visitor = services.known.visitor(username)
-    if visitor is None or len(username) == len(fields["jid"]):
+    visitor = services.known.visitor(local_part(fields["jid"], services.settings.xmpp_host))
+    if visitor is None:
         return None
     tenant = services.known.tenant(visitor.instance_name)
     if tenant is None or admission.refusal(tenant, visitor.kind):
@@ -157,12 +154,10 @@ def _admitted(services: Services, path: str, endpoint: str, fields: Mapping[str,
 
 
 def _is_to_operator(services: Services, tenant: Tenant, fields: Mapping[str, str]) -> bool:
-    """Whether it is a message, to an operator of the tenant, whose address is written as LHC's extension does."""
-    username, _, domain = fields["operator_username"].partition("@")
-    operator = services.naming.parse_username(username)
-    return (
-        "message" in fields
-        and domain == services.settings.xmpp_host
-        and (operator.kind, operator.instance) == (AccountKind.OPERATOR, tenant.instance_name)
-        and services.naming.username(operator) == username
-    )
+    """Whether it is a message to an operator of the tenant."""
+    operator = _operator(services, fields)
+    return "message" in fields and (operator.kind, operator.instance) == (AccountKind.OPERATOR, tenant.instance_name)
+
+
+def _operator(services: Services, fields: Mapping[str, str]) -> AccountName:
+    return services.naming.parse_username(local_part(fields["operator_username"], services.settings.xmpp_host))
