@@ -1,25 +1,22 @@
 """The rules of a chat: whom a visitor's message goes to, whose chat it is, and what an operator's message means.
 
 They hold for tenants whose `routing` is `orchestrator`. A chat belongs to nobody until an operator answers it: the
-first one owns it, under the lock of its row, and the others are told. Lines of visitors are rows first and commands
-second; what could not be sent yet is found by a sweep, and a line that is sent twice is shown once (`<once/>`).
+first one owns it, under the lock of its row, and the others are told. What visitors write is in `tenants.chat_lines`.
 """
 
-import hashlib
 import uuid
 from collections.abc import Iterable
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import structlog
-from sqlalchemy import ColumnElement, Select, and_, delete, or_, select
+from sqlalchemy import Select, delete, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from config import task_names
-from tenants import accounts, admission, events, visitors
+from tenants import accounts, admission, chat_lines, events, visitors
 from tenants.commands import SendMessage, ShowTyping
-from tenants.errors import ConflictError, InvalidInputError, NotFoundError, UnavailableError
+from tenants.errors import ConflictError, NotFoundError, UnavailableError
 from tenants.events import Event, Happening
 from tenants.models import (
     Account,
@@ -28,9 +25,6 @@ from tenants.models import (
     ChatLine,
     ChatState,
     LineState,
-    Operator,
-    OperatorPresence,
-    OwnerOffline,
     Tenant,
 )
 from tenants.naming import AccountKind, AccountName
@@ -41,20 +35,12 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-MAX_BODY = 65_536
-"""Bytes of a message in UTF-8."""
-ASSISTANT = "[[System Assistant]]"
 _KEEP_LINES = 24 * 3600.0
 """How long a line without its body waits for receipts."""
 _KEEP_CHATS = 30 * 24 * 3600.0
 """How long a closed chat can be looked up."""
 _TYPING_SECONDS = 10.0
 """How long it is worth telling that somebody types."""
-_SWEEP_LIMIT = 200
-_SWEEP_AGE = 2.0
-"""How long a line is left to whoever wrote it."""
-_LONGEST_CHAT = 500
-"""Lines of a chat without an owner that an operator who comes is shown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,84 +90,15 @@ async def start(services: Services, tenant: Tenant, new: NewChat) -> tuple[Chat,
         QueueUnavailableError: the visitor cannot be shown now; the chat is kept, and its message goes later.
     """
     if new.body is not None:
-        new = replace(new, body=check_body(new.body))
+        new = replace(new, body=chat_lines.check_body(new.body))
     await _refuse_closed(services, tenant, new.chat_id)
     name = await _account_for(services, tenant, new)
     await accounts.ensure(services, tenant, name, new.nick)
     chat, is_new = await _insert(services, tenant, name, new)
     speaker = services.naming.parse_username(chat.username)
     await visitors.show(services, tenant, speaker, chat.nick, new.status)
-    await forward(services, chat.id)
+    await chat_lines.forward(services, chat.id)
     return chat, is_new
-
-
-async def write(services: Services, tenant: Tenant, chat_id: str, body: str, message_id: str | None = None) -> ChatLine:
-    """The visitor writes in the chat. Who gives a `message_id` may repeat the call.
-
-    Raises:
-        NotFoundError: there is no such chat.
-        ConflictError: it is closed, or the tenant is shut.
-        InvalidInputError: the message is empty or too long.
-    """
-    body = check_body(body)
-    async with services.database.write() as session:
-        await admission.hold(session, tenant.instance_name, AccountKind.CHAT)
-        chat = await _lock_open(session, tenant.instance_name, chat_id)
-        line = _line(services, chat, body, message_id or uuid.uuid4().hex)
-        known = await session.scalar(_line_of(tenant.instance_name, line.message_id))
-        if known is not None and known.chat_id != chat.id:
-            raise ConflictError("this message id was used in another chat")
-        if known is None:
-            await _release_if_left(session, services, tenant, chat)
-            session.add(line)
-            await session.flush()
-        kept = known or line
-    # the line is kept, so it matters little when that cannot be told now
-    with suppress(UnavailableError):
-        await visitors.keep_online(services, tenant, services.naming.parse_username(chat.username), chat.nick)
-    await forward(services, chat.id)
-    async with services.database.read() as session:
-        return await session.get(ChatLine, kept.id) or kept
-
-
-async def forward(services: Services, chat_key: int) -> None:
-    """Send what waits in the chat to whom it is for, and what a chat without an owner holds to operators who came.
-
-    What cannot be sent now is left to the sweep. May be repeated at will.
-    """
-    async with services.database.read() as session:
-        chat = await session.get(Chat, chat_key)
-        if chat is None or chat.state is ChatState.CLOSED:
-            return
-        tenant = await session.get(Tenant, chat.instance_name)
-        if tenant is None or admission.refusal(tenant):
-            return
-        targets = [chat.owner] if chat.owner else await _audience(session, chat)
-        lines = list(
-            await session.scalars(select(ChatLine).where(_to_be_sent(chat)).order_by(ChatLine.id).limit(_LONGEST_CHAT))
-        )
-    missing = {line.id: [one for one in targets if one not in line.sent_to] for line in lines}
-    commands = [_message(chat, line, operator) for line in lines for operator in missing[line.id]]
-    if not commands:
-        return
-    try:
-        await services.commands.publish(*commands)
-    except UnavailableError as error:
-        log.warning("lines wait", instance_name=chat.instance_name, count=len(commands), error=str(error))
-        return
-    late: list[SendMessage] = []
-    async with services.database.write() as session:
-        current = await session.get(Chat, chat_key, with_for_update=True)
-        if current is None:
-            return
-        for line in lines:
-            if missing[line.id]:
-                await _note_sent(session, tenant, current, line, missing[line.id])
-        if chat.owner is None and current.owner is not None and current.accepted_by:
-            # somebody took it while it was being offered
-            late = await _notices(services, session, current, {*targets} - {current.owner}, current.accepted_by)
-    if late:
-        await services.commands.publish(*late)
 
 
 async def assign(services: Services, tenant: Tenant, chat_id: str, operator: AccountName) -> Chat:
@@ -212,11 +129,11 @@ async def assign(services: Services, tenant: Tenant, chat_id: str, operator: Acc
             detail={"chat_id": chat.chat_id, "previous_owner": _ident(services, previous)},
         )
         woken = await events.note(services, session, [happening] if events.is_told(tenant, event) else [])
-        notices = await _notices(services, session, chat, others, event_id)
+        notices = await chat_lines.notices(services, session, chat, others, event_id)
     await services.commands.publish(*notices)
     for instance_name in woken:
         await services.wake(task_names.DELIVER, instance_name=instance_name)
-    await forward(services, chat.id)
+    await chat_lines.forward(services, chat.id)
     return chat
 
 
@@ -231,7 +148,7 @@ async def show_typing(services: Services, tenant: Tenant, chat_id: str, *, compo
     if chat.state is ChatState.CLOSED:
         raise ConflictError(f"chat {chat_id} is closed")
     async with services.database.read() as session:
-        operators = [chat.owner] if chat.owner else await _audience(session, chat)
+        operators = [chat.owner] if chat.owner else await chat_lines.audience(session, chat)
     await services.commands.publish(
         *(
             ShowTyping(
@@ -307,14 +224,14 @@ async def judge(services: Services, session: AsyncSession, tenant: Tenant, messa
     if chat is None:
         return Verdict([Happening(Event.INVITATION_CREATED, said.id, said.operator, said.visitor, said.body)])
     if chat.owner is not None and chat.owner != sender:
-        return Verdict(notices=await _notices(services, session, chat, [sender], message.stanza_id))
+        return Verdict(notices=await chat_lines.notices(services, session, chat, [sender], message.stanza_id))
     verdict = Verdict()
     if chat.owner is None:
         await _own(session, tenant, chat, sender, services.clock(), accepted_by=message.stanza_id)
     if chat.accepted_by == message.stanza_id:
         # also when it comes again: whoever took it first may have died before the others were told
         others = await _told(session, chat) - {sender}
-        verdict.notices = await _notices(services, session, chat, others, message.stanza_id)
+        verdict.notices = await chat_lines.notices(services, session, chat, others, message.stanza_id)
         detail = {"chat_id": chat.chat_id}
         accepted = Happening(Event.CHAT_ACCEPTED, f"{said.id}/accepted", said.operator, said.visitor, detail=detail)
         verdict.happenings.append(accepted)
@@ -329,44 +246,6 @@ async def judge(services: Services, session: AsyncSession, tenant: Tenant, messa
 async def operator_came(services: Services, name: AccountName) -> None:
     """An operator came online: chats that nobody has answered are for this one, too."""
     await services.wake(task_names.FORWARD, instance_name=name.instance)
-
-
-async def forward_pending(services: Services, instance_name: str) -> None:
-    """Forward the tenant's chats without an owner."""
-    async with services.database.read() as session:
-        keys = list(
-            await session.scalars(
-                select(Chat.id)
-                .where(Chat.instance_name == instance_name, Chat.state == ChatState.PENDING)
-                .order_by(Chat.id)
-            )
-        )
-    for key in keys:
-        await forward(services, key)
-
-
-async def sweep(services: Services) -> None:
-    """Forward what waits: for an operator, or since the broker did not take it.
-
-    Not what was written just now: who wrote it is about to forward it.
-    """
-    async with services.database.read() as session:
-        keys = list(
-            await session.scalars(
-                select(ChatLine.chat_id)
-                .join(Chat, Chat.id == ChatLine.chat_id)
-                .where(
-                    ChatLine.state == LineState.WAITING,
-                    ChatLine.created_at < services.clock() - _SWEEP_AGE,
-                    Chat.state != ChatState.CLOSED,
-                )
-                .group_by(ChatLine.chat_id)
-                .order_by(ChatLine.chat_id)
-                .limit(_SWEEP_LIMIT)
-            )
-        )
-    for key in keys:
-        await forward(services, key)
 
 
 async def history(
@@ -404,20 +283,6 @@ async def purge(services: Services) -> None:
                 )
             )
         await session.execute(delete(Chat).where(Chat.state == ChatState.CLOSED, Chat.closed_at < now - _KEEP_CHATS))
-
-
-def check_body(body: str, field_name: str = "message") -> str:
-    """Return a message as it can be sent.
-
-    Raises:
-        InvalidInputError: it is empty or too long, or holds what XML forbids.
-    """
-    body = visitors.check_text(body, field_name)
-    if not body:
-        raise InvalidInputError(field_name, "must not be empty")
-    if len(body.encode(errors="replace")) > MAX_BODY:
-        raise InvalidInputError(field_name, f"must be of {MAX_BODY} bytes at most")
-    return body
 
 
 async def _refuse_closed(services: Services, tenant: Tenant, chat_id: str) -> None:
@@ -466,21 +331,9 @@ async def _insert(services: Services, tenant: Tenant, name: AccountName, new: Ne
             # the visitor began another chat at this very moment, and that one has the account
             raise UnavailableError(f"the account of chat {new.chat_id} was taken just now; try again")
         if made is not None and new.body is not None:
-            session.add(_line(services, chat, new.body, f"chat-{chat.id}-{uuid.uuid4().hex}"))
+            line = chat_lines.line_values(services, chat, new.body, f"chat-{chat.id}-{uuid.uuid4().hex}")
+            session.add(ChatLine(**line))
     return chat, made is not None
-
-
-def _line(services: Services, chat: Chat, body: str, message_id: str) -> ChatLine:
-    return ChatLine(
-        instance_name=chat.instance_name,
-        chat_id=chat.id,
-        message_id=message_id,
-        sender=chat.username,
-        body=body,
-        state=LineState.WAITING,
-        sent_to=[],
-        created_at=services.clock(),
-    )
 
 
 def _ident(services: Services, operator: str | None) -> str | None:
@@ -490,10 +343,6 @@ def _ident(services: Services, operator: str | None) -> str | None:
 
 def _chat(instance_name: str, chat_id: str) -> Select[Chat]:
     return select(Chat).where(Chat.instance_name == instance_name, Chat.chat_id == chat_id)
-
-
-def _line_of(instance_name: str, message_id: str) -> Select[ChatLine]:
-    return select(ChatLine).where(ChatLine.instance_name == instance_name, ChatLine.message_id == message_id)
 
 
 def _open_chat_of(username: str) -> Select[Chat]:
@@ -534,99 +383,12 @@ async def _pass_on(session: AsyncSession, tenant: Tenant, chat: Chat, owner: str
             line.body = None
 
 
-async def _release_if_left(session: AsyncSession, services: Services, tenant: Tenant, chat: Chat) -> None:
-    """Give the chat back to its department when its owner is gone, or is offline and the tenant wants that."""
-    if chat.owner is None:
-        return
-    account = await session.get(Account, chat.owner)
-    presence = await session.get(OperatorPresence, chat.owner)
-    is_online = presence is not None and presence.online
-    if account is None or (tenant.owner_offline is OwnerOffline.RELEASE and not is_online):
-        chat.owner, chat.accepted_by, chat.state = None, None, ChatState.PENDING
-        chat.pending_since = services.clock()
-
-
-async def _audience(session: AsyncSession, chat: Chat) -> list[str]:
-    """The operators online who may take the chat."""
-    rows = await session.execute(
-        select(OperatorPresence.username, Operator.departments)
-        .outerjoin(Operator, Operator.username == OperatorPresence.username)
-        .where(
-            OperatorPresence.instance_name == chat.instance_name,
-            OperatorPresence.online,
-            or_(Operator.username.is_(None), Operator.receives_new_chats),
-        )
-        .order_by(OperatorPresence.username)
-    )
-    return [
-        username
-        for username, departments in rows
-        if departments is None or chat.department is None or chat.department in departments
-    ]
-
-
-def _to_be_sent(chat: Chat) -> ColumnElement[bool]:
-    """Lines that wait; and, while nobody has the chat, all since then, for operators who come later."""
-    waits = ChatLine.state == LineState.WAITING
-    if chat.owner is None:
-        waits = or_(waits, and_(ChatLine.sender == chat.username, ChatLine.created_at >= chat.pending_since))
-    return and_(ChatLine.chat_id == chat.id, waits, ChatLine.body.is_not(None))
-
-
-def _message(chat: Chat, line: ChatLine, operator: str) -> SendMessage:
-    return SendMessage(
-        instance_name=chat.instance_name,
-        username=chat.username,
-        operator=operator,
-        body=line.body or "",
-        message_id=stanza_id(line.message_id, operator),
-    )
-
-
-def stanza_id(message_id: str, operator: str) -> str:
-    """The id that a message bears to that operator: a sender's stanzas must differ, and receipts lead back to it."""
-    return f"{message_id}.{hashlib.blake2b(operator.encode(), digest_size=4).hexdigest()}"
-
-
-async def _note_sent(session: AsyncSession, tenant: Tenant, chat: Chat, line: ChatLine, operators: list[str]) -> None:
-    current = await session.get(ChatLine, line.id, with_for_update=True)
-    if current is None:
-        return
-    current.sent_to = sorted({*current.sent_to, *operators})
-    if chat.owner is not None and chat.owner not in current.sent_to:
-        return  # whose chat it is by now was not sent it yet
-    if current.state is LineState.WAITING:
-        current.state = LineState.SENT
-    if chat.owner is not None and not tenant.history_hours:
-        current.body = None
-
-
 async def _told(session: AsyncSession, chat: Chat) -> set[str]:
     """The operators whom the chat was offered to since it was last without an owner; those who know of it."""
     rows = await session.scalars(
         select(ChatLine.sent_to).where(ChatLine.chat_id == chat.id, ChatLine.created_at >= chat.pending_since)
     )
     return {username for sent_to in rows for username in sent_to}
-
-
-async def _notices(
-    services: Services, session: AsyncSession, chat: Chat, operators: Iterable[str], because_of: str
-) -> list[SendMessage]:
-    """Tell operators that another has the chat. `because_of`: an id, so that a repeat is shown once."""
-    assert chat.owner is not None  # noqa: S101 - asked of owned chats alone
-    owner = await session.get(Operator, chat.owner)
-    name = (owner.nick if owner else None) or services.naming.parse_username(chat.owner).ident
-    digest = hashlib.blake2b(because_of.encode(), digest_size=16).hexdigest()
-    return [
-        SendMessage(
-            instance_name=chat.instance_name,
-            username=chat.username,
-            operator=operator,
-            body=f"{ASSISTANT} Chat was already accepted by {name}",
-            message_id=stanza_id(f"notice-{digest}", operator),
-        )
-        for operator in sorted(operators)
-    ]
 
 
 async def _remember(

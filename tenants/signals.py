@@ -13,7 +13,7 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from config import task_names
-from tenants import admission, chats, events
+from tenants import admission, chat_lines, events
 from tenants.events import Event, Happening
 from tenants.models import CallbackMessage, ChatLine, LineState, MessageState, Tenant
 from tenants.naming import AccountName
@@ -110,7 +110,7 @@ async def failed(services: Services, session: AsyncSession, reports: "Sequence[R
 
 
 async def _line(session: AsyncSession, services: Services, visitor: AccountName, stanza_id: str) -> ChatLine | None:
-    """The line of that visitor which bore the stanza id (`tenants.chats.stanza_id`)."""
+    """The line of that visitor which bore the stanza id (`tenants.chat_lines.stanza_id`)."""
     line: ChatLine | None = await session.scalar(
         select(ChatLine)
         .where(
@@ -124,7 +124,7 @@ async def _line(session: AsyncSession, services: Services, visitor: AccountName,
 
 def _is_of(services: Services, receipt: Receipt, line: ChatLine) -> bool:
     """Whether the message that arrived is the one that was sent to this very operator."""
-    return receipt.message_id == chats.stanza_id(line.message_id, services.naming.username(receipt.sender))
+    return receipt.message_id == chat_lines.stanza_id(line.message_id, services.naming.username(receipt.sender))
 
 
 async def _wake(services: Services, woken: set[str]) -> None:

@@ -86,17 +86,6 @@ async def show(services: Services, tenant: Tenant, name: AccountName, nick: str,
     _remember(services, shown)
 
 
-async def keep_online(services: Services, tenant: Tenant, name: AccountName, nick: str) -> None:
-    """Who writes is online: shown again when not half of the window is left, which costs little in a lively chat.
-
-    Raises:
-        as `show`.
-    """
-    found = await find_session(services, services.naming.username(name))
-    if found is None or found.online_until < services.clock() + tenant.online_seconds / 2:
-        await show(services, tenant, name, nick, None)
-
-
 async def send(
     services: Services,
     tenant: Tenant,

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from orchestrator.api.auth import ACTS_FOR_TENANT, READS_TENANT, ServicesDep
 from orchestrator.api.idempotency import IdempotentRoute
 from orchestrator.api.views import View, XmlText, problems
-from tenants import admission, chats, operators, visitors
+from tenants import admission, chat_lines, chats, operators, visitors
 from tenants.errors import ConflictError
 from tenants.models import MAX_ID, Chat, ChatLine, ChatState, LineState, Routing, Tenant
 from tenants.naming import AccountKind, check_identifier
@@ -18,7 +18,8 @@ from tenants.services import Services
 
 Nick = Annotated[XmlText, Field(min_length=1, max_length=200)]
 Message = Annotated[
-    XmlText, Field(min_length=1, max_length=chats.MAX_BODY, description=f"Up to {chats.MAX_BODY} bytes of UTF-8.")
+    XmlText,
+    Field(min_length=1, max_length=chat_lines.MAX_BODY, description=f"Up to {chat_lines.MAX_BODY} bytes of UTF-8."),
 ]
 MessageId = Annotated[str, Field(pattern="^[A-Za-z0-9_-]{8,64}$")]
 
@@ -202,7 +203,7 @@ async def close_chat(instance_name: str, chat_id: str, services: ServicesDep) ->
 async def write_message(instance_name: str, chat_id: str, wanted: MessageRequest, services: ServicesDep) -> LineView:
     """The visitor writes: to the chat's owner, or to all who may take it."""
     tenant = await _tenant(services, instance_name)
-    line = await chats.write(services, tenant, chat_id, wanted.message, wanted.message_id)
+    line = await chat_lines.write(services, tenant, chat_id, wanted.message, wanted.message_id)
     return LineView.model_validate(line)
 
 

@@ -12,7 +12,7 @@ from orchestrator.api.auth import ACTS_FOR_TENANT, READS_TENANT, ServicesDep
 from orchestrator.api.chats import Message, MessageId
 from orchestrator.api.idempotency import IdempotentRoute
 from orchestrator.api.views import View, XmlText, problems
-from tenants import admission, chats, operators, rooms
+from tenants import admission, chat_lines, operators, rooms
 from tenants.models import MAX_ID, Room, RoomOrigin
 from tenants.naming import MAX_ROOM, is_page_operator
 from tenants.rooms import Person
@@ -167,7 +167,7 @@ async def say_in_room(instance_name: str, name: str, wanted: RoomMessageRequest,
     """Say something in the room, under the name that its author has there. It is no event: it comes from the tenant."""
     tenant = await admission.get(services, instance_name)
     who = _person(services, instance_name, wanted.operator)
-    body = chats.check_body(wanted.message)
+    body = chat_lines.check_body(wanted.message)
     return SaidView(message_id=await rooms.write(services, tenant, name, who, body, message_id=wanted.message_id))
 
 

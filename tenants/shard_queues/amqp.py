@@ -53,6 +53,8 @@ _DROP_SECONDS = 3.0
 _QUIET_SECONDS = 0.2
 _ALIVE_SECONDS = 5.0
 _MOMENT = 0.001
+_NEW_QUEUE_SECONDS = 0.2
+"""A quorum queue that was made this moment may refuse what comes, as if it were full."""
 _MANY = 1_000_000
 
 
@@ -112,7 +114,13 @@ class AmqpPublisher:
 
     def _publish(self, calls: Sequence[Sequence[AnyCommand]]) -> list[Exception | None]:
         """Publish in order. Returns for each call whether the broker refused any of it."""
+        declared = set(self._declared)
         refused = self._connected(lambda: self._publish_now(calls))
+        if refused and self._declared != declared:
+            time.sleep(_NEW_QUEUE_SECONDS)
+            again = sorted(refused)
+            refused_again = self._connected(lambda: self._publish_now([calls[index] for index in again]))
+            refused = {again[index] for index in refused_again}
         return [MessageNacked() if index in refused else None for index in range(len(calls))]
 
     def _connected(self, work: Callable[[], Result]) -> Result:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from tenants import chats
+from tenants import chat_lines
 from tenants.errors import InvalidInputError
 from tests.integration.conftest import TenantApi
 from tests.world.operator import Operator
@@ -23,8 +23,8 @@ TEXTS = {
     "markup": "<script>alert(1)</script> & </body></message></stream:stream> ]]> <![CDATA[x]]> &amp; &#0; <!-- -->",
     "white space": " \t\n  a  \n\n b \u00a0\u2028\u2029 ",
     "noncharacters": "\ufffd\U0001fffe\ue000\ufeff",
-    "64 KB": "&" * chats.MAX_BODY,
-    "64 KB of more bytes": "\N{GRINNING FACE}" * (chats.MAX_BODY // 4),
+    "64 KB": "&" * chat_lines.MAX_BODY,
+    "64 KB of more bytes": "\N{GRINNING FACE}" * (chat_lines.MAX_BODY // 4),
 }
 
 
@@ -55,8 +55,8 @@ REFUSED = {
     "delete is fine but this is not": "\x7f\ufffe",
     "half a character": "\ud83d",
     "nothing": "",
-    "too long": "x" * (chats.MAX_BODY + 1),
-    "too many bytes": "\N{GRINNING FACE}" * (chats.MAX_BODY // 4 + 1),
+    "too long": "x" * (chat_lines.MAX_BODY + 1),
+    "too many bytes": "\N{GRINNING FACE}" * (chat_lines.MAX_BODY // 4 + 1),
 }
 
 
@@ -107,7 +107,7 @@ async def test_whatever_is_written_arrives_or_is_refused(talk: Talk, text: str) 
     content, headers = json.dumps({"message": text}), {"Content-Type": "application/json"}
     answer = await talk.api.http.post("/chats/1/messages", content=content, headers=headers)
     try:
-        expected = chats.check_body(text)
+        expected = chat_lines.check_body(text)
     except InvalidInputError:
         assert answer.status_code == 422
         return
