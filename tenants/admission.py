@@ -34,12 +34,15 @@ def refusal(tenant: Tenant, kind: AccountKind | None = None) -> str | None:
 
 
 async def get(services: Services, instance_name: str, kind: AccountKind | None = None) -> Tenant:
-    """The tenant, ready for traffic of accounts of that kind.
+    """The tenant, ready for traffic of accounts of that kind: as it was a moment ago at most (`tenants.known`).
 
     Raises:
         NotFoundError: there is none.
         ConflictError: it is not active, or lacks the feature.
     """
+    known = services.known.tenant(instance_name)
+    if known is not None and refusal(known, kind) is None:
+        return known
     asked_at = services.clock()
     tenant = await registry.get(services, instance_name)
     services.known.keep_tenant(tenant, asked_at)

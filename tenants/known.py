@@ -1,4 +1,4 @@
-"""What an API process knows of tenants and visitors, so that most page views are judged without a database.
+"""What an API process knows of tenants, tokens and visitors, so that most calls are judged without a database.
 
 A page view that says what was said before, of a visitor who is online, changes nothing but how long the visitor stays
 online. Such a one is answered from here, and `tenants.renewal` writes the longer windows behind, many at once. All else
@@ -10,6 +10,7 @@ How far what is known may be from the truth, and what comes of it:
 * *Tenant* (state, keys, features, window): as old as `TENANT_SECONDS`. It is read again once a second while it is
   used; without a database it is soon not known any more. So a suspended tenant or a rotated key takes effect within
   that time. What this very process changes (`registry.put`) is forgotten here at once.
+* *Token* of the API: as old as `TENANT_SECONDS`; what this process revokes is forgotten at once.
 * *Quotas*: calls per second are counted for each page view, with the limit of that tenant. The number of visitors
   online does not concern who is online already, nor the number of accounts who has one.
 * *Account and password*: the digest that was checked last, in each page view. Each renewal compares it, and that the
@@ -31,7 +32,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from tenants.clock import Clock
-from tenants.models import Account, Tenant
+from tenants.models import Account, Tenant, Token
 from tenants.naming import AccountKind
 
 TENANT_SECONDS = 3.0
@@ -39,6 +40,7 @@ TENANT_SECONDS = 3.0
 MARGIN = 5.0
 """Seconds before the end of a visitor's window in which page views go the slow way: more than a renewal takes."""
 _TENANTS = 10_000
+_TOKENS = 10_000
 _VISITORS = 100_000
 """How many are known at most, of some 700 bytes each; whoever came first is forgotten first."""
 
@@ -73,23 +75,39 @@ class Known:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._tenants: dict[str, _KnownTenant] = {}
+        self._tokens: dict[str, tuple[Token, float]] = {}
+        """And when they were read."""
         self._visitors: dict[str, KnownVisitor] = {}
         self._renewed: dict[str, KnownVisitor] = {}
         """Whose longer window is still to be stored; bounded by `_VISITORS`."""
 
+    def token(self, token_id: str) -> Token | None:
+        """The token of that id, when it is known well enough."""
+        token, read_at = self._tokens.get(token_id, (None, 0.0))
+        return token if self._is_fresh(read_at) else None
+
     def tenant(self, instance_name: str) -> Tenant | None:
         """The tenant, when it is known well enough."""
         known = self._tenants.get(instance_name)
-        # an age below zero: the clock was set back
-        if known is None or not 0 <= self._clock() - known.read_at < TENANT_SECONDS:
+        if known is None or not self._is_fresh(known.read_at):
             return None
         known.used = True
         return known.tenant
+
+    def _is_fresh(self, read_at: float) -> bool:
+        # an age below zero: the clock was set back
+        return 0 <= self._clock() - read_at < TENANT_SECONDS
 
     def visitor(self, username: str) -> KnownVisitor | None:
         """The visitor, when it is known to be online for long enough."""
         known = self._visitors.get(username)
         return known if known is not None and known.online_until > self._clock() + MARGIN else None
+
+    def keep_token(self, token: Token, read_at: float) -> None:
+        """Remember the token as it was read at that time."""
+        if len(self._tokens) >= _TOKENS:
+            self._tokens.clear()
+        self._tokens[token.id] = (token, read_at)
 
     def keep_tenant(self, tenant: Tenant, read_at: float) -> None:
         """Remember the tenant as it was read at that time."""
@@ -142,6 +160,10 @@ class Known:
     def forget_tenant(self, instance_name: str) -> None:
         """It changed, or may have."""
         self._tenants.pop(instance_name, None)
+
+    def forget_token(self, token_id: str) -> None:
+        """It changed."""
+        self._tokens.pop(token_id, None)
 
     def forget_visitor(self, username: str) -> None:
         """The account or its password changed, or may have."""

@@ -98,6 +98,7 @@ async def revoke(services: Services, token_id: str, cause: Cause) -> Token:
                 instance_name=token.instance_name,
                 reason=f"{token_id} for {token.name}" + (f": {cause.reason}" if cause.reason else ""),
             )
+    services.known.forget_token(token_id)
     return token
 
 
@@ -153,8 +154,7 @@ async def check(services: Services, presented: str) -> Token | None:
         return None
     token_id, secret = form.groups()
     now = services.clock()
-    async with services.database.read() as session:
-        token = await session.get(Token, token_id)
+    token = services.known.token(token_id) or await _read(services, token_id)
     known = matches(token_id, secret, token.digest if token else None)
     if token is None or not known or token.revoked_at is not None:
         return None
@@ -165,8 +165,18 @@ async def check(services: Services, presented: str) -> Token | None:
     return token
 
 
+async def _read(services: Services, token_id: str) -> Token | None:
+    now = services.clock()
+    async with services.database.read() as session:
+        token: Token | None = await session.get(Token, token_id)
+    if token is not None:
+        services.known.keep_token(token, now)
+    return token
+
+
 async def _note_use(services: Services, token_id: str, now: float) -> None:
     """Once, however many requests come at the same moment."""
     unnoted = or_(Token.last_used_at.is_(None), Token.last_used_at <= now - _USE_NOTED_EVERY)
     async with services.database.write() as session:
         await session.execute(update(Token).where(Token.id == token_id, unnoted).values(last_used_at=now))
+    services.known.forget_token(token_id)

@@ -89,7 +89,8 @@ async def acts_for_tenant(caller: CallerDep, services: ServicesDep, instance_nam
     _check_own(caller, instance_name)
     if caller.scope is Scope.PANEL_READ:
         raise HTTPException(HTTPStatus.FORBIDDEN, "this token may not change anything here")
-    await registry.get(services, instance_name)
+    if services.known.tenant(instance_name) is None:
+        await registry.get(services, instance_name)
     await services.calls.admit(instance_name)
 
 
