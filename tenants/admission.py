@@ -34,19 +34,27 @@ def refusal(tenant: Tenant, kind: AccountKind | None = None) -> str | None:
 
 
 async def get(services: Services, instance_name: str, kind: AccountKind | None = None) -> Tenant:
-    """The tenant, ready for traffic of accounts of that kind: as it was a moment ago at most (`tenants.known`).
+    """The tenant, ready for traffic of accounts of that kind.
+
+    Raises:
+        NotFoundError: there is none.
+        ConflictError: it is not active, or lacks the feature.
+    """
+    asked_at = services.clock()
+    tenant = await registry.get(services, instance_name)
+    services.known.keep_tenant(tenant, asked_at)
+    return _checked(tenant, kind)
+
+
+async def recent(services: Services, instance_name: str, kind: AccountKind | None = None) -> Tenant:
+    """`get`, as it was a moment ago (`tenants.known`): for what holds the tenant once more when it changes anything.
 
     Raises:
         NotFoundError: there is none.
         ConflictError: it is not active, or lacks the feature.
     """
     known = services.known.tenant(instance_name)
-    if known is not None and refusal(known, kind) is None:
-        return known
-    asked_at = services.clock()
-    tenant = await registry.get(services, instance_name)
-    services.known.keep_tenant(tenant, asked_at)
-    return _checked(tenant, kind)
+    return known if known is not None and not refusal(known, kind) else await get(services, instance_name, kind)
 
 
 async def find(services: Services, instance_name: str) -> Tenant | None:

@@ -202,7 +202,7 @@ async def close_chat(instance_name: str, chat_id: str, services: ServicesDep) ->
 @router.post("/{chat_id}/messages", status_code=HTTPStatus.ACCEPTED, dependencies=[ACTS_FOR_TENANT])
 async def write_message(instance_name: str, chat_id: str, wanted: MessageRequest, services: ServicesDep) -> LineView:
     """The visitor writes: to the chat's owner, or to all who may take it."""
-    tenant = await _tenant(services, instance_name)
+    tenant = _routed(await admission.recent(services, instance_name, AccountKind.CHAT))
     line = await chat_lines.write(services, tenant, chat_id, wanted.message, wanted.message_id)
     return LineView.model_validate(line)
 
@@ -220,9 +220,12 @@ async def list_messages(
 
 
 async def _tenant(services: Services, instance_name: str) -> Tenant:
-    tenant = await admission.get(services, instance_name, AccountKind.CHAT)
+    return _routed(await admission.get(services, instance_name, AccountKind.CHAT))
+
+
+def _routed(tenant: Tenant) -> Tenant:
     if tenant.routing is not Routing.ORCHESTRATOR:
-        raise ConflictError(f"tenant '{instance_name}' routes its chats itself: set `routing` to `orchestrator`")
+        raise ConflictError(f"tenant '{tenant.instance_name}' routes its chats itself: set `routing` to `orchestrator`")
     return tenant
 
 

@@ -53,7 +53,7 @@ router = APIRouter(
 async def view_page(instance_name: str, visitor_id: str, view: PageViewRequest, services: ServicesDep) -> VisitorOnline:
     """The visitor is on a page: a contact of the operators, online for the tenant's window; made when it is new."""
     visitor = AccountName(AccountKind.VISITOR, check_identifier(visitor_id, "visitor_id"), instance_name)
-    tenant = await admission.get(services, instance_name, AccountKind.VISITOR)
+    tenant = await admission.recent(services, instance_name, AccountKind.VISITOR)
     await visitors.check_room(services, tenant, visitor)
     await accounts.ensure(services, tenant, visitor, view.nick)
     await visitors.show(services, tenant, visitor, view.nick, view.status())
