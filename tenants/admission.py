@@ -42,8 +42,16 @@ async def get(services: Services, instance_name: str, kind: AccountKind | None =
     """
     asked_at = services.clock()
     tenant = await registry.get(services, instance_name)
-    services.known.keep_tenant(tenant, asked_at)
+    remember(services, tenant, asked_at)
     return _checked(tenant, kind)
+
+
+def remember(services: Services, tenant: Tenant, read_at: float) -> None:
+    """Let this process know the tenant as it was read at that time."""
+    before = services.known.tenant(tenant.instance_name)
+    services.known.keep_tenant(tenant, read_at)
+    if before is not None and not refusal(before) and refusal(tenant):
+        services.known.drop_renewed(tenant.instance_name)
 
 
 async def recent(services: Services, instance_name: str, kind: AccountKind | None = None) -> Tenant:

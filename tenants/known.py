@@ -157,6 +157,12 @@ class Known:
         read_before = self._clock() - older_than
         return [name for name, known in self._tenants.items() if known.used and known.read_at < read_before]
 
+    def drop_renewed(self, instance_name: str) -> None:
+        """The tenant is shut: page views that were answered meanwhile count for nothing, also when it opens again."""
+        self._renewed = {
+            name: visitor for name, visitor in self._renewed.items() if visitor.instance_name != instance_name
+        }
+
     def forget_tenant(self, instance_name: str) -> None:
         """It changed, or may have."""
         self._tenants.pop(instance_name, None)

@@ -76,7 +76,7 @@ async def refresh(services: Services) -> None:
             }
         for name in chunk:
             if name in found:
-                services.known.keep_tenant(found[name], now)
+                admission.remember(services, found[name], now)
             else:
                 services.known.forget_tenant(name)
 
