@@ -6,16 +6,16 @@ The pool is not told: it looks into the database before it says that a visitor l
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
-from typing import Any
 
 import structlog
-from sqlalchemy import JSON, Float, Integer, Text, bindparam, case, cast, func, select, type_coerce, update
+from sqlalchemy import Float, Integer, case, cast, select, update
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from tenants import admission, visitors
 from tenants.errors import DomainError
+from tenants.json_rows import ROWS, value
 from tenants.known import KnownVisitor
 from tenants.models import Account, AccountState, Tenant, VisitorSession
 from tenants.services import Services
@@ -133,26 +133,18 @@ def _is_to_be_shown(
     return False
 
 
-_ROWS = func.json_each(bindparam("rows", type_=JSON)).table_valued("key", "value")
-"""One parameter for however many rows, so that the statement is always the same: `{username: [values]}`."""
-
-
-def _value(index: int) -> Any:
-    return type_coerce(_ROWS.c.value, JSON).op("->>", return_type=Text())(index)
-
-
 async def _extend(session: AsyncSession, renewed: Sequence[KnownVisitor], now: float) -> set[str]:
     """Prolong the sessions that are of the known version, of accounts with the known password. Returns whose."""
     # locked in the order of their names: two processes that renew the same ones must not wait for each other
     wanted = (
-        select(VisitorSession.username, cast(_value(0), Float).label("end"))
-        .join(_ROWS, VisitorSession.username == _ROWS.c.key)
+        select(VisitorSession.username, cast(value(0), Float).label("end"))
+        .join(ROWS, VisitorSession.username == ROWS.c.key)
         .join(Account, Account.username == VisitorSession.username)
         .where(
-            VisitorSession.version == cast(_value(1), Integer),
+            VisitorSession.version == cast(value(1), Integer),
             # of one that is over the pool may be saying so just now
             VisitorSession.online_until > now,
-            Account.password_digest == _value(2),
+            Account.password_digest == value(2),
             Account.state == AccountState.ACTIVE,
         )
         .order_by(VisitorSession.username)
@@ -175,10 +167,10 @@ async def _touch(session: AsyncSession, renewed: Sequence[KnownVisitor], now: fl
     """These accounts were active, if they have the known passwords."""
     idle = (
         select(Account.username)
-        .join(_ROWS, Account.username == _ROWS.c.key)
+        .join(ROWS, Account.username == ROWS.c.key)
         .where(
             Account.last_active_at < now - TOUCH_SECONDS,
-            Account.password_digest == _value(0),
+            Account.password_digest == value(0),
             Account.state == AccountState.ACTIVE,
         )
         .order_by(Account.username)
@@ -198,9 +190,9 @@ async def _present(session: AsyncSession, unlike: Sequence[KnownVisitor]) -> dic
     """Of those whose account is there, with the known password: the session."""
     rows = await session.execute(
         select(Account.username, VisitorSession)
-        .join(_ROWS, Account.username == _ROWS.c.key)
+        .join(ROWS, Account.username == ROWS.c.key)
         .join(VisitorSession, VisitorSession.username == Account.username, isouter=True)
-        .where(Account.password_digest == _value(0), Account.state == AccountState.ACTIVE),
+        .where(Account.password_digest == value(0), Account.state == AccountState.ACTIVE),
         {"rows": {one.username: [one.password_digest] for one in unlike}},
     )
     return {username: row for username, row in rows}  # noqa: C416 - rows are no tuples to mypy

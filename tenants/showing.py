@@ -4,17 +4,20 @@ Rows are locked in the order of tenants, accounts, sessions, and of their names,
 never wait for each other in a ring.
 """
 
+import functools
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, func, select, update
+from sqlalchemy import ColumnElement, Float, and_, cast, func, literal, select, true, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from tenants import admission
 from tenants.commands import ShowVisitor
+from tenants.database import Database
 from tenants.errors import DomainError, QuotaExceededError, UnavailableError
+from tenants.json_rows import ROWS, value
 from tenants.models import Account, AccountState, Tenant, VisitorSession
 from tenants.naming import AccountName, Naming
 from tenants.services import Services
@@ -45,6 +48,14 @@ class Showing:
     password_digest: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """An active account."""
+
+    password_digest: str | None
+    last_active_at: float
+
+
 async def store(services: Services, showing: Showing) -> ShowVisitor:
     """Store the session, at once with those of others.
 
@@ -69,9 +80,11 @@ async def store_counted(services: Services, tenant: Tenant, showing: Showing) ->
         await admission.hold(session, showing.name.instance, showing.name.kind, alone=further)
         if further:
             await refuse_crowd(session, services.naming, tenant, now)
-        outcome = (await _keep(services, session, [showing], now))[showing.username]
+        accounts = await _hold_accounts(session, [showing.username])
+        outcome = (await _keep(services, session, [showing], accounts))[showing.username]
         if isinstance(outcome, Exception):
             raise outcome
+    await _touch(services, accounts)
     return outcome
 
 
@@ -118,7 +131,9 @@ async def _store_all(services: Services, showings: Sequence[Showing]) -> list[Sh
                 allowed.append(latest[username])
             except DomainError as error:
                 outcomes[username] = error
-        outcomes |= await _keep(services, session, allowed, services.clock())
+        accounts = await _hold_accounts(session, [one.username for one in allowed])
+        outcomes |= await _keep(services, session, allowed, accounts)
+    await _touch(services, accounts)
     return [outcomes[one.username] for one in showings]
 
 
@@ -134,76 +149,71 @@ def _after(earlier: Showing | None, later: Showing) -> Showing:
 
 
 async def _keep(
-    services: Services, session: AsyncSession, showings: Sequence[Showing], now: float
+    services: Services, session: AsyncSession, showings: Sequence[Showing], accounts: Mapping[str, _Held]
 ) -> dict[str, ShowVisitor | Exception]:
-    """Store the sessions of those whose accounts are there, in the order of their names."""
-    digests = await _hold_accounts(session, [one.username for one in showings], now)
+    """Store the sessions of those whose accounts are there."""
     outcomes: dict[str, ShowVisitor | Exception] = {}
     alike: defaultdict[tuple[bool, bool], list[Showing]] = defaultdict(list)
     for one in showings:
-        if one.username not in digests or one.password_digest not in {None, digests[one.username]}:
+        account = accounts.get(one.username)
+        if account is None or one.password_digest not in {None, account.password_digest}:
             gone = f"account '{one.username}' is being removed just now; it can be made anew in a moment"
             outcomes[one.username] = UnavailableError(gone)
         else:
             alike[one.keeps_nick, one.keeps_status].append(one)
+    connection = await session.connection()
     for (keeps_nick, keeps_status), group in alike.items():
-        statement = _upsert(services, keeps_nick=keeps_nick, keeps_status=keeps_status)
-        rows = await session.execute(statement, [_values(one) for one in group])
-        for username, instance_name, nick, status, online_until, version in rows:
-            outcomes[username] = ShowVisitor(
-                instance_name=instance_name,
-                username=username,
-                nick=nick,
-                status=status,
-                online_until=online_until,
-                version=version,
-            )
+        statement = _upsert(services.database, keeps_nick=keeps_nick, keeps_status=keeps_status)
+        rows = await connection.execute(statement, {"rows": {one.username: _values(one) for one in group}})
+        outcomes |= {row.username: ShowVisitor(**row._mapping) for row in rows}  # noqa: SLF001 - its public name
     return outcomes
 
 
-async def _hold_accounts(session: AsyncSession, usernames: Sequence[str], now: float) -> dict[str, str | None]:
-    """The accounts that are active, with the digests of their passwords; they stay so until the transaction ends."""
+async def _hold_accounts(session: AsyncSession, usernames: Sequence[str]) -> dict[str, _Held]:
+    """The accounts that are active; they stay so until the transaction ends."""
     rows = await session.execute(
         select(Account.username, Account.password_digest, Account.last_active_at)
         .where(Account.username.in_(usernames), Account.state == AccountState.ACTIVE)
         .order_by(Account.username)
-        .with_for_update(key_share=True)
+        .with_for_update(read=True)
     )
-    accounts = rows.all()
-    idle = [row.username for row in accounts if row.last_active_at < now - TOUCH_SECONDS]
-    if idle:
-        await session.execute(
-            update(Account)
-            .where(Account.username.in_(idle))
-            .values(last_active_at=now)
-            .execution_options(synchronize_session=False)
-        )
-    return {row.username: row.password_digest for row in accounts}
+    return {row.username: _Held(row.password_digest, row.last_active_at) for row in rows}
 
 
-def _upsert(services: Services, *, keeps_nick: bool, keeps_status: bool) -> Any:
-    insert = services.database.insert(VisitorSession)
+@functools.lru_cache(maxsize=16)
+def _upsert(database: Database, *, keeps_nick: bool, keeps_status: bool) -> Any:
+    new = (
+        select(ROWS.c.key, value(0), value(1), value(2), cast(value(3), Float), literal(1))
+        # SQLite would take what follows for a condition of a join
+        .where(true())
+        .order_by(ROWS.c.key)
+    )
+    columns = ["username", "instance_name", "nick", "status", "online_until", "version"]
+    insert = database.insert(VisitorSession).from_select(columns, new)
     changed = {"online_until": insert.excluded.online_until, "version": VisitorSession.version + 1}
     if not keeps_nick:
         changed["nick"] = insert.excluded.nick
     if not keeps_status:
         changed["status"] = insert.excluded.status
-    return insert.on_conflict_do_update(index_elements=["username"], set_=changed).returning(
-        VisitorSession.username,
-        VisitorSession.instance_name,
-        VisitorSession.nick,
-        VisitorSession.status,
-        VisitorSession.online_until,
-        VisitorSession.version,
-    )
+    upsert = insert.on_conflict_do_update(index_elements=["username"], set_=changed)
+    return upsert.returning(*(VisitorSession.__table__.c[name] for name in columns))
 
 
-def _values(showing: Showing) -> dict[str, Any]:
-    return {
-        "username": showing.username,
-        "instance_name": showing.name.instance,
-        "nick": showing.nick,
-        "status": showing.status,
-        "online_until": showing.online_until,
-        "version": 1,
-    }
+def _values(showing: Showing) -> list[object]:
+    return [showing.name.instance, showing.nick, showing.status, showing.online_until]
+
+
+async def _touch(services: Services, accounts: Mapping[str, _Held]) -> None:
+    """Note that these were active. Alone, since who holds accounts with others must not wait for those to let go."""
+    now = services.clock()
+    idle = [name for name, account in accounts.items() if account.last_active_at < now - TOUCH_SECONDS]
+    if idle:
+        async with services.database.write() as session:
+            held = select(Account.username).where(Account.username.in_(idle)).order_by(Account.username)
+            await session.execute(held.with_for_update(key_share=True))
+            await session.execute(
+                update(Account)
+                .where(Account.username.in_(idle), Account.state == AccountState.ACTIVE)
+                .values(last_active_at=now)
+                .execution_options(synchronize_session=False)
+            )
