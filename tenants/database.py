@@ -8,7 +8,7 @@ from typing import Any, cast
 from sqlalchemy import Connection, CursorResult, Insert, Result, event
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import make_url
-from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, async_sessionmaker, create_async_engine
 
 from tenants.models import Base
 
@@ -42,7 +42,8 @@ class Database:
         if self._sqlite:
             event.listen(self.engine.sync_engine, "connect", _set_up_sqlite)
             event.listen(self.engine.sync_engine, "begin", _begin_sqlite)
-        writer = self.engine.execution_options(write=True)
+        writer = self._writer = self.engine.execution_options(write=True)
+        self._single = self.engine.execution_options(isolation_level="AUTOCOMMIT")
         self._turn: AbstractAsyncContextManager[object] = asyncio.Lock() if self._sqlite else nullcontext()
         self._read = async_sessionmaker(self.engine, expire_on_commit=False)
         self._write = async_sessionmaker(writer, expire_on_commit=False)
@@ -58,6 +59,17 @@ class Database:
         """A transaction: committed at the end, rolled back when the block raises."""
         async with self._turn, self._write.begin() as session:
             yield session
+
+    @asynccontextmanager
+    async def statement(self) -> AsyncIterator[AsyncConnection]:
+        """For one statement that writes: a transaction by itself, without the trips to begin and commit it."""
+        async with self._turn:
+            if self._sqlite:
+                async with self._writer.begin() as connection:
+                    yield connection
+            else:
+                async with self._single.connect() as connection:
+                    yield connection
 
     def insert(self, model: type[Base]) -> Any:
         """An `INSERT` of the database's own dialect, which knows `ON CONFLICT` (SQLAlchemy has no neutral one)."""

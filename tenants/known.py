@@ -39,6 +39,8 @@ TENANT_SECONDS = 3.0
 """How old what is known of a tenant may be."""
 MARGIN = 5.0
 """Seconds before the end of a visitor's window in which page views go the slow way: more than a renewal takes."""
+TOUCH_SECONDS = 60.0
+"""How late an account's last activity may be: accounts expire after hours."""
 _TENANTS = 10_000
 _TOKENS = 10_000
 _VISITORS = 100_000
@@ -78,6 +80,8 @@ class Known:
         self._tokens: dict[str, tuple[Token, float]] = {}
         """And when they were read."""
         self._visitors: dict[str, KnownVisitor] = {}
+        self._touched: dict[str, float] = {}
+        """When accounts were noted as active by this process; bounded by `_VISITORS`."""
         self._renewed: dict[str, KnownVisitor] = {}
         """Whose longer window is still to be stored; bounded by `_VISITORS`."""
 
@@ -156,6 +160,16 @@ class Known:
         """Tenants that were asked for since they were read, which is that many seconds ago."""
         read_before = self._clock() - older_than
         return [name for name, known in self._tenants.items() if known.used and known.read_at < read_before]
+
+    def is_to_be_touched(self, username: str) -> bool:
+        """Whether the account is to be noted as active, now by the caller: the first who asks in `TOUCH_SECONDS`."""
+        now = self._clock()
+        if 0 <= now - self._touched.get(username, -TOUCH_SECONDS) < TOUCH_SECONDS:
+            return False
+        if len(self._touched) >= _VISITORS:
+            self._touched.clear()
+        self._touched[username] = now
+        return True
 
     def drop_renewed(self, instance_name: str) -> None:
         """The tenant is shut: page views that were answered meanwhile count for nothing, also when it opens again."""

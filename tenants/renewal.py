@@ -16,10 +16,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from tenants import admission, visitors
 from tenants.errors import DomainError
 from tenants.json_rows import ROWS, value
-from tenants.known import KnownVisitor
+from tenants.known import TOUCH_SECONDS, KnownVisitor
 from tenants.models import Account, AccountState, Tenant, VisitorSession
 from tenants.services import Services
-from tenants.showing import TOUCH_SECONDS
 
 log = structlog.get_logger(__name__)
 

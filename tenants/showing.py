@@ -1,29 +1,27 @@
-"""Stores that visitors are online: many at once, or one by one where a tenant may have only so many.
+"""Stores that visitors are online: many at once by one statement; one by one where a tenant may have only so many.
 
-Rows are locked in the order of tenants, accounts, sessions, and of their names, as everybody does: so two who do it
-never wait for each other in a ring.
+Rows are locked in the order of tenants and accounts, then sessions, and of their names, as everybody does: so two who
+do it never wait for each other in a ring.
 """
 
 import functools
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from sqlalchemy import ColumnElement, Float, and_, cast, func, literal, select, true, update
-from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy import ColumnElement, Float, and_, cast, func, literal, or_, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from tenants import admission
 from tenants.commands import ShowVisitor
 from tenants.database import Database
-from tenants.errors import DomainError, QuotaExceededError, UnavailableError
+from tenants.errors import QuotaExceededError, UnavailableError
 from tenants.json_rows import ROWS, value
 from tenants.models import Account, AccountState, Tenant, VisitorSession
-from tenants.naming import AccountName, Naming
+from tenants.naming import AccountKind, AccountName, Naming
 from tenants.services import Services
 
-TOUCH_SECONDS = 60.0
-"""How late an account's last activity may be: accounts expire after hours."""
 _CROWD_SECONDS = 30.0
 """When a visitor who was one too many may try again: somebody will have left."""
 
@@ -48,14 +46,6 @@ class Showing:
     password_digest: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class _Held:
-    """An active account."""
-
-    password_digest: str | None
-    last_active_at: float
-
-
 async def store(services: Services, showing: Showing) -> ShowVisitor:
     """Store the session, at once with those of others.
 
@@ -64,7 +54,12 @@ async def store(services: Services, showing: Showing) -> ShowVisitor:
         ConflictError: it was shut just now, or lost the feature.
         UnavailableError: the account is gone, or being removed just now.
     """
-    return await services.together(_store_all, showing)
+    stored = await services.together(_store_all, showing)
+    if stored is None:
+        # why not?
+        stored = await _store_one(services, showing, None)
+    await _note_activity(services, showing.username)
+    return stored
 
 
 async def store_counted(services: Services, tenant: Tenant, showing: Showing) -> ShowVisitor:
@@ -73,19 +68,9 @@ async def store_counted(services: Services, tenant: Tenant, showing: Showing) ->
     Raises:
         QuotaExceededError: it would be one more than the tenant may have.
     """
-    now = services.clock()
-    async with services.database.write() as session:
-        further = not await is_online(session, showing.username, now)
-        # the door may have been closed since it was asked
-        await admission.hold(session, showing.name.instance, showing.name.kind, alone=further)
-        if further:
-            await refuse_crowd(session, services.naming, tenant, now)
-        accounts = await _hold_accounts(session, [showing.username])
-        outcome = (await _keep(services, session, [showing], accounts))[showing.username]
-        if isinstance(outcome, Exception):
-            raise outcome
-    await _touch(services, accounts)
-    return outcome
+    stored = await _store_one(services, showing, tenant)
+    await _note_activity(services, showing.username)
+    return stored
 
 
 async def is_online(session: AsyncSession, username: str, now: float) -> bool:
@@ -115,26 +100,34 @@ async def refuse_crowd(session: AsyncSession, naming: Naming, tenant: Tenant, no
         )
 
 
-async def _store_all(services: Services, showings: Sequence[Showing]) -> list[ShowVisitor | Exception]:
-    """Store sessions that do not count, of any tenants, in one transaction."""
+async def _store_one(services: Services, showing: Showing, counted_for: Tenant | None) -> ShowVisitor:
+    now = services.clock()
+    async with services.database.write() as session:
+        further = counted_for is not None and not await is_online(session, showing.username, now)
+        # the door may have been closed since it was asked
+        await admission.hold(session, showing.name.instance, showing.name.kind, alone=further)
+        if counted_for is not None and further:
+            await refuse_crowd(session, services.naming, counted_for, now)
+        stored = await _upsert(services.database, await session.connection(), [showing])
+        if not stored:
+            gone = f"account '{showing.username}' is being removed just now; it can be made anew in a moment"
+            raise UnavailableError(gone)
+    return stored[showing.username]
+
+
+async def _store_all(services: Services, showings: Sequence[Showing]) -> list[ShowVisitor | None]:
+    """Store sessions of any tenants. None: not stored, for whatever reason."""
     latest: dict[str, Showing] = {}
     for one in showings:
         latest[one.username] = _after(latest.get(one.username), one)
-    outcomes: dict[str, ShowVisitor | Exception] = {}
-    async with services.database.write() as session:
-        tenants, _ = await admission.hold_many(session, {one.name.instance for one in showings})
-        allowed: list[Showing] = []
-        for username in sorted(latest):
-            name = latest[username].name
-            try:
-                admission.check(tenants.get(name.instance), name.instance, name.kind)
-                allowed.append(latest[username])
-            except DomainError as error:
-                outcomes[username] = error
-        accounts = await _hold_accounts(session, [one.username for one in allowed])
-        outcomes |= await _keep(services, session, allowed, accounts)
-    await _touch(services, accounts)
-    return [outcomes[one.username] for one in showings]
+    alike: defaultdict[tuple[bool, bool], list[Showing]] = defaultdict(list)
+    for one in latest.values():
+        alike[one.keeps_nick, one.keeps_status].append(one)
+    stored: dict[str, ShowVisitor] = {}
+    for group in alike.values():
+        async with services.database.statement() as connection:
+            stored |= await _upsert(services.database, connection, group)
+    return [stored.get(one.username) for one in showings]
 
 
 def _after(earlier: Showing | None, later: Showing) -> Showing:
@@ -148,47 +141,36 @@ def _after(earlier: Showing | None, later: Showing) -> Showing:
     return later
 
 
-async def _keep(
-    services: Services, session: AsyncSession, showings: Sequence[Showing], accounts: Mapping[str, _Held]
-) -> dict[str, ShowVisitor | Exception]:
-    """Store the sessions of those whose accounts are there."""
-    outcomes: dict[str, ShowVisitor | Exception] = {}
-    alike: defaultdict[tuple[bool, bool], list[Showing]] = defaultdict(list)
-    for one in showings:
-        account = accounts.get(one.username)
-        if account is None or one.password_digest not in {None, account.password_digest}:
-            gone = f"account '{one.username}' is being removed just now; it can be made anew in a moment"
-            outcomes[one.username] = UnavailableError(gone)
-        else:
-            alike[one.keeps_nick, one.keeps_status].append(one)
-    connection = await session.connection()
-    for (keeps_nick, keeps_status), group in alike.items():
-        statement = _upsert(services.database, keeps_nick=keeps_nick, keeps_status=keeps_status)
-        rows = await connection.execute(statement, {"rows": {one.username: _values(one) for one in group}})
-        outcomes |= {row.username: ShowVisitor(**row._mapping) for row in rows}  # noqa: SLF001 - its public name
-    return outcomes
+async def _upsert(
+    database: Database, connection: AsyncConnection, showings: Sequence[Showing]
+) -> dict[str, ShowVisitor]:
+    """Store the sessions, which are alike in what they keep, of those who may be shown. Returns what was stored."""
+    statement = _upsert_statement(database, keeps_nick=showings[0].keeps_nick, keeps_status=showings[0].keeps_status)
+    rows = await connection.execute(statement, {"rows": {one.username: _values(one) for one in showings}})
+    return {row.username: ShowVisitor(**row._mapping) for row in rows}  # noqa: SLF001 - its public name
 
 
-async def _hold_accounts(session: AsyncSession, usernames: Sequence[str]) -> dict[str, _Held]:
-    """The accounts that are active; they stay so until the transaction ends."""
-    rows = await session.execute(
-        select(Account.username, Account.password_digest, Account.last_active_at)
-        .where(Account.username.in_(usernames), Account.state == AccountState.ACTIVE)
-        .order_by(Account.username)
-        .with_for_update(read=True)
-    )
-    return {row.username: _Held(row.password_digest, row.last_active_at) for row in rows}
+def _values(showing: Showing) -> list[object]:
+    return [showing.nick, showing.status, showing.online_until, showing.password_digest]
 
 
 @functools.lru_cache(maxsize=16)
-def _upsert(database: Database, *, keeps_nick: bool, keeps_status: bool) -> Any:
-    new = (
-        select(ROWS.c.key, value(0), value(1), value(2), cast(value(3), Float), literal(1))
-        # SQLite would take what follows for a condition of a join
-        .where(true())
-        .order_by(ROWS.c.key)
-    )
+def _upsert_statement(database: Database, *, keeps_nick: bool, keeps_status: bool) -> Any:
     columns = ["username", "instance_name", "nick", "status", "online_until", "version"]
+    new = (
+        select(Account.username, Account.instance_name, value(0), value(1), cast(value(2), Float), literal(1))
+        .join(ROWS, Account.username == ROWS.c.key)
+        .join(Tenant, Tenant.instance_name == Account.instance_name)
+        .where(
+            Account.state == AccountState.ACTIVE,
+            or_(value(3).is_(None), Account.password_digest == value(3)),
+            admission.OPEN,
+            or_(Account.kind != AccountKind.VISITOR, Tenant.visitor_tracking),
+        )
+        .order_by(Account.username)
+        # they stay so until it is done
+        .with_for_update(read=True, of=[Account, Tenant])
+    )
     insert = database.insert(VisitorSession).from_select(columns, new)
     changed = {"online_until": insert.excluded.online_until, "version": VisitorSession.version + 1}
     if not keeps_nick:
@@ -199,21 +181,21 @@ def _upsert(database: Database, *, keeps_nick: bool, keeps_status: bool) -> Any:
     return upsert.returning(*(VisitorSession.__table__.c[name] for name in columns))
 
 
-def _values(showing: Showing) -> list[object]:
-    return [showing.name.instance, showing.nick, showing.status, showing.online_until]
+async def _note_activity(services: Services, username: str) -> None:
+    if services.known.is_to_be_touched(username):
+        await services.together(_touch_all, username)
 
 
-async def _touch(services: Services, accounts: Mapping[str, _Held]) -> None:
-    """Note that these were active. Alone, since who holds accounts with others must not wait for those to let go."""
-    now = services.clock()
-    idle = [name for name, account in accounts.items() if account.last_active_at < now - TOUCH_SECONDS]
-    if idle:
-        async with services.database.write() as session:
-            held = select(Account.username).where(Account.username.in_(idle)).order_by(Account.username)
-            await session.execute(held.with_for_update(key_share=True))
-            await session.execute(
-                update(Account)
-                .where(Account.username.in_(idle), Account.state == AccountState.ACTIVE)
-                .values(last_active_at=now)
-                .execution_options(synchronize_session=False)
-            )
+async def _touch_all(services: Services, usernames: Sequence[str]) -> list[None]:
+    """Note that these accounts were active, in the order of their names."""
+    names = set(usernames)
+    async with services.database.write() as session:
+        held = select(Account.username).where(Account.username.in_(names)).order_by(Account.username)
+        await session.execute(held.with_for_update(key_share=True))
+        await session.execute(
+            update(Account)
+            .where(Account.username.in_(names), Account.state == AccountState.ACTIVE)
+            .values(last_active_at=services.clock())
+            .execution_options(synchronize_session=False)
+        )
+    return [None] * len(usernames)

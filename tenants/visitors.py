@@ -6,7 +6,6 @@ what makes the pool act at once.
 
 import re
 import uuid
-from dataclasses import replace
 
 from sqlalchemy import select
 
@@ -122,8 +121,9 @@ async def show_known(services: Services, tenant: Tenant, visitor: KnownVisitor, 
     if nick == visitor.nick and status in {None, visitor.status}:
         services.known.renew(visitor, services.clock() + tenant.online_seconds)
         return
-    said = _showing(services, tenant, services.naming.parse_username(visitor.username), nick, status)
-    shown = await showing.store(services, replace(said, password_digest=visitor.password_digest))
+    name = services.naming.parse_username(visitor.username)
+    said = _showing(services, tenant, name, nick, status, password_digest=visitor.password_digest)
+    shown = await showing.store(services, said)
     await services.commands.publish(shown)
     _remember(services, shown)
 
@@ -154,7 +154,15 @@ def _remember(services: Services, shown: ShowVisitor) -> None:
     services.known.keep_session(shown.username, shown.nick, shown.status, shown.online_until, shown.version)
 
 
-def _showing(services: Services, tenant: Tenant, name: AccountName, nick: str | None, status: str | None) -> Showing:
+def _showing(
+    services: Services,
+    tenant: Tenant,
+    name: AccountName,
+    nick: str | None,
+    status: str | None,
+    *,
+    password_digest: str | None = None,
+) -> Showing:
     return Showing(
         name,
         services.naming.username(name),
@@ -163,6 +171,7 @@ def _showing(services: Services, tenant: Tenant, name: AccountName, nick: str | 
         services.clock() + tenant.online_seconds,
         keeps_nick=nick is None,
         keeps_status=status is None,
+        password_digest=password_digest,
     )
 
 

@@ -1,10 +1,11 @@
-"""The HTTP server: `uvicorn --factory orchestrator.api.app:create_app`."""
+"""The HTTP server: `uvicorn --factory orchestrator.api.app:create_server`."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from fastapi import Depends, FastAPI
 from fastapi_offline import FastAPIOffline
+from starlette.types import ASGIApp
 
 from config.celery import make_celery
 from config.settings import Settings
@@ -56,8 +57,6 @@ def create_app() -> FastAPI:
         lifespan=lifespan,
     )
     app.add_middleware(BodyRules)
-    # the last one added comes first
-    app.add_middleware(HotPath)
     problems.add_handlers(app)
     app.include_router(health.router)
     for resource in (tenants, operators, visitors, chats, rooms, deliveries, operations, reconcile, tokens, audit):
@@ -68,3 +67,8 @@ def create_app() -> FastAPI:
     # last, because it answers every path that nobody else does
     app.mount("/", LhcFace())
     return app
+
+
+def create_server() -> ASGIApp:
+    """What uvicorn serves: the application, and before it what must not take its time."""
+    return HotPath(create_app())

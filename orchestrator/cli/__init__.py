@@ -74,7 +74,7 @@ def api(
     import uvicorn  # noqa: PLC0415 - see `pool`
 
     uvicorn.run(
-        "orchestrator.api.app:create_app",
+        "orchestrator.api.app:create_server",
         factory=True,
         host=host,
         port=port,

@@ -10,10 +10,11 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
 import msgspec
+from fastapi import FastAPI
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.requests import Request
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from orchestrator.api.lhc.face import MAX_BODY, unavailable
 from tenants import admission, registry, visitors
@@ -50,9 +51,9 @@ class _Said:
 
 
 class HotPath:
-    """ASGI middleware, the outermost: routes alone would take longer than all of this."""
+    """ASGI application around the other one, whose middleware and routes alone would take longer than all of this."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: FastAPI) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -61,7 +62,7 @@ class HotPath:
             await self._app(scope, receive, send)
             return
         message = await receive()
-        services: Services = scope["app"].state.services
+        services: Services = self._app.state.services
         said = _known(services, scope["path"], endpoint, message["body"]) if _is_whole(message) else None
         if said is not None:
             try:
