@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
 
 import structlog
 from celery import Celery
@@ -25,7 +26,7 @@ def celery_wake(app: Celery) -> Callable[..., Awaitable[None]]:
     failures = (TimeoutError, OSError, KombuError, *connection.connection_errors, *connection.channel_errors)
     waiting: set[Future[object]] = set()
 
-    def submit(task: str, arguments: dict[str, str | int]) -> Future[object]:
+    def submit(task: str, arguments: dict[str, Any]) -> Future[object]:
         if len(waiting) >= _MAX_WAITING:
             raise TimeoutError
         sent: Future[object] = threads.submit(
@@ -41,7 +42,7 @@ def celery_wake(app: Celery) -> Callable[..., Awaitable[None]]:
         sent.add_done_callback(waiting.discard)
         return sent
 
-    async def wake(task: str, **arguments: str | int) -> None:
+    async def wake(task: str, **arguments: Any) -> None:
         # the tenant first: Flower's list shows where the arguments begin
         ordered = dict(sorted(arguments.items(), key=lambda argument: argument[0] != "instance_name"))
         try:

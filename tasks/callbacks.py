@@ -9,9 +9,9 @@ from tenants.services import Services
 
 
 @shared_task(name=task_names.DELIVER)
-def deliver(instance_name: str) -> None:
-    """Start a runner for the tenant's due callbacks. It returns at once: no LHC ever holds a worker's thread."""
-    runtime.start_delivery(instance_name)
+def deliver(instance_names: list[str]) -> None:
+    """Start a runner for each tenant's due callbacks. It returns at once: no LHC ever holds a worker's thread."""
+    runtime.start_delivery(instance_names)
 
 
 @shared_task(name=task_names.SWEEP_CALLBACKS)

@@ -4,7 +4,7 @@ Made lazily, hence after any fork: an event loop, a database pool and HTTP conne
 """
 
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import TypeVar
@@ -45,10 +45,10 @@ class Runtime(AbstractContextManager["Runtime"]):
         opened = self._open()
         return opened.portal.call(function, opened.services)
 
-    def start_delivery(self, instance_name: str) -> None:
-        """Start a runner for the tenant in the event loop, and do not wait for it."""
+    def start_delivery(self, instance_names: Sequence[str]) -> None:
+        """Start a runner for each tenant in the event loop, and do not wait for them."""
         opened = self._open()
-        opened.portal.call(opened.runners.start, instance_name)
+        opened.portal.call(opened.runners.start, *instance_names)
 
     def take_no_more(self) -> None:
         """The worker is about to end: begin no new callback. Sets a flag only, so it may be called from anywhere."""
@@ -97,9 +97,9 @@ def run(function: Callable[[Services], Awaitable[Result]]) -> Result:
     return _get().run(function)
 
 
-def start_delivery(instance_name: str) -> None:
-    """Start a runner for the tenant's callbacks in this process's runtime."""
-    _get().start_delivery(instance_name)
+def start_delivery(instance_names: Sequence[str]) -> None:
+    """Start a runner for each tenant's callbacks in this process's runtime."""
+    _get().start_delivery(instance_names)
 
 
 def take_no_more() -> None:

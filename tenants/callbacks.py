@@ -3,20 +3,19 @@
 Of an operator's presence only the latest is kept. Delivery is in `tenants.deliveries`; here it is only woken.
 """
 
-from collections.abc import Iterable
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from config import task_names
 from tenants import admission, chats, events, leases
 from tenants.chats import Verdict
 from tenants.commands import SendMessage
 from tenants.events import Event, Happening
 from tenants.leases import Lease
 from tenants.lhc import status_body
-from tenants.models import Account, OperatorPresence, Routing, Tenant
+from tenants.models import Account, Chat, OperatorPresence, Routing, Tenant
 from tenants.naming import AccountName
 from tenants.services import Services
 
@@ -29,10 +28,6 @@ class OperatorMessage:
     sender: AccountName
     receiver: AccountName
     body: str
-
-
-_ACTIVITY_STEP = 60.0
-"""An operator's message keeps the account that it is for from expiring; noted once in so many seconds."""
 
 
 async def store_messages(services: Services, messages: list[OperatorMessage]) -> dict[str, str]:
@@ -53,18 +48,19 @@ async def store_messages(services: Services, messages: list[OperatorMessage]) ->
         tenants, refused = await admission.hold_many(session, {message.receiver.instance for message in messages})
         kept = [message for message in messages if message.receiver.instance not in refused]
         receivers = {services.naming.username(message.receiver) for message in kept}
-        await chats.lock(session, receivers)
+        open_chats = await chats.lock(session, receivers)
         for message in kept:
             tenant = tenants[message.receiver.instance]
-            verdict = await _meaning(services, session, tenant, message)
+            verdict = await _meaning(services, session, tenant, message, open_chats)
             notices += verdict.notices
             happenings += [one for one in verdict.happenings if events.is_told(tenant, one.event)]
         woken = await events.note(services, session, happenings)
-        await _note_activity(session, receivers, services.clock())
+        idle = [receiver for receiver in receivers if services.known.is_to_be_touched(receiver)]
+        if idle:
+            await _note_activity(session, idle, services.clock())
     if notices:
         await services.commands.publish(*notices)
-    for instance_name in sorted(woken):
-        await wake(services, instance_name)
+    await services.delivery.wake(*sorted(woken))
     return {
         message.stanza_id: refused[message.receiver.instance]
         for message in messages
@@ -72,17 +68,24 @@ async def store_messages(services: Services, messages: list[OperatorMessage]) ->
     }
 
 
-async def _meaning(services: Services, session: AsyncSession, tenant: Tenant, message: OperatorMessage) -> Verdict:
+async def _meaning(
+    services: Services,
+    session: AsyncSession,
+    tenant: Tenant,
+    message: OperatorMessage,
+    open_chats: Mapping[str, Chat],
+) -> Verdict:
     if tenant.routing is Routing.ORCHESTRATOR:
-        return await chats.judge(services, session, tenant, message)
+        chat = open_chats.get(services.naming.username(message.receiver))
+        return await chats.judge(services, session, tenant, message, chat)
     said = Happening(Event.MESSAGE_CREATED, message.stanza_id, message.sender, message.receiver, message.body)
     return Verdict([said])
 
 
-async def _note_activity(session: AsyncSession, usernames: Iterable[str], now: float) -> None:
+async def _note_activity(session: AsyncSession, usernames: Sequence[str], now: float) -> None:
     await session.execute(
         update(Account)
-        .where(Account.username.in_(list(usernames)), Account.last_active_at < now - _ACTIVITY_STEP)
+        .where(Account.username.in_(usernames), Account.last_active_at < now)
         .values(last_active_at=now)
         .execution_options(synchronize_session=False)
     )
@@ -107,7 +110,7 @@ async def operator_changed(services: Services, name: AccountName, *, online: boo
             session.add(known)
         known.online = online
         _set_pending(known, body, services.clock(), retried=True)
-    await wake(services, name.instance)
+    await services.delivery.wake(name.instance)
 
 
 async def operator_answered(services: Services, name: AccountName, jid: str) -> None:
@@ -123,7 +126,7 @@ async def operator_answered(services: Services, name: AccountName, jid: str) -> 
         if known is None or not known.online or (known.pending and known.retried):
             return
         _set_pending(known, status_body(action="ping", user=jid), services.clock(), retried=False)
-    await wake(services, name.instance)
+    await services.delivery.wake(name.instance)
 
 
 async def online_operators(services: Services) -> list[OperatorPresence]:
@@ -138,8 +141,3 @@ def _set_pending(presence: OperatorPresence, body: str, now: float, *, retried: 
     presence.version += 1
     presence.attempts = 0
     presence.due_at = now
-
-
-async def wake(services: Services, instance_name: str) -> None:
-    """Wake the delivery of the tenant's callbacks."""
-    await services.wake(task_names.DELIVER, instance_name=instance_name)

@@ -131,8 +131,7 @@ async def assign(services: Services, tenant: Tenant, chat_id: str, operator: Acc
         woken = await events.note(services, session, [happening] if events.is_told(tenant, event) else [])
         notices = await chat_lines.notices(services, session, chat, others, event_id)
     await services.commands.publish(*notices)
-    for instance_name in woken:
-        await services.wake(task_names.DELIVER, instance_name=instance_name)
+    await services.delivery.wake(*woken)
     await chat_lines.forward(services, chat.id)
     return chat
 
@@ -197,10 +196,10 @@ async def rename(services: Services, tenant: Tenant, chat_id: str, nick: str, st
     return chat
 
 
-async def lock(session: AsyncSession, usernames: Iterable[str]) -> None:
+async def lock(session: AsyncSession, usernames: Iterable[str]) -> dict[str, Chat]:
     """Lock the open chats of these accounts, always in the same order, so that two who do it never wait in a ring."""
-    wanted = select(Chat.id).where(Chat.username.in_(list(usernames)), Chat.state != ChatState.CLOSED)
-    await session.execute(wanted.order_by(Chat.username).with_for_update())
+    wanted = select(Chat).where(Chat.username.in_(list(usernames)), Chat.state != ChatState.CLOSED)
+    return {chat.username: chat for chat in await session.scalars(wanted.order_by(Chat.username).with_for_update())}
 
 
 @dataclass(slots=True)
@@ -216,11 +215,15 @@ class Verdict:
     notices: list[SendMessage] = field(default_factory=list)
 
 
-async def judge(services: Services, session: AsyncSession, tenant: Tenant, message: "OperatorMessage") -> Verdict:
-    """What an operator's message to a visitor means, in the transaction that keeps it. A repeat means the same."""
+async def judge(
+    services: Services, session: AsyncSession, tenant: Tenant, message: "OperatorMessage", chat: Chat | None
+) -> Verdict:
+    """What an operator's message to a visitor means, in the transaction that keeps it. A repeat means the same.
+
+    `chat`: the visitor's open one, locked.
+    """
     said = Happening(Event.MESSAGE_CREATED, message.stanza_id, message.sender, message.receiver, message.body)
     sender = services.naming.username(message.sender)
-    chat = await session.scalar(_open_chat_of(services.naming.username(message.receiver)).with_for_update())
     if chat is None:
         return Verdict([Happening(Event.INVITATION_CREATED, said.id, said.operator, said.visitor, said.body)])
     if chat.owner is not None and chat.owner != sender:

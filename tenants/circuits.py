@@ -6,11 +6,12 @@ one over all processes, and one that died with its process is replaced. Its succ
 opens it for longer.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from enum import StrEnum
 
 import structlog
-from sqlalchemy import and_, or_, select, update
+from sqlalchemy import not_, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from tenants import claims
@@ -64,10 +65,19 @@ def _state(circuit: Circuit, now: float) -> CircuitState:
     return CircuitState.OPEN if circuit.due_at > now else CircuitState.HALF_OPEN
 
 
-async def blocks(session: AsyncSession, instance_name: str, now: float) -> bool:
-    """Whether nothing of the tenant can go now: the circuit is open, or its probe is under way. No promise."""
-    blocking = or_(Circuit.due_at > now, and_(Circuit.due_at.is_not(None), Circuit.claimed_until > now))
-    return bool(await session.scalar(select(blocking).where(Circuit.instance_name == instance_name)))
+async def look(session: AsyncSession, instance_names: Collection[str], now: float) -> tuple[set[str], set[str]]:
+    """Of which tenants nothing can go now: the circuit is open, or its probe is under way; and of which a probe can.
+
+    No promise.
+    """
+    rows = await session.execute(
+        select(Circuit.instance_name, or_(Circuit.due_at > now, not_(claims.free(Circuit, now)))).where(
+            Circuit.instance_name.in_(instance_names), Circuit.due_at.is_not(None)
+        )
+    )
+    open_circuits = {name: bool(is_blocked) for name, is_blocked in rows}
+    blocked = {name for name, is_blocked in open_circuits.items() if is_blocked}
+    return blocked, open_circuits.keys() - blocked
 
 
 async def admit(session: AsyncSession, instance_name: str, now: float) -> Admission | None:
@@ -117,6 +127,13 @@ async def _open(session: AsyncSession, instance_name: str, retry_after: float | 
 async def give_back(session: AsyncSession, instance_name: str, probe: str) -> None:
     """The probe did not go: another may, at once."""
     await claims.give_back(session, Circuit, instance_name, probe)
+
+
+async def close_all(session: AsyncSession, instance_names: Collection[str], now: float) -> None:
+    """`close` for many."""
+    failed = select(Circuit.instance_name).where(Circuit.instance_name.in_(instance_names), Circuit.failures > 0)
+    for instance_name in list(await session.scalars(failed.order_by(Circuit.instance_name))):
+        await close(session, instance_name, now)
 
 
 async def close(session: AsyncSession, instance_name: str, now: float) -> None:

@@ -7,18 +7,19 @@ and changes nothing.
 
 import asyncio
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import structlog
-from sqlalchemy import ColumnElement, and_, or_, select, update
+from sqlalchemy import ColumnElement, and_, cast, or_, select, update
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from tenants.clock import Clock
 from tenants.database import Database, rows_changed
-from tenants.models import Claimable
+from tenants.json_rows import ROWS, value
+from tenants.models import Claimable, Conversation
 
 log = structlog.get_logger(__name__)
 
@@ -53,6 +54,31 @@ async def claim(session: AsyncSession, model: type[Claimable], key: object, now:
         .execution_options(synchronize_session=False)
     )
     return token if rows_changed(taken) else None
+
+
+async def claim_all(
+    session: AsyncSession, model: type[Claimable], keys: Sequence[int | str], now: float
+) -> dict[Any, str]:
+    """`claim` for many rows. Returns the tokens of those that were taken."""
+    key = key_of(model)
+    # locked in the order in which all lock them: see `order_of`
+    held = select(key.label("key")).where(key.in_(keys), takeable(model, now)).order_by(*order_of(model))
+    ours = held.with_for_update().subquery()
+    tokens = {one: secrets.token_hex(16) for one in keys}
+    taken = await session.scalars(
+        update(model)
+        .where(key == ours.c.key, key == cast(ROWS.c.key, key.type), takeable(model, now))
+        .values(claim_token=value(0), claimed_until=now + CLAIM_TERM)
+        .returning(key)
+        .execution_options(synchronize_session=False),
+        {"rows": {str(one): [token] for one, token in tokens.items()}},
+    )
+    return {one: tokens[one] for one in taken}
+
+
+def order_of(model: type[Claimable]) -> list[Any]:
+    """The order in which rows are locked by who locks several, so that nobody waits for each other in a ring."""
+    return [model.instance_name, model.receiver] if model is Conversation else [key_of(model)]
 
 
 async def renew(session: AsyncSession, model: type[Claimable], key: object, token: str, now: float) -> bool:

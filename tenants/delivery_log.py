@@ -3,7 +3,7 @@
 from sqlalchemy import ColumnElement, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from tenants import audit, callbacks, circuits
+from tenants import audit, circuits
 from tenants.database import rows_changed
 from tenants.errors import ConflictError, NotFoundError
 from tenants.models import CallbackMessage, Conversation, DeliveryAttempt, MessageState
@@ -105,4 +105,4 @@ async def go_on(services: Services, instance_name: str) -> None:
     """Close the tenant's circuit, and deliver what is due: its LHC works again, or is somewhere else."""
     async with services.database.write() as session:
         await circuits.close(session, instance_name, services.clock())
-    await callbacks.wake(services, instance_name)
+    await services.delivery.wake(instance_name)

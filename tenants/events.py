@@ -1,19 +1,20 @@
 """What a tenant is told: the events of its conversations, kept before anybody is told that we have them.
 
 Each conversation's events are delivered one after another (`tenants.deliveries`). In the format `lhc` only messages of
-operators are told, and what happens in rooms
-are told, since its extension knows nothing else.
+operators and what happens in rooms are told, since its extension knows nothing else.
 """
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import update
+from sqlalchemy import select, true, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from tenants.database import rows_changed
+from tenants.database import Database
+from tenants.json_rows import ROWS, value
 from tenants.models import CallbackMessage, Conversation, EventFormat, MessageState, Tenant
 from tenants.naming import AccountName, RoomName
 from tenants.services import Services
@@ -71,37 +72,68 @@ def is_told(tenant: Tenant, event: Event) -> bool:
     return tenant.event_format is EventFormat.WEBHOOK or event in (*MESSAGES, *IN_ROOMS)
 
 
-async def note(services: Services, session: AsyncSession, happenings: list[Happening]) -> set[str]:
+async def note(services: Services, session: AsyncSession, happenings: Sequence[Happening]) -> set[str]:
     """Keep events, in their order; repeats are dropped. Returns the tenants to be woken after the transaction."""
+    if not happenings:
+        return set()
     now = services.clock()
-    # always in the same order, so that two of these transactions never wait for each other
-    visitors = sorted({one.visitor for one in happenings}, key=lambda one: _receiver(services, one))
-    found = {visitor: await _conversation(services, session, visitor, now) for visitor in visitors}
-    woken: set[str] = set()
-    for one in happenings:
-        conversation_id, newly_due = found[one.visitor]
-        stored = await session.scalar(
-            services.database.insert(CallbackMessage)
-            .values(
-                conversation_id=conversation_id,
-                instance_name=one.visitor.instance,
-                stanza_id=one.id,
-                event=one.event,
-                detail=dict(one.detail) or None,
-                sender=services.naming.username(one.operator),
-                receiver=_receiver(services, one.visitor),
-                server=services.settings.xmpp_host,
-                body=one.body,
-                state=MessageState.PENDING,
-                attempts=0,
-                created_at=now,
-            )
-            .on_conflict_do_nothing(index_elements=["stanza_id"])
-            .returning(CallbackMessage.id)
+    conversations = await _conversations(services, session, {one.visitor for one in happenings})
+    rows = [_row(services, one, conversations[_key(services, one.visitor)], now) for one in happenings]
+    connection = await session.connection()
+    stored = await connection.execute(
+        services.database.insert(CallbackMessage)
+        .on_conflict_do_nothing(index_elements=["stanza_id"])
+        .returning(CallbackMessage.__table__.c.conversation_id),
+        rows,
+    )
+    ids = {conversation_id for (conversation_id,) in stored}
+    # those that are due already are at work, will be, or wait out a failure
+    newly_due = {one.id: one.instance_name for one in conversations.values() if one.due_at is None and one.id in ids}
+    if newly_due:
+        await session.execute(
+            update(Conversation)
+            .where(Conversation.id.in_(newly_due))
+            .values(due_at=now)
+            .execution_options(synchronize_session=False)
         )
-        if newly_due and stored is not None:
-            woken.add(one.visitor.instance)
-    return woken
+    return set(newly_due.values())
+
+
+@dataclass(frozen=True, slots=True)
+class _Conversation:
+    id: int
+    instance_name: str
+    due_at: float | None
+
+
+async def _conversations(
+    services: Services, session: AsyncSession, visitors: Collection[AccountName | RoomName]
+) -> dict[tuple[str, str], _Conversation]:
+    """The conversations with these, locked, so that none is given back as empty meanwhile; made when there is none."""
+    keys = [_key(services, visitor) for visitor in visitors]
+    connection = await session.connection()
+    rows = await connection.execute(
+        _upsert_conversations(services.database), {"rows": {f"{key[0]}/{key[1]}": list(key) for key in keys}}
+    )
+    return {(row.instance_name, row.receiver): _Conversation(row.id, row.instance_name, row.due_at) for row in rows}
+
+
+@functools.lru_cache(maxsize=16)
+def _upsert_conversations(database: Database) -> Any:
+    insert = database.insert(Conversation).from_select(
+        ["instance_name", "receiver"],
+        select(value(0), value(1)).select_from(ROWS).where(true()).order_by(value(0), value(1)),
+    )
+    # a change without effect: it locks the row
+    upsert = insert.on_conflict_do_update(
+        index_elements=["instance_name", "receiver"], set_={"due_at": Conversation.due_at}
+    )
+    columns = Conversation.__table__.c
+    return upsert.returning(columns.id, columns.instance_name, columns.receiver, columns.due_at)
+
+
+def _key(services: Services, visitor: AccountName | RoomName) -> tuple[str, str]:
+    return visitor.instance, _receiver(services, visitor)
 
 
 def _receiver(services: Services, visitor: AccountName | RoomName) -> str:
@@ -109,20 +141,18 @@ def _receiver(services: Services, visitor: AccountName | RoomName) -> str:
     return visitor.name if isinstance(visitor, RoomName) else services.naming.username(visitor)
 
 
-async def _conversation(
-    services: Services, session: AsyncSession, visitor: AccountName | RoomName, now: float
-) -> tuple[int, bool]:
-    """The conversation's id, and whether it becomes due. It may be so already, and perhaps waits out a failure."""
-    insert = services.database.insert(Conversation).values(
-        instance_name=visitor.instance, receiver=_receiver(services, visitor)
-    )
-    upsert = insert.on_conflict_do_update(
-        index_elements=["instance_name", "receiver"],
-        # a change without effect: it locks the row, so that its holder does not give it back as empty meanwhile
-        set_={"due_at": Conversation.due_at},
-    ).returning(Conversation.id)
-    conversation_id: int = (await session.execute(upsert)).scalar_one()
-    newly_due = await session.execute(
-        update(Conversation).where(Conversation.id == conversation_id, Conversation.due_at.is_(None)).values(due_at=now)
-    )
-    return conversation_id, bool(rows_changed(newly_due))
+def _row(services: Services, one: Happening, conversation: _Conversation, now: float) -> dict[str, Any]:
+    return {
+        "conversation_id": conversation.id,
+        "instance_name": conversation.instance_name,
+        "stanza_id": one.id,
+        "event": one.event,
+        "detail": dict(one.detail) or None,
+        "sender": services.naming.username(one.operator),
+        "receiver": _receiver(services, one.visitor),
+        "server": services.settings.xmpp_host,
+        "body": one.body,
+        "state": MessageState.PENDING,
+        "attempts": 0,
+        "created_at": now,
+    }

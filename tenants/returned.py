@@ -6,7 +6,6 @@ from dataclasses import dataclass
 import structlog
 from sqlalchemy import delete, select, update
 
-from config import task_names
 from tenants import admission, audit, signals
 from tenants.commands import SendMessage
 from tenants.errors import ConflictError, NotFoundError
@@ -58,8 +57,7 @@ async def store(services: Services, reports: list[Returned]) -> None:
                 .on_conflict_do_nothing(index_elements=["stanza_id"])
             )
         woken = await signals.failed(services, session, reports)
-    for instance_name in woken:
-        await services.wake(task_names.DELIVER, instance_name=instance_name)
+    await services.delivery.wake(*woken)
     for report in reports:
         log.warning("a visitor's message came back", instance_name=report.visitor.instance, condition=report.condition)
 

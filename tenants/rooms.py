@@ -13,7 +13,6 @@ import structlog
 from sqlalchemy import Select, delete, func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from config import task_names
 from tenants import admission, events
 from tenants.commands import SendToRoom
 from tenants.database import rows_changed
@@ -371,8 +370,7 @@ async def store_reports(services: Services, reports: Sequence[RoomReport]) -> di
             elif _is_told(tenants[report.room.instance], row):
                 happenings.append(Happening(report.event, report.stanza_id, report.sender, report.room, report.body))
         woken = await events.note(services, session, happenings)
-    for instance_name in sorted(woken):
-        await services.wake(task_names.DELIVER, instance_name=instance_name)
+    await services.delivery.wake(*woken)
     return refused
 
 

@@ -5,7 +5,8 @@ from collections import Counter
 
 import structlog
 
-from tenants.deliveries import claim_next, deliver
+from tenants.claiming import claim_next
+from tenants.deliveries import deliver
 from tenants.http_posting import MAX_CONNECTIONS
 from tenants.services import Services
 
@@ -32,8 +33,12 @@ class Runners:
         """Tenants woken while the process was full, in order: each stands here once."""
         self._stopping = False
 
-    def start(self, instance_name: str) -> None:
-        """Start a runner for the tenant. Where there are enough already, one of those sees to it."""
+    def start(self, *instance_names: str) -> None:
+        """Start a runner for each tenant. Where there are enough already, one of those sees to it."""
+        for instance_name in instance_names:
+            self._start(instance_name)
+
+    def _start(self, instance_name: str) -> None:
         if self._stopping:
             return
         if self._running[instance_name] >= self._per_tenant:
@@ -81,7 +86,7 @@ class Runners:
                     continue
                 return
             if piece.more:
-                self.start(instance_name)
+                self._start(instance_name)
             await deliver(self._services, piece, lambda: not (self._stopping or self._waiting))
             if self._waiting:
                 self._waiting[instance_name] = None
@@ -94,4 +99,4 @@ class Runners:
         while self._waiting and self._running.total() < self._in_all:
             waiting = next(iter(self._waiting))
             del self._waiting[waiting]
-            self.start(waiting)
+            self._start(waiting)

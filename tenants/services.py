@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from config.settings import Settings
 from tenants.batching import Batcher
@@ -18,6 +18,7 @@ from tenants.lhc import LhcClient
 from tenants.naming import Naming
 from tenants.quotas import CallLimiter
 from tenants.shard_queues import CommandPublisher, open_publisher
+from tenants.wakeups import PAUSE, DeliveryWaker, Wake
 from tenants.webhooks import WebhookClient
 
 Item = TypeVar("Item")
@@ -27,12 +28,6 @@ _AT_ONCE = 500
 """Things in one batch."""
 _WAITING = 2000
 """Things of one kind that may wait for their batch."""
-
-
-class Wake(Protocol):
-    """Wakes a worker: sends the task of that name. A lost wake-up only costs the sweep's delay, so it never raises."""
-
-    def __call__(self, task: str, **arguments: str | int) -> Awaitable[None]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +45,7 @@ class Services:
     known: Known
     naming: Naming
     wake: Wake
+    delivery: DeliveryWaker
     clock: Clock
     _batchers: dict[Callable[..., Any], Batcher[Any, Any]] = field(default_factory=dict)
 
@@ -75,8 +71,10 @@ class Services:
 
 
 @asynccontextmanager
-async def open_services(settings: Settings, wake: Wake, clock: Clock = time.time) -> AsyncIterator[Services]:
-    """Open everything once; closed in the end, whatever happens."""
+async def open_services(
+    settings: Settings, wake: Wake, clock: Clock = time.time, wake_pause: float = PAUSE
+) -> AsyncIterator[Services]:
+    """Open everything once; closed in the end, whatever happens. `wake_pause`: see `DeliveryWaker`."""
     database = Database(settings.database_url.get_secret_value())
     ejabberd = Ejabberd(settings.ejabberd_api_url, settings.xmpp_host)
     commands = open_publisher(settings.broker_url.get_secret_value(), settings.shard_count)
@@ -95,12 +93,14 @@ async def open_services(settings: Settings, wake: Wake, clock: Clock = time.time
         known=Known(clock),
         naming=Naming(hosting=settings.hosting),
         wake=wake,
+        delivery=DeliveryWaker(wake, wake_pause),
         clock=clock,
     )
     try:
         yield services
     finally:
         await services.settle()
+        await services.delivery.close()
         await commands.close()
         await keeper.close()
         await webhooks.close()

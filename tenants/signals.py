@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from config import task_names
 from tenants import admission, chat_lines, events
 from tenants.events import Event, Happening
 from tenants.models import CallbackMessage, ChatLine, LineState, MessageState, Tenant
@@ -62,7 +61,7 @@ async def typing(services: Services, sign: Typing) -> None:
         detail = {"composing": sign.composing}
         happening = Happening(Event.TYPING, uuid.uuid4().hex, sign.sender, sign.receiver, detail=detail)
         woken = await events.note(services, session, [happening])
-    await _wake(services, woken)
+    await services.delivery.wake(*woken)
 
 
 async def receipt(services: Services, receipts: Sequence[Receipt]) -> None:
@@ -86,7 +85,7 @@ async def receipt(services: Services, receipts: Sequence[Receipt]) -> None:
                     )
                 )
         woken = await events.note(services, session, happenings)
-    await _wake(services, woken)
+    await services.delivery.wake(*woken)
 
 
 async def failed(services: Services, session: AsyncSession, reports: "Sequence[Returned]") -> set[str]:
@@ -125,8 +124,3 @@ async def _line(session: AsyncSession, services: Services, visitor: AccountName,
 def _is_of(services: Services, receipt: Receipt, line: ChatLine) -> bool:
     """Whether the message that arrived is the one that was sent to this very operator."""
     return receipt.message_id == chat_lines.stanza_id(line.message_id, services.naming.username(receipt.sender))
-
-
-async def _wake(services: Services, woken: set[str]) -> None:
-    for instance_name in woken:
-        await services.wake(task_names.DELIVER, instance_name=instance_name)

@@ -13,14 +13,16 @@ from config.settings import Settings
 from tenants import audit, callbacks, circuits, claims, deliveries, delivery_log, leases, registry
 from tenants.callbacks import OperatorMessage
 from tenants.circuits import FAILURES_TO_OPEN, CircuitState
+from tenants.claiming import Piece, claim_next
 from tenants.commands import shard_of
-from tenants.deliveries import MAX_ATTEMPTS, Piece, claim_next, deliver
+from tenants.deliveries import deliver
 from tenants.errors import ConflictError, NotFoundError
 from tenants.http_posting import MAX_RETRY_AFTER
 from tenants.leases import Lease
 from tenants.lhc import LhcClient
 from tenants.models import CallbackMessage, Conversation, DeliveryAttempt, MessageState, OperatorPresence
 from tenants.naming import AccountKind, AccountName
+from tenants.outcomes import MAX_ATTEMPTS
 from tenants.registry import TenantSpec
 from tenants.runners import Runners
 from tenants.services import Services
@@ -127,7 +129,7 @@ async def test_messages_are_kept_once_and_in_order(world: World) -> None:
     assert [kept.body for kept in await stored(world)] == ["body 1", "body 2", "body 3"]
     assert conversation.due_at == world.clock.now
     # who is at it, or will be, finds the others
-    assert world.woken == [("callbacks.deliver", {"instance_name": "acme"})]
+    assert world.woken == [("callbacks.deliver", {"instance_names": ["acme"]})]
 
 
 async def test_delivery_in_order_with_retries_until_dead(world: World, lhc: Lhc) -> None:
@@ -285,7 +287,7 @@ async def test_an_open_circuit_lets_nothing_through(world: World, lhc: Lhc) -> N
     attempts = await count_attempts(world)
     world.woken.clear()
     await deliveries.sweep(world.services)
-    assert world.woken == [("callbacks.deliver", {"instance_name": "other"})]
+    assert world.woken == [("callbacks.deliver", {"instance_names": ["other"]})]
     await work(world)
     assert lhc.raw == []
     assert await count_attempts(world) == attempts
@@ -409,7 +411,7 @@ async def test_replay_of_all_in_order(world: World, lhc: Lhc) -> None:
     await callbacks.store_messages(world.services, [message(3)])
     world.woken.clear()
     assert await delivery_log.replay_all(world.services, "acme", PANEL) == 3
-    assert world.woken == [("callbacks.deliver", {"instance_name": "acme"})]
+    assert world.woken == [("callbacks.deliver", {"instance_names": ["acme"]})]
     assert await delivery_log.replay_all(world.services, "acme", PANEL) == 0
     logged = [(one.action, one.actor, one.reason) for one in await audit.entries(world.services, "acme", limit=1)]
     assert logged == [("deliveries.replayed", "panel", "all 3 dead deliveries: because")]

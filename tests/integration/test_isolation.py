@@ -14,8 +14,8 @@ from dotenv import dotenv_values
 from sqlalchemy import update
 
 from tenants.database import Database
-from tenants.deliveries import MAX_ATTEMPTS
 from tenants.models import CallbackMessage, Circuit, Conversation, MessageState
+from tenants.outcomes import MAX_ATTEMPTS
 from tests.integration.conftest import Tenant
 from tests.world.operator import Operator
 from tests.world.receiver import Callback

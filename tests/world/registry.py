@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from config.settings import Settings
 from tenants import registry, states
@@ -37,7 +38,7 @@ class World:
 
     services: Services
     clock: Clock
-    woken: list[tuple[str, dict[str, str | int]]] = field(default_factory=list)
+    woken: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
 
     async def open_tenant(self, instance_name: str, **settings: object) -> None:
         """A tenant that is active, without a workflow."""
@@ -60,14 +61,14 @@ class World:
 @asynccontextmanager
 async def make_world(database_url: str, **settings: object) -> AsyncIterator[World]:
     clock = Clock()
-    woken: list[tuple[str, dict[str, str | int]]] = []
+    woken: list[tuple[str, dict[str, Any]]] = []
 
-    async def wake(task: str, **arguments: str | int) -> None:
+    async def wake(task: str, **arguments: Any) -> None:
         woken.append((task, arguments))
 
     # nothing here talks to the broker, nor to ejabberd unless the settings name one
     configured = Settings(database_url=database_url, broker_url="redis://127.0.0.1:1/0", **settings)  # type: ignore[arg-type]
-    async with open_services(configured, wake, clock) as services:
+    async with open_services(configured, wake, clock, wake_pause=0) as services:
         yield World(services, clock, woken)
 
 
