@@ -1,5 +1,7 @@
 """Delivery of callbacks to LHC as tasks."""
 
+from collections.abc import Sequence
+
 from celery import shared_task
 
 from config import task_names
@@ -9,9 +11,12 @@ from tenants.services import Services
 
 
 @shared_task(name=task_names.DELIVER)
-def deliver(instance_names: list[str]) -> None:
-    """Start a runner for each tenant's due callbacks. It returns at once: no LHC ever holds a worker's thread."""
-    runtime.start_delivery(instance_names)
+def deliver(instance_names: Sequence[str] = (), instance_name: str | None = None) -> None:
+    """Start a runner for each tenant's due callbacks. It returns at once: no LHC ever holds a worker's thread.
+
+    `instance_name`: as a version before sends it, while both run.
+    """
+    runtime.start_delivery([*instance_names, *([instance_name] if instance_name else [])])
 
 
 @shared_task(name=task_names.SWEEP_CALLBACKS)

@@ -5,11 +5,14 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Select, func, select
+from sqlalchemy import Select, func, select, true
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import aliased
 
 from tenants import admission, circuits, claims
 from tenants.claims import key_of, takeable
+from tenants.database import Database
+from tenants.json_rows import ROWS
 from tenants.models import CallbackMessage, Conversation, MessageState, OperatorPresence, Tenant, TenantState
 from tenants.services import Services
 
@@ -65,7 +68,7 @@ async def _claim_all(services: Services, asked: Sequence[str]) -> list[Piece | N
         shut = {name for name, tenant in tenants.items() if admission.refusal(tenant)}
         blocked, half_open = await circuits.look(session, wanted, now)
         names = wanted.keys() - shut - blocked
-        waiting = await _waiting(session, names, now, most=max(wanted.values()) + 1)
+        waiting = await _waiting(services.database, session, names, now, most=max(wanted.values()) + 1)
         # where a circuit is tried, one goes
         chosen = {name: due[: 1 if name in half_open else wanted[name]] for name, due in waiting.items()}
         claimed = await _claim(session, [one for due in chosen.values() for one in due], now)
@@ -90,20 +93,33 @@ def _tenants(names: Collection[str]) -> Select[Tenant]:
     return select(Tenant).where(Tenant.instance_name.in_(names), Tenant.state != TenantState.DESTROYED)
 
 
-async def _waiting(session: AsyncSession, names: Collection[str], now: float, *, most: int) -> dict[str, list[_Due]]:
+async def _waiting(
+    database: Database, session: AsyncSession, names: Collection[str], now: float, *, most: int
+) -> dict[str, list[_Due]]:
     """Of each tenant, the due work that has waited longest, `most` of each kind at most."""
     waiting: defaultdict[str, list[_Due]] = defaultdict(list)
     models: tuple[Work, ...] = (Conversation, OperatorPresence)
+    rows: dict[str, dict[str, list[object]]] = {"rows": {name: [] for name in names}}
     for model in models:
-        rank = func.row_number().over(partition_by=model.instance_name, order_by=model.due_at)
-        ranked = (
-            select(model.due_at, model.instance_name, key_of(model).label("key"), rank.label("rank"))
-            .where(model.instance_name.in_(names), takeable(model, now))
-            .subquery()
-        )
-        for due_at, name, key, _ in await session.execute(select(ranked).where(ranked.c.rank <= most)):
+        for due_at, name, key in await session.execute(_first_due(database, model, now, most), rows):
             waiting[name].append(_Due(due_at, name, model, key))
     return {name: sorted(due, key=lambda one: one.due_at) for name, due in waiting.items()}
+
+
+def _first_due(database: Database, model: Work, now: float, most: int) -> Select[Any]:
+    """Reads no more than that of any tenant, however long its backlog is."""
+    first = aliased(model)
+    key = getattr(first, key_of(model).name)
+    due = select(first.due_at, first.instance_name, key.label("key")).where(
+        first.instance_name == ROWS.c.key, takeable(first, now)
+    )
+    due = due.order_by(first.due_at).limit(most)
+    if database.is_sqlite:
+        # it has no LATERAL, but takes the rows one by one as well
+        keys = select(due.correlate(ROWS).subquery().c.key)
+        return select(model.due_at, model.instance_name, key_of(model)).join(ROWS, key_of(model).in_(keys))
+    of_each = due.lateral()
+    return select(of_each).select_from(ROWS).join(of_each, true())
 
 
 async def _claim(session: AsyncSession, wanted: Sequence[_Due], now: float) -> dict[_Due, str]:

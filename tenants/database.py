@@ -36,15 +36,15 @@ class Database:
 
     def __init__(self, url: str) -> None:
         self.url = url
-        self._sqlite = make_url(url).get_backend_name() == "sqlite"
-        connect_args = {"timeout": _LOCK_TIMEOUT} if self._sqlite else _POSTGRESQL_ARGS
-        self.engine = create_async_engine(url, connect_args=connect_args, pool_pre_ping=not self._sqlite)
-        if self._sqlite:
+        self.is_sqlite = make_url(url).get_backend_name() == "sqlite"
+        connect_args = {"timeout": _LOCK_TIMEOUT} if self.is_sqlite else _POSTGRESQL_ARGS
+        self.engine = create_async_engine(url, connect_args=connect_args, pool_pre_ping=not self.is_sqlite)
+        if self.is_sqlite:
             event.listen(self.engine.sync_engine, "connect", _set_up_sqlite)
             event.listen(self.engine.sync_engine, "begin", _begin_sqlite)
         writer = self._writer = self.engine.execution_options(write=True)
         self._single = self.engine.execution_options(isolation_level="AUTOCOMMIT")
-        self._turn: AbstractAsyncContextManager[object] = asyncio.Lock() if self._sqlite else nullcontext()
+        self._turn: AbstractAsyncContextManager[object] = asyncio.Lock() if self.is_sqlite else nullcontext()
         self._read = async_sessionmaker(self.engine, expire_on_commit=False)
         self._write = async_sessionmaker(writer, expire_on_commit=False)
 
@@ -64,7 +64,7 @@ class Database:
     async def statement(self) -> AsyncIterator[AsyncConnection]:
         """For one statement that writes: a transaction by itself, without the trips to begin and commit it."""
         async with self._turn:
-            if self._sqlite:
+            if self.is_sqlite:
                 async with self._writer.begin() as connection:
                     yield connection
             else:
@@ -73,7 +73,7 @@ class Database:
 
     def insert(self, model: type[Base]) -> Any:
         """An `INSERT` of the database's own dialect, which knows `ON CONFLICT` (SQLAlchemy has no neutral one)."""
-        make: Any = sqlite.insert if self._sqlite else postgresql.insert
+        make: Any = sqlite.insert if self.is_sqlite else postgresql.insert
         statement: Insert = make(model)
         return statement
 

@@ -12,6 +12,7 @@ from collections.abc import Callable
 import structlog
 from sqlalchemy import delete, exists, func, or_, select, union_all
 
+from config import task_names
 from tenants import admission, claims, outcomes, registry, telling
 from tenants.claiming import Piece, find_oldest_pending
 from tenants.models import CallbackMessage, Circuit, Conversation, MessageState, OperatorPresence, Tenant
@@ -29,6 +30,7 @@ _REMEMBER_DEAD_SECONDS = 30 * 24 * 3600.0
 """How long a dead letter waits for its replay."""
 _SWEEP_LIMIT = 200
 """Tenants woken by one sweep."""
+_WOKEN_AT_ONCE = 20
 
 
 def _always() -> bool:
@@ -132,7 +134,10 @@ async def sweep(services: Services) -> None:
             .order_by(func.min(due.c.due_at))
             .limit(_SWEEP_LIMIT)
         )
-    await services.delivery.wake(*instance_names)
+        names = list(instance_names)
+    # in several tasks, for several workers
+    for start in range(0, len(names), _WOKEN_AT_ONCE):
+        await services.wake(task_names.DELIVER, instance_names=names[start : start + _WOKEN_AT_ONCE])
 
 
 async def purge(services: Services) -> None:

@@ -18,7 +18,7 @@ from tenants.connectors import RefusedAddressError
 
 MAX_CONNECTIONS = 500
 """Requests under way at once, per process. Who calls must not have more: here they would only wait."""
-_KEPT_CONNECTIONS, _KEPT_SECONDS = 100, 15.0
+_KEPT_SECONDS = 15.0
 _CONNECT_TIMEOUT = 5.0
 _MAX_ANSWER = 64 * 1024
 """Bytes of an answer that are read, so that its connection can be used again; nothing of it is kept."""
@@ -124,7 +124,6 @@ class _Transport(httpx.AsyncBaseTransport):
         self._pool = httpcore.AsyncConnectionPool(
             ssl_context=httpx.create_ssl_context(verify=verify_tls),
             max_connections=MAX_CONNECTIONS,
-            max_keepalive_connections=_KEPT_CONNECTIONS,
             keepalive_expiry=_KEPT_SECONDS,
             network_backend=connector,
         )

@@ -86,11 +86,12 @@ async def _settle_all(services: Services, received: Sequence[_Received]) -> list
             for one in held
             if not one.go_on or one.piece.key not in following or one.piece.instance_name in shut
         }
+        going_on = {one.piece.token: following[one.piece.key] for one in held if one.piece.key not in released}
         await _release(session, released - following.keys(), due_at=None)
         # behind those of the tenant that have waited longer
         await _release(session, released & following.keys(), due_at=now)
         await circuits.close_all(session, names, now)
-    return [None if one.piece.key in released else following.get(one.piece.key) for one in received]
+    return [going_on.get(one.piece.token) for one in received]
 
 
 async def _hold(session: AsyncSession, received: Sequence[_Received]) -> list[_Received]:

@@ -10,14 +10,14 @@ from sqlalchemy import func, select
 from starlette.responses import Response, StreamingResponse
 
 from config.settings import Settings
-from tenants import audit, callbacks, circuits, claims, deliveries, delivery_log, leases, registry
+from tenants import audit, callbacks, circuits, claims, deliveries, delivery_log, leases, outcomes, registry
 from tenants.callbacks import OperatorMessage
 from tenants.circuits import FAILURES_TO_OPEN, CircuitState
 from tenants.claiming import Piece, claim_next
 from tenants.commands import shard_of
 from tenants.deliveries import deliver
 from tenants.errors import ConflictError, NotFoundError
-from tenants.http_posting import MAX_RETRY_AFTER
+from tenants.http_posting import MAX_RETRY_AFTER, Answer
 from tenants.leases import Lease
 from tenants.lhc import LhcClient
 from tenants.models import CallbackMessage, Conversation, DeliveryAttempt, MessageState, OperatorPresence
@@ -566,3 +566,43 @@ async def test_a_claim_is_kept_while_the_work_is_under_way(world: World) -> None
     world.clock.now += claims.CLAIM_TERM
     successor = await claim_next(world.services, "acme")
     assert successor is not None
+
+
+async def test_of_two_holders_that_are_done_at_once_the_one_with_the_claim_goes_on(world: World) -> None:
+    """The other one stood still until its claim was over."""
+    await callbacks.store_messages(world.services, [message(1), message(2)])
+    late = await claim_next(world.services, "acme")
+    world.clock.now += claims.CLAIM_TERM
+    holder = await claim_next(world.services, "acme")
+    assert late is not None
+    assert holder is not None
+    received = Answer(None, 0.0, 200)
+    following = await asyncio.gather(
+        *(outcomes.settle(world.services, one, one.message, received, go_on=True) for one in (late, holder))
+    )
+    assert [one.body if one else None for one in following] == [None, "body 2"]
+
+
+async def test_a_claim_reads_no_more_the_longer_the_backlog_is(world: World) -> None:
+    """What has waited longest comes first, of each tenant."""
+    backlog = [message(number, visitor=number) for number in range(1, 101)]
+    for one in reversed(backlog):
+        world.clock.now += 1
+        await callbacks.store_messages(
+            world.services,
+            [
+                one,
+                replace(
+                    one,
+                    stanza_id=f"o-{one.stanza_id}",
+                    sender=replace(BOB, instance="other"),
+                    receiver=replace(one.receiver, instance="other"),
+                ),
+            ],
+        )
+    names = ["acme"] * 3 + ["other"] * 2
+    pieces = await asyncio.gather(*(claim_next(world.services, name) for name in names))
+    bodies = [(one.instance_name, one.message.body, one.more) for one in pieces if one and one.message]
+    assert bodies == [
+        (name, f"body {number}", True) for name, number in zip(names, (100, 99, 98, 100, 99), strict=True)
+    ]
