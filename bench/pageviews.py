@@ -3,6 +3,8 @@
 * unchanged: page views of known visitors who are online, with nothing new in them; with connections that are kept, and
   with one for each call, as PHP makes it. Beside it, in the same run, the least that it can cost here: `bench.bare`.
 * changed: each has a new status, and is over when one operator's client has the presence.
+* new visitor: a page view of somebody who was never here, an account and a contact by then, over when one operator's
+  client has the presence.
 * message: from visitors in turn to one operator, over when the operator's client has it.
 
 First as many as go, then at a steady rate: latencies count from the moment at which a call was due, whatever became of
@@ -38,6 +40,8 @@ from tests.world.system import System, start_system
 
 INSTANCE = "bench-pageviews"
 OPERATOR = "bob"
+_FIRST_NEW = 1_000_000
+"""Numbers of new visitors begin there."""
 _SET_UP_AT_ONCE = 10
 _START_SECONDS = 30
 _QUIET = 0.0005
@@ -70,6 +74,8 @@ class Plan:
     connections: int
     rate_of_views: float
     rate_of_messages: float
+    new_visitors: int
+    rate_of_new: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,13 +92,18 @@ class Bench:
 
     def bodies(self, **further: str) -> list[str]:
         """One body per visitor, as the extension writes it."""
+        return [self._body(visitor, **further) for visitor in self.visitors]
+
+    def bodies_of_new(self, first: int, count: int) -> list[str]:
+        """Page views of visitors who were never here, with numbers from `first` on."""
+        numbers = range(first, first + count)
+        return [self._body(f"visitor.{number}.{INSTANCE}", status=f"Page: {MARK}") for number in numbers]
+
+    def _body(self, visitor: str, **further: str) -> str:
         host = str(self.system.endpoints["xmpp_host"])
-        return [
-            php_json({"jid": f"{visitor}@{host}", **self.keys, **further}).replace(
-                '"secret_key"', '"nick":"Online visitor","secret_key"'
-            )
-            for visitor in self.visitors
-        ]
+        return php_json({"jid": f"{visitor}@{host}", **self.keys, **further}).replace(
+            '"secret_key"', '"nick":"Online visitor","secret_key"'
+        )
 
     def load(self, path: str, bodies: list[str], count: int, **wanted: Any) -> Load:
         """A load on the API."""
@@ -141,6 +152,10 @@ def measure(bench: Bench, bare_port: int) -> Iterator[Row]:
     yield _steady(
         bench, arrived, "message", bench.load("/xmpp-send-message", messages, count), bench.plan.rate_of_messages
     )
+    few = bench.plan.new_visitors
+    yield arrived(bench, "new visitor", bench.load("/xmpp", bench.bodies_of_new(_FIRST_NEW, few), few))
+    more = bench.bodies_of_new(_FIRST_NEW + few, few)
+    yield _steady(bench, arrived, "new visitor", bench.load("/xmpp", more, few), bench.plan.rate_of_new)
 
 
 def _throughput_and_half(bench: Bench, name: str, load: Load) -> Iterator[Row]:
@@ -251,11 +266,13 @@ def main(
     connections: Annotated[int, typer.Option(min=1, max=500)] = 32,
     rate_of_views: Annotated[float, typer.Option(help="Changed page views a second, for latencies.")] = 500,
     rate_of_messages: Annotated[float, typer.Option(help="Messages a second, for latencies.")] = 200,
+    new_visitors: Annotated[int, typer.Option(min=10, help="New visitors of each measurement.")] = 1_000,
+    rate_of_new: Annotated[float, typer.Option(help="New visitors a second, for latencies.")] = 50,
     broker: Annotated[Broker, typer.Option()] = Broker.REDIS,
     database: Annotated[DatabaseServer, typer.Option()] = DatabaseServer.POSTGRESQL,
 ) -> None:
     """Measure page views and visitors' messages; prints a table and writes bench/results/pageviews.json."""
-    plan = Plan(visitors, count, connections, rate_of_views, rate_of_messages)
+    plan = Plan(visitors, count, connections, rate_of_views, rate_of_messages, new_visitors, rate_of_new)
     console.print(f"Starting a system with {broker} and {database} …")
     with start_system("--broker", broker.value, "--database", database.value) as system:
         rows = run(system, plan)

@@ -14,7 +14,7 @@ import structlog
 from sqlalchemy import ColumnElement, and_, delete, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from tenants import admission, rosters, scram
+from tenants import admission, newcomers, rosters, scram
 from tenants.commands import CloseVisitor
 from tenants.database import rows_changed
 from tenants.ejabberd import NotAppliedError, PasswordRefusedError, UserExistsError, UserUnknownError
@@ -48,8 +48,14 @@ class Registered(StrEnum):
 
 async def find(services: Services, name: AccountName) -> Account | None:
     """The account's row."""
+    return await services.together(_find_all, services.naming.username(name))
+
+
+async def _find_all(services: Services, usernames: Sequence[str]) -> list[Account | None]:
     async with services.database.read() as session:
-        return await session.get(Account, services.naming.username(name))
+        accounts = await session.scalars(select(Account).where(Account.username.in_(usernames)))
+        found = {account.username: account for account in accounts}
+    return [found.get(username) for username in usernames]
 
 
 async def find_settled(services: Services, name: AccountName) -> Account | None:
@@ -291,8 +297,7 @@ async def ensure_visitor(services: Services, tenant: Tenant, name: AccountName, 
         return True
     if not password:
         return False
-    await register(services, tenant, name, password)
-    await join_roster(services, name, nick)
+    await _make(services, tenant, name, password, nick, is_new=account is None)
     return True
 
 
@@ -306,7 +311,23 @@ async def ensure(services: Services, tenant: Tenant, name: AccountName, nick: st
     """
     account = await find_settled(services, name)
     if account is None or account.state is not AccountState.ACTIVE:
-        await register(services, tenant, name, new_key())
+        await _make(services, tenant, name, new_key(), nick, is_new=account is None)
+
+
+async def register_visitor(services: Services, tenant: Tenant, name: AccountName, password: str, nick: str) -> None:
+    """Create the visitor's account, or set the password of the tenant's own; a contact of the operators.
+
+    Raises:
+        as `register`.
+    """
+    await _make(services, tenant, name, password, nick, is_new=await find_settled(services, name) is None)
+
+
+async def _make(
+    services: Services, tenant: Tenant, name: AccountName, password: str, nick: str, *, is_new: bool
+) -> None:
+    if not is_new or not await newcomers.create(services, tenant, name, password, nick):
+        await register(services, tenant, name, password)
         await join_roster(services, name, nick)
 
 

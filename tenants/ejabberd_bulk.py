@@ -146,6 +146,21 @@ class BulkCommands:
             results |= {str(entry["user"]): str(entry["result"]) for entry in answer}
         return results
 
+    async def register_members(self, members: Mapping[str, tuple[str, Verifier]]) -> dict[str, str]:
+        """Create accounts that are members of shared rosters at once: of each its roster's group and its verifier.
+
+        Returns:
+            For each username `created`; `exists`, which is left as it is; `no_member` when it was created, but there is
+            no such roster; or another reason why it was not created.
+        """
+        results: dict[str, str] = {}
+        for batch in _batches(list(members)):
+            accounts = [{"user": user, "group": members[user][0], **members[user][1].arguments()} for user in batch]
+            # called password: see `register`
+            answer = await self._run("lhc_register_members", password=accounts)
+            results |= {str(entry["user"]): str(entry["result"]) for entry in answer}
+        return results
+
     async def tenant_left(self, suffix: str, groups: Sequence[str]) -> dict[Kind, Left]:
         """What is left of a tenant: all that ends in `.instance`, those rosters with their members, its messages.
 

@@ -15,7 +15,7 @@
          check_users/1, check_suffix/1]).
 %% the commands
 -export([remove_users/2, accounts/4, usernames/4, shared_rosters/3, add_to_rosters/3, remove_from_rosters/3,
-         register_scram/2, present/5, tenant_left/3, forget_tenant/2]).
+         register_scram/2, register_members/2, present/5, tenant_left/3, forget_tenant/2]).
 
 -include("ejabberd_commands.hrl").
 -include("mod_roster.hrl").
@@ -77,6 +77,12 @@ commands() ->
              [{host, binary},
               {password, {list, {account, {tuple, [{user, binary}, {hash, binary}, {iterations, integer},
                                                    {salt, binary}, {stored_key, binary}, {server_key, binary}]}}}}],
+             {results, {list, {account, {tuple, [{user, string}, {result, string}]}}}}),
+     command(lhc_register_members, register_members, "Create accounts that are members of a shared roster, none else",
+             [{host, binary},
+              {password, {list, {account, {tuple, [{user, binary}, {group, binary}, {hash, binary},
+                                                   {iterations, integer}, {salt, binary}, {stored_key, binary},
+                                                   {server_key, binary}]}}}}],
              {results, {list, {account, {tuple, [{user, string}, {result, string}]}}}}),
      command(lhc_present, present, "Let a client session send its presence with that nick and status, none to keep",
              [{host, binary}, {user, binary}, {resource, binary},
@@ -335,6 +341,32 @@ register_scram(Host, Accounts) ->
     check_users([User || {User, _, _, _, _, _} <- Accounts]),
     Verifiers = [{User, verifier(Host, Account)} || {User, _, _, _, _, _} = Account <- Accounts],
     [{User, register_or_set(Host, User, Scram)} || {User, Scram} <- Verifiers].
+
+%% An account that exists is left as it is, whosever it may be.
+register_members(Host, Accounts) ->
+    check_host(Host),
+    check_users([User || {User, _, _, _, _, _, _} <- Accounts]),
+    Verifiers = [{User, Group, verifier(Host, {User, Hash, Iterations, Salt, StoredKey, ServerKey})}
+                 || {User, Group, Hash, Iterations, Salt, StoredKey, ServerKey} <- Accounts],
+    Results = [{User, Group, register(Host, User, Scram)} || {User, Group, Scram} <- Verifiers],
+    Groups = lists:usort([Group || {_, Group, "created"} <- Results]),
+    Strangers = lists:append([strangers(Host, Group, [User || {User, Of, "created"} <- Results, Of == Group])
+                              || Group <- Groups]),
+    [{User, case lists:member(User, Strangers) of true -> "no_member"; false -> Result end}
+     || {User, _, Result} <- Results].
+
+register(Host, User, Scram) ->
+    case ejabberd_auth:try_register(User, Host, Scram) of
+        ok -> "created";
+        {error, Reason} -> atom_to_list(Reason)
+    end.
+
+%% Who is no member all the same.
+strangers(Host, Group, Users) ->
+    case add_to_rosters(Host, Group, Users) of
+        {error, _, _, _} -> Users;
+        Missing -> Missing
+    end.
 
 register_or_set(Host, User, Scram) ->
     case ejabberd_auth:try_register(User, Host, Scram) of

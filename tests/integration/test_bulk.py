@@ -236,6 +236,22 @@ async def test_a_verifier_sets_the_password(server: ChatServer, ejabberd: Ejabbe
     ] == []
 
 
+async def test_new_members_are_made_and_others_left_as_they_are(
+    server: ChatServer, ejabberd: Ejabberd, tenant: str
+) -> None:
+    group = f"visitors.{tenant}"
+    await make_rosters(server, tenant)
+    new, known, homeless = (f"visitor.{number}.{tenant}" for number in range(3))
+    assert await register(ejabberd, known, password="first") == {known: "created"}
+    verifier = await scram.make_verifier("second")
+    wanted = {new: (group, verifier), known: (group, verifier), homeless: (f"nowhere.{tenant}", verifier)}
+    results = await ejabberd.bulk.register_members(wanted)
+    assert results == {new: "created", known: "exists", homeless: "no_member"}
+    assert await server.command("check_password", user=new, host=server.host, password="second") == 0
+    assert await server.command("check_password", user=known, host=server.host, password="first") == 0
+    assert await ejabberd.roster_members(group) == [new]
+
+
 @given(password=PASSWORDS)
 @example(password="\ud800")
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

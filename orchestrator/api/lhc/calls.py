@@ -82,7 +82,7 @@ class Call:
         name = self.account(key)
         if name.kind is AccountKind.OPERATOR:
             raise InvalidInputError(key, "must be a visitor's or chat's account")
-        return await admission.get(self.services, name.instance, name.kind), name
+        return await admission.recent(self.services, name.instance, name.kind), name
 
     def operator_of(self, visitor: AccountName, key: str) -> AccountName:
         """The operator that the value names, of the visitor's own tenant."""

@@ -55,11 +55,10 @@ async def register_online_visitor(call: Call) -> str:
     rosters.check_member(name, roster)
     nick, status = call.text("nick", visitors.DEFAULT_NICK), call.text("status")
     password = call.text("password")
-    tenant = await admission.get(call.services, name.instance, name.kind)
+    tenant = await admission.recent(call.services, name.instance, name.kind)
     await visitors.check_room(call.services, tenant, name)
     with _taken_named():
-        await tenants.accounts.register(call.services, tenant, name, password)
-    await tenants.accounts.join_roster(call.services, name, nick)
+        await tenants.accounts.register_visitor(call.services, tenant, name, password, nick)
     await visitors.show(call.services, tenant, name, nick, status)
     return ""
 
