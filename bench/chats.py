@@ -12,9 +12,10 @@ Everything runs on this one machine, the clients included: they take about as mu
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import asdict, dataclass
+from enum import StrEnum
 from typing import Annotated
 
 import httpx
@@ -31,6 +32,16 @@ from tests.world.receiver import Receiver
 from tests.world.system import start_system
 
 TO_OPERATOR, TO_WEBHOOK = "visitor -> operator", "operator -> webhook"
+
+
+class Only(StrEnum):
+    """Which way alone."""
+
+    OPERATOR = "operator"
+    WEBHOOK = "webhook"
+
+
+_WAYS = {None: (TO_OPERATOR, TO_WEBHOOK), Only.OPERATOR: (TO_OPERATOR,), Only.WEBHOOK: (TO_WEBHOOK,)}
 CHAT = "1"
 _SET_UP_AT_ONCE = 10
 _QUIET_SECONDS = 3
@@ -52,10 +63,11 @@ class Conversation:
 class Load:
     """The conversations, what was said in them and when, and what arrived."""
 
-    def __init__(self, conversations: list[Conversation], receiver: Receiver) -> None:
+    def __init__(self, conversations: list[Conversation], receiver: Receiver, ways: Sequence[str]) -> None:
         self._conversations = conversations
+        self._ways = ways
         self._receiver = receiver
-        self._due: dict[str, dict[str, float]] = {TO_OPERATOR: {}, TO_WEBHOOK: {}}
+        self._due: dict[str, dict[str, float]] = {way: {} for way in ways}
         self._calls: set[asyncio.Task[None]] = set()
         self.refused = 0
         """Of the last rate."""
@@ -71,8 +83,8 @@ class Load:
         for number in range(int(rate * seconds)):
             at = started + number / rate
             await asyncio.sleep(max(0.0, at - time.monotonic()))
-            conversation = self._conversations[number // 2 % len(self._conversations)]
-            way = TO_WEBHOOK if number % 2 else TO_OPERATOR
+            conversation = self._conversations[number // len(self._ways) % len(self._conversations)]
+            way = self._ways[number % len(self._ways)]
             body = f"{way} {rate} {number}"
             self._due[way][body] = at
             if way == TO_WEBHOOK:
@@ -159,20 +171,20 @@ async def _begin(endpoints: dict[str, str | int], panel: Panel, name: str, stack
 
 
 async def run(
-    endpoints: dict[str, str | int], tenants: int, rates: list[float], seconds: float
+    endpoints: dict[str, str | int], tenants: int, rates: list[float], seconds: float, ways: Sequence[str]
 ) -> list[tuple[float, Measured, int]]:
-    """Measure both ways at each rate. Returns the rate, the latencies, and how many messages were lost."""
+    """Measure these ways at each rate. Returns the rate, the latencies, and how many messages were lost."""
     measured: list[tuple[float, Measured, int]] = []
     async with (
         Receiver(int(endpoints["callback_port"])) as receiver,
         Panel(str(endpoints["api"]), str(endpoints["panel_token"])) as panel,
         conversations(endpoints, panel, tenants) as talking,
     ):
-        load = Load(talking, receiver)
+        load = Load(talking, receiver, ways)
         for rate in rates:
             with console.status(f"{rate:.0f} messages per second, {seconds:.0f} s …"):
                 await load.talk(rate, seconds)
-            for way in (TO_OPERATOR, TO_WEBHOOK):
+            for way in ways:
                 latencies, lost = load.latencies(way, seconds / 5)
                 measured.append((rate, summarise(way, latencies), lost))
             if load.refused:
@@ -185,13 +197,14 @@ def main(
     tenants: Annotated[int, typer.Option(min=1, max=1000)] = 100,
     rate: Annotated[list[float] | None, typer.Option(help="Messages per second, of all; may be repeated.")] = None,
     seconds: Annotated[float, typer.Option(min=5, help="Of each rate; the first fifth is left out.")] = 30,
+    only: Annotated[Only | None, typer.Option(help="Messages of one way alone, not in turn.")] = None,
     broker: Annotated[Broker, typer.Option()] = Broker.REDIS,
     database: Annotated[DatabaseServer, typer.Option()] = DatabaseServer.POSTGRESQL,
 ) -> None:
     """Measure chats under load; prints a table and writes bench/results/chats.json."""
     console.print(f"Starting a system with {broker} and {database} …")
     with start_system("--broker", broker.value, "--database", database.value) as system:
-        measured = asyncio.run(run(system.endpoints, tenants, rate or [50, 100, 200], seconds))
+        measured = asyncio.run(run(system.endpoints, tenants, rate or [50, 100, 200], seconds, _WAYS[only]))
     table = Table("rate", "way", "samples", "p50 ms", "p90 ms", "p99 ms", "max ms", "lost", title=f"{tenants} tenants")
     for at_rate, row, lost in measured:
         table.add_row(f"{at_rate:.0f}/s", *(str(value) for value in asdict(row).values()), str(lost))
@@ -199,7 +212,13 @@ def main(
     keep(
         console,
         "chats",
-        options={"tenants": tenants, "seconds": seconds, "broker": broker.value, "database": database.value},
+        options={
+            "tenants": tenants,
+            "seconds": seconds,
+            "only": only,
+            "broker": broker.value,
+            "database": database.value,
+        },
         results=[{"rate": at_rate, **asdict(row), "lost": lost} for at_rate, row, lost in measured],
     )
 
