@@ -1,6 +1,14 @@
-"""Tells operators of visitors: who comes, changes, writes and goes, by directed presence and messages."""
+"""Tells operators of visitors: who comes, changes, writes and goes, by directed presence and messages.
 
-from collections.abc import Callable, Iterator, Sequence
+News are written at once, what is told in bulk by `Fanout`, in turns. The table of sessions is what is true: it changes
+first, and what is still to be told in bulk is made from it at the moment of writing. So of two things said of a visitor
+the last is always the true one.
+"""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
 from typing import TypeVar
 
 from sqlalchemy import delete, select, tuple_
@@ -8,8 +16,6 @@ from sqlalchemy.exc import DBAPIError
 
 from tenants import admission
 from tenants.commands import (
-    AnyCommand,
-    CloseTenant,
     CloseVisitor,
     SendMessage,
     SendToRoom,
@@ -17,18 +23,34 @@ from tenants.commands import (
     ShowVisitor,
     shard_of,
 )
+from tenants.database import rows_changed
 from tenants.models import Tenant, VisitorSession
 from tenants.services import Services
 from tenants.visitors import DEFAULT_NICK, RESOURCE
 from xmpp_pool import stanzas
+from xmpp_pool.fanout import Fanout
 from xmpp_pool.gateway import Gateway, StreamLostError
 from xmpp_pool.operators import OperatorDirectory
 from xmpp_pool.sessions import Session, SessionTable
 
 Thing = TypeVar("Thing")
+Quick = ShowVisitor | SendMessage | SendToRoom | ShowTyping | CloseVisitor
+"""Commands that are a few stanzas. To close a tenant may be thousands, and takes its time."""
 
+_COLUMNS = (
+    VisitorSession.username,
+    VisitorSession.instance_name,
+    VisitorSession.nick,
+    VisitorSession.status,
+    VisitorSession.online_until,
+    VisitorSession.version,
+)
 _NAMES_AT_ONCE = 500
 """Names in one statement; SQLite takes some thousands."""
+_ROWS_AT_ONCE = 1000
+"""Rows that are made sessions between two turns of the event loop: some milliseconds."""
+_ENDS_AT_ONCE = 500
+"""Sessions that are looked at, and ended, together."""
 
 
 class Announcer:
@@ -42,30 +64,44 @@ class Announcer:
         self._gateway = gateway
         self._operators = operators
         self._sessions = SessionTable()
+        self._fanout = Fanout(gateway, serves)
 
-    async def load(self, shards: set[int]) -> list[Session]:
-        """The sessions of these shards, also those that ended meanwhile: somebody must announce their end."""
+    async def run(self) -> None:
+        """Tell what is told in bulk; until cancelled."""
+        await self._fanout.run()
+
+    async def load(self, shards: set[int]) -> SessionTable:
+        """The sessions of these shards, also those that ended meanwhile: somebody must announce their end.
+
+        Read piece by piece, and into a table of their own: until they are taken up, nobody acts on them.
+        """
         shard_count = self._services.settings.shard_count
-        sessions: list[Session] = []
-        async with self._services.database.read() as session:
-            names = await session.scalars(select(VisitorSession.instance_name).distinct())
+        table = SessionTable()
+        async with self._services.database.read() as transaction:
+            names = await transaction.scalars(select(VisitorSession.instance_name).distinct())
             ours = [name for name in names if shard_of(name, shard_count) in shards]
             for chunk in _chunks(ours):
-                rows = await session.scalars(select(VisitorSession).where(VisitorSession.instance_name.in_(chunk)))
-                sessions += map(_session_of, rows)
-        return sessions
+                rows = await transaction.stream(
+                    select(*_COLUMNS)
+                    .where(VisitorSession.instance_name.in_(chunk))
+                    .execution_options(yield_per=_ROWS_AT_ONCE)
+                )
+                async for piece in rows.partitions():
+                    for row in piece:
+                        table.put(Session(*row))
+        return table
 
-    def take_up(self, sessions: list[Session]) -> None:
+    def take_up(self, sessions: SessionTable) -> None:
         """Go on with these sessions."""
-        for session in sessions:
-            self._sessions.put(session)
+        self._sessions.absorb(sessions)
 
     def drop(self, shards: set[int]) -> None:
         """Forget the sessions of these shards, without a word to operators: another process goes on with them."""
         shard_count = self._services.settings.shard_count
-        self._sessions.drop({name for name in self._sessions.tenants() if shard_of(name, shard_count) in shards})
+        for part in (self._sessions, self._fanout):
+            part.drop([name for name in part.tenants() if shard_of(name, shard_count) in shards])
 
-    async def carry_out(self, command: AnyCommand) -> None:
+    def carry_out(self, command: Quick) -> None:
         """Carry out one command.
 
         Raises:
@@ -84,56 +120,121 @@ class Announcer:
                 # told whether or not the session is known: the first try may have ended with the stream
                 self._sessions.remove(command.instance_name, command.username)
                 self._say_unavailable(command.instance_name, command.username)
-            case CloseTenant():
-                await self._close_tenant(command.instance_name)
+
+    async def close(self, instance_name: str) -> bool:
+        """End all sessions of a tenant. False when it became another process's meanwhile, who has to do it.
+
+        Raises:
+            StreamLostError, DBAPIError: to be done again.
+        """
+        sessions = self._sessions.of_tenant(instance_name)
+        self._sessions.drop([instance_name])
+        if len(await self._say_gone(sessions)) < len(sessions) or not self._serves(instance_name):
+            return False
+        # the tenant's end waits for these rows to go
+        row = VisitorSession.username
+        some = select(row).where(VisitorSession.instance_name == instance_name).limit(_ROWS_AT_ONCE)
+        while True:
+            async with self._services.database.write() as transaction:
+                removed = await transaction.execute(delete(VisitorSession).where(row.in_(some.scalar_subquery())))
+            if rows_changed(removed) < _ROWS_AT_ONCE:
+                return True
 
     async def expire(self) -> None:
         """Announce the end of sessions whose window is over."""
         now = self._services.clock()
+        while self._sessions.is_due(now):
+            await self._end_due(self._sessions.take_due(now, _ENDS_AT_ONCE), now)
+            # else it might not give way to anybody: who is prolonged by commands is no work for others
+            await asyncio.sleep(0)
+
+    async def _end_due(self, due: list[Session], now: float) -> None:
+        try:
+            prolonged = await self._prolonged(due, now)
+        except DBAPIError:
+            for session in due:
+                self._sessions.go_on(session)
+            raise
+        gone = [session for session in due if self._is_over(session, prolonged, now)]
+        for session in gone:
+            self._sessions.remove(session.instance_name, session.username)
         # who serves no longer says nothing: the sessions are another's now
-        ended = [session for session in self._sessions.remove_expired(now) if self._serves(session.instance_name)]
-        if not ended:
-            return
-        gone = await self._keep_prolonged(ended, now)
-        await self._say_gone(gone)
-        for returned in await self._forget([session.username for session in gone], now):
-            self._announce(returned)
+        told = await self._say_gone([session for session in gone if self._serves(session.instance_name)])
+        try:
+            returned = await self._forget([session.username for session in told], now)
+        except DBAPIError:
+            self._put_back(told)
+            raise
+        for session in returned:
+            self._announce(session)
+
+    def _is_over(self, due: Session, prolonged: dict[str, float], now: float) -> bool:
+        """Whether it is; if not, the session goes on, as it is by now."""
+        session = self._sessions.get(due.instance_name, due.username)
+        if session is None:
+            return False
+        # not its nick and status: news of these comes as a command, and is news only then
+        session.online_until = max(session.online_until, prolonged.get(session.username, 0.0))
+        if session.online_until <= now:
+            return True
+        self._sessions.go_on(session)
+        return False
 
     async def close_refused(self) -> None:
         """End the sessions whose tenant was shut, or lost the feature, since their page view was accepted.
 
         Who shuts a tenant closes its sessions too; but a command that was on its way then comes after that.
         """
-        refused = [session for tenant in await self._limited_tenants() for session in self._refused_by(tenant)]
+        more = True
+        while more:
+            refused = list(islice(self._refused(await self._limited_tenants()), _ENDS_AT_ONCE))
+            more = len(refused) == _ENDS_AT_ONCE
+            await self._refuse(refused)
+
+    async def _refuse(self, refused: list[Session]) -> None:
         if not refused:
             return
         for session in refused:
             self._sessions.remove(session.instance_name, session.username)
-        await self._say_gone(refused)
+        told = await self._say_gone(refused)
         # another version is of a later page view: accepted before and still to be refused, or accepted again
         row = tuple_(VisitorSession.username, VisitorSession.version)
-        for chunk in _chunks([(session.username, session.version) for session in refused]):
+        try:
             async with self._services.database.write() as transaction:
-                await transaction.execute(delete(VisitorSession).where(row.in_(chunk)))
+                await transaction.execute(
+                    delete(VisitorSession).where(row.in_([(session.username, session.version) for session in told]))
+                )
+        except DBAPIError:
+            self._put_back(told)
+            raise
 
     def show_all(self, instance_name: str, jid: str) -> None:
-        """Show an operator who has just come online all visitors that are."""
-        for session in self._sessions.of_tenant(instance_name):
-            payload = stanzas.available_payload(session.nick, session.status)
-            self._gateway.send(stanzas.available(self._jid(session.username), jid, payload))
+        """Show an operator who has just come online all visitors that are: in turns with others, and soon."""
+        self._fanout.show(instance_name, jid, self._presences(instance_name, jid))
+
+    def _presences(self, instance_name: str, jid: str) -> Iterator[str]:
+        """Those of all visitors of a tenant for one connection, each as it is when its turn comes."""
+        for username in self._sessions.usernames(instance_name):
+            if not self._operators.is_online(instance_name, jid):
+                return
+            session = self._sessions.get(instance_name, username)
+            if session is not None:
+                payload = stanzas.available_payload(session.nick, session.status)
+                yield stanzas.available(self._jid(username), jid, payload)
 
     def _show(self, command: ShowVisitor) -> None:
         if command.online_until <= self._services.clock():
             return  # it waited too long in the queue: the visitor has left
-        session = Session(
-            command.username,
-            command.instance_name,
-            command.nick,
-            command.status,
-            command.online_until,
-            command.version,
+        self._announce(
+            Session(
+                command.username,
+                command.instance_name,
+                command.nick,
+                command.status,
+                command.online_until,
+                command.version,
+            )
         )
-        self._announce(session)
 
     def _announce(self, session: Session) -> None:
         if self._sessions.put(session):
@@ -172,17 +273,6 @@ class Announcer:
         for jid in self._operators.jids_of(command.instance_name, command.operator):
             self._gateway.send(stanzas.typing(self._jid(command.username), jid, composing=command.composing))
 
-    async def _close_tenant(self, instance_name: str) -> None:
-        sessions = self._sessions.of_tenant(instance_name)
-        for session in sessions:
-            self._say_unavailable(instance_name, session.username)
-        await self._gateway.confirm()
-        for session in sessions:
-            self._sessions.remove(instance_name, session.username)
-        # the tenant's end waits for these rows to go
-        async with self._services.database.write() as transaction:
-            await transaction.execute(delete(VisitorSession).where(VisitorSession.instance_name == instance_name))
-
     async def _limited_tenants(self) -> list[Tenant]:
         """Of the tenants that we serve and that have sessions, those that may not have all kinds of them."""
         tenants: list[Tenant] = []
@@ -193,46 +283,57 @@ class Announcer:
                 )
         return tenants
 
-    def _refused_by(self, tenant: Tenant) -> list[Session]:
+    def _refused(self, tenants: Iterable[Tenant]) -> Iterator[Session]:
         kind_of = self._services.naming.parse_username
-        return [
-            session
-            for session in self._sessions.of_tenant(tenant.instance_name)
-            if admission.refusal(tenant, kind_of(session.username).kind)
-        ]
+        for tenant in tenants:
+            for session in self._sessions.of_tenant(tenant.instance_name):
+                if admission.refusal(tenant, kind_of(session.username).kind):
+                    yield session
 
-    async def _keep_prolonged(self, ended: list[Session], now: float) -> list[Session]:
-        """Go on with those that page views have prolonged, of which we are not told. Returns the others."""
-        by_name = {session.username: session for session in ended}
+    async def _prolonged(self, due: list[Session], now: float) -> dict[str, float]:
+        """The new ends of those that page views have prolonged, of which we are not told, by username."""
         prolonged: dict[str, float] = {}
-        try:
-            async with self._services.database.read() as transaction:
-                for chunk in _chunks(list(by_name)):
-                    rows = await transaction.execute(
-                        select(VisitorSession.username, VisitorSession.online_until).where(
-                            VisitorSession.username.in_(chunk), VisitorSession.online_until > now
-                        )
+        async with self._services.database.read() as transaction:
+            for chunk in _chunks([session.username for session in due]):
+                rows = await transaction.execute(
+                    select(VisitorSession.username, VisitorSession.online_until).where(
+                        VisitorSession.username.in_(chunk), VisitorSession.online_until > now
                     )
-                    prolonged.update((username, end) for username, end in rows)
-        except DBAPIError:
-            self.take_up(ended)
-            raise
-        for username, online_until in prolonged.items():
-            # not its nick and status: news of these comes as a command, and is news only then
-            by_name[username].online_until = online_until
-            self._sessions.put(by_name[username])
-        return [session for session in ended if session.username not in prolonged]
+                )
+                prolonged.update((username, end) for username, end in rows)
+        return prolonged
 
-    async def _say_gone(self, sessions: list[Session]) -> None:
-        """Tell operators that these visitors left, who are out of the table; they are put back when that fails."""
+    async def _say_gone(self, sessions: list[Session]) -> list[Session]:
+        """Tell operators that these visitors left, who are out of the table; they are put back when that fails.
+
+        Returns those of whom they were told: the others are of tenants that became another process's meanwhile.
+
+        Raises:
+            StreamLostError: to be done again.
+        """
+        by_tenant: dict[str, list[Session]] = defaultdict(list)
+        for session in sessions:
+            by_tenant[session.instance_name].append(session)
         try:
-            for session in sessions:
-                self._say_unavailable(session.instance_name, session.username)
-            await self._gateway.confirm()
+            told = await asyncio.gather(
+                *(self._fanout.tell(name, self._farewells(name, gone)) for name, gone in by_tenant.items())
+            )
         except StreamLostError:
-            for session in sessions:
-                self._sessions.put(session)
+            self._put_back(sessions)
             raise
+        return [one for done, gone in zip(told, by_tenant.values(), strict=True) if done for one in gone]
+
+    def _farewells(self, instance_name: str, gone: list[Session]) -> Iterator[str]:
+        """Those of visitors of a tenant to all its operators, unless one of them is back when its turn comes."""
+        for session in gone:
+            if self._sessions.get(instance_name, session.username) is None:
+                for jid in self._operators.jids(instance_name):
+                    yield stanzas.unavailable(self._jid(session.username), jid)
+
+    def _put_back(self, sessions: Iterable[Session]) -> None:
+        """Their end is to be told, and recorded, once more."""
+        for session in sessions:
+            self._sessions.put(session)
 
     def _say_unavailable(self, instance_name: str, username: str) -> None:
         for jid in self._operators.jids(instance_name):
@@ -248,16 +349,12 @@ class Announcer:
                         VisitorSession.username.in_(chunk), VisitorSession.online_until <= ended_before
                     )
                 )
-                rows = await transaction.scalars(select(VisitorSession).where(VisitorSession.username.in_(chunk)))
-                prolonged += map(_session_of, rows)
+                rows = await transaction.execute(select(*_COLUMNS).where(VisitorSession.username.in_(chunk)))
+                prolonged += [Session(*row) for row in rows]
         return prolonged
 
     def _jid(self, username: str) -> str:
         return f"{username}@{self._services.settings.xmpp_host}/{RESOURCE}"
-
-
-def _session_of(row: VisitorSession) -> Session:
-    return Session(row.username, row.instance_name, row.nick, row.status, row.online_until, row.version)
 
 
 def _chunks(things: Sequence[Thing]) -> Iterator[Sequence[Thing]]:

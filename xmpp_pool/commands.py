@@ -1,5 +1,8 @@
 """Carries out commands: written to the stream, confirmed by ejabberd, and only then acknowledged to the broker.
 
+Writing does not wait for the confirmation of what was written before: one ping round trip confirms all that was written
+until it began, so the busier the pool is, the fewer there are for each command. What is on its way is bounded.
+
 A message is acknowledged only a moment after ejabberd has handled it, and after ejabberd has forced its log to disk:
 until then it may be in ejabberd's memory alone, and a new stream may mean that ejabberd was killed. So on each new
 stream the messages of the last moment are sent again. The bridge module drops what it has seen already (`<once/>`).
@@ -10,11 +13,12 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import count
 
 import structlog
 from sqlalchemy.exc import DBAPIError
 
-from tenants.commands import SendMessage, SendToRoom
+from tenants.commands import CloseTenant, SendMessage, SendToRoom
 from tenants.shard_queues import CommandReader, Delivery
 from xmpp_pool.announcer import Announcer
 from xmpp_pool.gateway import Gateway, StreamLostError
@@ -25,9 +29,19 @@ log = structlog.get_logger(__name__)
 SETTLE_SECONDS = 2.0
 """Far longer than ejabberd needs to write a message to an operator's connection."""
 _SETTLE_PAUSE = 0.5
-_MAX_SETTLING = 20_000
-"""Messages that wait to be acknowledged at most; beyond it nothing more is read."""
+_MAX_IN_HAND = 20_000
+"""Commands that are not acknowledged, at most; beyond it nothing more is read."""
+_AT_ONCE = 200
+"""Commands that are carried out before others may go on, and ejabberd's pace is looked at."""
 _RETRY_PAUSE = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class _Sent:
+    """A command that was written to the stream; numbers grow."""
+
+    delivery: Delivery
+    number: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +51,7 @@ class _Settling:
 
 
 class CommandRunner:
-    """Batch by batch, in order."""
+    """In order, for each shard; except that a tenant is closed beside what others do."""
 
     def __init__(
         self,
@@ -52,56 +66,125 @@ class CommandRunner:
         self._announcer = announcer
         self._shards = shards
         self._monotonic = monotonic
+        self._numbers = count(1)
+        self._unconfirmed: deque[_Sent] = deque()
         self._settling: deque[_Settling] = deque()
+        self._closing = 0
+        """Tenants that are being closed."""
         self._stream = 0
-        """The stream on which everything that settles was sent."""
+        """The stream on which everything was sent that is not confirmed, or settles."""
+        self._written = asyncio.Event()
 
     async def run(self) -> None:
         """Carry out what comes; until cancelled."""
         async with asyncio.TaskGroup() as loops:
-            loops.create_task(self._carry_out_forever(), name="commands")
+            loops.create_task(self._carry_out_forever(loops), name="commands")
+            loops.create_task(self._confirm_forever(), name="confirming")
             loops.create_task(self._settle_forever(), name="settling")
 
     def drop(self, shards: set[int]) -> None:
         """These shards are others' now, and what is not acknowledged as well."""
+        self._unconfirmed = deque(one for one in self._unconfirmed if one.delivery.shard not in shards)
         self._settling = deque(one for one in self._settling if one.delivery.shard not in shards)
 
-    async def _carry_out_forever(self) -> None:
+    async def _carry_out_forever(self, tasks: asyncio.TaskGroup) -> None:
         while True:
-            if len(self._settling) >= _MAX_SETTLING:
+            if len(self._unconfirmed) + len(self._settling) + self._closing >= _MAX_IN_HAND:
                 await asyncio.sleep(_SETTLE_PAUSE)
                 continue
-            batch = await self._reader.next_batch()
-            if batch or self._stream != self._gateway.stream_number:
-                await self._carry_out(batch)
+            batch = deque(await self._reader.next_batch())
+            while batch or self._stream != self._gateway.stream_number:
+                try:
+                    await self._carry_out(batch, tasks)
+                except StreamLostError:
+                    log.warning("commands will be carried out again", count=len(batch) + len(self._unconfirmed))
+                    await asyncio.sleep(_RETRY_PAUSE)
 
-    async def _carry_out(self, batch: list[Delivery]) -> None:
+    async def _carry_out(self, batch: deque[Delivery], tasks: asyncio.TaskGroup) -> None:
+        """Carry out commands, and take out of the batch what was."""
+        await self._gateway.wait_established()
+        if self._stream != self._gateway.stream_number:
+            self._begin_stream(batch)
+        while batch:
+            await self._gateway.room()
+            for _ in range(min(_AT_ONCE, len(batch))):
+                if self._shards.serves_shard(batch[0].shard):
+                    await self._begin(batch[0], tasks)
+                batch.popleft()
+            self._written.set()
+            await asyncio.sleep(0)
+
+    def _begin_stream(self, batch: deque[Delivery]) -> None:
+        """All that ejabberd may not have goes first, in its order."""
+        self._stream = self._gateway.stream_number
+        again = [one.delivery for one in self._settling] + [one.delivery for one in self._unconfirmed]
+        self._settling.clear()
+        self._unconfirmed.clear()
+        batch.extendleft(reversed(again))
+
+    async def _begin(self, delivery: Delivery, tasks: asyncio.TaskGroup) -> None:
+        command = delivery.command
+        if isinstance(command, CloseTenant):
+            # else who was shown before would be shown again after it, if the stream ended now
+            await self._confirm()
+            self._closing += 1
+            tasks.create_task(self._close(delivery, command.instance_name))
+        else:
+            self._announcer.carry_out(command)
+            self._unconfirmed.append(_Sent(delivery, next(self._numbers)))
+
+    async def _close(self, delivery: Delivery, instance_name: str) -> None:
+        try:
+            while self._shards.serves_shard(delivery.shard):
+                await self._gateway.wait_established()
+                try:
+                    closed = await self._announcer.close(instance_name)
+                except (StreamLostError, DBAPIError) as error:
+                    log.warning("tenant not closed yet", instance_name=instance_name, error=type(error).__name__)
+                    await asyncio.sleep(_RETRY_PAUSE)
+                    continue
+                if closed:
+                    await self._reader.acknowledge([delivery])
+                return
+        finally:
+            self._closing -= 1
+
+    async def _confirm_forever(self) -> None:
         while True:
-            await self._gateway.wait_established()
-            if self._stream != self._gateway.stream_number:
-                self._stream = self._gateway.stream_number
-                batch = [*(one.delivery for one in self._settling), *batch]
-                self._settling.clear()
+            await self._written.wait()
+            self._written.clear()
             try:
-                for delivery in batch:
-                    if self._shards.serves_shard(delivery.shard):
-                        await self._announcer.carry_out(delivery.command)
-                await self._gateway.confirm()
-                break
-            except (StreamLostError, DBAPIError) as error:
-                log.warning("commands will be carried out again", count=len(batch), error=type(error).__name__)
-                await asyncio.sleep(_RETRY_PAUSE)
-        await self._note_as_sent([one for one in batch if self._shards.serves_shard(one.shard)])
+                await self._confirm()
+            except StreamLostError:
+                continue  # they are sent again, and that is seen here, too
 
-    async def _note_as_sent(self, batch: list[Delivery]) -> None:
+    async def _confirm(self) -> None:
+        """Return when ejabberd has handled what was written so far; what is done with that is acknowledged.
+
+        Raises:
+            StreamLostError: it is to be written again.
+        """
+        if not self._unconfirmed:
+            return
+        stream, last = self._stream, self._unconfirmed[-1].number
+        if stream == self._gateway.stream_number:
+            await self._gateway.confirm()
+        if stream != self._stream or stream != self._gateway.stream_number:
+            raise StreamLostError
+        await self._reader.acknowledge(self._take_confirmed(last))
+
+    def _take_confirmed(self, last: int) -> list[Delivery]:
         now = self._monotonic()
         done: list[Delivery] = []
-        for delivery in batch:
+        while self._unconfirmed and self._unconfirmed[0].number <= last:
+            delivery = self._unconfirmed.popleft().delivery
+            if not self._shards.serves_shard(delivery.shard):
+                continue
             if isinstance(delivery.command, SendMessage | SendToRoom):
                 self._settling.append(_Settling(delivery, now))
             else:
                 done.append(delivery)
-        await self._reader.acknowledge(done)
+        return done
 
     async def _settle_forever(self) -> None:
         while True:

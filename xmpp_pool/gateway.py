@@ -42,8 +42,65 @@ class Reply(Protocol):
         """Say that the message is stored; or by an error condition (RFC 6120, 8.3.3) that it is not, and why."""
 
 
+_WRITE_AT_ONCE = 64 * 1024
+"""Characters that are gathered for one write to the socket, at most; else those of one turn of the event loop."""
+_NOT_TAKEN = 256 * 1024
+"""Bytes that the server has not taken, beyond which there is no room."""
+
+
 class StreamLostError(Exception):
     """The stream ended before the server confirmed what was sent; it is to be sent again on the next one."""
+
+
+class _Stream(ComponentXMPP):
+    """A component's stream that also tells whether the server takes what is written, and who waits for an answer."""
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(  # type: ignore[no-untyped-call]
+            settings.component_jid,
+            settings.component_secret.get_secret_value(),
+            settings.component_host,
+            settings.component_port,
+        )
+        # slixmpp would keep a roster entry per JID it ever heard of; and it tries TLS by itself otherwise
+        self.remove_handler("Presence")
+        self.enable_direct_tls = False
+        self.room = asyncio.Event()
+        self.room.set()
+        self.lost = asyncio.Event()
+        self._asked: set[asyncio.Future[Iq]] = set()
+        self.add_event_handler("disconnected", self._disconnected)
+
+    def connection_made(self, transport: asyncio.BaseTransport, send_event: bool = True) -> None:
+        super().connection_made(transport, send_event)
+        cast(asyncio.WriteTransport, transport).set_write_buffer_limits(high=_NOT_TAKEN)
+
+    def pause_writing(self) -> None:
+        self.room.clear()
+
+    def resume_writing(self) -> None:
+        self.room.set()
+
+    async def ask(self, iq: Iq, timeout: float) -> None:  # noqa: ASYNC109 - the wait is slixmpp's own
+        """Send an IQ and wait for the answer.
+
+        Raises:
+            IqError: the answer is an error.
+            IqTimeout: there was none in time.
+            StreamLostError: the stream ended.
+        """
+        answer = iq.send(timeout=timeout)
+        self._asked.add(answer)
+        answer.add_done_callback(self._asked.discard)
+        await answer
+
+    def _disconnected(self, _reason: object) -> None:
+        self.lost.set()
+        self.room.set()
+        # slixmpp would have them wait for their time-out
+        for answer in list(self._asked):
+            if not answer.done():
+                answer.set_exception(StreamLostError())
 
 
 class Gateway:
@@ -73,8 +130,10 @@ class Gateway:
         self._on_message = on_message
         self._on_signal = on_signal
         self._established = asyncio.Event()
-        self._stream: ComponentXMPP | None = None
+        self._stream: _Stream | None = None
         self._stream_number = 0
+        self._unwritten: list[str] = []
+        self._unwritten_length = 0
 
     @property
     def established(self) -> bool:
@@ -94,36 +153,52 @@ class Gateway:
         """Connect, stay connected, and connect again, with growing jittered pauses; until cancelled."""
         failures = 0
         while True:
-            lost = asyncio.Event()
-            stream = self._make_stream(lost)
+            stream = self._make_stream()
             try:
-                await self._establish(stream, lost)
+                await self._establish(stream)
                 failures = 0
                 log.info("component connected", component=self._settings.component_jid)
-                await lost.wait()
+                await stream.lost.wait()
                 log.warning("component connection lost")
             except (TimeoutError, OSError, StreamLostError, DomainError, DBAPIError) as error:
                 log.warning("component connection failed", error=f"{type(error).__name__}: {error}")
             finally:
                 self._established.clear()
                 self._stream = None
+                self._unwritten.clear()
+                self._unwritten_length = 0
                 stream.cancel_connection_attempt()
                 stream.abort()
             failures += 1
             await asyncio.sleep(delay(failures, first=0.3, longest=_LONGEST_DELAY))
 
     def send(self, xml: str) -> None:
-        """Write a stanza to the stream.
+        """Write a stanza to the stream: after those before it, and soon, many in one piece.
 
         Raises:
             StreamLostError: there is no stream.
         """
-        if self._stream is None:
+        if self._stream is None or self._stream.transport is None:
             raise StreamLostError
-        try:
-            self._stream.send_raw(xml)
-        except NotConnectedError as error:
-            raise StreamLostError from error
+        if not self._unwritten:
+            asyncio.get_running_loop().call_soon(self._write)
+        self._unwritten.append(xml)
+        self._unwritten_length += len(xml)
+        if self._unwritten_length >= _WRITE_AT_ONCE:
+            self._write()
+
+    async def room(self) -> None:
+        """Wait until the server has taken enough of what was sent: to be asked between two pieces of work.
+
+        Raises:
+            StreamLostError: the stream ended.
+        """
+        stream = self._stream
+        if stream is None:
+            raise StreamLostError
+        await stream.room.wait()
+        if stream is not self._stream or stream.transport is None:
+            raise StreamLostError
 
     async def confirm(self) -> None:
         """Return when the server has handled everything sent so far on this stream (a ping round trip, XEP-0199).
@@ -134,6 +209,7 @@ class Gateway:
         stream = self._stream
         if stream is None:
             raise StreamLostError
+        self._write()
         try:
             await self._ping_iq(stream, self._settings.xmpp_host, self._answer_to(), _CONFIRM_TIMEOUT)
         except IqError:
@@ -141,6 +217,14 @@ class Gateway:
         except (IqTimeout, NotConnectedError) as error:
             stream.abort()
             raise StreamLostError from error
+
+    def _write(self) -> None:
+        """Write what was gathered. What slixmpp writes by itself, IQs, asks or answers, and needs no order."""
+        if not self._unwritten or self._stream is None or self._stream.transport is None:
+            return
+        cast(asyncio.WriteTransport, self._stream.transport).write("".join(self._unwritten).encode())
+        self._unwritten.clear()
+        self._unwritten_length = 0
 
     async def sync(self) -> None:
         """Return when ejabberd has forced to disk what it has handled so far, offline messages above all.
@@ -162,11 +246,12 @@ class Gateway:
             raise StreamLostError
         await self._ask_bridge(self._stream, "fence", name)
 
-    async def _ask_bridge(self, stream: ComponentXMPP, element: str, name: str | None = None) -> None:
+    async def _ask_bridge(self, stream: _Stream, element: str, name: str | None = None) -> None:
+        self._write()
         iq: Iq = stream.make_iq_set(ito=self._settings.xmpp_host, ifrom=self._settings.component_jid)
         iq.append(ET.Element(f"{{{BRIDGE_NS}}}{element}", {"name": name} if name else {}))
         try:
-            await iq.send(timeout=_CONFIRM_TIMEOUT)
+            await stream.ask(iq, _CONFIRM_TIMEOUT)
         except (IqError, IqTimeout, NotConnectedError) as error:
             if isinstance(error, IqError):
                 log.error("the bridge module refuses; is it loaded?", asked=element)  # noqa: TRY400 - no traceback worth having
@@ -201,23 +286,13 @@ class Gateway:
         return f"{local}{self._settings.component_jid}/{self._name}"
 
     @staticmethod
-    async def _ping_iq(stream: ComponentXMPP, to: str, sender: str, timeout: float) -> None:  # noqa: ASYNC109 - see `ping`
+    async def _ping_iq(stream: _Stream, to: str, sender: str, timeout: float) -> None:  # noqa: ASYNC109 - see `ping`
         iq: Iq = stream.make_iq_get(ito=to, ifrom=sender)
         iq.append(ET.Element(_PING))
-        await iq.send(timeout=timeout)
+        await stream.ask(iq, timeout)
 
-    def _make_stream(self, lost: asyncio.Event) -> ComponentXMPP:
-        settings = self._settings
-        stream = ComponentXMPP(
-            settings.component_jid,
-            settings.component_secret.get_secret_value(),
-            settings.component_host,
-            settings.component_port,
-        )
-        # slixmpp would keep a roster entry per JID it ever heard of; and it tries TLS by itself otherwise
-        stream.remove_handler("Presence")
-        stream.enable_direct_tls = False
-        stream.add_event_handler("disconnected", lambda _: lost.set())
+    def _make_stream(self) -> _Stream:
+        stream = _Stream(self._settings)
         stream.register_handler(Callback("bridge presence", MatchXPath(f"{{{COMPONENT_NS}}}presence"), self._presence))
         forwarded = MatchXPath(f"{{{COMPONENT_NS}}}iq/{{{FORWARD_NS}}}forwarded")
         stream.register_handler(Callback("bridge message", forwarded, self._message))
@@ -225,19 +300,19 @@ class Gateway:
         stream.register_handler(Callback("bridge signal", signal, self._signal))
         return stream
 
-    async def _establish(self, stream: ComponentXMPP, lost: asyncio.Event) -> None:
+    async def _establish(self, stream: _Stream) -> None:
         started = asyncio.Event()
         stream.add_event_handler("session_start", lambda _: started.set())
         async with asyncio.timeout(_CONNECT_TIMEOUT):
             stream.connect()
-            await _first_of(started, lost)
-        if lost.is_set():
+            await _first_of(started, stream.lost)
+        if stream.lost.is_set():
             raise StreamLostError("refused")
         await self._ask_bridge(stream, "pool", self._name)
         self._stream = stream
         self._stream_number += 1
         await self._on_established()
-        if not lost.is_set():
+        if not stream.lost.is_set():
             self._established.set()
 
     def _presence(self, presence: StanzaBase) -> None:

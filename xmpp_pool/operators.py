@@ -56,6 +56,11 @@ class OperatorDirectory:
         tenant = self._tenants.get(instance_name)
         return list(tenant.operators[username]) if tenant and username in tenant.operators else []
 
+    def is_online(self, instance_name: str, jid: str) -> bool:
+        """Whether that connection of an operator of the tenant is there."""
+        tenant = self._tenants.get(instance_name)
+        return tenant is not None and jid in tenant.operators.get(jid.partition("@")[0], ())
+
     def usernames(self) -> set[str]:
         """The operators online, of all tenants."""
         return {username for tenant in self._tenants.values() for username in tenant.operators}

@@ -76,6 +76,7 @@ class Pool:
                 loops.create_task(self._watch.ping_forever(), name="pings")
                 loops.create_task(self._shards.run(), name="shards")
                 loops.create_task(self._commands.run(), name="commands")
+                loops.create_task(self._announcer.run(), name="bulk")
                 loops.create_task(self._every(_EXPIRY_PAUSE, self._announcer.expire), name="expiry")
                 loops.create_task(self._every(_REFUSAL_PAUSE, self._announcer.close_refused), name="refusals")
         finally:
@@ -102,13 +103,14 @@ class Pool:
         for deserter in {one.deserted_by for one in taken if one.deserted_by}:
             await self._gateway.fence(deserter)
         sessions = await self._announcer.load(shards)
+        count = len(sessions)
         self._announcer.take_up(sessions)
         self._shards.opened(shards)
         await self._watch.take_up(shards)
         for shard in shards:
             if self._shards.holds_shard(shard):
                 self._reader.add(shard)
-        log.info("shards served", count=len(shards), sessions=len(sessions))
+        log.info("shards served", count=len(shards), sessions=count)
 
     async def _drop(self, shards: set[int]) -> None:
         self._announcer.drop(shards)

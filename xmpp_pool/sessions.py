@@ -2,8 +2,12 @@
 
 import heapq
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
+from sys import intern
+
+_VOID_ENTRIES = 1000
+"""Entries of sessions that are gone, beyond those of as many as there are, until the heap is made anew."""
 
 
 @dataclass(slots=True)
@@ -17,28 +21,39 @@ class Session:
     online_until: float
     version: int
 
+    def __post_init__(self) -> None:
+        # what thousands of them have in common is kept once
+        self.instance_name, self.nick = intern(self.instance_name), intern(self.nick)
+
 
 class SessionTable:
     """All sessions of this process, by tenant, and which of them are over.
 
-    Expiry is a heap with one entry per session. A page view only moves `online_until`; the entry is put right when
-    it comes up, so extending costs nothing.
+    Expiry is a heap with an entry per session. A page view only moves `online_until`; the entry is put right when it
+    comes up, so extending costs nothing. The entry of who left before the end stays until then, or until such entries
+    are more than half of the heap.
     """
 
     def __init__(self) -> None:
         self._by_tenant: dict[str, dict[str, Session]] = defaultdict(dict)
         self._ends: list[tuple[float, str, str]] = []
+        self._count = 0
 
     def __len__(self) -> int:
-        return sum(map(len, self._by_tenant.values()))
+        return self._count
 
     def get(self, instance_name: str, username: str) -> Session | None:
         """The session, if there is one."""
-        return self._by_tenant.get(instance_name, {}).get(username)
+        sessions = self._by_tenant.get(instance_name)
+        return None if sessions is None else sessions.get(username)
 
-    def of_tenant(self, instance_name: str) -> Iterable[Session]:
+    def of_tenant(self, instance_name: str) -> list[Session]:
         """The tenant's sessions."""
         return list(self._by_tenant.get(instance_name, {}).values())
+
+    def usernames(self, instance_name: str) -> list[str]:
+        """Whose sessions the tenant has."""
+        return list(self._by_tenant.get(instance_name, ()))
 
     def tenants(self) -> list[str]:
         """The instance names of all that have sessions."""
@@ -47,7 +62,8 @@ class SessionTable:
     def drop(self, instance_names: Iterable[str]) -> None:
         """Forget all sessions of these tenants."""
         for instance_name in instance_names:
-            self._by_tenant.pop(instance_name, None)
+            self._count -= len(self._by_tenant.pop(instance_name, ()))
+        self._forget_void_ends()
 
     def put(self, session: Session) -> bool:
         """Add or renew. True when operators are to be told: the session is new, or its nick or status changed."""
@@ -55,7 +71,9 @@ class SessionTable:
         known = sessions.get(session.username)
         if known is None:
             sessions[session.username] = session
-            heapq.heappush(self._ends, (session.online_until, session.instance_name, session.username))
+            self._count += 1
+            self._forget_void_ends()
+            self.go_on(session)
             return True
         if session.version < known.version:
             return False
@@ -63,23 +81,62 @@ class SessionTable:
         session.online_until = max(session.online_until, known.online_until)
         return (known.nick, known.status) != (session.nick, session.status)
 
+    def absorb(self, other: "SessionTable") -> None:
+        """Take over all sessions of a table that was filled aside, in next to no time; the other is void then."""
+        by_tenant, ends = other._by_tenant, other._ends  # noqa: SLF001 - one of our own
+        for instance_name, sessions in by_tenant.items():
+            if instance_name in self._by_tenant:
+                for session in sessions.values():
+                    self.put(session)
+            else:
+                self._by_tenant[instance_name] = sessions
+                self._count += len(sessions)
+        self._ends += ends
+        heapq.heapify(self._ends)
+
     def remove(self, instance_name: str, username: str) -> Session | None:
         """Take the session out, and give it."""
-        sessions = self._by_tenant.get(instance_name, {})
-        removed = sessions.pop(username, None)
+        sessions = self._by_tenant.get(instance_name)
+        removed = None if sessions is None else sessions.pop(username, None)
+        if removed is not None:
+            self._count -= 1
         if not sessions:
             self._by_tenant.pop(instance_name, None)
         return removed
 
-    def remove_expired(self, now: float) -> Iterator[Session]:
-        """Take out the sessions that are over, and give each."""
-        while self._ends and self._ends[0][0] <= now:
-            _, instance_name, username = heapq.heappop(self._ends)
+    def is_due(self, now: float) -> bool:
+        """Whether `take_due` has something to do."""
+        return bool(self._ends) and self._ends[0][0] <= now
+
+    def take_due(self, now: float, at_most: int) -> list[Session]:
+        """Sessions that are over, as far as is known here. Looks at so many, so that it is short whatever it finds.
+
+        They stay in the table, and are not given again: each is to be removed, or to `go_on`.
+        """
+        due: list[Session] = []
+        for _ in range(at_most):
+            if not self.is_due(now):
+                break
+            _, instance_name, username = self._ends[0]
             session = self.get(instance_name, username)
-            if session is None:
+            if session is not None and session.online_until > now:
+                heapq.heapreplace(self._ends, (session.online_until, instance_name, username))
                 continue
-            if session.online_until > now:
-                heapq.heappush(self._ends, (session.online_until, instance_name, username))
-                continue
-            self.remove(instance_name, username)
-            yield session
+            heapq.heappop(self._ends)
+            if session is not None:
+                due.append(session)
+        return due
+
+    def go_on(self, session: Session) -> None:
+        """What was due ends later, or is to be given once more."""
+        heapq.heappush(self._ends, (session.online_until, session.instance_name, session.username))
+
+    def _forget_void_ends(self) -> None:
+        """Who comes and is closed again and again leaves an entry each time: the heap must not grow with that."""
+        if len(self._ends) > 2 * self._count + _VOID_ENTRIES:
+            self._ends = [
+                (session.online_until, session.instance_name, session.username)
+                for sessions in self._by_tenant.values()
+                for session in sessions.values()
+            ]
+            heapq.heapify(self._ends)

@@ -90,7 +90,7 @@ def api(
 def pool() -> None:
     """Run a pool worker."""
     # here: what a person waits for at the console is mostly imports, and only this command needs these
-    import asyncio  # noqa: PLC0415
+    import uvloop  # noqa: PLC0415
 
     from orchestrator import telemetry  # noqa: PLC0415
     from xmpp_pool import pool as xmpp_pool  # noqa: PLC0415
@@ -98,7 +98,7 @@ def pool() -> None:
     settings = Settings.load()
     telemetry.set_up_logging(settings)
     telemetry.set_up_sentry(settings)
-    asyncio.run(xmpp_pool.run(settings))
+    uvloop.run(xmpp_pool.run(settings))
 
 
 def main() -> None:

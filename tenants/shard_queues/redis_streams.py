@@ -11,6 +11,7 @@ import asyncio
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from functools import cache
 from itertools import chain
 from typing import Any
 
@@ -40,6 +41,8 @@ _CONNECTIONS = 16
 _BATCH_PER_SHARD = 200
 _BLOCK_SECONDS = 0.2
 """How long a read waits for commands, and so how late a shard that was just added is read."""
+_READ_PAUSE = 0.004
+"""Seconds between two reads at least: under load it is one read for many commands. Who comes alone does not wait."""
 _READ_TIMEOUT = 5.0
 _ALIVE_SECONDS = 5.0
 
@@ -52,6 +55,7 @@ return #ARGV - 1
 """
 
 
+@cache
 def _key(shard: int) -> str:
     return _KEY_PREFIX + queue_name(shard)
 
@@ -127,7 +131,7 @@ class RedisReader:
         self._done: dict[int, list[bytes]] = defaultdict(list)
         """Carried out, and still to be deleted: what stayed would be carried out again by a successor, much later."""
         self._failures = 0
-        self._heard_at = -_ALIVE_SECONDS
+        self._read_at = self._heard_at = -_ALIVE_SECONDS
 
     def start(self) -> None:
         """Nothing to do: it reads when it is asked."""
@@ -156,17 +160,18 @@ class RedisReader:
         return batch
 
     async def _read(self) -> list[Delivery]:
+        await asyncio.sleep(self._read_at + _READ_PAUSE - time.monotonic())
         positions = dict(self._positions)
         if not positions:
             await self._redis.exists(_key(0))  # to know whether the broker is there
             await asyncio.sleep(_BLOCK_SECONDS)
             return []
-        shards = {_key(shard).encode(): shard for shard in positions}
         streams: Any = {_key(shard): position for shard, position in positions.items()}
         answer: Any = await self._redis.xread(streams, count=_BATCH_PER_SHARD, block=int(_BLOCK_SECONDS * 1000))
+        self._read_at = time.monotonic()
         batch: list[Delivery] = []
         for key, entries in answer or []:
-            shard = shards[key]
+            shard = int(key.rpartition(b".")[2])
             if self._positions.get(shard) != positions[shard]:
                 continue  # dropped, or dropped and added again, while we were reading
             self._positions[shard] = entries[-1][0]
