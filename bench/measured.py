@@ -3,6 +3,7 @@
 import json
 import math
 import platform
+import resource
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -48,3 +49,9 @@ def keep(console: Console, benchmark: str, *, file: str | None = None, **measure
     }
     target.write_text(json.dumps(result, indent=2) + "\n")
     console.print(f"Written to {target}")
+
+
+def resident_bytes(pid: int | str = "self") -> int:
+    """How much of the machine's memory a process holds now."""
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    return pages * resource.getpagesize()

@@ -54,6 +54,8 @@ class Watcher:
     def expect(self, count: int, quiet_seconds: float = 5.0) -> None:
         """Begin to take the time of so many; to be given up when nothing comes for so long."""
         self._pipe.send((count, quiet_seconds))
+        if self._pipe.recv() != "begun":
+            raise ConnectionError("the operator who watches does not answer")
 
     def seen(self) -> Seen:
         """What arrived, when all did or nothing more comes."""
@@ -86,15 +88,16 @@ def _watch(pipe: Connection, login: Login) -> None:
 
 async def _work(pipe: Connection, login: Login) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", login.port, limit=1 << 24)
-    await _log_in(reader, writer, login)
+    await log_in(reader, writer, login)
     await asyncio.to_thread(pipe.send, "online")
-    stream = _Stream(reader, writer)
+    stream = Stream(reader, writer)
     while (order := await _order(pipe, stream)) is not None:
+        pipe.send("begun")
         pipe.send(await _take_times(stream, *order))
     writer.close()
 
 
-class _Stream:
+class Stream:
     """Reads, and answers what it is asked: an operator who does not is taken for gone, and kicked."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -111,7 +114,7 @@ class _Stream:
         return data
 
 
-async def _order(pipe: Connection, stream: _Stream) -> tuple[int, float] | None:
+async def _order(pipe: Connection, stream: Stream) -> tuple[int, float] | None:
     """The next order; what comes meanwhile is of no concern."""
     asked = asyncio.create_task(asyncio.to_thread(pipe.recv))
     while not asked.done():
@@ -125,7 +128,7 @@ async def _order(pipe: Connection, stream: _Stream) -> tuple[int, float] | None:
     return order
 
 
-async def _take_times(stream: _Stream, count: int, quiet_seconds: float) -> Seen:
+async def _take_times(stream: Stream, count: int, quiet_seconds: float) -> Seen:
     latencies: list[float] = []
     first_call, last_arrival = float("inf"), 0.0
     rest = b""
@@ -146,7 +149,8 @@ async def _take_times(stream: _Stream, count: int, quiet_seconds: float) -> Seen
     return Seen(latencies, first_call, last_arrival)
 
 
-async def _log_in(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, login: Login) -> None:
+async def log_in(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, login: Login) -> bytes:
+    """Log in and become available. Returns what came in answer to that so far."""
     head = (
         f"<stream:stream to='{login.host}' version='1.0' xmlns='jabber:client' "
         "xmlns:stream='http://etherx.jabber.org/streams'>"
@@ -159,7 +163,9 @@ async def _log_in(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, lo
         ("<iq type='set' id='bind'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'/></iq>", b"</iq>"),
         ("<presence/><iq type='get' id='here'><ping xmlns='urn:xmpp:ping'/></iq>", b"id='here'"),
     )
+    came = b""
     async with asyncio.timeout(_LOGIN_SECONDS):
         for sent, awaited in steps:
             writer.write(sent.encode())
-            await reader.readuntil(awaited)
+            came = await reader.readuntil(awaited)
+    return came
