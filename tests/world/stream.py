@@ -27,6 +27,7 @@ class Stream:
         self.up.set()
         self.goes_on = asyncio.Event()
         self.goes_on.set()
+        self._confirming = 0
 
     @property
     def gateway(self) -> Gateway:
@@ -42,15 +43,19 @@ class Stream:
         await self.up.wait()
 
     async def confirm(self) -> None:
-        await asyncio.sleep(0)
-        await self.goes_on.wait()
+        self._confirming += 1
+        try:
+            await asyncio.sleep(0)
+            await self.goes_on.wait()
+        finally:
+            self._confirming -= 1
         if not self.up.is_set():
             raise StreamLostError
         self.confirmed_at.append(len(self.written))
 
     async def handled(self, count: int) -> None:
         """Wait until the server has handled so many stanzas, and nothing more is under way."""
-        await until(lambda: count in self.confirmed_at[-1:], f"{count} stanzas are handled")
+        await until(lambda: count in self.confirmed_at[-1:] and not self._confirming, f"{count} stanzas are handled")
 
     def seen_by(self, jid: str) -> dict[str, str]:
         """What the operator's connection was told last of each visitor: its status, or `left`."""
