@@ -89,7 +89,8 @@ class Fanout:
                 written += self._write_turn(instance_name)
             else:
                 self.drop([instance_name])
-        await self._gateway.confirm()
+        if written or self._written:
+            await self._gateway.confirm()
         for told in self._written:
             if not told.done():
                 told.set_result(True)

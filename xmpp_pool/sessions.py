@@ -3,16 +3,19 @@
 import heapq
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass
 from sys import intern
+
+import msgspec
 
 _VOID_ENTRIES = 1000
 """Entries of sessions that are gone, beyond those of as many as there are, until the heap is made anew."""
 
 
-@dataclass(slots=True)
-class Session:
-    """A visitor or chat that operators see as online until `online_until` (Unix seconds)."""
+class Session(msgspec.Struct, gc=False):
+    """A visitor or chat that operators see as online until `online_until` (Unix seconds).
+
+    A struct of no concern to the garbage collector: to look through 100,000 of them would stop all else for 100 ms.
+    """
 
     username: str
     instance_name: str
