@@ -22,6 +22,8 @@ _POSTGRESQL_ARGS = {
     "keepalives_interval": 5,
     "keepalives_count": 2,
     "tcp_user_timeout": 20_000,
+    # a process that stands still in the middle of a transaction must not keep its locks for ever
+    "options": "-c idle_in_transaction_session_timeout=20000",
 }
 """libpq's connection parameters, https://www.postgresql.org/docs/current/libpq-connect.html."""
 

@@ -4,13 +4,15 @@ import asyncio
 import os
 import re
 import signal
+import sqlite3
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 
 import pytest
 from sqlalchemy import select
+from sqlalchemy.engine import make_url
 
 from tenants.commands import shard_of
 from tenants.database import Database
@@ -119,6 +121,29 @@ async def test_others_take_over_from_a_killed_process(new_tenant: NewTenant, dat
     await shared_out_among(database, 2)
 
 
+async def freeze(pid: int, database: Database) -> None:
+    """Stop the process; but not in the middle of a transaction, or nobody else can write to SQLite any more."""
+    path = make_url(database.url).database
+
+    def try_to_write() -> bool:
+        with closing(sqlite3.connect(path or "", timeout=1, isolation_level=None)) as connection:
+            try:
+                connection.execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError:
+                return False
+            connection.execute("ROLLBACK")
+        return True
+
+    async def is_frozen() -> bool:
+        os.kill(pid, signal.SIGSTOP)
+        if await asyncio.to_thread(try_to_write):
+            return True
+        os.kill(pid, signal.SIGCONT)
+        return False
+
+    await until_async(is_frozen, "it stands still between two transactions")
+
+
 async def test_a_frozen_process_that_wakes_up_changes_nothing(tenant: Tenant, database: Database) -> None:
     await shared_out_among(database, 2)
     bob = await tenant.operator_online()
@@ -127,7 +152,7 @@ async def test_a_frozen_process_that_wakes_up_changes_nothing(tenant: Tenant, da
     async with talking(tenant, bob) as bodies:
         await some_more(bodies)
         frozen = await holder_of(database, tenant)
-        os.kill(frozen, signal.SIGSTOP)
+        await freeze(frozen, database)
         try:
             await some_more(bodies)
 

@@ -19,6 +19,9 @@ from tests.world.waiting import until, until_async
 
 PASSWORD = "0123456789abcdef0123"
 
+IN_EFFECT = 5.0
+"""Seconds within which page views of visitors who are known are refused."""
+
 
 async def do(tenant: Tenant, action: str) -> None:
     """Suspend or resume the tenant, and wait until it is done."""
@@ -74,8 +77,15 @@ async def test_nothing_goes_while_suspended_and_what_waited_goes_after(new_tenan
     why = await refused(tenant, bob, "visitor.1")
     assert why == f"tenant '{tenant.name}' is suspended, not active"
     await ann.leave()
-    answer = await lhc.page_view("visitor.1", PASSWORD)
-    assert answer.json() == {"error": True, "msg": f"tenant '{tenant.name}' is suspended, not active"}
+
+    async def is_refused() -> bool:
+        answer = await lhc.page_view("visitor.1", PASSWORD)
+        return answer.text != "ok" and answer.json() == {
+            "error": True,
+            "msg": f"tenant '{tenant.name}' is suspended, not active",
+        }
+
+    await until_async(is_refused, "page views are refused", IN_EFFECT)
 
     # retries are due, operators come, go and answer pings meanwhile; of another tenant all of it is told
     carl = await other.operator_online("carl")
