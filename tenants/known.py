@@ -17,10 +17,10 @@ How far what is known may be from the truth, and what comes of it:
   account is active, with the database: after an account was removed, or its password changed, by another process, page
   views are answered `ok` for as long as one renewal may wait, extend nothing, and go the slow way from then on. What
   this process removes or changes is forgotten at once.
-* *Session* (nick, status, end, version): as stored last by this process. Another process may have shown the visitor
-  with another status meanwhile, or closed it (a tenant that was suspended and resumed, or destroyed and made anew). A
-  renewal counts only for the version that is known here; else the page view is carried out once more, the slow way,
-  unless a later one was seen by another process.
+* *Session* (nick, status, end, version): as the pool was told last by this process. Another process may have shown the
+  visitor with another status meanwhile, or closed it (a tenant that was suspended and resumed, or destroyed and made
+  anew); or what was stored could not be told, and was refused. A renewal counts only for the version that is known
+  here; else the page view is carried out once more, the slow way, unless a later one was stored (`tenants.renewal`).
 * *Expiry*: a page view counts here only while the stored end is more than `MARGIN` away, so that its renewal is
   written before; later ones go the slow way. An account is touched at most a minute late, while its visitor is online,
   and who is online is not idle.
@@ -60,7 +60,9 @@ class KnownVisitor:
     online_until: float = 0.0
     version: int = 0
     seen_until: float = 0.0
-    """The end of the window by the last page view: not stored yet when it is later than `online_until`."""
+    """The end of the window by the last activity: not stored yet when it is later than `online_until`."""
+    viewed_until: float = 0.0
+    """The same by the last page view, which says where the visitor is; a message does not."""
 
 
 @dataclass(slots=True)
@@ -139,10 +141,13 @@ class Known:
         known.nick, known.status, known.version = nick, status, version
         known.online_until = online_until
         known.seen_until = max(known.seen_until, online_until)
+        known.viewed_until = max(known.viewed_until, online_until)
 
-    def renew(self, visitor: KnownVisitor, online_until: float) -> None:
-        """The visitor viewed a page without news: to be stored soon."""
+    def renew(self, visitor: KnownVisitor, online_until: float, *, viewed: bool) -> None:
+        """The visitor viewed a page, or wrote, without news: to be stored soon."""
         visitor.seen_until = online_until
+        if viewed:
+            visitor.viewed_until = online_until
         self._renewed[visitor.username] = visitor
 
     def take_renewed(self) -> list[KnownVisitor]:

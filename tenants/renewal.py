@@ -4,7 +4,7 @@ The pool is not told: it looks into the database before it says that a visitor l
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 
 import structlog
@@ -95,11 +95,13 @@ async def renew(services: Services) -> None:
             services.known.give_back(renewed[start:])
             raise
         for at in range(0, len(again), _AGAIN_AT_ONCE):
-            await asyncio.gather(*(_show_again(services, one) for one in again[at : at + _AGAIN_AT_ONCE]))
+            await asyncio.gather(*(_show_again(services, *one) for one in again[at : at + _AGAIN_AT_ONCE]))
 
 
-async def _store(services: Services, renewed: Sequence[KnownVisitor]) -> list[KnownVisitor]:
-    """Store the windows of those who are as they are known. Returns whose last page view is still to be shown."""
+async def _store(
+    services: Services, renewed: Sequence[KnownVisitor]
+) -> list[tuple[KnownVisitor, VisitorSession | None]]:
+    """Store the windows of those who are as they are known. Returns who is still to be shown, instead of what."""
     now, ends = services.clock(), {one.username: one.seen_until for one in renewed}
     async with services.database.write() as session:
         await _touch(session, renewed, now)
@@ -109,26 +111,30 @@ async def _store(services: Services, renewed: Sequence[KnownVisitor]) -> list[Kn
     for one in renewed:
         if one.username in stored:
             one.online_until = max(one.online_until, ends[one.username])
-    return [one for one in others if _is_to_be_shown(services, one, ends[one.username], present, now)]
+    gone = [one for one in others if one.username not in present]
+    for one in gone:
+        services.known.forget_visitor(one.username)
+    there = [(one, present[one.username]) for one in others if one.username in present]
+    return [
+        (one, row)
+        for one, row in there
+        if row is None or row.online_until <= now or not _is_told(services, one, row, ends[one.username])
+    ]
 
 
-def _is_to_be_shown(
-    services: Services, visitor: KnownVisitor, end: float, present: Mapping[str, VisitorSession | None], now: float
-) -> bool:
-    """Put right what is known of a visitor; whether the page view is to be shown, which had no news for us alone."""
-    if visitor.username not in present:
-        services.known.forget_visitor(visitor.username)
-        return False
-    row = present[visitor.username]
-    if row is None or row.online_until <= now:
-        return True
-    if (row.nick, row.status) == (visitor.nick, visitor.status):
+def _is_told(services: Services, visitor: KnownVisitor, row: VisitorSession, end: float) -> bool:
+    """Whether the pool knows what is stored, as far as can be said; what is known here is put right then.
+
+    Whoever stored another status has told the pool, or was refused and will say it again.
+    """
+    if (row.nick, row.status, row.version) == (visitor.nick, visitor.status, visitor.version + 1):
+        # somebody said the same once more: if the pool was not told that, it was told this
         visitor.version = row.version
         services.known.give_back([visitor])
-        return False
-    if row.online_until < end:
         return True
-    services.known.keep_session(row.username, row.nick, row.status, row.online_until, row.version)
+    if row.online_until >= end:
+        services.known.forget_visitor(visitor.username)
+        return True
     return False
 
 
@@ -197,11 +203,17 @@ async def _present(session: AsyncSession, unlike: Sequence[KnownVisitor]) -> dic
     return {username: row for username, row in rows}  # noqa: C416 - rows are no tuples to mypy
 
 
-async def _show_again(services: Services, visitor: KnownVisitor) -> None:
+async def _show_again(services: Services, visitor: KnownVisitor, row: VisitorSession | None) -> None:
+    """Show a visitor whose session is not the one that was known, but this one."""
     name = services.naming.parse_username(visitor.username)
     try:
         tenant = await admission.get(services, name.instance, name.kind)
-        await visitors.show(services, tenant, name, visitor.nick, visitor.status)
+        if row is not None and visitor.viewed_until < row.online_until:
+            # it wrote since; where it is, somebody else knows better
+            await visitors.show(services, tenant, name, None, None)
+        elif not await visitors.show_again(services, tenant, visitor, row.version if row else 0):
+            # there is news meanwhile
+            services.known.give_back([visitor])
     except DomainError as error:
         # nobody waits for the answer any more; the next page view is told
         log.info("page view not carried out", instance_name=name.instance, error=str(error))

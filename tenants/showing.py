@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from sqlalchemy import ColumnElement, Float, and_, cast, func, literal, or_, select, update
+from sqlalchemy import ColumnElement, Float, Integer, and_, bindparam, cast, func, literal, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from tenants import admission
@@ -34,6 +34,7 @@ class Showing:
         nick: the name to be shown. With `keeps_nick` only if there is no session yet, which else keeps its own.
         status: the same, with `keeps_status`.
         password_digest: of an account that is known from memory, and must still have it.
+        over: the version that the session must still have, if there is one (`store_over`).
     """
 
     name: AccountName
@@ -44,6 +45,7 @@ class Showing:
     keeps_nick: bool = False
     keeps_status: bool = False
     password_digest: str | None = None
+    over: int | None = None
 
 
 async def store(services: Services, showing: Showing) -> ShowVisitor:
@@ -57,7 +59,7 @@ async def store(services: Services, showing: Showing) -> ShowVisitor:
     stored = await services.together(_store_all, showing)
     if stored is None:
         # why not?
-        stored = await _store_one(services, showing, None)
+        stored = _not_gone(showing, await _store_one(services, showing, None))
     await _note_activity(services, showing.username)
     return stored
 
@@ -68,9 +70,23 @@ async def store_counted(services: Services, tenant: Tenant, showing: Showing) ->
     Raises:
         QuotaExceededError: it would be one more than the tenant may have.
     """
-    stored = await _store_one(services, showing, tenant)
+    stored = _not_gone(showing, await _store_one(services, showing, tenant))
     await _note_activity(services, showing.username)
     return stored
+
+
+async def store_over(services: Services, tenant: Tenant | None, showing: Showing) -> ShowVisitor | None:
+    """Store what was seen earlier, unless there is another session by now than that of the version `showing.over`.
+
+    `tenant` is given if it may have only so many visitors online.
+
+    Returns:
+        None: there is another one, or the account is gone.
+
+    Raises:
+        as `store` and `store_counted`.
+    """
+    return await _store_one(services, showing, tenant)
 
 
 async def is_online(session: AsyncSession, username: str, now: float) -> bool:
@@ -100,7 +116,14 @@ async def refuse_crowd(session: AsyncSession, naming: Naming, tenant: Tenant, no
         )
 
 
-async def _store_one(services: Services, showing: Showing, counted_for: Tenant | None) -> ShowVisitor:
+def _not_gone(showing: Showing, stored: ShowVisitor | None) -> ShowVisitor:
+    if stored is None:
+        gone = f"account '{showing.username}' is being removed just now; it can be made anew in a moment"
+        raise UnavailableError(gone)
+    return stored
+
+
+async def _store_one(services: Services, showing: Showing, counted_for: Tenant | None) -> ShowVisitor | None:
     now = services.clock()
     async with services.database.write() as session:
         further = counted_for is not None and not await is_online(session, showing.username, now)
@@ -109,10 +132,7 @@ async def _store_one(services: Services, showing: Showing, counted_for: Tenant |
         if counted_for is not None and further:
             await refuse_crowd(session, services.naming, counted_for, now)
         stored = await _upsert(services.database, await session.connection(), [showing])
-        if not stored:
-            gone = f"account '{showing.username}' is being removed just now; it can be made anew in a moment"
-            raise UnavailableError(gone)
-    return stored[showing.username]
+    return stored.get(showing.username)
 
 
 async def _store_all(services: Services, showings: Sequence[Showing]) -> list[ShowVisitor | None]:
@@ -145,8 +165,12 @@ async def _upsert(
     database: Database, connection: AsyncConnection, showings: Sequence[Showing]
 ) -> dict[str, ShowVisitor]:
     """Store the sessions, which are alike in what they keep, of those who may be shown. Returns what was stored."""
-    statement = _upsert_statement(database, keeps_nick=showings[0].keeps_nick, keeps_status=showings[0].keeps_status)
-    rows = await connection.execute(statement, {"rows": {one.username: _values(one) for one in showings}})
+    like = showings[0]
+    statement = _upsert_statement(database, like.keeps_nick, like.keeps_status, like.over is not None)
+    values: dict[str, object] = {"rows": {one.username: _values(one) for one in showings}}
+    if like.over is not None:
+        values["over"] = like.over
+    rows = await connection.execute(statement, values)
     return {row.username: ShowVisitor(**row._mapping) for row in rows}  # noqa: SLF001 - its public name
 
 
@@ -155,7 +179,7 @@ def _values(showing: Showing) -> list[object]:
 
 
 @functools.lru_cache(maxsize=16)
-def _upsert_statement(database: Database, *, keeps_nick: bool, keeps_status: bool) -> Any:
+def _upsert_statement(database: Database, keeps_nick: bool, keeps_status: bool, over: bool) -> Any:
     columns = ["username", "instance_name", "nick", "status", "online_until", "version"]
     new = (
         select(Account.username, Account.instance_name, value(0), value(1), cast(value(2), Float), literal(1))
@@ -177,7 +201,11 @@ def _upsert_statement(database: Database, *, keeps_nick: bool, keeps_status: boo
         changed["nick"] = insert.excluded.nick
     if not keeps_status:
         changed["status"] = insert.excluded.status
-    upsert = insert.on_conflict_do_update(index_elements=["username"], set_=changed)
+    upsert = insert.on_conflict_do_update(
+        index_elements=["username"],
+        set_=changed,
+        where=VisitorSession.version == bindparam("over", type_=Integer) if over else None,
+    )
     return upsert.returning(*(VisitorSession.__table__.c[name] for name in columns))
 
 

@@ -6,6 +6,7 @@ what makes the pool act at once.
 
 import re
 import uuid
+from dataclasses import replace
 
 from sqlalchemy import select
 
@@ -67,8 +68,8 @@ async def check_room(services: Services, tenant: Tenant, name: AccountName) -> N
                 await showing.refuse_crowd(session, services.naming, tenant, services.clock())
 
 
-async def show(services: Services, tenant: Tenant, name: AccountName, nick: str, status: str | None) -> None:
-    """A page view: the visitor is online from now for the tenant's window. `status` None keeps the present one.
+async def show(services: Services, tenant: Tenant, name: AccountName, nick: str | None, status: str | None) -> None:
+    """A page view: the visitor is online from now for the tenant's window. `nick`, `status` None keep the present ones.
 
     Raises:
         ConflictError: the tenant was shut just now, or lost the feature.
@@ -119,13 +120,32 @@ async def show_known(services: Services, tenant: Tenant, visitor: KnownVisitor, 
         as `show`; UnavailableError also when the account has another password by now.
     """
     if nick == visitor.nick and status in {None, visitor.status}:
-        services.known.renew(visitor, services.clock() + tenant.online_seconds)
+        services.known.renew(visitor, services.clock() + tenant.online_seconds, viewed=status is not None)
         return
     name = services.naming.parse_username(visitor.username)
     said = _showing(services, tenant, name, nick, status, password_digest=visitor.password_digest)
     shown = await showing.store(services, said)
     await services.commands.publish(shown)
     _remember(services, shown)
+
+
+async def show_again(services: Services, tenant: Tenant, visitor: KnownVisitor, over: int) -> bool:
+    """Show what a known visitor said last and nobody stored, in place of the session of version `over` (0: of none).
+
+    Returns:
+        whether the visitor is shown; not if there is another session by now.
+
+    Raises:
+        as `show`.
+    """
+    name = services.naming.parse_username(visitor.username)
+    said = replace(_showing(services, tenant, name, visitor.nick, visitor.status), over=over)
+    shown = await showing.store_over(services, tenant if _is_counted(tenant, name) else None, said)
+    if shown is None:
+        return False
+    await services.commands.publish(shown)
+    _remember(services, shown)
+    return True
 
 
 async def send_known(services: Services, visitor: KnownVisitor, operator: AccountName, body: str) -> None:

@@ -22,8 +22,8 @@ from orchestrator.launcher import servers
 from orchestrator.launcher.errors import LaunchError
 from orchestrator.launcher.local import Broker, Choice, DatabaseServer, LocalSystem, write_private
 
-_SERVER_DEADLINE = 60.0
-_READY_DEADLINE = 60.0
+_SERVER_DEADLINE = 120.0
+_READY_DEADLINE = 120.0
 _STOP_DEADLINE = 60.0
 
 

@@ -3,7 +3,7 @@
 import pytest
 from sqlalchemy import delete, select, update
 
-from tenants import admission, registry, renewal
+from tenants import admission, registry, renewal, visitors
 from tenants.known import MARGIN, TENANT_SECONDS, KnownVisitor
 from tenants.models import Account, AccountState, TenantState, VisitorSession
 from tenants.naming import AccountKind
@@ -59,10 +59,10 @@ def known(world: World, username: str = NAME) -> KnownVisitor:
     return found
 
 
-async def view(world: World, later: float, username: str = NAME) -> None:
-    """A page view without news so much later, and its renewal."""
+async def view(world: World, later: float, username: str = NAME, *, viewed: bool = True) -> None:
+    """A page view without news so much later, or a message, and its renewal."""
     world.clock.now += later
-    world.services.known.renew(known(world, username), world.clock() + WINDOW)
+    world.services.known.renew(known(world, username), world.clock() + WINDOW, viewed=viewed)
     await renewal.renew(world.services)
 
 
@@ -121,7 +121,7 @@ async def test_many_at_once(world: World) -> None:
             )
     world.clock.now += 10
     for name in names:
-        world.services.known.renew(known(world, name), world.clock() + WINDOW)
+        world.services.known.renew(known(world, name), world.clock() + WINDOW, viewed=True)
     await renewal.renew(world.services)
     async with world.services.database.read() as session:
         ends = await session.scalars(select(VisitorSession.online_until).where(VisitorSession.username != NAME))
@@ -136,7 +136,7 @@ async def test_an_account_that_changed_elsewhere_is_known_no_more(world: World, 
     ends = world.clock() + WINDOW
     await change_account(world, **columns)
     world.clock.now += 10
-    world.services.known.renew(known(world), world.clock() + WINDOW)
+    world.services.known.renew(known(world), world.clock() + WINDOW, viewed=True)
     await renewal.renew(world.services)
     assert world.services.known.visitor(NAME) is None
     row = await stored(world)
@@ -158,7 +158,36 @@ async def test_a_status_that_another_process_showed_later_stays(world: World) ->
     row = await stored(world)
     assert row is not None
     assert (row.status, row.version) == ("elsewhere", 4)
-    assert (known(world).status, known(world).version) == ("elsewhere", 4)
+    # whether the pool was told is not known here
+    assert world.services.known.visitor(NAME) is None
+
+
+async def test_a_message_does_not_bring_back_where_the_visitor_was_before(world: World) -> None:
+    # stored, and refused because the pool could not be told: it will be said again
+    await change(world, status="elsewhere", version=4, online_until=world.clock() + 5 + WINDOW)
+    await view(world, 10, viewed=False)
+    row = await stored(world)
+    assert row is not None
+    assert (row.status, row.version, row.online_until) == ("elsewhere", 5, world.clock() + WINDOW)
+
+
+async def test_what_was_seen_earlier_is_not_shown_over_what_came_meanwhile(world: World) -> None:
+    tenant = await admission.get(world.services, "acme")
+    await change(world, status="elsewhere", version=4)
+    for over in (3, 0):
+        assert not await visitors.show_again(world.services, tenant, known(world), over)
+    row = await stored(world)
+    assert row is not None
+    assert (row.status, row.version) == ("elsewhere", 4)
+
+
+async def test_the_same_after_something_else_is_shown_again(world: World) -> None:
+    # of the two that another process stored, the pool may have been told only the first
+    await change(world, version=5)
+    await view(world, 10)
+    row = await stored(world)
+    assert row is not None
+    assert (row.status, row.version) == ("here", 6)
 
 
 async def test_the_same_that_another_process_showed_is_prolonged_in_the_next_round(world: World) -> None:
@@ -200,7 +229,7 @@ async def test_near_its_end_a_window_is_not_prolonged_from_memory(world: World) 
 
 
 async def test_a_visitor_who_was_removed_here_is_known_no_more(world: World) -> None:
-    world.services.known.renew(known(world), world.clock() + WINDOW + 10)
+    world.services.known.renew(known(world), world.clock() + WINDOW + 10, viewed=True)
     world.services.known.forget_visitor(NAME)
     assert world.services.known.visitor(NAME) is None
     assert world.services.known.take_renewed() == []
