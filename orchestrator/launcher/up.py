@@ -173,7 +173,7 @@ class Launcher:
             return False
 
     def _migrate(self) -> None:
-        subprocess.run([str(self._bin / "orchestrator"), "migrate"], check=True, timeout=60, umask=0o077)
+        subprocess.run([str(self._bin / "orchestrator"), "migrate"], check=True, timeout=_SERVER_DEADLINE, umask=0o077)
 
     def _wait(self, what: str, ready: Callable[[], bool], seconds: float) -> None:
         def poll() -> None:

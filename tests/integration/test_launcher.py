@@ -68,7 +68,7 @@ class Up:
         self._reader.join()
 
     async def ready(self) -> dict[str, Any]:
-        await until(lambda: self._said("Ctrl-C stops everything.") or self.process.poll() is not None, "it is up", 120)
+        await until(lambda: self._said("Ctrl-C stops everything.") or self.process.poll() is not None, "it is up", 400)
         assert self.process.poll() is None, "".join(self.lines)
         endpoints: dict[str, Any] = json.loads((self.state / "endpoints.json").read_text())
         return endpoints
