@@ -1,19 +1,28 @@
 """Database sessions: one way to read, one way to write, the same on SQLite and PostgreSQL."""
 
 import asyncio
+import functools
+import time
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from typing import Any, cast
 
-from sqlalchemy import Connection, CursorResult, Insert, Result, event
+from sqlalchemy import Connection, CursorResult, Dialect, Insert, Result, event
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import make_url
+from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, async_sessionmaker, create_async_engine
+from sqlalchemy.pool import ConnectionPoolEntry
 
 from tenants.models import Base
 
 _LOCK_TIMEOUT = 10
 """Seconds that a writer waits for another: far longer than any of our transactions, far shorter than for ever."""
+
+_CONNECTIONS = 15
+"""Per process, and kept: to open one takes as long as many transactions."""
+_IDLE_SECONDS = 1.0
+"""A connection that nobody used for so long may be dead, and is tried before it is used."""
 
 _POSTGRESQL_ARGS = {
     "connect_timeout": _LOCK_TIMEOUT,
@@ -40,10 +49,13 @@ class Database:
         self.url = url
         self.is_sqlite = make_url(url).get_backend_name() == "sqlite"
         connect_args = {"timeout": _LOCK_TIMEOUT} if self.is_sqlite else _POSTGRESQL_ARGS
-        self.engine = create_async_engine(url, connect_args=connect_args, pool_pre_ping=not self.is_sqlite)
+        self.engine = create_async_engine(url, connect_args=connect_args, pool_size=_CONNECTIONS, max_overflow=0)
         if self.is_sqlite:
             event.listen(self.engine.sync_engine, "connect", _set_up_sqlite)
             event.listen(self.engine.sync_engine, "begin", _begin_sqlite)
+        else:
+            event.listen(self.engine.sync_engine, "checkin", _note_use)
+            event.listen(self.engine.sync_engine, "checkout", functools.partial(_try_idle, self.engine.dialect))
         writer = self._writer = self.engine.execution_options(write=True)
         self._single = self.engine.execution_options(isolation_level="AUTOCOMMIT")
         self._turn: AbstractAsyncContextManager[object] = asyncio.Lock() if self.is_sqlite else nullcontext()
@@ -89,6 +101,21 @@ def rows_changed(result: Result[Any]) -> int:
     Not for an `INSERT`, whose number psycopg does not tell: there `RETURNING` shows whether it did anything.
     """
     return cast("CursorResult[Any]", result).rowcount
+
+
+def _note_use(_connection: object, record: ConnectionPoolEntry) -> None:
+    record.info["used_at"] = time.monotonic()
+
+
+def _try_idle(dialect: Dialect, connection: Any, record: ConnectionPoolEntry, _proxy: object) -> None:
+    """As `pool_pre_ping`, which does it each time: that is a trip to the server for every transaction."""
+    if time.monotonic() - record.info.get("used_at", time.monotonic()) < _IDLE_SECONDS:
+        return
+    try:
+        dialect.do_ping(connection)
+    except dialect.loaded_dbapi.Error as error:
+        # the pool opens another one instead
+        raise DisconnectionError from error
 
 
 def _set_up_sqlite(connection: Any, _record: object) -> None:
