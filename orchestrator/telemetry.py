@@ -67,7 +67,7 @@ def set_up_logging(settings: Settings) -> None:
     root.handlers = [handler]
     root.setLevel(settings.log_level.upper())
     # One line per request or stanza is no news, and would show what people write.
-    for noisy in ("httpx", "httpcore", "slixmpp", "aiosqlite", "uvicorn.access", "kombu", "celery.beat"):
+    for noisy in ("httpx", "slixmpp", "aiosqlite", "uvicorn.access", "kombu", "celery.beat"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     logging.getLogger("celery.app.trace").setLevel(logging.WARNING)
 

@@ -1,20 +1,18 @@
 """Posting to tenants' servers: bounded in time, in the size of what is read, and in connections."""
 
-import asyncio
+import ssl
 import time
-from collections.abc import AsyncIterable, AsyncIterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
-from typing import cast
 
-import httpcore
-import httpx
+import aiohttp
 
 from config.settings import Settings
 from tenants.clock import Clock
-from tenants.connectors import RefusedAddressError
+from tenants.hosts import AnyHost, RefusedAddressError
 
 MAX_CONNECTIONS = 500
 """Requests under way at once, per process. Who calls must not have more: here they would only wait."""
@@ -60,44 +58,52 @@ def _date(value: str) -> float:
 
 
 class Poster:
-    """Posts. Redirects are not followed; a connection is kept for the next request to the same server.
+    """Posts. Redirects are not followed, cookies not kept; a connection is, for the next request to its server.
 
     Args:
         settings: `callback_timeout` and `callback_verify_tls`.
         clock: what a date in `Retry-After` is measured by.
-        connector: opens the connections.
+        hosts: which may be reached.
     """
 
-    def __init__(self, settings: Settings, clock: Clock, connector: httpcore.AsyncNetworkBackend) -> None:
+    def __init__(self, settings: Settings, clock: Clock, hosts: AnyHost) -> None:
         self._clock = clock
         self._timeout = settings.callback_timeout
-        self._http = httpx.AsyncClient(
-            timeout=httpx.Timeout(settings.callback_timeout, connect=_CONNECT_TIMEOUT),
-            follow_redirects=False,
-            transport=_Transport(connector, verify_tls=settings.callback_verify_tls),
+        self._http = aiohttp.ClientSession(
+            timeout=aiohttp.ClientTimeout(total=settings.callback_timeout, sock_connect=_CONNECT_TIMEOUT),
+            auto_decompress=False,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            connector=aiohttp.TCPConnector(
+                ssl=_tls(verify=settings.callback_verify_tls),
+                limit=MAX_CONNECTIONS,
+                keepalive_timeout=_KEPT_SECONDS,
+                # each connection goes where was looked just before, and to one address after another
+                use_dns_cache=False,
+                happy_eyeballs_delay=None,
+                resolver=hosts,
+                socket_factory=hosts.open_socket,
+            ),
         )
 
     async def close(self) -> None:
-        await self._http.aclose()
+        await self._http.close()
 
     async def post(self, url: str, body: bytes, headers: Mapping[str, str]) -> Answer:
         """POST it once. Whatever becomes of it is in the answer; nothing is raised."""
         started = time.monotonic()
         try:
-            # httpx bounds each read; a server that drips bytes needs a bound on the whole
-            async with (
-                asyncio.timeout(self._timeout),
-                self._http.stream("POST", url, content=body, headers=headers) as response,
-            ):
+            async with self._http.post(url, data=body, headers=headers, allow_redirects=False) as response:
                 await _skip(response)
+        except aiohttp.ConnectionTimeoutError:
+            return Answer(f"no connection within {_CONNECT_TIMEOUT:g} s", time.monotonic() - started)
         except TimeoutError:
             return Answer(f"no answer within {self._timeout:g} s", time.monotonic() - started)
         except RefusedAddressError as error:
             return Answer(str(error), time.monotonic() - started)
         except Exception as error:  # noqa: BLE001 - whatever it was, it is what became of this callback, and is counted
             return Answer(f"{type(error).__name__}: {error}"[:500], time.monotonic() - started)
-        seconds, status = time.monotonic() - started, response.status_code
-        if response.is_success:
+        seconds, status = time.monotonic() - started, response.status
+        if 200 <= status < 300:  # noqa: PLR2004 - RFC 9110, 15.3
             return Answer(None, seconds, status)
         wait = None
         if status in {HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE}:
@@ -105,55 +111,19 @@ class Poster:
         return Answer(f"HTTP {status}", seconds, status, wait)
 
 
-async def _skip(response: httpx.Response) -> None:
+async def _skip(response: aiohttp.ClientResponse) -> None:
     """Read a small answer to its end, so that the connection can be used again. A big one is left unread."""
     read = 0
-    async for chunk in response.aiter_raw():
+    async for chunk in response.content.iter_any():
         read += len(chunk)
         if read > _MAX_ANSWER:
+            response.close()
             return
 
 
-class _Transport(httpx.AsyncBaseTransport):
-    """As httpx's own, which lets nobody choose who opens the connections.
-
-    The choice belongs there, and not into the URL: so connections are kept, and certificates checked, by name.
-    """
-
-    def __init__(self, connector: httpcore.AsyncNetworkBackend, *, verify_tls: bool) -> None:
-        self._pool = httpcore.AsyncConnectionPool(
-            ssl_context=httpx.create_ssl_context(verify=verify_tls),
-            max_connections=MAX_CONNECTIONS,
-            keepalive_expiry=_KEPT_SECONDS,
-            network_backend=connector,
-        )
-
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        url = request.url
-        response = await self._pool.handle_async_request(
-            httpcore.Request(
-                method=request.method,
-                url=httpcore.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path),
-                headers=request.headers.raw,
-                content=cast("AsyncIterable[bytes]", request.stream),
-                extensions=request.extensions,
-            )
-        )
-        return httpx.Response(
-            response.status, headers=response.headers, stream=_Stream(response), extensions=response.extensions
-        )
-
-    async def aclose(self) -> None:
-        await self._pool.aclose()
-
-
-class _Stream(httpx.AsyncByteStream):
-    def __init__(self, response: httpcore.Response) -> None:
-        self._response = response
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        async for part in self._response.aiter_stream():
-            yield part
-
-    async def aclose(self) -> None:
-        await self._response.aclose()
+def _tls(*, verify: bool) -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    if not verify:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context

@@ -6,7 +6,7 @@ from urllib.parse import quote
 
 from config.settings import Settings
 from tenants.clock import Clock
-from tenants.connectors import AnyConnector
+from tenants.hosts import AnyHost
 from tenants.http_posting import Answer, Poster
 from tenants.naming import STANDALONE_INSTANCE
 
@@ -52,7 +52,7 @@ class LhcClient:
     """Posts callbacks. LHC answers 200 also when it ignored one: a success is "received", no more."""
 
     def __init__(self, settings: Settings, clock: Clock) -> None:
-        self._poster = Poster(settings, clock, AnyConnector())
+        self._poster = Poster(settings, clock, AnyHost())
 
     async def close(self) -> None:
         await self._poster.close()

@@ -10,8 +10,8 @@ from standardwebhooks import Webhook
 
 from config.settings import Settings
 from tenants.clock import Clock
-from tenants.connectors import PublicConnector, Resolve, resolve
 from tenants.errors import UnavailableError
+from tenants.hosts import PublicHosts, Resolve, resolve
 from tenants.http_posting import Answer, Poster
 from tenants.models import Tenant
 
@@ -64,7 +64,7 @@ class WebhookClient:
 
     def __init__(self, settings: Settings, clock: Clock, resolve: Resolve = resolve) -> None:
         self._clock = clock
-        self._poster = Poster(settings, clock, PublicConnector(settings.webhook_networks, resolve))
+        self._poster = Poster(settings, clock, PublicHosts(settings.webhook_networks, resolve))
 
     async def close(self) -> None:
         await self._poster.close()

@@ -168,7 +168,7 @@ async def test_no_answer_is_recorded_as_such(world: World, lhc: Lhc, unused_tcp_
     _, (attempt,) = await delivery_log.message(world.services, "acme", row.id)
     assert attempt.http_status is None
     assert attempt.error is not None
-    assert attempt.error.startswith("ConnectError")
+    assert attempt.error.startswith("ClientConnectorError")
 
 
 async def test_answers_are_bounded_in_size_and_time(lhc: Lhc, world: World) -> None:

@@ -17,9 +17,10 @@ import pytest
 from pydantic import SecretStr
 from standardwebhooks import Webhook, WebhookVerificationError
 from starlette.responses import RedirectResponse, Response, StreamingResponse
+from yarl import URL
 
 from config.settings import Settings
-from tenants.connectors import Resolve, resolve
+from tenants.hosts import Resolve, resolve
 from tenants.http_posting import Answer
 from tenants.models import Tenant
 from tenants.webhooks import WebhookClient, signing_key, signing_keys
@@ -189,8 +190,11 @@ async def test_nothing_connects_to_this_machine(host: str) -> None:
     async with counting_server() as (port, connections):
         async with opened(SETTINGS.model_copy(update={"webhook_networks": ()})) as client:
             answer = await post(client, f"http://{host}:{port}/")
-            name = host.strip("[]").lower()
-            assert answer.error == f"the address of {name} is not public; see webhook_networks"
+            name = re.escape(URL(f"http://{host}").host or "")
+            assert re.fullmatch(
+                rf"the address of {name} is not public; see webhook_networks|.* {name} - is not a canonical IPv4 address",
+                answer.error or "",
+            )
             assert answer.http_status is None
         assert connections == []
         async with opened() as client:
@@ -225,7 +229,7 @@ async def test_the_next_address_is_tried(receiver: Receiver) -> None:
     async with opened(resolve=known(two=["127.0.0.2", "127.0.0.1"], none=["127.0.0.2", "127.0.0.3"])) as client:
         assert (await post(client, f"http://two.example:{receiver.port}/")).error is None
         answer = await post(client, f"http://none.example:{receiver.port}/")
-    assert (answer.error or "").startswith("ConnectError")
+    assert (answer.error or "").startswith("ClientConnectorError")
     assert len(receiver.callbacks) == 1
 
 

@@ -12,8 +12,8 @@ from pydantic import SecretStr, ValidationError
 
 from config.settings import ENV_PREFIX, Settings
 from orchestrator.launcher.local import LocalSystem
-from tenants.connectors import Address, Network, permitted
 from tenants.errors import UnavailableError
+from tenants.hosts import Address, Network, permitted
 from tenants.models import Tenant
 from tenants.webhooks import event_id, signing_key, signing_keys
 
