@@ -3,6 +3,7 @@
 Made lazily, hence after any fork: an event loop, a database pool and HTTP connections must not be inherited.
 """
 
+import gc
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack, asynccontextmanager
@@ -63,6 +64,9 @@ class Runtime(AbstractContextManager["Runtime"]):
                 services = self._stack.enter_context(opened)
                 runners = self._stack.enter_context(portal.wrap_async_context_manager(_open_runners(services)))
                 self._opened = _Opened(portal, services, runners)
+                # what is there now stays: no pause to look for garbage in it
+                gc.collect()
+                gc.freeze()
             return self._opened
 
     def __exit__(self, *_exception: object) -> None:

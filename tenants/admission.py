@@ -3,7 +3,7 @@
 A tenant that does not is *shut*: nothing comes in, nothing of it is posted to its LHC, and what waits, waits.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 from sqlalchemy import and_, not_, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -48,10 +48,38 @@ async def get(services: Services, instance_name: str, kind: AccountKind | None =
 
 def remember(services: Services, tenant: Tenant, read_at: float) -> None:
     """Let this process know the tenant as it was read at that time."""
-    before = services.known.tenant(tenant.instance_name)
-    services.known.keep_tenant(tenant, read_at)
+    before = services.known.tenants.get(tenant.instance_name)
+    services.known.tenants.keep(tenant.instance_name, tenant, read_at)
     if before is not None and not refusal(before) and refusal(tenant):
         services.known.drop_renewed(tenant.instance_name)
+
+
+async def read_again(services: Services, instance_names: Sequence[str]) -> None:
+    """Let this process know these tenants as they are now."""
+    now = services.clock()
+    async with services.database.read() as session:
+        tenants = await session.scalars(select(Tenant).where(Tenant.instance_name.in_(instance_names)))
+        found = {tenant.instance_name: tenant for tenant in tenants}
+    for name in instance_names:
+        if name in found:
+            remember(services, found[name], now)
+        else:
+            services.known.tenants.forget(name)
+
+
+async def look(services: Services, instance_name: str) -> Tenant:
+    """The tenant, in whatever state, as it was a moment ago (`tenants.known`).
+
+    Raises:
+        NotFoundError: there is none.
+    """
+    known = services.known.tenants.get(instance_name)
+    if known is not None and known.state is not TenantState.DESTROYED:
+        return known
+    asked_at = services.clock()
+    tenant = await registry.get(services, instance_name)
+    remember(services, tenant, asked_at)
+    return tenant
 
 
 async def recent(services: Services, instance_name: str, kind: AccountKind | None = None) -> Tenant:
@@ -61,7 +89,7 @@ async def recent(services: Services, instance_name: str, kind: AccountKind | Non
         NotFoundError: there is none.
         ConflictError: it is not active, or lacks the feature.
     """
-    known = services.known.tenant(instance_name)
+    known = services.known.tenants.get(instance_name)
     return known if known is not None and not refusal(known, kind) else await get(services, instance_name, kind)
 
 

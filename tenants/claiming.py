@@ -1,11 +1,12 @@
 """Claims pieces of tenants' work: for all runners of a process that ask at the same time, in one transaction."""
 
+import functools
 from collections import Counter, defaultdict, deque
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Select, func, select, true
+from sqlalchemy import Float, Integer, Select, bindparam, func, select, true
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased
 
@@ -99,22 +100,24 @@ async def _waiting(
     """Of each tenant, the due work that has waited longest, `most` of each kind at most."""
     waiting: defaultdict[str, list[_Due]] = defaultdict(list)
     models: tuple[Work, ...] = (Conversation, OperatorPresence)
-    rows: dict[str, dict[str, list[object]]] = {"rows": {name: [] for name in names}}
+    rows: dict[str, object] = {"rows": {name: [] for name in names}}
     for model in models:
-        for due_at, name, key in await session.execute(_first_due(database, model, now, most), rows):
+        due = await session.execute(_first_due(database.is_sqlite, model), {**rows, "now": now, "most": most})
+        for due_at, name, key in due:
             waiting[name].append(_Due(due_at, name, model, key))
     return {name: sorted(due, key=lambda one: one.due_at) for name, due in waiting.items()}
 
 
-def _first_due(database: Database, model: Work, now: float, most: int) -> Select[Any]:
-    """Reads no more than that of any tenant, however long its backlog is."""
+@functools.lru_cache(maxsize=4)
+def _first_due(is_sqlite: bool, model: Work) -> Select[Any]:
+    """Reads no more than `most` of any tenant, however long its backlog is."""
     first = aliased(model)
     key = getattr(first, key_of(model).name)
     due = select(first.due_at, first.instance_name, key.label("key")).where(
-        first.instance_name == ROWS.c.key, takeable(first, now)
+        first.instance_name == ROWS.c.key, takeable(first, bindparam("now", type_=Float))
     )
-    due = due.order_by(first.due_at).limit(most)
-    if database.is_sqlite:
+    due = due.order_by(first.due_at).limit(bindparam("most", type_=Integer))
+    if is_sqlite:
         # it has no LATERAL, but takes the rows one by one as well
         keys = select(due.correlate(ROWS).subquery().c.key)
         return select(model.due_at, model.instance_name, key_of(model)).join(ROWS, key_of(model).in_(keys))

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import structlog
-from sqlalchemy import ColumnElement, and_, cast, or_, select, update
+from sqlalchemy import BindParameter, ColumnElement, and_, cast, or_, select, update
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -34,12 +34,12 @@ def key_of(model: type[Claimable]) -> Any:
     return model.__table__.primary_key.columns[0]  # type: ignore[attr-defined]  # every Claimable is a mapped table
 
 
-def free(model: type[Claimable], now: float) -> ColumnElement[bool]:
+def free(model: type[Claimable], now: float | BindParameter[float]) -> ColumnElement[bool]:
     """The condition that nobody holds the row."""
     return or_(model.claimed_until.is_(None), model.claimed_until <= now)
 
 
-def takeable(model: type[Claimable], now: float) -> ColumnElement[bool]:
+def takeable(model: type[Claimable], now: float | BindParameter[float]) -> ColumnElement[bool]:
     """The condition that the row is due, and nobody holds it."""
     return and_(model.due_at <= now, free(model, now))
 

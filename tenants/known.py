@@ -10,7 +10,7 @@ How far what is known may be from the truth, and what comes of it:
 * *Tenant* (state, keys, features, window): as old as `TENANT_SECONDS`. It is read again once a second while it is
   used; without a database it is soon not known any more. So a suspended tenant or a rotated key takes effect within
   that time. What this very process changes (`registry.put`) is forgotten here at once.
-* *Token* of the API: as old as `TENANT_SECONDS`; what this process revokes is forgotten at once.
+* *Token* of the API: the same; what this process revokes is forgotten at once.
 * *Quotas*: calls per second are counted for each page view, with the limit of that tenant. The number of visitors
   online does not concern who is online already, nor the number of accounts who has one.
 * *Account and password*: the digest that was checked last, in each page view. Each renewal compares it, and that the
@@ -30,13 +30,16 @@ How far what is known may be from the truth, and what comes of it:
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 from tenants.clock import Clock
 from tenants.models import Account, Tenant, Token
 from tenants.naming import AccountKind
 
+Thing = TypeVar("Thing")
+
 TENANT_SECONDS = 3.0
-"""How old what is known of a tenant may be."""
+"""How old what is known of a tenant, or of a token, may be."""
 MARGIN = 5.0
 """Seconds before the end of a visitor's window in which page views go the slow way: more than a renewal takes."""
 TOUCH_SECONDS = 60.0
@@ -66,11 +69,44 @@ class KnownVisitor:
 
 
 @dataclass(slots=True)
-class _KnownTenant:
-    tenant: Tenant
+class _Read(Generic[Thing]):
+    thing: Thing
     read_at: float
     used: bool = False
     """Since it was read."""
+
+
+class Readings(Generic[Thing]):
+    """Things as they were read from the database a moment ago, `at_most` so many."""
+
+    def __init__(self, clock: Clock, at_most: int) -> None:
+        self._clock = clock
+        self._at_most = at_most
+        self._read: dict[str, _Read[Thing]] = {}
+
+    def get(self, key: str) -> Thing | None:
+        """The thing, when it is known well enough."""
+        known = self._read.get(key)
+        # an age below zero: the clock was set back
+        if known is None or not 0 <= self._clock() - known.read_at < TENANT_SECONDS:
+            return None
+        known.used = True
+        return known.thing
+
+    def keep(self, key: str, thing: Thing, read_at: float) -> None:
+        """Remember the thing as it was read at that time."""
+        if len(self._read) >= self._at_most:
+            self._read.clear()
+        self._read[key] = _Read(thing, read_at)
+
+    def forget(self, key: str) -> None:
+        """It changed, or may have."""
+        self._read.pop(key, None)
+
+    def used(self, older_than: float) -> list[str]:
+        """What was asked for since it was read, which is that many seconds ago."""
+        read_before = self._clock() - older_than
+        return [key for key, known in self._read.items() if known.used and known.read_at < read_before]
 
 
 class Known:
@@ -78,48 +114,20 @@ class Known:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._tenants: dict[str, _KnownTenant] = {}
-        self._tokens: dict[str, tuple[Token, float]] = {}
-        """And when they were read."""
+        self.tenants = Readings[Tenant](clock, _TENANTS)
+        """By instance name."""
+        self.tokens = Readings[Token](clock, _TOKENS)
+        """By id."""
         self._visitors: dict[str, KnownVisitor] = {}
         self._touched: dict[str, float] = {}
         """When accounts were noted as active by this process; bounded by `_VISITORS`."""
         self._renewed: dict[str, KnownVisitor] = {}
         """Whose longer window is still to be stored; bounded by `_VISITORS`."""
 
-    def token(self, token_id: str) -> Token | None:
-        """The token of that id, when it is known well enough."""
-        token, read_at = self._tokens.get(token_id, (None, 0.0))
-        return token if self._is_fresh(read_at) else None
-
-    def tenant(self, instance_name: str) -> Tenant | None:
-        """The tenant, when it is known well enough."""
-        known = self._tenants.get(instance_name)
-        if known is None or not self._is_fresh(known.read_at):
-            return None
-        known.used = True
-        return known.tenant
-
-    def _is_fresh(self, read_at: float) -> bool:
-        # an age below zero: the clock was set back
-        return 0 <= self._clock() - read_at < TENANT_SECONDS
-
     def visitor(self, username: str) -> KnownVisitor | None:
         """The visitor, when it is known to be online for long enough."""
         known = self._visitors.get(username)
         return known if known is not None and known.online_until > self._clock() + MARGIN else None
-
-    def keep_token(self, token: Token, read_at: float) -> None:
-        """Remember the token as it was read at that time."""
-        if len(self._tokens) >= _TOKENS:
-            self._tokens.clear()
-        self._tokens[token.id] = (token, read_at)
-
-    def keep_tenant(self, tenant: Tenant, read_at: float) -> None:
-        """Remember the tenant as it was read at that time."""
-        if len(self._tenants) >= _TENANTS:
-            self._tenants.clear()
-        self._tenants[tenant.instance_name] = _KnownTenant(tenant, read_at)
 
     def keep_account(self, account: Account, password_digest: str) -> None:
         """Remember an active account whose password was right just now."""
@@ -161,11 +169,6 @@ class Known:
             if self._visitors.get(visitor.username) is visitor:
                 self._renewed[visitor.username] = visitor
 
-    def used_tenants(self, older_than: float) -> list[str]:
-        """Tenants that were asked for since they were read, which is that many seconds ago."""
-        read_before = self._clock() - older_than
-        return [name for name, known in self._tenants.items() if known.used and known.read_at < read_before]
-
     def is_to_be_touched(self, username: str) -> bool:
         """Whether the account is to be noted as active, now by the caller: the first who asks in `TOUCH_SECONDS`."""
         now = self._clock()
@@ -181,14 +184,6 @@ class Known:
         self._renewed = {
             name: visitor for name, visitor in self._renewed.items() if visitor.instance_name != instance_name
         }
-
-    def forget_tenant(self, instance_name: str) -> None:
-        """It changed, or may have."""
-        self._tenants.pop(instance_name, None)
-
-    def forget_token(self, token_id: str) -> None:
-        """It changed."""
-        self._tokens.pop(token_id, None)
 
     def forget_visitor(self, username: str) -> None:
         """The account or its password changed, or may have."""

@@ -247,7 +247,7 @@ async def put(
             operation = await _open_making(services, session, tenant, spec, cause, by=by)
         elif spec.operator and not await _has_operator(services, session, instance_name, spec.operator):
             raise InvalidInputError("operator", f"is for a tenant that is being made; '{instance_name}' exists")
-    services.known.forget_tenant(instance_name)
+    services.known.tenants.forget(instance_name)
     if operation is not None:
         await operations.wake(services, operation)
     return Created(tenant, operation, secret_key, new=new)

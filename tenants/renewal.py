@@ -1,10 +1,10 @@
-"""Writes behind how long visitors stay online whose page views had no news, and reads the tenants in use again.
+"""Writes behind how long visitors stay online whose page views had no news; reads tenants and tokens in use again.
 
 The pool is not told: it looks into the database before it says that a visitor left (`xmpp_pool.announcer`).
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, suppress
 
 import structlog
@@ -13,22 +13,23 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from tenants import admission, visitors
+from tenants import admission, tokens, visitors
 from tenants.errors import DomainError
 from tenants.json_rows import ROWS, value
 from tenants.known import TOUCH_SECONDS, KnownVisitor
-from tenants.models import Account, AccountState, Tenant, VisitorSession
+from tenants.models import Account, AccountState, VisitorSession
 from tenants.services import Services
 
 log = structlog.get_logger(__name__)
 
 PAUSE = 0.25
 """Seconds between two rounds: what a crash may take from a visitor's window."""
-_TENANT_AGE = 1.0
-"""Seconds after which what is known of a tenant is read again."""
+_AGE = 1.0
+"""Seconds after which what is known of a tenant or a token is read again."""
 _AT_ONCE = 1000
 """Visitors in one transaction."""
-_TENANTS_AT_ONCE = 500
+_READ_AT_ONCE = 500
+"""Tenants or tokens in one statement."""
 _AGAIN_AT_ONCE = 10
 """Page views that are carried out the slow way at once."""
 _CLOSING_SECONDS = 5.0
@@ -63,21 +64,16 @@ async def _run(services: Services) -> None:
 
 
 async def refresh(services: Services) -> None:
-    """Read the tenants again that are in use."""
-    names = services.known.used_tenants(_TENANT_AGE)
-    for start in range(0, len(names), _TENANTS_AT_ONCE):
-        chunk = names[start : start + _TENANTS_AT_ONCE]
-        now = services.clock()
-        async with services.database.read() as session:
-            found = {
-                one.instance_name: one
-                for one in await session.scalars(select(Tenant).where(Tenant.instance_name.in_(chunk)))
-            }
-        for name in chunk:
-            if name in found:
-                admission.remember(services, found[name], now)
-            else:
-                services.known.forget_tenant(name)
+    """Read the tenants and tokens again that are in use."""
+    known = services.known
+    for names in _chunks(known.tenants.used(_AGE)):
+        await admission.read_again(services, names)
+    for token_ids in _chunks(known.tokens.used(_AGE)):
+        await tokens.read_again(services, token_ids)
+
+
+def _chunks(keys: Sequence[str]) -> Iterator[Sequence[str]]:
+    return (keys[start : start + _READ_AT_ONCE] for start in range(0, len(keys), _READ_AT_ONCE))
 
 
 async def renew(services: Services) -> None:

@@ -5,6 +5,7 @@ A token is `lhc_<id>_<secret>`: the id finds the row, the secret opens it.
 
 import re
 import secrets
+from collections.abc import Sequence
 
 from sqlalchemy import and_, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -98,7 +99,7 @@ async def revoke(services: Services, token_id: str, cause: Cause) -> Token:
                 instance_name=token.instance_name,
                 reason=f"{token_id} for {token.name}" + (f": {cause.reason}" if cause.reason else ""),
             )
-    services.known.forget_token(token_id)
+    services.known.tokens.forget(token_id)
     return token
 
 
@@ -154,7 +155,7 @@ async def check(services: Services, presented: str) -> Token | None:
         return None
     token_id, secret = form.groups()
     now = services.clock()
-    token = services.known.token(token_id) or await _read(services, token_id)
+    token = services.known.tokens.get(token_id) or await _read(services, token_id)
     known = matches(token_id, secret, token.digest if token else None)
     if token is None or not known or token.revoked_at is not None:
         return None
@@ -170,8 +171,20 @@ async def _read(services: Services, token_id: str) -> Token | None:
     async with services.database.read() as session:
         token: Token | None = await session.get(Token, token_id)
     if token is not None:
-        services.known.keep_token(token, now)
+        services.known.tokens.keep(token_id, token, now)
     return token
+
+
+async def read_again(services: Services, token_ids: Sequence[str]) -> None:
+    """Let this process know these tokens as they are now."""
+    now = services.clock()
+    async with services.database.read() as session:
+        found = {token.id: token for token in await session.scalars(select(Token).where(Token.id.in_(token_ids)))}
+    for token_id in token_ids:
+        if token_id in found:
+            services.known.tokens.keep(token_id, found[token_id], now)
+        else:
+            services.known.tokens.forget(token_id)
 
 
 async def _note_use(services: Services, token_id: str, now: float) -> None:
@@ -179,4 +192,4 @@ async def _note_use(services: Services, token_id: str, now: float) -> None:
     unnoted = or_(Token.last_used_at.is_(None), Token.last_used_at <= now - _USE_NOTED_EVERY)
     async with services.database.write() as session:
         await session.execute(update(Token).where(Token.id == token_id, unnoted).values(last_used_at=now))
-    services.known.forget_token(token_id)
+    services.known.tokens.forget(token_id)

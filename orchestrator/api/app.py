@@ -1,5 +1,6 @@
 """The HTTP server: `uvicorn --factory orchestrator.api.app:create_server`."""
 
+import gc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -47,6 +48,9 @@ def create_app() -> FastAPI:
             renewal.running(services),
         ):
             app.state.services = services
+            # what is there now stays: no pause to look for garbage in it
+            gc.collect()
+            gc.freeze()
             yield
 
     # the plain one loads its pages' scripts from elsewhere, which a browser in a private network cannot

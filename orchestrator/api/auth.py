@@ -10,7 +10,7 @@ from typing import Annotated
 from fastapi import Depends, HTTPException, Path, Query, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
-from tenants import audit, registry, tokens
+from tenants import admission, audit, registry, tokens
 from tenants.errors import InvalidInputError, NotFoundError
 from tenants.models import Scope
 from tenants.secrets import same
@@ -89,9 +89,7 @@ async def acts_for_tenant(caller: CallerDep, services: ServicesDep, instance_nam
     _check_own(caller, instance_name)
     if caller.scope is Scope.PANEL_READ:
         raise HTTPException(HTTPStatus.FORBIDDEN, "this token may not change anything here")
-    if services.known.tenant(instance_name) is None:
-        await registry.get(services, instance_name)
-    await services.calls.admit(instance_name)
+    services.calls.admit_known(await admission.look(services, instance_name))
 
 
 def _check_own(caller: Caller, instance_name: str) -> None:

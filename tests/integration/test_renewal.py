@@ -237,11 +237,11 @@ async def test_a_visitor_who_was_removed_here_is_known_no_more(world: World) -> 
 
 async def test_a_tenant_is_read_again_while_it_is_used(world: World) -> None:
     await admission.get(world.services, "acme")
-    assert world.services.known.tenant("acme") is not None
+    assert world.services.known.tenants.get("acme") is not None
     await world.enter("acme", TenantState.SUSPENDING)
     world.clock.now += TENANT_SECONDS / 2
     await renewal.refresh(world.services)
-    tenant = world.services.known.tenant("acme")
+    tenant = world.services.known.tenants.get("acme")
     assert tenant is not None
     assert tenant.state is TenantState.SUSPENDING
     for _ in range(2):
@@ -249,10 +249,10 @@ async def test_a_tenant_is_read_again_while_it_is_used(world: World) -> None:
         world.clock.now += TENANT_SECONDS / 2
         await renewal.refresh(world.services)
     world.clock.now += TENANT_SECONDS / 2
-    assert world.services.known.tenant("acme") is None
+    assert world.services.known.tenants.get("acme") is None
 
 
 async def test_what_this_process_changes_of_a_tenant_is_known_at_once(world: World) -> None:
     await admission.get(world.services, "acme")
     await registry.put(world.services, "acme", TenantSpec({"xmpp": False}), Cause("test"))
-    assert world.services.known.tenant("acme") is None
+    assert world.services.known.tenants.get("acme") is None

@@ -136,7 +136,7 @@ def _admitted(services: Services, path: str, endpoint: str, fields: Mapping[str,
     visitor = services.known.visitor(local_part(fields["jid"], services.settings.xmpp_host))
     if visitor is None:
         return None
-    tenant = services.known.tenant(visitor.instance_name)
+    tenant = services.known.tenants.get(visitor.instance_name)
     if tenant is None or admission.refusal(tenant, visitor.kind):
         return None
     if path == f"/{endpoint}":
