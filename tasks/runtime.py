@@ -15,6 +15,7 @@ from celery import Celery, current_app
 
 from config.settings import Settings
 from config.wakeup import celery_wake
+from tenants.lookout import Lookout
 from tenants.runners import Runners
 from tenants.services import Services, open_services
 
@@ -29,6 +30,7 @@ class _Opened:
     portal: BlockingPortal
     services: Services
     runners: Runners
+    lookout: Lookout
 
 
 class Runtime(AbstractContextManager["Runtime"]):
@@ -47,9 +49,9 @@ class Runtime(AbstractContextManager["Runtime"]):
         return opened.portal.call(function, opened.services)
 
     def start_delivery(self, instance_names: Sequence[str]) -> None:
-        """Start a runner for each tenant in the event loop, and do not wait for them."""
+        """Start a runner for each tenant in the event loop, stay awake for more, and do not wait for any."""
         opened = self._open()
-        opened.portal.call(opened.runners.start, *instance_names)
+        opened.portal.call(opened.lookout.wake, *instance_names)
 
     def take_no_more(self) -> None:
         """The worker is about to end: begin no new callback. Sets a flag only, so it may be called from anywhere."""
@@ -62,8 +64,8 @@ class Runtime(AbstractContextManager["Runtime"]):
                 portal = self._stack.enter_context(start_blocking_portal())
                 opened = portal.wrap_async_context_manager(open_services(self._settings, celery_wake(self._app)))
                 services = self._stack.enter_context(opened)
-                runners = self._stack.enter_context(portal.wrap_async_context_manager(_open_runners(services)))
-                self._opened = _Opened(portal, services, runners)
+                delivery = portal.wrap_async_context_manager(_open_delivery(services))
+                self._opened = _Opened(portal, services, *self._stack.enter_context(delivery))
                 # what is there now stays: no pause to look for garbage in it
                 gc.collect()
                 gc.freeze()
@@ -76,11 +78,13 @@ class Runtime(AbstractContextManager["Runtime"]):
 
 
 @asynccontextmanager
-async def _open_runners(services: Services) -> AsyncIterator[Runners]:
+async def _open_delivery(services: Services) -> AsyncIterator[tuple[Runners, Lookout]]:
     runners = Runners(services)
+    lookout = Lookout(services, runners.start)
     try:
-        yield runners
+        yield runners, lookout
     finally:
+        await lookout.close()
         await runners.stop(_GRACE)
 
 

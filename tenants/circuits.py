@@ -129,13 +129,6 @@ async def give_back(session: AsyncSession, instance_name: str, probe: str) -> No
     await claims.give_back(session, Circuit, instance_name, probe)
 
 
-async def close_all(session: AsyncSession, instance_names: Collection[str], now: float) -> None:
-    """`close` for many."""
-    failed = select(Circuit.instance_name).where(Circuit.instance_name.in_(instance_names), Circuit.failures > 0)
-    for instance_name in list(await session.scalars(failed.order_by(Circuit.instance_name))):
-        await close(session, instance_name, now)
-
-
 async def close(session: AsyncSession, instance_name: str, now: float) -> None:
     """LHC works: a callback was received, whichever it was, or somebody says so. Without effect on a closed circuit.
 

@@ -59,11 +59,13 @@ async def claim(session: AsyncSession, model: type[Claimable], key: object, now:
 async def claim_all(
     session: AsyncSession, model: type[Claimable], keys: Sequence[int | str], now: float
 ) -> dict[Any, str]:
-    """`claim` for many rows. Returns the tokens of those that were taken."""
+    """`claim` for many rows. Returns the tokens of those that were taken.
+
+    Not of rows that are being changed just now: one of them would make all wait. Who changes them wakes somebody.
+    """
     key = key_of(model)
-    # locked in the order in which all lock them: see `order_of`
-    held = select(key.label("key")).where(key.in_(keys), takeable(model, now)).order_by(*order_of(model))
-    ours = held.with_for_update().subquery()
+    held = select(key.label("key")).where(key.in_(keys), takeable(model, now))
+    ours = held.with_for_update(skip_locked=True).subquery()
     tokens = {one: secrets.token_hex(16) for one in keys}
     taken = await session.scalars(
         update(model)

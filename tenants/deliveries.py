@@ -28,8 +28,8 @@ _REMEMBER_SECONDS = 24 * 3600.0
 """How long a delivered message is kept, without its body, to recognise repeats and to be looked up."""
 _REMEMBER_DEAD_SECONDS = 30 * 24 * 3600.0
 """How long a dead letter waits for its replay."""
-_SWEEP_LIMIT = 200
-"""Tenants woken by one sweep."""
+_DUE_LIMIT = 200
+"""Tenants that are looked for at once."""
 _WOKEN_AT_ONCE = 20
 
 
@@ -115,8 +115,8 @@ async def _deliver_presence(services: Services, piece: Piece) -> None:
         await outcomes.tell_circuit(services, session, piece, answer)
 
 
-async def sweep(services: Services) -> None:
-    """Wake the open tenants that have something due and whose circuit lets it through, the longest waiting first."""
+async def find_due(services: Services) -> list[str]:
+    """The open tenants that have something due and whose circuit lets it through, the longest waiting first."""
     now = services.clock()
     due = union_all(
         *(
@@ -132,9 +132,14 @@ async def sweep(services: Services) -> None:
             .where(~exists().where(Tenant.instance_name == due.c.instance_name, admission.SHUT))
             .group_by(due.c.instance_name)
             .order_by(func.min(due.c.due_at))
-            .limit(_SWEEP_LIMIT)
+            .limit(_DUE_LIMIT)
         )
-        names = list(instance_names)
+        return list(instance_names)
+
+
+async def sweep(services: Services) -> None:
+    """Wake the tenants that have something due."""
+    names = await find_due(services)
     # in several tasks, for several workers
     for start in range(0, len(names), _WOKEN_AT_ONCE):
         await services.wake(task_names.DELIVER, instance_names=names[start : start + _WOKEN_AT_ONCE])

@@ -4,14 +4,14 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import structlog
-from sqlalchemy import insert, select, update
+from sqlalchemy import insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from tenants import admission, circuits, claims
 from tenants.backoff import delay
 from tenants.claiming import Piece, find_oldest_pending
 from tenants.http_posting import Answer
-from tenants.models import CallbackMessage, Conversation, DeliveryAttempt, MessageState, Tenant
+from tenants.models import CallbackMessage, Circuit, Conversation, DeliveryAttempt, MessageState, Tenant
 from tenants.services import Services
 
 log = structlog.get_logger(__name__)
@@ -74,13 +74,12 @@ async def _settle_all(services: Services, received: Sequence[_Received]) -> list
     now = services.clock()
     names = {one.piece.instance_name for one in received}
     async with services.database.write() as session:
+        # asked first, because others wait for what is locked below
+        shut, failing = await _look_at(session, names)
         # the locks make messages that are being stored or replayed just now wait, or be seen
         held = await _hold(session, received)
         await _record_received(session, held, now)
         following = await find_oldest_pending(session, [one.piece.key for one in held])
-        shut = set(
-            await session.scalars(select(Tenant.instance_name).where(Tenant.instance_name.in_(names), admission.SHUT))
-        )
         released = {
             one.piece.key
             for one in held
@@ -90,8 +89,21 @@ async def _settle_all(services: Services, received: Sequence[_Received]) -> list
         await _release(session, released - following.keys(), due_at=None)
         # behind those of the tenant that have waited longer
         await _release(session, released & following.keys(), due_at=now)
-        await circuits.close_all(session, names, now)
+        for instance_name in failing:
+            await circuits.close(session, instance_name, now)
     return [going_on.get(one.piece.token) for one in received]
+
+
+async def _look_at(session: AsyncSession, names: Collection[str]) -> tuple[set[str], list[str]]:
+    """Which of these tenants are shut, and which failed before, by their names."""
+    rows = await session.execute(
+        select(Tenant.instance_name, admission.SHUT, Circuit.failures > 0)
+        .outerjoin(Circuit, Circuit.instance_name == Tenant.instance_name)
+        .where(Tenant.instance_name.in_(names), or_(admission.SHUT, Circuit.failures > 0))
+        .order_by(Tenant.instance_name)
+    )
+    marks = [(name, is_shut, has_failed) for name, is_shut, has_failed in rows]
+    return {name for name, is_shut, _ in marks if is_shut}, [name for name, _, has_failed in marks if has_failed]
 
 
 async def _hold(session: AsyncSession, received: Sequence[_Received]) -> list[_Received]:

@@ -1,4 +1,7 @@
-"""Wakes the delivery of callbacks: one task for all tenants that something came for within a moment."""
+"""Wakes the delivery of callbacks: one task for all tenants that something came for within a moment.
+
+Who is woken stays awake for longer than that moment (`tenants.lookout`), so what comes within it waits for no task.
+"""
 
 import asyncio
 from collections.abc import Awaitable
@@ -6,7 +9,7 @@ from typing import Any, Protocol
 
 from config import task_names
 
-PAUSE = 0.02
+PAUSE = 0.5
 """Seconds between two tasks of a process: a task costs as much as some callbacks."""
 
 

@@ -7,6 +7,7 @@ from email.utils import formatdate
 
 import pytest
 from sqlalchemy import func, select
+from sqlalchemy.exc import OperationalError
 from starlette.responses import Response, StreamingResponse
 
 from config.settings import Settings
@@ -20,6 +21,7 @@ from tenants.errors import ConflictError, NotFoundError
 from tenants.http_posting import MAX_RETRY_AFTER, Answer
 from tenants.leases import Lease
 from tenants.lhc import LhcClient
+from tenants.lookout import Lookout
 from tenants.models import CallbackMessage, Conversation, DeliveryAttempt, MessageState, OperatorPresence
 from tenants.naming import AccountKind, AccountName
 from tenants.outcomes import MAX_ATTEMPTS
@@ -544,6 +546,65 @@ async def test_what_is_under_way_is_finished_when_the_process_ends(world: World,
     await stopping
     assert lhc.bodies == ["body 1"], "the next is not begun"
     assert [row.state for row in await stored(world)] == [MessageState.DELIVERED, MessageState.PENDING]
+
+
+async def test_who_was_woken_looks_for_more_for_a_while(
+    world: World, lhc: Lhc, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runners = Runners(world.services)
+    looks: list[list[str]] = []
+    look = deliveries.find_due
+
+    async def find_due(services: Services) -> list[str]:
+        looks.append(await look(services))
+        return looks[-1]
+
+    monkeypatch.setattr(deliveries, "find_due", find_due)
+    lookout = Lookout(world.services, runners.start, awake=0.5)
+    lookout.wake("acme")
+    await callbacks.store_messages(world.services, [message(1), message(1, instance="other")])
+    await until(lambda: sorted(lhc.bodies) == ["body 1", "body 1"], "what came without another wake-up arrives")
+    assert ["acme", "other"] in [sorted(names) for names in looks]
+
+    async def is_asleep() -> bool:
+        before = len(looks)
+        await asyncio.sleep(0.2)
+        return len(looks) == before
+
+    await until_async(is_asleep, "it looks no more")
+    await callbacks.store_messages(world.services, [message(2)])
+    assert lhc.bodies == ["body 1", "body 1"]
+    lookout.wake()
+    await until(lambda: lhc.bodies[2:] == ["body 2"], "it was woken again")
+    await lookout.close()
+    await runners.stop(10)
+
+
+async def test_a_look_that_fails_is_the_last_until_the_next_wakeup(
+    world: World, lhc: Lhc, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runners = Runners(world.services)
+    looks = 0
+    look = deliveries.find_due
+
+    async def find_due(services: Services) -> list[str]:
+        nonlocal looks
+        looks += 1
+        if looks == 1:
+            raise OperationalError("SELECT", {}, OSError("the database is away"))
+        return await look(services)
+
+    monkeypatch.setattr(deliveries, "find_due", find_due)
+    lookout = Lookout(world.services, runners.start, awake=60)
+    lookout.wake()
+    await until(lambda: looks == 1, "it fails")
+    await callbacks.store_messages(world.services, [message(1)])
+    await asyncio.sleep(0.1)
+    assert looks == 1
+    lookout.wake()
+    await until(lambda: lhc.bodies == ["body 1"], "it looks again")
+    await lookout.close()
+    await runners.stop(10)
 
 
 async def test_a_claim_is_kept_while_the_work_is_under_way(world: World) -> None:

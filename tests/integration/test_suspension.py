@@ -30,6 +30,19 @@ async def do(tenant: Tenant, action: str) -> None:
     await tenant.panel.finished(answer.json()["id"])
 
 
+async def in_effect(tenant: Tenant) -> None:
+    """Wait until the API process knows that the tenant is suspended."""
+
+    async def is_refused() -> bool:
+        answer = await tenant.lhc.page_view("visitor.1", PASSWORD)
+        return answer.text != "ok" and answer.json() == {
+            "error": True,
+            "msg": f"tenant '{tenant.name}' is suspended, not active",
+        }
+
+    await until_async(is_refused, "page views are refused", IN_EFFECT)
+
+
 async def change(tenant: Tenant, **settings: Any) -> None:
     answer = await tenant.panel.http.put(f"/v1/tenants/{tenant.name}", json=settings)
     assert answer.is_success, answer.text
@@ -78,14 +91,7 @@ async def test_nothing_goes_while_suspended_and_what_waited_goes_after(new_tenan
     assert why == f"tenant '{tenant.name}' is suspended, not active"
     await ann.leave()
 
-    async def is_refused() -> bool:
-        answer = await lhc.page_view("visitor.1", PASSWORD)
-        return answer.text != "ok" and answer.json() == {
-            "error": True,
-            "msg": f"tenant '{tenant.name}' is suspended, not active",
-        }
-
-    await until_async(is_refused, "page views are refused", IN_EFFECT)
+    await in_effect(tenant)
 
     # retries are due, operators come, go and answer pings meanwhile; of another tenant all of it is told
     carl = await other.operator_online("carl")
@@ -178,6 +184,7 @@ async def test_every_call_of_a_suspended_tenant_is_refused_by_its_state(tenant: 
     await tenant.operator_online()
     await tenant.lhc.new_visitor("visitor.1", PASSWORD)
     await do(tenant, "suspend")
+    await in_effect(tenant)
     why = {"error": True, "msg": f"tenant '{tenant.name}' is suspended, not active"}
     assert await call_all(tenant) == [why] * (len(CALLS) + len(RPC_CALLS))
     # the old way in opens it no more than its own key
