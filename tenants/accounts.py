@@ -312,6 +312,8 @@ async def ensure(services: Services, tenant: Tenant, name: AccountName, nick: st
     account = await find_settled(services, name)
     if account is None or account.state is not AccountState.ACTIVE:
         await _make(services, tenant, name, new_key(), nick, is_new=account is None)
+    elif account.password_digest is not None:
+        services.known.keep_account(account, account.password_digest)
 
 
 async def register_visitor(services: Services, tenant: Tenant, name: AccountName, password: str, nick: str) -> None:

@@ -130,7 +130,7 @@ class Known:
         return known if known is not None and known.online_until > self._clock() + MARGIN else None
 
     def keep_account(self, account: Account, password_digest: str) -> None:
-        """Remember an active account whose password was right just now."""
+        """Remember an active account with the password that it has now."""
         known = self._visitors.get(account.username)
         if known is not None and known.password_digest == password_digest:
             return

@@ -156,14 +156,32 @@ async def check(services: Services, presented: str) -> Token | None:
     token_id, secret = form.groups()
     now = services.clock()
     token = services.known.tokens.get(token_id) or await _read(services, token_id)
-    known = matches(token_id, secret, token.digest if token else None)
-    if token is None or not known or token.revoked_at is not None:
+    if not _opens(token_id, token, secret, now):
         return None
-    if token.expires_at is not None and token.expires_at <= now:
-        return None
-    if (token.last_used_at or 0) <= now - _USE_NOTED_EVERY:
+    if token is not None and _use_is_to_be_noted(token, now):
         await _note_use(services, token_id, now)
     return token
+
+
+def recall(services: Services, presented: str) -> Token | None:
+    """`check`, by what is known: None also when it is to be looked up, or its use to be noted."""
+    form = _FORM.fullmatch(presented)
+    token = services.known.tokens.get(form[1]) if form is not None else None
+    if form is None or token is None:
+        return None
+    now = services.clock()
+    return token if _opens(form[1], token, form[2], now) and not _use_is_to_be_noted(token, now) else None
+
+
+def _opens(token_id: str, token: Token | None, secret: str, now: float) -> bool:
+    is_known = matches(token_id, secret, token.digest if token else None)
+    if token is None or not is_known or token.revoked_at is not None:
+        return False
+    return token.expires_at is None or token.expires_at > now
+
+
+def _use_is_to_be_noted(token: Token, now: float) -> bool:
+    return (token.last_used_at or 0) <= now - _USE_NOTED_EVERY
 
 
 async def _read(services: Services, token_id: str) -> Token | None:

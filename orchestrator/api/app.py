@@ -29,8 +29,8 @@ from orchestrator.api import (
 )
 from orchestrator.api.auth import check_text
 from orchestrator.api.bodies import MAX_BODY, BodyRules
+from orchestrator.api.hot import HotPath
 from orchestrator.api.lhc.face import LhcFace
-from orchestrator.api.lhc.hot import HotPath
 from tenants import renewal
 from tenants.services import open_services
 

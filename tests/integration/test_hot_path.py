@@ -2,11 +2,14 @@
 
 import asyncio
 import time
+from typing import Any
 
+import httpx
+import pytest
 from sqlalchemy import select
 
 from tenants.models import VisitorSession
-from tests.integration.conftest import NewTenant, Tenant
+from tests.integration.conftest import NewTenant, Tenant, TenantApi
 from tests.world.lhc import Lhc
 from tests.world.system import domain_of
 from tests.world.waiting import until_async
@@ -149,3 +152,100 @@ async def test_what_is_no_object_of_strings_is_judged_as_ever(tenant: Tenant) ->
         assert answer.status_code == status, (body[-20:], answer.text)
     answer = await tenant.lhc.post("/xmpp", "{" + known + ',"host":5}')
     assert answer.json() == {"error": True, "msg": "host: must be a string"}
+
+
+async def view(api: TenantApi, **said: Any) -> httpx.Response:
+    """A page view through the tenant's own API."""
+    return await api.http.post("/visitors/1/pageviews", json=said or {"page": "here"})
+
+
+async def become_known_natively(api: TenantApi) -> None:
+    async def is_known() -> bool:
+        before = await session_of(api.tenant)
+        assert (await view(api)).status_code == 202
+        return before[0] > 0 and (await session_of(api.tenant))[0] == before[0]
+
+    await until_async(is_known, "the visitor is known")
+
+
+async def test_a_tenants_own_page_views_are_answered_from_memory_as_ever(api: TenantApi) -> None:
+    bob = await api.tenant.operator_online()
+    name = api.tenant.lhc.name(VISITOR)
+    made = await view(api)
+    await become_known_natively(api)
+    known = await view(api)
+    for answer in (made, known):
+        assert answer.status_code == 202
+        assert answer.headers["content-type"] == "application/json"
+    first, last = made.json(), known.json()
+    assert first.pop("online_until") < last.pop("online_until")
+    assert first == last == {"username": name, "status": "Page: here"}
+    await bob.sees(name, status="Page: here")
+    news = {"page": "there\r\n", "city": "Rome", "visits": 3, "nick": "Ann \U0001f600"}
+    assert (await view(api, **news)).json()["status"] == "Page: there\n| Location: Rome\n| Visits: 3"
+    await bob.sees(name, status="Page: there\n| Location: Rome\n| Visits: 3", nick="Ann \U0001f600")
+
+
+@pytest.mark.parametrize(
+    ("said", "field"),
+    [
+        ({"page": "x" * 2001}, "page"),
+        ({"page": "bell \x07"}, "page"),
+        ({"nick": ""}, "nick"),
+        ({"visits": 1.5}, "visits"),
+        ({"visits": -1}, "visits"),
+        ({"colour": "red"}, "colour"),
+    ],
+)
+async def test_bad_page_views_of_a_known_visitor_are_refused(api: TenantApi, said: dict[str, Any], field: str) -> None:
+    await become_known_natively(api)
+    before = await session_of(api.tenant)
+    answer = await view(api, **said)
+    assert answer.status_code == 422
+    assert field in answer.text
+    assert (await session_of(api.tenant))[0] == before[0]
+
+
+async def test_a_known_visitor_opens_no_door(api: TenantApi, new_tenant: NewTenant) -> None:
+    await become_known_natively(api)
+    other = await new_tenant(routing="orchestrator")
+    path = f"/v1/tenants/{api.tenant.name}/visitors/1/pageviews"
+    tokens = {
+        "Bearer nonsense": 401,
+        f"Basic {api.token}": 401,
+        f"Bearer {api.token}x": 401,
+        f"Bearer {await token_of(other)}": 404,
+    }
+    async with httpx.AsyncClient(base_url=api.tenant.system.endpoints["api"]) as http:
+        for header, status in tokens.items():
+            answer = await http.post(path, json={"page": "here"}, headers={"Authorization": header})
+            assert answer.status_code == status, header
+    # as its own visitor, put together otherwise
+    assert (await api.http.post(f"/visitors/1.{api.tenant.name}/pageviews", json={"page": "here"})).status_code == 422
+
+
+async def test_a_repeated_page_view_of_a_known_visitor_is_answered_once(api: TenantApi) -> None:
+    await become_known_natively(api)
+    headers = {"Idempotency-Key": "once"}
+    for replayed in (None, "true"):
+        answer = await api.http.post("/visitors/1/pageviews", json={"page": "there"}, headers=headers)
+        assert answer.headers.get("idempotent-replayed") == replayed
+        await view(api, page="elsewhere")
+    assert (await api.http.post("/visitors/1/pageviews", json={"page": "x"}, headers=headers)).status_code == 422
+
+
+async def test_a_revoked_token_opens_a_known_visitors_door_for_seconds_at_most(api: TenantApi) -> None:
+    await become_known_natively(api)
+    made = await api.tenant.panel.http.get("/v1/tokens", params={"instance_name": api.tenant.name})
+    await api.tenant.panel.http.delete(f"/v1/tokens/{made.json()['tokens'][0]['id']}")
+
+    async def is_refused() -> bool:
+        return (await view(api)).status_code == 401
+
+    await until_async(is_refused, "the token opens nothing", IN_EFFECT)
+
+
+async def token_of(tenant: Tenant) -> str:
+    spec = {"name": "lhc", "scope": "tenant", "instance_name": tenant.name}
+    made = await tenant.panel.http.post("/v1/tokens", json=spec)
+    return str(made.json()["token"])

@@ -1,22 +1,17 @@
-"""What LHC calls all the time, without a database query for each: page views and messages of visitors who are known.
-
-A page view without news is noted in memory; one with news is stored and published at once with those of others; a
-message is published. Whatever is not exactly that goes on to `orchestrator.api.lhc.face`, which judges it as a whole.
-So nothing is refused here, and nothing is accepted that would have been refused there; `tenants.known` says within
-which time that holds.
-"""
+"""Page views and messages of known visitors as LHC sends them: see `orchestrator.api.hot`."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from http import HTTPStatus
 
 import msgspec
-from fastapi import FastAPI
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.requests import Request
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Scope
 
 from orchestrator.api.lhc.face import MAX_BODY, unavailable
+from orchestrator.api.ready import Ready
 from tenants import admission, registry, visitors
 from tenants.errors import DomainError
 from tenants.known import KnownVisitor
@@ -27,16 +22,11 @@ from tenants.services import Services
 from tenants.shard_queues import QueueUnavailableError
 from tenants.visitors import DEFAULT_NICK, DEFAULT_STATUS
 
+__all__ = ["MAX_BODY", "send_message", "view_page"]
+
 _TENANT = "/t/"
 _JSON = (b"content-type", b"application/json")
-_OK: tuple[Message, Message] = (
-    {
-        "type": "http.response.start",
-        "status": 200,
-        "headers": [(b"content-length", b"2"), (b"content-type", b"text/html; charset=utf-8")],
-    },
-    {"type": "http.response.body", "body": b"ok"},
-)
+_OK = Ready(HTTPStatus.OK, b"text/html; charset=utf-8", b"ok")
 # all values are strings: whatever else there may be is looked at by the face
 _decoder = msgspec.json.Decoder(dict[str, str])
 
@@ -50,34 +40,32 @@ class _Said:
     fields: Mapping[str, str]
 
 
-class HotPath:
-    """ASGI application around the other one, whose middleware and routes alone would take longer than all of this."""
+async def view_page(services: Services, scope: Scope, body: bytes) -> ASGIApp | None:
+    """Answer `/xmpp` of a known visitor."""
+    return await _answer(services, scope, body, _view_page)
 
-    def __init__(self, app: FastAPI) -> None:
-        self._app = app
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        endpoint = _endpoint(scope)
-        if endpoint is None:
-            await self._app(scope, receive, send)
-            return
-        message = await receive()
-        services: Services = self._app.state.services
-        said = _known(services, scope["path"], endpoint, message["body"]) if _is_whole(message) else None
-        if said is not None:
-            try:
-                await _HANDLERS[endpoint](services, said)
-            except (QueueUnavailableError, DBAPIError, PoolTimeoutError) as error:
-                await unavailable(Request(scope), endpoint, error)(scope, receive, send)
-                return
-            except DomainError:
-                # it was not quite as it was known: nothing has changed yet
-                services.known.forget_visitor(said.visitor.username)
-            else:
-                for part in _OK:
-                    await send(part)
-                return
-        await self._app(scope, _again(message, receive), send)
+async def send_message(services: Services, scope: Scope, body: bytes) -> ASGIApp | None:
+    """Answer `/xmpp-send-message` of a known visitor."""
+    return await _answer(services, scope, body, _send_message)
+
+
+async def _answer(
+    services: Services, scope: Scope, body: bytes, handle: Callable[[Services, _Said], Awaitable[None]]
+) -> ASGIApp | None:
+    endpoint = scope["path"].rpartition("/")[2]
+    said = _known(services, scope["path"], endpoint, body) if _JSON in scope["headers"] else None
+    if said is None:
+        return None
+    try:
+        await handle(services, said)
+    except (QueueUnavailableError, DBAPIError, PoolTimeoutError) as error:
+        return unavailable(Request(scope), endpoint, error)
+    except DomainError:
+        # it was not quite as it was known: nothing has changed yet
+        services.known.forget_visitor(said.visitor.username)
+        return None
+    return _OK
 
 
 async def _view_page(services: Services, said: _Said) -> None:
@@ -89,38 +77,6 @@ async def _send_message(services: Services, said: _Said) -> None:
     nick, status = said.fields.get("nick", DEFAULT_NICK), said.fields.get("status")
     await visitors.show_known(services, said.tenant, said.visitor, nick, status)
     await visitors.send_known(services, said.visitor, _operator(services, said.fields), said.fields["message"])
-
-
-_HANDLERS: dict[str, Callable[[Services, _Said], Awaitable[None]]] = {
-    "xmpp": _view_page,
-    "xmpp-send-message": _send_message,
-}
-
-
-def _endpoint(scope: Scope) -> str | None:
-    """Which of our calls it is."""
-    if scope["type"] != "http":
-        return None
-    endpoint: str = scope["path"].rpartition("/")[2]
-    return endpoint if endpoint in _HANDLERS and scope["method"] == "POST" and _JSON in scope["headers"] else None
-
-
-def _is_whole(message: Message) -> bool:
-    return (
-        message["type"] == "http.request"
-        and not message.get("more_body", False)
-        and len(message.get("body", b"")) <= MAX_BODY
-    )
-
-
-def _again(message: Message, receive: Receive) -> Receive:
-    """Receives this message once more, then what follows."""
-    first: list[Message] = [message]
-
-    async def receive_again() -> Message:
-        return first.pop() if first else await receive()
-
-    return receive_again
 
 
 def _known(services: Services, path: str, endpoint: str, body: bytes) -> _Said | None:

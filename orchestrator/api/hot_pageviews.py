@@ -1,0 +1,112 @@
+"""Page views of known visitors through the tenant's own API: see `orchestrator.api.hot`."""
+
+from collections.abc import Iterable
+from http import HTTPStatus
+from typing import Annotated
+
+import msgspec
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from starlette.types import ASGIApp, Scope
+
+from orchestrator.api.ready import Ready
+from orchestrator.api.views import instant
+from tenants import admission, pageviews, tokens, visitors
+from tenants.errors import DomainError
+from tenants.known import KnownVisitor
+from tenants.models import Scope as TokenScope
+from tenants.models import Tenant, Token
+from tenants.naming import AccountKind, AccountName
+from tenants.pageviews import PageView
+from tenants.services import Services
+
+MAX_BODY = 64 * 1024
+"""Bytes: more than any page view has."""
+
+_Text = Annotated[str, msgspec.Meta(max_length=2000)]
+_Name = Annotated[str, msgspec.Meta(max_length=100)]
+
+
+class _View(msgspec.Struct, forbid_unknown_fields=True):
+    """As `orchestrator.api.visitors.PageViewRequest`, which judges whatever this one does not take."""
+
+    nick: Annotated[str, msgspec.Meta(min_length=1, max_length=200)] = visitors.DEFAULT_NICK
+    page: _Text | None = None
+    referrer: _Text | None = None
+    country: _Name | None = None
+    city: _Name | None = None
+    time_zone: _Name | None = None
+    visits: Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)] | None = None
+    department: _Name | None = None
+
+    def page_view(self) -> PageView:
+        """What operators read of it.
+
+        Raises:
+            InvalidInputError: it holds what XML forbids.
+        """
+        texts = {name: getattr(self, name) for name in ("page", "referrer", "country", "city", "time_zone")}
+        texts["department"] = self.department
+        checked = {name: text if text is None else visitors.check_text(text, name) for name, text in texts.items()}
+        return PageView(**checked, visits=self.visits)
+
+
+_decoder = msgspec.json.Decoder(_View)
+
+
+async def view_page(services: Services, scope: Scope, body: bytes) -> ASGIApp | None:
+    """Answer a page view of a known visitor, if it may come in; then it is counted."""
+    try:
+        found = _find(services, scope)
+        if found is None:
+            return None
+        tenant, visitor = found
+        view = _decoder.decode(body)
+        nick, status = visitors.check_text(view.nick, "nick"), pageviews.render(view.page_view())
+        services.calls.admit_known(tenant)
+    except (msgspec.DecodeError, UnicodeDecodeError, DomainError):
+        return None
+    try:
+        await visitors.show_known(services, tenant, visitor, nick, status)
+    except (DomainError, DBAPIError, PoolTimeoutError):
+        # it was not quite as it was known, or it cannot be stored; the application says which
+        services.known.forget_visitor(visitor.username)
+        return None
+    until = instant(services.clock() + tenant.online_seconds)
+    shown = {"username": visitor.username, "status": status, "online_until": until}
+    return Ready(HTTPStatus.ACCEPTED, b"application/json", msgspec.json.encode(shown))
+
+
+def _find(services: Services, scope: Scope) -> tuple[Tenant, KnownVisitor] | None:
+    """The tenant, whose own token it is, and its visitor, as far as both are known."""
+    path = scope["path"].split("/")
+    if len(path) != 7 or path[:3] != ["", "v1", "tenants"] or path[4] != "visitors" or scope["query_string"]:  # noqa: PLR2004 - its parts
+        return None
+    instance_name, visitor_id = path[3], path[5]
+    token = _token(services, scope["headers"])
+    if token is None or (token.scope, token.instance_name) != (TokenScope.TENANT, instance_name):
+        return None
+    tenant = services.known.tenants.get(instance_name)
+    if tenant is None or admission.refusal(tenant, AccountKind.VISITOR):
+        return None
+    visitor = services.known.visitor(
+        services.naming.username(AccountName(AccountKind.VISITOR, visitor_id, instance_name))
+    )
+    # a name can be put together in several ways; the account is of one kind and of one tenant
+    if visitor is None or (visitor.kind, visitor.instance_name) != (AccountKind.VISITOR, instance_name):
+        return None
+    return tenant, visitor
+
+
+def _token(services: Services, headers: Iterable[tuple[bytes, bytes]]) -> Token | None:
+    """The token that the headers bear, if they say nothing else that matters."""
+    token = None
+    is_json = False
+    for name, value in headers:
+        if name == b"authorization" and value[:7].lower() == b"bearer ":
+            token = tokens.recall(services, value[7:].decode("latin-1"))
+        elif name == b"content-type":
+            is_json = value == b"application/json"
+        elif name == b"idempotency-key":
+            return None
+    return token if is_json else None
