@@ -207,11 +207,12 @@ def main(
         measured = asyncio.run(run(system.endpoints, tenants, rate or [50, 100, 200], seconds, _WAYS[only]))
     table = Table("rate", "way", "samples", "p50 ms", "p90 ms", "p99 ms", "max ms", "lost", title=f"{tenants} tenants")
     for at_rate, row, lost in measured:
-        table.add_row(f"{at_rate:.0f}/s", *(str(value) for value in asdict(row).values()), str(lost))
+        table.add_row(f"{at_rate:.0f}/s", *row.cells(), str(lost))
     console.print(table)
     keep(
         console,
         "chats",
+        file=f"chats-{only}" if only else None,
         options={
             "tenants": tenants,
             "seconds": seconds,

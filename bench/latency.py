@@ -86,7 +86,7 @@ def main(samples: Annotated[int, typer.Option(min=10, max=10_000, help="Samples 
         measured = asyncio.run(measure(endpoints, samples))
     table = Table("way", "samples", "p50 ms", "p90 ms", "p99 ms", "max ms", title="Latency, one at a time")
     for row in measured:
-        table.add_row(row.way, *(str(value) for value in list(asdict(row).values())[1:]))
+        table.add_row(*row.cells())
     console.print(table)
     keep(
         console,

@@ -5,6 +5,7 @@ import math
 import platform
 import resource
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,11 @@ RESULTS = Path(__file__).parent / "results"
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """One way's latencies, in milliseconds."""
+    """One way's latencies, in milliseconds.
+
+    Attributes:
+        histogram: how many took no longer than that, and longer than the bound before.
+    """
 
     way: str
     samples: int
@@ -25,6 +30,11 @@ class Measured:
     p90_ms: float
     p99_ms: float
     max_ms: float
+    histogram: list[tuple[float, int]]
+
+    def cells(self) -> list[str]:
+        """For a table: way, samples and percentiles."""
+        return [str(value) for value in (self.way, self.samples, self.p50_ms, self.p90_ms, self.p99_ms, self.max_ms)]
 
 
 def summarise(way: str, seconds: Sequence[float]) -> Measured:
@@ -34,7 +44,14 @@ def summarise(way: str, seconds: Sequence[float]) -> Measured:
     def percentile(percent: float) -> float:
         return round(ordered[math.ceil(percent / 100 * len(ordered)) - 1] * 1000, 2)
 
-    return Measured(way, len(ordered), percentile(50), percentile(90), percentile(99), percentile(100))
+    percentiles = [percentile(percent) for percent in (50, 90, 99, 100)]
+    return Measured(way, len(ordered), *percentiles, histogram=_histogram(ordered))
+
+
+def _histogram(seconds: Sequence[float]) -> list[tuple[float, int]]:
+    """Ten buckets for each tenfold, as far as there are any."""
+    buckets = Counter(math.ceil(10 * math.log10(max(one * 1000, 0.01))) for one in seconds)
+    return [(round(10 ** (bucket / 10), 3), buckets[bucket]) for bucket in range(min(buckets), max(buckets) + 1)]
 
 
 def keep(console: Console, benchmark: str, *, file: str | None = None, **measured: Any) -> None:

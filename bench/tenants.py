@@ -192,7 +192,7 @@ def main(
     console.print(table)
     table = Table("way", "samples", "p50 ms", "p90 ms", "p99 ms", "max ms", title="What another tenant feels")
     for latency in latencies:
-        table.add_row(*(str(value) for value in asdict(latency).values()))
+        table.add_row(*latency.cells())
     console.print(table)
     quiet, during = latencies
     console.print(f"p99 while the tenant goes: {during.p99_ms / quiet.p99_ms:.1f} times the quiet one")
