@@ -44,8 +44,9 @@ def summarise(way: str, seconds: Sequence[float]) -> Measured:
     def percentile(percent: float) -> float:
         return round(ordered[math.ceil(percent / 100 * len(ordered)) - 1] * 1000, 2)
 
-    percentiles = [percentile(percent) for percent in (50, 90, 99, 100)]
-    return Measured(way, len(ordered), *percentiles, histogram=_histogram(ordered))
+    return Measured(
+        way, len(ordered), percentile(50), percentile(90), percentile(99), percentile(100), _histogram(ordered)
+    )
 
 
 def _histogram(seconds: Sequence[float]) -> list[tuple[float, int]]:
