@@ -23,6 +23,8 @@ _CONFLICT = 10090
 _VERSION = re.compile(r"ejabberd (\d+)\.(\d+)")
 _LISTS_SINCE = (24, 2)
 _LABEL_SINCE = (21, 7)
+BRIDGE_VERSION = "1"
+"""Of the bridge module that this code works with: `VERSION` in `config/ejabberd/lhc_bridge_admin.erl`."""
 _QUESTIONS = {"check_account", "check_password"}
 
 
@@ -134,6 +136,19 @@ class Ejabberd:
                 raise EjabberdError("status", 0, f"no version in {text[:200]!r}")
             self._version = (int(found[1]), int(found[2]))
         return self._version
+
+    async def bridge_version(self) -> str | None:
+        """Which version of our bridge module is loaded (`lhc_bridge_version`); None when it is not.
+
+        Raises:
+            EjabberdUnavailableError: ejabberd cannot be reached.
+        """
+        try:
+            return str(await self._call("lhc_bridge_version"))
+        except EjabberdUnavailableError:
+            raise
+        except EjabberdError:
+            return None
 
     async def register(self, user: str, password: str) -> None:
         """Create the account (`register`).

@@ -88,11 +88,18 @@ class Poster:
     async def close(self) -> None:
         await self._http.close()
 
+    async def reach(self, url: str) -> Answer:
+        """Ask for it once, without any effect there. Whatever becomes of it is in the answer; nothing is raised."""
+        return await self._request("GET", url, b"", {})
+
     async def post(self, url: str, body: bytes, headers: Mapping[str, str]) -> Answer:
         """POST it once. Whatever becomes of it is in the answer; nothing is raised."""
+        return await self._request("POST", url, body, headers)
+
+    async def _request(self, method: str, url: str, body: bytes, headers: Mapping[str, str]) -> Answer:
         started = time.monotonic()
         try:
-            async with self._http.post(url, data=body, headers=headers, allow_redirects=False) as response:
+            async with self._http.request(method, url, data=body, headers=headers, allow_redirects=False) as response:
                 await _skip(response)
         except aiohttp.ConnectionTimeoutError:
             return Answer(f"no connection within {_CONNECT_TIMEOUT:g} s", time.monotonic() - started)

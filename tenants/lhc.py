@@ -57,6 +57,10 @@ class LhcClient:
     async def close(self) -> None:
         await self._poster.close()
 
+    async def reach(self, base: str) -> Answer:
+        """Whether anybody answers there."""
+        return await self._poster.reach(base)
+
     async def post_message(self, base: str, body: bytes) -> Answer:
         """Post an operator's message, or presence in a room."""
         return await self._poster.post(

@@ -263,6 +263,12 @@ class ChatLine(Base):
     __table_args__ = (
         UniqueConstraint("instance_name", "message_id"),
         Index("ix_chat_lines_chat_id_id", "chat_id", "id"),
+        Index(
+            "ix_chat_lines_waiting",
+            "created_at",
+            sqlite_where=text("state = 'waiting'"),
+            postgresql_where=text("state = 'waiting'"),
+        ),
     )
 
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -498,6 +504,14 @@ class CallbackMessage(Base):
         UniqueConstraint("stanza_id"),
         Index("ix_callback_messages_conversation_id_state", "conversation_id", "state"),
         Index("ix_callback_messages_instance_name_state_id", "instance_name", "state", "id"),
+        # nearly all rows are delivered ones
+        Index(
+            "ix_callback_messages_undelivered",
+            "state",
+            "created_at",
+            sqlite_where=text("state <> 'delivered'"),
+            postgresql_where=text("state <> 'delivered'"),
+        ),
     )
 
     id: Mapped[int] = mapped_column(primary_key=True)

@@ -370,6 +370,7 @@ async def request(
     """
     async with services.database.write() as session:
         operation = await _open(services, session, instance_name, kind, cause, given=given, bulk_id=bulk_id)
+    services.known.tenants.forget(instance_name)
     if operation is not None:
         await operations.wake(services, operation)
     return operation
@@ -444,6 +445,8 @@ async def request_many(
                     outcomes[name] = await _open(services, session, name, kind, cause, bulk_id=bulk_id)
                 except DomainError as error:
                     outcomes[name] = error
+        for name in names:
+            services.known.tenants.forget(name)
     opened = [outcome for outcome in outcomes.values() if isinstance(outcome, Operation)]
     for some in _batches(opened, _WAKE_AT_ONCE):
         await asyncio.gather(*(operations.wake(services, one) for one in some))

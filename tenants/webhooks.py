@@ -69,6 +69,10 @@ class WebhookClient:
     async def close(self) -> None:
         await self._poster.close()
 
+    async def reach(self, url: str) -> Answer:
+        """Whether anybody answers there, where webhooks may go."""
+        return await self._poster.reach(url)
+
     async def post(self, url: str, *, event_id: str, body: bytes, keys: Sequence[str]) -> Answer:
         """Post an event, signed with the time of this try. Nothing is sent without a key.
 

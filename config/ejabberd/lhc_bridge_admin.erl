@@ -14,7 +14,7 @@
 -export([register_commands/0, unregister_commands/0, command/6, bears/2, page/3, await_end/2, check_host/1,
          check_users/1, check_suffix/1]).
 %% the commands
--export([remove_users/2, accounts/4, usernames/4, shared_rosters/3, add_to_rosters/3, remove_from_rosters/3,
+-export([version/0, remove_users/2, accounts/4, usernames/4, shared_rosters/3, add_to_rosters/3, remove_from_rosters/3,
          register_scram/2, register_members/2, present/5, tenant_left/3, forget_tenant/2]).
 
 -include("ejabberd_commands.hrl").
@@ -23,6 +23,8 @@
 -include_lib("xmpp/include/scram.hrl").
 -include_lib("xmpp/include/xmpp.hrl").
 
+%% Of the whole bridge module: another one when it does anything else for the orchestrator (tenants/ejabberd.py).
+-define(VERSION, "1").
 %% Names in one call, and in one answer.
 -define(MAX_NAMES, 1000).
 -define(MAX_PAGE, 10000).
@@ -56,7 +58,8 @@ commands() ->
     Users = {users, {list, {user, binary}}},
     Names = {names, {list, {name, string}}},
     Page = [{'after', binary}, {limit, integer}],
-    [command(lhc_remove_users, remove_users, "Remove accounts, members of shared rosters first; answers what is left",
+    [command(lhc_bridge_version, version, "Version of the orchestrator's bridge module", [], {version, string}),
+     command(lhc_remove_users, remove_users, "Remove accounts, members of shared rosters first; answers what is left",
              [{host, binary}, Users],
              {left, {list, {user, {tuple, [{user, string}, {reason, string}]}}}}),
      command(lhc_accounts, accounts, "Accounts whose name ends in the suffix (all when it is empty), a page",
@@ -99,6 +102,9 @@ command(Name, Function, Desc, Args, Result) ->
 command(Module, Name, Function, Desc, Args, Result) ->
     #ejabberd_commands{name = Name, tags = [lhc], desc = Desc, module = Module, function = Function,
                        args = Args, result = Result}.
+
+version() ->
+    ?VERSION.
 
 %%%===================================================================
 %%% Removal

@@ -18,6 +18,7 @@ from orchestrator.api import (
     deliveries,
     documentation,
     health,
+    metrics,
     operations,
     operators,
     problems,
@@ -63,6 +64,7 @@ def create_app() -> FastAPI:
     app.add_middleware(BodyRules)
     problems.add_handlers(app)
     app.include_router(health.router)
+    app.include_router(metrics.router)
     for resource in (tenants, operators, visitors, chats, rooms, deliveries, operations, reconcile, tokens, audit):
         app.include_router(resource.router, max_body_size=MAX_BODY, dependencies=[Depends(check_text)])
     documentation.complete(app)
@@ -75,4 +77,4 @@ def create_app() -> FastAPI:
 
 def create_server() -> ASGIApp:
     """What uvicorn serves: the application, and before it what must not take its time."""
-    return HotPath(create_app())
+    return metrics.Counting(HotPath(create_app()))

@@ -7,6 +7,7 @@ import typer
 
 from config.settings import Settings, state_dir
 from orchestrator.cli import messages, operations, tenants, tokens, upkeep
+from orchestrator.cli.doctor import doctor
 from orchestrator.cli.running import console, fail
 from orchestrator.launcher.errors import LaunchError
 from orchestrator.launcher.local import Broker, DatabaseServer
@@ -19,6 +20,7 @@ app.add_typer(tokens.app, name="token")
 app.command()(upkeep.reconcile)
 app.command()(upkeep.drift)
 app.command("audit")(upkeep.log)
+app.command()(doctor)
 app.command()(messages.deliveries)
 app.command()(messages.replay)
 app.command("returned")(messages.returned_messages)

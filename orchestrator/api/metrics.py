@@ -1,0 +1,105 @@
+"""`/metrics` for Prometheus: the whole system from the database, and what this process answered.
+
+What is counted from the database is the same at each API process: take the maximum over them, not the sum.
+"""
+
+from collections.abc import Iterator
+
+from fastapi import APIRouter, Response
+from prometheus_client import CollectorRegistry, Counter, generate_latest
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+from prometheus_client.gc_collector import GCCollector
+from prometheus_client.platform_collector import PlatformCollector
+from prometheus_client.process_collector import ProcessCollector
+from prometheus_client.registry import Collector
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from orchestrator.api.auth import READS, ServicesDep
+from tenants import overview
+from tenants.models import OperationState, TenantState
+from tenants.overview import Overview
+
+_PREFIX = "lhc_"
+
+router = APIRouter(tags=["health"])
+
+
+@router.get("/metrics", dependencies=[READS], response_class=Response)
+async def metrics(services: ServicesDep) -> Response:
+    """The metrics of the system and of this process, as Prometheus reads them; for a panel token, a reading one too."""
+    registry = CollectorRegistry()
+    registry.register(_System(await overview.look(services)))
+    return Response(generate_latest(registry) + generate_latest(_process), media_type=CONTENT_TYPE_LATEST)
+
+
+class _System(Collector):
+    """What was just read from the database."""
+
+    def __init__(self, seen: Overview) -> None:
+        self._seen = seen
+
+    def collect(self) -> Iterator[Metric]:
+        seen = self._seen
+        tenants = dict.fromkeys(TenantState, 0) | seen.tenants
+        yield _gauge("tenants", "Tenants.", {"state": tenants})
+        operations = dict.fromkeys((OperationState.PENDING, OperationState.RUNNING, OperationState.PAUSED), 0)
+        yield _gauge("operations", "Unfinished operations.", {"state": operations | seen.operations})
+        yield _gauge("operators_online", "Operators who are online.", seen.operators_online)
+        yield _gauge("visitors_online", "Visitors whom operators see.", seen.visitors_online)
+        yield _gauge("events_last_minute", "Events of conversations within the last minute.", seen.events_last_minute)
+        yield _gauge("undelivered", "Events that wait for the tenants' servers.", seen.undelivered)
+        yield _gauge("oldest_undelivered_seconds", "Age of the one that waits longest.", seen.oldest_undelivered)
+        yield _gauge("dead_letters", "Events that were given up; they can be replayed.", seen.dead_letters)
+        yield _gauge("waiting_lines", "Lines of visitors that no operator was sent yet.", seen.waiting_lines)
+        yield _gauge("returned_messages", "Messages of visitors that came back undelivered.", seen.returned)
+        yield _gauge("open_circuits", "Tenants whose server is left alone for a while.", seen.open_circuits)
+        yield _gauge("drift", "Differences from ejabberd that are not mended.", seen.unmended)
+        yield _gauge("shards", "Shards that a pool process serves.", {"pool": seen.shards})
+        yield _gauge("heartbeat_age_seconds", "Since a worker's last sign of life.", {"worker": seen.heartbeats})
+
+
+def _gauge(name: str, help_: str, value: float | dict[str, dict[str, int]] | dict[str, dict[str, float]]) -> Metric:
+    """A gauge; with a label, by the values of that."""
+    if not isinstance(value, dict):
+        return GaugeMetricFamily(_PREFIX + name, help_, value=value)
+    ((label, values),) = value.items()
+    family = GaugeMetricFamily(_PREFIX + name, help_, labels=[label])
+    for key, number in values.items():
+        family.add_metric([str(key)], number)
+    return family
+
+
+_process = CollectorRegistry()
+ProcessCollector(registry=_process)
+PlatformCollector(registry=_process)
+GCCollector(registry=_process)
+_requests = Counter(_PREFIX + "requests", "Requests answered.", ["endpoint", "status"], registry=_process)
+_ENDPOINTS = {
+    name: name
+    for name in (
+        *("xmpp", "xmpp-send-message", "xmpp-register-online-visitor", "rpc", "http-bind"),
+        *("pageviews", "messages", "chats", "operators"),
+    )
+}
+"""The last part of a path that is counted by its name; all others are `other`, lest anybody invent labels."""
+
+
+class Counting:
+    """ASGI middleware that counts requests by endpoint and status."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+
+        async def counting(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                endpoint = _ENDPOINTS.get(scope["path"].rpartition("/")[2], "other")
+                _requests.labels(endpoint, message["status"]).inc()
+            await send(message)
+
+        await self._app(scope, receive, counting)

@@ -1,0 +1,141 @@
+"""`orchestrator doctor`: what it says of a system that is well, and of one in which anything is wrong."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from config.settings import Settings
+from tenants import checkup
+from tenants.checkup import Finding, WrongError
+from tests.integration.conftest import NewTenant, Tenant
+from tests.world.registry import World, make_world, migrate
+from tests.world.system import System, domain_of
+from xmpp_pool import handshake
+
+ORCHESTRATOR = str(Path(sys.executable).parent / "orchestrator")
+FAILED = 1
+
+
+def doctor(system: System, *words: str, **settings: object) -> "subprocess.CompletedProcess[str]":
+    changed = {f"ORCHESTRATOR_{name.upper()}": str(value) for name, value in settings.items()}
+    env = {**os.environ, "ORCHESTRATOR_STATE_DIR": str(system.state), "COLUMNS": "200", **changed}
+    return subprocess.run(
+        [ORCHESTRATOR, "doctor", *words], env=env, capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+def found(done: "subprocess.CompletedProcess[str]") -> dict[str, Any]:
+    return {one["part"]: one for one in json.loads(done.stdout)}
+
+
+async def test_all_is_well_with_a_running_system(tenant: Tenant) -> None:
+    told = doctor(tenant.system, "--instance", tenant.name)
+    assert (told.returncode, told.stderr.strip()) == (0, "All is well."), told.stdout
+    parts = found(doctor(tenant.system, "--instance", tenant.name, "--json"))
+    assert {part["ok"] for part in parts.values()} == {True}
+    assert parts["bridge module"]["found"] == "version 1"
+    assert parts["component"]["found"] == f"lhc.{tenant.host} is connected"
+    assert tenant.callback_host in parts[f"tenant {tenant.name}"]["found"]
+    # it asked, and told nothing
+    assert [callback.raw for callback in tenant.receiver.callbacks if callback.host == tenant.callback_host] == [b""]
+
+
+@pytest.mark.parametrize(
+    ("settings", "part", "says", "advice"),
+    [
+        ({"broker_url": "redis://127.0.0.1:1/0"}, "broker", "the broker: ", "ORCHESTRATOR_BROKER_URL"),
+        ({"ejabberd_api_url": "http://127.0.0.1:1/api"}, "ejabberd", "ConnectError", "ORCHESTRATOR_EJABBERD_API_URL"),
+        ({"signing_master_key": ""}, "keys", "ORCHESTRATOR_SIGNING_MASTER_KEY", "long random value"),
+        ({"shard_count": 65}, "pools", "64 of 65 shards are served", "start `orchestrator pool`"),
+    ],
+)
+async def test_what_is_wrong_comes_with_what_to_change(
+    system: System, settings: dict[str, object], part: str, says: str, advice: str
+) -> None:
+    done = doctor(system, "--json", **settings)
+    assert done.returncode == FAILED
+    wrong = found(done)[part]
+    assert wrong["ok"] is False
+    assert says in wrong["found"]
+    assert advice in wrong["advice"]
+    shown = doctor(system, **settings)
+    assert f"✗ {part}" in shown.stdout
+    assert "→" in shown.stdout
+    for key in ("panel_token", "hosting_key"):
+        assert system.endpoints[key] not in done.stdout + shown.stdout
+
+
+async def test_a_tenant_that_nobody_can_reach(new_tenant: NewTenant, free_port: int) -> None:
+    tenant = await new_tenant(callback_url=f"http://127.0.0.1:{free_port}")
+    done = doctor(tenant.system, "--instance", tenant.name, "--json")
+    assert done.returncode == FAILED
+    wrong = found(done)[f"tenant {tenant.name}"]
+    assert "ClientConnectorError" in wrong["found"]
+    assert "callback_url" in wrong["advice"]
+    missing = found(doctor(tenant.system, "--instance", "nobody-knows", "--json"))
+    assert missing["tenant nobody-knows"]["found"] == "there is no tenant 'nobody-knows'"
+
+
+@pytest.fixture
+async def alone(system: System, tmp_path: Path) -> AsyncIterator[World]:
+    """Services with a new database, so without any pool process, beside the system's real ejabberd."""
+    async with domain_of(system) as services:
+        theirs = services.settings
+    url = f"sqlite+aiosqlite:///{tmp_path}/new.db"
+    migrate(url)
+    async with make_world(
+        url,
+        xmpp_host=theirs.xmpp_host,
+        component_port=theirs.component_port,
+        component_secret=theirs.component_secret,
+        ejabberd_api_url=theirs.ejabberd_api_url,
+    ) as world:
+        yield world
+
+
+def changed(world: World, **settings: object) -> None:
+    object.__setattr__(world.services, "settings", world.services.settings.model_copy(update=settings))
+
+
+async def finding(world: World, part: str) -> Finding:
+    return next(one for one in await checkup.examine(world.services) if one.part == part)
+
+
+async def test_the_component_is_tried_where_no_pool_serves(alone: World, free_port: int) -> None:
+    jid = alone.services.settings.component_jid
+    assert await handshake.check(alone.services) == f"{jid} is accepted"
+    port = alone.services.settings.component_port
+    changed(alone, component_secret=Settings(component_secret="wrong").component_secret)
+    with pytest.raises(WrongError, match="the secret is refused") as refused:
+        await handshake.check(alone.services)
+    assert "ORCHESTRATOR_COMPONENT_SECRET" in refused.value.advice
+    changed(alone, component_port=free_port)
+    (closed,) = [
+        one
+        for one in await checkup.examine(alone.services, [("component", handshake.check)])
+        if one.part == "component"
+    ]
+    assert (closed.ok, "ORCHESTRATOR_COMPONENT_HOST" in closed.advice) == (False, True)
+    changed(alone, component_port=port, xmpp_host="elsewhere.example")
+    alone.services.settings.__dict__.pop("component_jid", None)
+    with pytest.raises(WrongError):
+        await handshake.check(alone.services)
+
+
+async def test_an_older_bridge_module_and_a_database_without_tables(
+    alone: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkup, "BRIDGE_VERSION", "2")
+    old = await finding(alone, "bridge module")
+    assert (old.ok, old.found) == (False, "version 1, not 2")
+    assert (await finding(alone, "database")).ok
+    async with make_world(f"sqlite+aiosqlite:///{tmp_path}/empty.db") as empty:
+        bare = await finding(empty, "database")
+        assert (bare.ok, bare.advice) == (False, "run `orchestrator migrate`")
+        assert (await finding(empty, "workers")).ok is None

@@ -1,0 +1,65 @@
+"""Whether ejabberd accepts the component: its listener, its domain and its secret (XEP-0114, 3)."""
+
+import asyncio
+import hashlib
+import re
+from contextlib import suppress
+
+from tenants import leases
+from tenants.checkup import WrongError
+from tenants.services import Services
+
+_LONGEST = 64 * 1024
+_ID = re.compile(rb"<stream:stream[^>]* id=['\"]([^'\"]+)['\"]")
+_OUTCOME = re.compile(rb"<handshake\s*/>|<handshake></handshake>|<stream:error")
+_OPEN = "<stream:stream xmlns='jabber:component:accept' xmlns:stream='http://etherx.jabber.org/streams' to='{jid}'>"
+
+
+async def check(services: Services) -> str:
+    """Say how the component is accepted; see `tenants.checkup`.
+
+    Pool processes that serve are proof enough. Only when none does, a connection is made: as long as it is open,
+    ejabberd may give it what is for them.
+
+    Raises:
+        WrongError: it is not.
+        OSError: nobody listens there.
+    """
+    if await leases.count_held(services):
+        return f"{services.settings.component_jid} is connected"
+    settings = services.settings
+    reader, writer = await asyncio.open_connection(settings.component_host, settings.component_port, limit=_LONGEST)
+    try:
+        writer.write(_OPEN.format(jid=settings.component_jid).encode())
+        stream_id = (await _until(reader, _ID))[1].decode()
+        secret = settings.component_secret.get_secret_value()
+        digest = hashlib.sha1((stream_id + secret).encode(), usedforsecurity=False).hexdigest()
+        writer.write(f"<handshake>{digest}</handshake>".encode())
+        outcome = await _until(reader, _OUTCOME)
+    except EOFError:
+        raise WrongError(f"{settings.component_jid} is not served there", _ADVICE) from None
+    finally:
+        writer.close()
+        with suppress(OSError):
+            await writer.wait_closed()
+    if b"error" in outcome[0]:
+        raise WrongError("the secret is refused", _ADVICE)
+    return f"{settings.component_jid} is accepted"
+
+
+_ADVICE = "let ORCHESTRATOR_COMPONENT_SECRET and ejabberd.yml (ejabberd_service) say the same"
+
+
+async def _until(reader: asyncio.StreamReader, pattern: re.Pattern[bytes]) -> re.Match[bytes]:
+    """What was looked for, in the stream from here on.
+
+    Raises:
+        EOFError: the stream ended before.
+    """
+    came = b""
+    while (found := pattern.search(came)) is None:
+        data = await reader.read(_LONGEST)
+        if not data or len(came) > _LONGEST or (b"<stream:error" in came and pattern is _ID):
+            raise EOFError
+        came += data
+    return found
