@@ -144,7 +144,7 @@ class Ejabberd:
             EjabberdUnavailableError: ejabberd cannot be reached.
         """
         try:
-            return str(await self._call("lhc_bridge_version"))
+            return str((await self._call("lhc_bridge_version"))["version"])
         except EjabberdUnavailableError:
             raise
         except EjabberdError:
