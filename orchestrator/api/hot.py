@@ -13,6 +13,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from orchestrator.api import hot_pageviews
 from orchestrator.api.lhc import hot as hot_lhc
+from orchestrator.api.metrics import Counting, count
+from orchestrator.api.ready import Ready
 from tenants.services import Services
 
 Answer = Callable[[Services, Scope, bytes], Awaitable[ASGIApp | None]]
@@ -31,11 +33,12 @@ class HotPath:
 
     def __init__(self, app: FastAPI) -> None:
         self._app = app
+        self._counted = Counting(app)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         found = _ANSWERS.get(scope["path"].rpartition("/")[2]) if scope["type"] == "http" else None
         if found is None or scope["method"] != "POST":
-            await self._app(scope, receive, send)
+            await self._counted(scope, receive, send)
             return
         answer, max_body = found
         message = await receive()
@@ -44,7 +47,11 @@ class HotPath:
             if _is_whole(message, max_body)
             else None
         )
-        await (app or self._app)(scope, _again(message, receive), send)
+        if isinstance(app, Ready):
+            count(scope, app.status)
+            await app(scope, receive, send)
+        else:
+            await (Counting(app) if app else self._counted)(scope, _again(message, receive), send)
 
 
 def _is_whole(message: Message, max_body: int) -> bool:

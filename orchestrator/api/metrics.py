@@ -85,6 +85,12 @@ _ENDPOINTS = {
 """The last part of a path that is counted by its name; all others are `other`, lest anybody invent labels."""
 
 
+def count(scope: Scope, status: int) -> None:
+    """Count a request that is answered with that status."""
+    endpoint = _ENDPOINTS.get(scope["path"].rpartition("/")[2], "other")
+    _requests.labels(endpoint, status).inc()
+
+
 class Counting:
     """ASGI middleware that counts requests by endpoint and status."""
 
@@ -98,8 +104,7 @@ class Counting:
 
         async def counting(message: Message) -> None:
             if message["type"] == "http.response.start":
-                endpoint = _ENDPOINTS.get(scope["path"].rpartition("/")[2], "other")
-                _requests.labels(endpoint, message["status"]).inc()
+                count(scope, message["status"])
             await send(message)
 
         await self._app(scope, receive, counting)
