@@ -15,7 +15,8 @@ from bench.measured import RESULTS
 
 FIGURES = Path(__file__).parents[1] / "docs" / "figures"
 _MEGABYTE = 1 << 20
-_SIZE = (8.0, 4.0)
+_SIZE, _TALL = (8.0, 4.0), (8.0, 6.0)
+"""Inches."""
 
 console = Console(highlight=False)
 
@@ -32,15 +33,16 @@ def latencies(chats: Mapping[str, Any]) -> Figure:
                 label = f"{row['rate']:.0f}/s (p50 {row['p50_ms']:.0f} ms)"
                 axes.step(bounds, shares, where="pre", label=label)
         axes.set(title=way, xscale="log", xlabel="milliseconds", ylabel="percent of messages")
-        axes.legend()
+        axes.legend(fontsize="small")
+        axes.set_ylim(0, 1.3 * axes.get_ylim()[1])
     figure.suptitle(f"Messages of chats, {chats['options']['tenants']} tenants")
     return figure
 
 
 def throughput(pageviews: Mapping[str, Any]) -> Figure:
     """How many a second of each kind, and how long they take at a part of that."""
-    figure = Figure(figsize=_SIZE, layout="constrained")
-    many, few = _row_of(figure, 2)
+    figure = Figure(figsize=_TALL, layout="constrained")
+    many, few = (figure.add_subplot(2, 1, position) for position in (1, 2))
     at_most = [row for row in pageviews["results"] if ", at " not in row["name"]]
     at_a_rate = [row for row in pageviews["results"] if ", at " in row["name"]]
     _bars(many, [row["name"] for row in at_most], [row["per_second"] for row in at_most])
@@ -81,7 +83,7 @@ def _bars(axes: Axes, names: Sequence[str], values: Sequence[float]) -> None:
     axes.set_yticks(range(len(names)), names)
     axes.bar_label(bars, [f"{value:,.0f}" if value >= 100 else f"{value:.1f}" for value in values], padding=2)  # noqa: PLR2004 - three digits
     axes.invert_yaxis()
-    axes.margins(x=0.2)
+    axes.set_xlim(0, max(values) * 1.15)
 
 
 def main() -> None:
