@@ -31,6 +31,7 @@ MAX_BODY = 100 * 1024
 """Bytes: the limit of LHC's old server."""
 
 _OK = "text/html; charset=utf-8"
+_WAIT = {"Retry-After": "5"}
 _PLAIN_ANSWER = {"xmpp", "xmpp-send-message"}
 _OF_VISITORS = {*_PLAIN_ANSWER, "xmpp-register-online-visitor"}
 _TESTING = {"xmpp-testing-json", "xmpp-testing-body"}
@@ -112,10 +113,10 @@ def unavailable(request: Request, endpoint: str, error: UnavailableError | DBAPI
     """The answer to a call that could not be accepted, and may be repeated."""
     if isinstance(error, UnavailableError):
         log.warning("not accepted", endpoint=endpoint, error=str(error))
-        return _error_response(request, 503, str(error))
+        return _error_response(request, 503, str(error), _WAIT)
     # without the statement, which holds what people wrote
     log.error("database", endpoint=endpoint, error=type(error).__name__)
-    return _error_response(request, 503, "the database cannot be reached")
+    return _error_response(request, 503, "the database cannot be reached", _WAIT)
 
 
 async def _may_call(services: Services, endpoint: str, confined_to: str | None, data: Any) -> bool:
@@ -172,9 +173,10 @@ def _json_response(
     return Response(text, status, headers, media_type)
 
 
-def _error_response(request: Request, status: int, message: str) -> Response:
+def _error_response(request: Request, status: int, message: str, headers: Mapping[str, str] | None = None) -> Response:
     wants_json = request.headers.get("accept", "").startswith("application/json")
-    return _json_response({"error": True, "msg": message}, status, "application/json" if wants_json else _OK)
+    content_type = "application/json" if wants_json else _OK
+    return _json_response({"error": True, "msg": message}, status, content_type, headers)
 
 
 def _not_found(request: Request) -> Response:
