@@ -1,7 +1,8 @@
-"""How long the three ways of a conversation take, one after another on a quiet system.
+"""How long the ways of a conversation take, one after another on a quiet system.
 
 * page view -> presence: LHC's request leaves, until the operator's client has the presence.
 * visitor -> operator: LHC's request leaves, until the operator's client has the message.
+* visitor who was away -> operator: the same, of a visitor with an account who is not online yet.
 * operator -> LHC: the operator's client writes, until LHC's receiver has the callback.
 
 Everything runs on this one machine, the clients included; the clock is one process's monotonic clock.
@@ -32,7 +33,7 @@ console = Console(highlight=False)
 
 
 async def measure(endpoints: dict[str, str | int], samples: int) -> list[Measured]:
-    """Measure all three ways."""
+    """Measure all ways."""
     host, api = str(endpoints["xmpp_host"]), str(endpoints["api"])
     address = (str(endpoints["c2s_host"]), int(endpoints["c2s_port"]))
     async with (
@@ -59,6 +60,15 @@ async def measure(endpoints: dict[str, str | int], samples: int) -> list[Measure
                 await lhc.visitor_writes("visitor.1", PASSWORD, "bob", f"question {number}")
                 return (await bob.reads(f"question {number}")).at - started
 
+            async def stranger_writes(number: int) -> float:
+                local = f"visitor.{number + 2}"
+                (
+                    await lhc.call("/xmpp-register", user=lhc.name(local), host=host, password=PASSWORD)
+                ).raise_for_status()
+                started = time.monotonic()
+                await lhc.visitor_writes(local, PASSWORD, "bob", f"first {number}")
+                return (await bob.reads(f"first {number}")).at - started
+
             async def operator_writes(number: int) -> float:
                 started = time.monotonic()
                 bob.write(visitor, f"answer {number}")
@@ -67,6 +77,7 @@ async def measure(endpoints: dict[str, str | int], samples: int) -> list[Measure
             measured = [
                 await _run("page view -> presence", page_view, samples),
                 await _run("visitor -> operator", visitor_writes, samples),
+                await _run("visitor who was away -> operator", stranger_writes, samples),
                 await _run("operator -> LHC callback", operator_writes, samples),
             ]
         await panel.destroy(INSTANCE)

@@ -1,7 +1,7 @@
 """Names: every pattern both ways, total and unambiguous, and each rule told by its name."""
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from tenants.errors import InvalidInputError
@@ -198,8 +198,10 @@ def test_no_room_passes_for_another_tenants(name: str, instance: str, other: str
     ours, theirs = RoomName(name, instance), RoomName(other, other_instance)
     assert (HOSTED.room(ours) == HOSTED.room(theirs)) is (ours == theirs)
     # not either when it is named so that it ends as theirs do
-    tricky = HOSTED.room(RoomName(f"{name}.{other_instance}", instance))
-    assert HOSTED.parse_room(tricky).instance == instance
+    longer = f"{name}.{other_instance}"
+    # one that is written from right to left may not go on from left to right
+    assume(folded(longer) is not None)
+    assert HOSTED.parse_room(HOSTED.room(RoomName(longer, instance))).instance == instance
 
 
 @pytest.mark.parametrize(
