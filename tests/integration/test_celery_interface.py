@@ -106,6 +106,8 @@ async def test_results_come_through_rabbitmq_as_well(production: System, product
     try:
         result = client.call("tenants.suspend", instance_name=production_tenant.name)
     finally:
+        # the application does not close the connection that results came on
+        client.app.backend.result_consumer.stop()
         client.app.close()
     assert (result["instance_name"], result["kind"]) == (production_tenant.name, "suspend")
     await _state(production_tenant.panel, production_tenant.name, "suspended")
