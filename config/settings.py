@@ -70,6 +70,12 @@ class Settings(BaseSettings):
         SecretStr(""), description="What each tenant's keys for webhooks are derived from. Without it none are sent."
     )
 
+    # Console
+    console_key: SecretStr = Field(
+        SecretStr(""), description="What the console signs its forms with. Without it there is no console."
+    )
+    flower_url: str = Field("", description="Where people find Flower; the console links to it.")
+
     # Telemetry
     sentry_dsn: SecretStr = SecretStr("")
     environment: str = "production"

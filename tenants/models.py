@@ -638,3 +638,81 @@ class Heartbeat(Base):
 
     name: Mapped[str] = mapped_column(String(100), primary_key=True)
     at: Mapped[float]
+
+
+class Role(StrEnum):
+    """What a person at the console may do; each may what the one before may."""
+
+    VIEWER = "viewer"
+    """See everything but what people say."""
+    SUPPORT = "support"
+    """Replay, retry, disconnect, onboard operators."""
+    ADMIN = "admin"
+    """Make and end tenants, and let others in."""
+
+
+class ConsoleUser(Base):
+    """A person who may log in at the console."""
+
+    __tablename__ = "console_users"
+
+    name: Mapped[str] = mapped_column(String(100), primary_key=True)
+    role: Mapped[Role] = mapped_column(_text_enum(Role))
+    password_hash: Mapped[str] = mapped_column(String(200))
+    """Argon2id, with its parameters."""
+    created_at: Mapped[float]
+    changed_at: Mapped[float]
+    """When role or password last changed: sessions that began before are over."""
+
+
+class ConsoleSession(Base):
+    """Somebody who is logged in at the console: a person, the bearer of a panel token, or of a login link."""
+
+    __tablename__ = "console_sessions"
+
+    digest: Mapped[str] = mapped_column(String(64), primary_key=True)
+    """Of the cookie."""
+    actor: Mapped[str] = mapped_column(String(100))
+    """As the audit log names who it is."""
+    role: Mapped[Role] = mapped_column(_text_enum(Role))
+    user_name: Mapped[str | None] = mapped_column(ForeignKey("console_users.name", ondelete="CASCADE"), index=True)
+    token_id: Mapped[str | None] = mapped_column(ForeignKey("tokens.id", ondelete="CASCADE"), index=True)
+    created_at: Mapped[float]
+    expires_at: Mapped[float] = mapped_column(index=True)
+
+
+class Purpose(StrEnum):
+    """What a link opens, once."""
+
+    LOGIN = "login"
+    """The console."""
+    ONBOARDING = "onboarding"
+    """The page on which an operator sets a password."""
+
+
+class OneTimeLink(Base):
+    """A link that opens something once, for a while."""
+
+    __tablename__ = "one_time_links"
+
+    digest: Mapped[str] = mapped_column(String(64), primary_key=True)
+    purpose: Mapped[Purpose] = mapped_column(_text_enum(Purpose))
+    role: Mapped[Role | None] = mapped_column(_text_enum(Role))
+    """Of who logs in by it."""
+    instance_name: Mapped[str | None] = mapped_column(String(63), index=True)
+    operator: Mapped[str | None] = mapped_column(String(JID_PART))
+    """Whom it is for: a username without the instance."""
+    created_by: Mapped[str] = mapped_column(String(100))
+    created_at: Mapped[float]
+    expires_at: Mapped[float] = mapped_column(index=True)
+
+
+class TrafficMinute(Base):
+    """How many messages went through in a minute of all tenants, both ways; kept for a few hours."""
+
+    __tablename__ = "traffic_minutes"
+
+    minute: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    """Of Unix time."""
+    to_operators: Mapped[int]
+    to_visitors: Mapped[int]

@@ -20,6 +20,7 @@ from sqlalchemy.exc import DBAPIError
 
 from tenants.commands import CloseTenant, SendMessage, SendToRoom
 from tenants.shard_queues import CommandReader, Delivery
+from tenants.traffic import Traffic
 from xmpp_pool.announcer import Announcer
 from xmpp_pool.gateway import Gateway, StreamLostError
 from xmpp_pool.shards import Shards
@@ -59,12 +60,15 @@ class CommandRunner:
         gateway: Gateway,
         announcer: Announcer,
         shards: Shards,
+        *,
+        traffic: Traffic,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._reader = reader
         self._gateway = gateway
         self._announcer = announcer
         self._shards = shards
+        self._traffic = traffic
         self._monotonic = monotonic
         self._numbers = count(1)
         self._unconfirmed: deque[_Sent] = deque()
@@ -181,6 +185,7 @@ class CommandRunner:
             if not self._shards.serves_shard(delivery.shard):
                 continue
             if isinstance(delivery.command, SendMessage | SendToRoom):
+                self._traffic.to_operators += 1
                 self._settling.append(_Settling(delivery, now))
             else:
                 done.append(delivery)

@@ -17,6 +17,7 @@ from tenants.returned import Returned
 from tenants.rooms import RoomReport
 from tenants.services import Services
 from tenants.shard_queues import QueueUnavailableError
+from tenants.traffic import Traffic
 from xmpp_pool.gateway import Reply
 from xmpp_pool.stanzas import Forwarded, ForwardedError, ForwardedPresence, read_forwarded
 
@@ -32,8 +33,9 @@ _BATCH = 200
 class Inbox:
     """Takes diverted messages from the gateway; `run` stores them in the order of their arrival."""
 
-    def __init__(self, services: Services) -> None:
+    def __init__(self, services: Services, traffic: Traffic) -> None:
         self._services = services
+        self._traffic = traffic
         self._waiting: asyncio.Queue[tuple[Report, Reply]] = asyncio.Queue(_LIMIT)
 
     def receive(self, iq: ET.Element, reply: Reply) -> None:
@@ -77,6 +79,7 @@ class Inbox:
         of_operators = [message for message in messages if isinstance(message, OperatorMessage)]
         if of_operators:
             refused = await store_messages(self._services, of_operators)
+            self._traffic.to_visitors += len(of_operators) - len(refused)
         in_rooms = [message for message in messages if isinstance(message, RoomReport)]
         if in_rooms:
             refused |= await rooms.store_reports(self._services, in_rooms)

@@ -20,6 +20,7 @@ from config.wakeup import celery_wake
 from tenants.leases import Taken
 from tenants.services import Services, open_services
 from tenants.shard_queues import open_reader
+from tenants.traffic import Traffic
 from xmpp_pool.announcer import Announcer
 from xmpp_pool.commands import CommandRunner
 from xmpp_pool.gateway import Gateway, StreamLostError
@@ -34,6 +35,7 @@ log = structlog.get_logger(__name__)
 _EXPIRY_PAUSE = 0.5
 _REFUSAL_PAUSE = 2.0
 """How late at most operators see visitors leave whose tenant lost a feature."""
+_TRAFFIC_PAUSE = 5.0
 _UNFIT_SECONDS = 5.0
 """Without ejabberd for longer, others shall serve our shards; a broken connection alone is back within one second."""
 _NO_BROKER_SECONDS = 15.0
@@ -46,7 +48,8 @@ class Pool:
         settings = services.settings
         self._services = services
         operators = OperatorDirectory()
-        self._inbox = Inbox(services)
+        self._traffic = Traffic()
+        self._inbox = Inbox(services, self._traffic)
         self._signals = Signals(services)
         self._gateway = Gateway(
             settings,
@@ -62,7 +65,9 @@ class Pool:
         self._reader = open_reader(settings.broker_url.get_secret_value(), settings.shard_count)
         self._announcer = Announcer(services, self._gateway, operators, self._shards.serves)
         self._watch = OperatorWatch(services, self._gateway, self._announcer, operators, self._shards)
-        self._commands = CommandRunner(self._reader, self._gateway, self._announcer, self._shards)
+        self._commands = CommandRunner(
+            self._reader, self._gateway, self._announcer, self._shards, traffic=self._traffic
+        )
         self._established_at = self._broker_at = -math.inf
 
     async def run(self) -> None:
@@ -80,11 +85,15 @@ class Pool:
                 loops.create_task(self._announcer.run(), name="bulk")
                 loops.create_task(self._every(_EXPIRY_PAUSE, self._announcer.expire), name="expiry")
                 loops.create_task(self._every(_REFUSAL_PAUSE, self._announcer.close_refused), name="refusals")
+                loops.create_task(self._every(_TRAFFIC_PAUSE, self._write_traffic), name="traffic")
         finally:
             await self._reader.close()
 
     async def _on_established(self) -> None:
         await self._watch.resync()
+
+    async def _write_traffic(self) -> None:
+        await self._traffic.write(self._services)
 
     def _on_presence(self, presence: Presence) -> None:
         self._watch.report(presence)

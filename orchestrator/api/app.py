@@ -32,6 +32,8 @@ from orchestrator.api.auth import check_text
 from orchestrator.api.bodies import MAX_BODY, BodyRules
 from orchestrator.api.hot import HotPath
 from orchestrator.api.lhc.face import LhcFace
+from orchestrator.console import onboarding
+from orchestrator.console.site import Console
 from tenants import renewal
 from tenants.services import open_services
 
@@ -49,6 +51,8 @@ def create_app() -> FastAPI:
             renewal.running(services),
         ):
             app.state.services = services
+            if console is not None:
+                console.open(services)
             # what is there now stays: no pause to look for garbage in it
             gc.collect()
             gc.freeze()
@@ -61,6 +65,7 @@ def create_app() -> FastAPI:
         description="Tenants of a hosting company, their rosters and accounts in ejabberd, and their messages.",
         lifespan=lifespan,
     )
+    console = Console(settings) if settings.console_key.get_secret_value() else None
     app.add_middleware(BodyRules)
     problems.add_handlers(app)
     app.include_router(health.router)
@@ -69,6 +74,9 @@ def create_app() -> FastAPI:
         app.include_router(resource.router, max_body_size=MAX_BODY, dependencies=[Depends(check_text)])
     documentation.complete(app)
     problems.answer_unknown_paths(app)
+    if console is not None:
+        app.include_router(onboarding.router, max_body_size=MAX_BODY)
+        console.mount(app)
 
     # last, because it answers every path that nobody else does
     app.mount("/", LhcFace())

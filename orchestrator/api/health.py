@@ -10,6 +10,7 @@ from pydantic import BaseModel
 
 from orchestrator.api.auth import ServicesDep
 from tenants import heartbeats, leases
+from tenants.services import Services
 
 _NOT_KNOWN = "not known"
 _PATIENCE = 4.0
@@ -34,6 +35,15 @@ async def healthz() -> dict[str, str]:
 @router.get("/readyz", responses={503: {"model": Readiness}})
 async def readyz(services: ServicesDep, response: Response) -> Readiness:
     """Whether the whole system works. The workers and the pool count by what they have lately done."""
+    parts = await look(services)
+    ready = set(parts.values()) == {"ok"}
+    if not ready:
+        response.status_code = HTTPStatus.SERVICE_UNAVAILABLE
+    return Readiness(ready=ready, parts=parts)
+
+
+async def look(services: Services) -> dict[str, str]:
+    """Each part of the system, and `ok` or what is wrong with it."""
     life = dict.fromkeys((heartbeats.WORKER, heartbeats.LIFECYCLE, "pool"), _NOT_KNOWN)
 
     async def look_for_life() -> None:
@@ -48,12 +58,8 @@ async def readyz(services: ServicesDep, response: Response) -> Readiness:
         "broker": services.commands.check(),
         "ejabberd": services.ejabberd.version(),
     }
-    parts = dict(zip(checks, await asyncio.gather(*map(_outcome, checks.values())), strict=True))
-    parts |= life
-    ready = set(parts.values()) == {"ok"}
-    if not ready:
-        response.status_code = HTTPStatus.SERVICE_UNAVAILABLE
-    return Readiness(ready=ready, parts=parts)
+    outcomes = await asyncio.gather(*map(_outcome, checks.values()))
+    return dict(zip(checks, outcomes, strict=True)) | life
 
 
 async def _outcome(check: Coroutine[Any, Any, object]) -> str:

@@ -22,7 +22,7 @@ _PORTS = (
     "ejabberd_api", "component", "c2s", "c2s_tls", "websocket", "callback",
 )  # fmt: skip
 _SECRETS = (
-    "hosting_key", "panel_token", "rpc_password", "signing_master_key",
+    "hosting_key", "panel_token", "rpc_password", "signing_master_key", "console_key",
     "component_secret", "redis_password", "rabbitmq_password",
 )  # fmt: skip
 
@@ -140,6 +140,10 @@ class LocalSystem:
     def api_url(self) -> str:
         return f"http://{LISTEN_IP}:{self.ports['api']}"
 
+    @property
+    def flower_url(self) -> str:
+        return f"http://{LISTEN_IP}:{self.ports['flower']}"
+
     def settings_env(self) -> str:
         """The settings of this system, as `Settings` reads them. The environment wins over this file."""
         values = {
@@ -153,6 +157,8 @@ class LocalSystem:
             "panel_token": self.secrets["panel_token"],
             "rpc_password": self.secrets["rpc_password"],
             "signing_master_key": self.secrets["signing_master_key"],
+            "console_key": self.secrets["console_key"],
+            "flower_url": self.flower_url,
             "callback_protocol": "http://",
             "callback_port": self.ports["callback"],
             "environment": "development",
@@ -182,7 +188,7 @@ class LocalSystem:
             "c2s_tls_port": self.ports["c2s_tls"],
             "websocket": f"ws://{LISTEN_IP}:{self.ports['websocket']}/ws",
             "ejabberd_api": settings.ejabberd_api_url,
-            "flower": f"http://{LISTEN_IP}:{self.ports['flower']}",
+            "flower": self.flower_url,
             "broker_url": settings.broker_url.get_secret_value(),
             "database_url": settings.database_url.get_secret_value(),
             "callback_protocol": settings.callback_protocol,

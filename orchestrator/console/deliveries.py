@@ -1,0 +1,77 @@
+"""Messages of operators that their tenants' servers have not got yet, and those that were given up."""
+
+from typing import Any, ClassVar
+
+from sqlalchemy import Select
+from starlette.requests import Request
+from starlette_admin import EnumField, IntegerField, RequestAction, StringField
+from starlette_admin.actions import row_action
+from starlette_admin.flash import flash
+
+from orchestrator.console.access import cause_of, services_of
+from orchestrator.console.tables import Table, moment, told
+from tenants import delivery_log
+from tenants.models import CallbackMessage, MessageState, Role
+
+
+class DeliveriesTable(Table):
+    """What is undelivered or dead, oldest first. What people wrote is not shown."""
+
+    key = "deliveries"
+    menu_label = "Deliveries"
+    display_name = "Delivery"
+    icon = "fa-solid fa-envelope-open-text"
+    fields = (
+        StringField("id", label="Delivery", searchable=False),
+        StringField("instance_name", label="Tenant"),
+        EnumField("state", enum=MessageState),
+        StringField("event", label="Event"),
+        StringField("sender", label="From"),
+        StringField("receiver", label="To"),
+        IntegerField("attempts", label="Attempts"),
+        StringField("last_error", label="Last error"),
+        moment("created_at", "Written"),
+    )
+    searchable_fields = (
+        "instance_name",
+        "sender",
+        "receiver",
+    )
+    sortable_fields = ("id",)
+    fields_default_sort = ("id",)
+    row_actions = (
+        "view",
+        "replay",
+    )
+    needs: ClassVar[dict[str, Role]] = {"replay": Role.SUPPORT}
+    detail_template = "delivery.html"
+
+    def get_list_query(self, request: Request) -> Select[CallbackMessage]:
+        query: Select[CallbackMessage] = super().get_list_query(request)
+        return query.where(CallbackMessage.state != MessageState.DELIVERED)
+
+    def get_count_query(self, request: Request) -> Select[int]:
+        query: Select[int] = super().get_count_query(request)
+        return query.where(CallbackMessage.state != MessageState.DELIVERED)
+
+    def get_detail_query(self, request: Request) -> Select[CallbackMessage]:
+        query: Select[CallbackMessage] = super().get_list_query(request)
+        return query
+
+    async def serialize(
+        self, obj: Any, request: Request, include_relationships: bool = True, include_select2: bool = False
+    ) -> dict[str, Any]:
+        shown = await super().serialize(obj, request, include_relationships, include_select2)
+        if request.state.action is RequestAction.DETAIL:
+            _, shown["attempts_made"] = await delivery_log.message(services_of(request), obj.instance_name, obj.id)
+        return shown
+
+    async def is_row_action_allowed_for_obj(self, request: Request, name: str, obj: Any) -> bool:
+        return name != "replay" or obj.state is MessageState.DEAD
+
+    @row_action("replay", "Try again", "Try this message again?", icon_class="fa-solid fa-rotate-right")
+    async def replay_delivery(self, request: Request, pk: str) -> None:
+        found = await self.find_by_pk(request, pk)
+        with told():
+            await delivery_log.replay(services_of(request), found.instance_name, found.id, cause_of(request))
+        flash(request, "It is tried again.", "success")

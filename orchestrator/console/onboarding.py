@@ -1,0 +1,97 @@
+"""The page of an invitation: an operator sets a password, once, and sees how to connect. Nobody else ever sees it.
+
+It belongs to no login: whoever has the link is the operator. So it stands apart from the console, and has no script.
+"""
+
+from http import HTTPStatus
+from pathlib import Path
+from typing import Annotated
+from urllib.parse import quote
+
+import segno
+from fastapi import APIRouter, Form, Request
+from starlette.responses import HTMLResponse, Response
+from starlette.templating import Jinja2Templates
+
+from orchestrator.api.auth import ServicesDep
+from tenants import accounts, audit, operators, people
+from tenants.errors import DomainError
+from tenants.models import OneTimeLink, Purpose
+from tenants.services import Services
+from tenants.states import Cause
+
+_templates = Jinja2Templates(directory=Path(__file__).parent / "templates")
+_HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; style-src 'self'; img-src data:; form-action 'self';"
+    " base-uri 'none'; frame-ancestors 'none'",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "Cache-Control": "no-store",
+}
+
+router = APIRouter(include_in_schema=False)
+
+
+@router.get("/onboarding/{secret}", name="onboarding")
+async def show(request: Request, secret: str, services: ServicesDep) -> Response:
+    """The page; what only fetches it does not use it up."""
+    link = await people.find_link(services, Purpose.ONBOARDING, secret)
+    return _page(request, services, link) if link else _gone(request)
+
+
+@router.post("/onboarding/{secret}")
+async def set_password(
+    request: Request,
+    secret: str,
+    services: ServicesDep,
+    password: Annotated[str, Form(max_length=1000)] = "",
+    again: Annotated[str, Form(max_length=1000)] = "",
+) -> Response:
+    """Set the password, and use the link up; when it is refused, the link stays good."""
+    link = await people.find_link(services, Purpose.ONBOARDING, secret)
+    if link is None or link.instance_name is None or link.operator is None:
+        return _gone(request)
+    if (rule := _broken_rule(password, again)) is not None:
+        return _page(request, services, link, error=rule)
+    name = operators.name_of(link.instance_name, link.operator)
+    try:
+        await operators.get(services, link.instance_name, link.operator)
+        if await people.take_link(services, Purpose.ONBOARDING, secret) is None:
+            return _gone(request)
+        await accounts.change_password(services, name, password)
+    except DomainError as error:
+        return _page(request, services, link, error=str(error))
+    await audit.note(services, Cause(f"operator {link.operator}"), link.instance_name, "password set", link.operator)
+    return _page(request, services, link, done=True)
+
+
+def _broken_rule(password: str, again: str) -> str | None:
+    if not people.SHORTEST_PASSWORD <= len(password) <= people.LONGEST_PASSWORD:
+        return f"The password must have {people.SHORTEST_PASSWORD} to {people.LONGEST_PASSWORD} characters."
+    return "The two passwords are not the same." if password != again else None
+
+
+def _page(
+    request: Request, services: Services, link: OneTimeLink, *, error: str | None = None, done: bool = False
+) -> Response:
+    assert link.instance_name is not None  # noqa: S101 - of every invitation
+    assert link.operator is not None  # noqa: S101 - of every invitation
+    account = services.naming.username(operators.name_of(link.instance_name, link.operator))
+    jid = f"{account}@{services.settings.xmpp_host}"
+    uri = f"xmpp:{quote(jid, safe='@.')}"
+    context = {
+        "jid": jid,
+        "server": services.settings.xmpp_host,
+        "uri": uri,
+        "qr": segno.make(uri, error="m").svg_data_uri(scale=5, border=2, light="#fff"),
+        "error": error,
+        "done": done,
+        "shortest": people.SHORTEST_PASSWORD,
+        "longest": people.LONGEST_PASSWORD,
+    }
+    status = HTTPStatus.UNPROCESSABLE_ENTITY if error else HTTPStatus.OK
+    return _templates.TemplateResponse(request, "onboarding.html", context, status, headers=_HEADERS)
+
+
+def _gone(request: Request) -> HTMLResponse:
+    return _templates.TemplateResponse(request, "onboarding.html", {"gone": True}, HTTPStatus.GONE, headers=_HEADERS)

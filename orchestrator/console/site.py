@@ -1,0 +1,118 @@
+"""The console put together: pages, who may in, and what every answer bears."""
+
+import logging
+from http import HTTPStatus
+from pathlib import Path
+
+from fastapi import FastAPI
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from starlette.datastructures import MutableHeaders
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette_admin.base import BaseAdmin
+from starlette_admin.i18n import TimezoneConfig
+from starlette_admin.theme import DefaultTheme, TablerSettings
+
+from config.settings import Settings
+from orchestrator.api.problems import describe
+from orchestrator.console import shown
+from orchestrator.console.access import Access
+from orchestrator.console.audit import AuditTable
+from orchestrator.console.deliveries import DeliveriesTable
+from orchestrator.console.operations import OperationPage, OperationsTable
+from orchestrator.console.overview import OverviewPage
+from orchestrator.console.tables import ReadingSession
+from orchestrator.console.tenant import TenantPage
+from orchestrator.console.tenants import TenantsTable
+from orchestrator.console.users import UsersTable
+from tenants.errors import DomainError
+from tenants.models import AuditEntry, CallbackMessage, ConsoleUser, Operation, Tenant
+from tenants.services import Services
+
+_HERE = Path(__file__).parent
+_POLICY = (
+    "default-src 'self'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; img-src 'self' data:;"
+    " object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+)
+"""starlette-admin's pages have scripts in them. What people write is escaped, and nothing goes elsewhere."""
+_HEADERS = {
+    "Content-Security-Policy": _POLICY,
+    "Referrer-Policy": "same-origin",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+}
+
+
+class Console(BaseAdmin):
+    """The pages below `/console`. starlette-admin's own database session is not used: see `ReadingSession`."""
+
+    def __init__(self, settings: Settings) -> None:
+        # it would log what forms hold
+        logging.getLogger("starlette_admin").setLevel(logging.ERROR)
+        super().__init__(
+            title="LHC XMPP orchestrator",
+            base_url="/console",
+            route_name="console",
+            templates_dir=str(_HERE / "templates"),
+            static_dir=str(_HERE / "static"),
+            index_view=OverviewPage(),
+            theme=DefaultTheme(TablerSettings(base="slate", primary="blue")),
+            auth_provider=Access(),
+            secret_key=settings.console_key.get_secret_value(),
+            middlewares=[Middleware(Headers), Middleware(ReadingSession)],
+            timezone_config=TimezoneConfig(use_user_locale_timezone=False),
+        )
+        self.templates.env.filters |= {"when": shown.when, "ago": shown.ago, "span": shown.span, "points": shown.points}
+        for view in (
+            TenantsTable(Tenant),
+            OperationsTable(Operation),
+            DeliveriesTable(CallbackMessage),
+            AuditTable(AuditEntry),
+            UsersTable(ConsoleUser),
+            TenantPage(),
+            OperationPage(),
+        ):
+            self.add_view(view)
+
+    def open(self, services: Services) -> None:
+        """Give the pages what they read from."""
+        self.app.state.services = services
+
+    def mount(self, app: FastAPI) -> None:
+        """Serve the pages."""
+        self.mount_to(app)
+        self.app.add_exception_handler(DomainError, self._refused)
+        self.app.add_exception_handler(DBAPIError, self._away)
+        self.app.add_exception_handler(PoolTimeoutError, self._away)
+
+    async def _refused(self, request: Request, error: Exception) -> Response:
+        assert isinstance(error, DomainError)  # noqa: S101 - Starlette calls it for nothing else
+        return self._error(request, HTTPStatus(describe(error).status), str(error))
+
+    async def _away(self, request: Request, _error: Exception) -> Response:
+        return self._error(request, HTTPStatus.SERVICE_UNAVAILABLE, "The database cannot be reached; try again soon.")
+
+    def _error(self, request: Request, status: HTTPStatus, detail: str) -> Response:
+        context = {"exc": {"status_code": status.value, "detail": detail}}
+        return self._template_response(request, "error.html", context, status.value)
+
+
+class Headers:
+    """ASGI middleware: what every answer bears; pages are kept by nobody."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def sending(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                headers.update(_HEADERS)
+                if "/static/" not in scope["path"]:
+                    headers["Cache-Control"] = "no-store"
+            await send(message)
+
+        await self._app(scope, receive, sending)

@@ -1,0 +1,162 @@
+"""One tenant's page: what is there, what it is told, and what is done to its operators and messages."""
+
+from http import HTTPStatus
+from typing import Any
+from urllib.parse import quote
+
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+from starlette_admin.flash import flash
+from starlette_admin.routing import route
+from starlette_admin.views import CustomView
+
+from orchestrator.api.views import OperationView
+from orchestrator.console.access import cause_of, need, person_of, services_of
+from tenants import delivery_log, lhc, operators, people, portrait, registry, returned
+from tenants.errors import DomainError
+from tenants.models import Role
+from tenants.naming import STANDALONE_INSTANCE
+from tenants.secrets import digest, new_key
+
+_KEY_OVERLAP = 3600.0
+"""Seconds that the key before still opens."""
+
+
+class TenantPage(CustomView):
+    """What the page of a tenant fetches and posts. The page itself is the detail page of the table."""
+
+    path = "/tenant/{instance_name}"
+    add_to_menu = False
+
+    @route("", name="tenant")
+    async def index(self, request: Request) -> Response:
+        """An address that people can write."""
+        return RedirectResponse(_page(request))
+
+    @route("/live", name="live-tenant")
+    async def live(self, request: Request) -> Response:
+        """The part that changes."""
+        return self._answer(request, "parts/tenant.html", await look(request, _name(request)))
+
+    @route("/key", methods=["POST"], name="tenant-key")
+    async def key(self, request: Request) -> Response:
+        """A new key, shown in this answer and never again."""
+        need(request, Role.ADMIN)
+        instance_name, key = _name(request), new_key()
+        await registry.rotate_keys(
+            services_of(request),
+            instance_name,
+            cause_of(request),
+            key_digest=digest(instance_name, key),
+            overlap=_KEY_OVERLAP,
+        )
+        context = {"instance_name": instance_name, "lines": settings_of_lhc(request, instance_name, key)}
+        return self._answer(request, "key.html", {"title": f"Key of {instance_name}", **context})
+
+    @route("/operators", methods=["POST"], name="tenant-add-operator")
+    async def add_operator(self, request: Request) -> Response:
+        """A new operator: with a password that nobody knows, until one is set on the page of the invitation."""
+        need(request, Role.SUPPORT)
+        username = str((await request.form()).get("username", "")).strip()
+        try:
+            tenant = await registry.get(services_of(request), _name(request))
+            await operators.put(services_of(request), tenant, username, {}, new_key())
+        except DomainError as error:
+            flash(request, str(error), "error")
+            return _back(request)
+        return await self._invite(request, username)
+
+    @route("/operators/{username}/invite", methods=["POST"], name="tenant-invite")
+    async def invite(self, request: Request) -> Response:
+        """A link to the page where the operator sets a password; shown in this answer and never again."""
+        need(request, Role.SUPPORT)
+        username = request.path_params["username"]
+        await operators.get(services_of(request), _name(request), username)
+        return await self._invite(request, username)
+
+    async def _invite(self, request: Request, username: str) -> Response:
+        instance_name = _name(request)
+        secret = await people.make_onboarding_link(services_of(request), instance_name, username, cause_of(request))
+        context = {
+            "title": f"Invitation of {username}",
+            "instance_name": instance_name,
+            "username": username,
+            "link": f"{str(request.base_url).removesuffix('console/')}onboarding/{secret}",
+            "days": people.ONBOARDING_SECONDS / 86400,
+        }
+        return self._answer(request, "invited.html", context)
+
+    @route("/operators/{username}/kick", methods=["POST"], name="tenant-kick")
+    async def kick(self, request: Request) -> Response:
+        """End the operator's connections."""
+        need(request, Role.SUPPORT)
+        username = request.path_params["username"]
+        ended = await operators.kick(services_of(request), _name(request), username)
+        flash(request, f"{username} is disconnected ({ended} devices).", "success")
+        return _back(request)
+
+    @route("/replay", methods=["POST"], name="tenant-replay")
+    async def replay(self, request: Request) -> Response:
+        """Try all dead messages again, and send what came back again."""
+        need(request, Role.SUPPORT)
+        dead = await delivery_log.replay_all(services_of(request), _name(request), cause_of(request))
+        back = await returned.replay_all(services_of(request), _name(request), cause_of(request))
+        flash(request, f"{dead} dead messages are tried again; {back} that came back were sent again.", "success")
+        return _back(request)
+
+    def _answer(self, request: Request, template: str, context: dict[str, Any]) -> Response:
+        assert self.templates is not None  # noqa: S101 - starlette-admin sets it
+        return self.templates.TemplateResponse(request, template, context)
+
+
+async def look(request: Request, instance_name: str) -> dict[str, Any]:
+    """What the page shows.
+
+    Raises:
+        NotFoundError: there is no such tenant.
+    """
+    services = services_of(request)
+    seen = await portrait.paint(services, instance_name)
+    flower = services.settings.flower_url
+    return {
+        "seen": seen,
+        "now": services.clock(),
+        "operations": [OperationView.of(operation) for operation in seen.operations],
+        "callback": lhc.callback_base(services.settings, instance_name, seen.tenant.callback_url),
+        "lines": settings_of_lhc(request, instance_name, None),
+        "flower": f"{flower}/tasks?search={quote(f'kwargs:instance_name={instance_name}')}" if flower else None,
+        "is_support": person_of(request).may(Role.SUPPORT),
+        "is_admin": person_of(request).may(Role.ADMIN),
+        "Role": Role,
+    }
+
+
+def settings_of_lhc(request: Request, instance_name: str, key: str | None) -> list[tuple[str, str]]:
+    """The lines of the extension's settings in this tenant's LHC; without the key, which is shown but once."""
+    settings = services_of(request).settings
+    root = f"{request.url.scheme}://{request.url.netloc}"
+    own = "" if instance_name == STANDALONE_INSTANCE and not settings.hosting else f"/t/{instance_name}"
+    shown = key or "(shown when it is made)"
+    return [
+        ("handler", "node"),
+        ("node_api_server", root + own),
+        ("secret_key", shown),
+        ("rpc_server", f"{root}{own}/rpc"),
+        ("rpc_username", instance_name),
+        ("rpc_password", shown),
+        ("rpc_account_host", settings.xmpp_host),
+        ("xmpp_host", settings.xmpp_host),
+    ]
+
+
+def _name(request: Request) -> str:
+    name: str = request.path_params["instance_name"]
+    return name
+
+
+def _page(request: Request) -> str:
+    return str(request.url_for("console:detail", key="tenants").include_query_params(pk=_name(request)))
+
+
+def _back(request: Request) -> Response:
+    return RedirectResponse(_page(request), HTTPStatus.SEE_OTHER)

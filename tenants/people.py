@@ -1,0 +1,254 @@
+"""People at the console: who they are, how they log in, and links that open something once."""
+
+import secrets
+from dataclasses import dataclass
+
+from anyio import CapacityLimiter, to_thread
+from argon2 import PasswordHasher
+from argon2.exceptions import Argon2Error, InvalidHashError
+from sqlalchemy import delete, select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from tenants import audit, tokens
+from tenants.errors import InvalidInputError, NotFoundError
+from tenants.models import ConsoleSession, ConsoleUser, OneTimeLink, Purpose, Role, Scope, Token
+from tenants.secrets import digest, same
+from tenants.services import Services
+from tenants.states import Cause
+
+SESSION_SECONDS = 12 * 3600.0
+"""How long somebody stays logged in."""
+LOGIN_LINK_SECONDS = 900.0
+ONBOARDING_SECONDS = 3 * 86400.0
+SHORTEST_PASSWORD, LONGEST_PASSWORD = 12, 200
+LONGEST_NAME = 60
+
+_hasher = PasswordHasher()
+_AT_ONCE = CapacityLimiter(2)
+"""Passwords that are looked at at the same time: each takes 64 MiB for a moment."""
+_NOBODYS = _hasher.hash(secrets.token_urlsafe())
+"""What the password of a name that nobody has is compared with, so that the time tells nothing."""
+_ORDER = tuple(Role)
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """Somebody who is logged in. `actor`: as the audit log names who it is."""
+
+    actor: str
+    role: Role
+
+    def may(self, needed: Role) -> bool:
+        """Whether that role is enough for what needs this one."""
+        return _ORDER.index(self.role) >= _ORDER.index(needed)
+
+
+async def put_user(services: Services, name: str, role: Role, password: str | None, cause: Cause) -> ConsoleUser:
+    """Let a person log in, or change role or password; who is logged in as that person is no longer.
+
+    Raises:
+        InvalidInputError: naming the field and the rule; a new person needs a password.
+    """
+    if not 0 < len(name) <= LONGEST_NAME or not name.isprintable() or name != name.strip():
+        raise InvalidInputError("name", f"must be 1 to {LONGEST_NAME} printable characters")
+    if password is not None and not SHORTEST_PASSWORD <= len(password) <= LONGEST_PASSWORD:
+        raise InvalidInputError("password", f"must have {SHORTEST_PASSWORD} to {LONGEST_PASSWORD} characters")
+    password_hash = await _hash(password) if password is not None else None
+    now = services.clock()
+    async with services.database.write() as session:
+        user = await session.get(ConsoleUser, name, with_for_update=True)
+        is_new = user is None
+        if user is None:
+            if password_hash is None:
+                raise InvalidInputError("password", "is needed for somebody new")
+            user = ConsoleUser(name=name, role=role, password_hash=password_hash, created_at=now, changed_at=now)
+            session.add(user)
+        else:
+            user.role, user.changed_at = role, now
+            user.password_hash = password_hash or user.password_hash
+            await session.execute(delete(ConsoleSession).where(ConsoleSession.user_name == name))
+        action = "console user added" if is_new else "console user changed"
+        audit.record(session, now, actor=cause.actor, action=action, reason=f"{name} ({role})")
+    return user
+
+
+async def remove_user(services: Services, name: str, cause: Cause) -> None:
+    """Let the person log in no more, and out now.
+
+    Raises:
+        NotFoundError: there is nobody of that name.
+    """
+    async with services.database.write() as session:
+        user = await session.get(ConsoleUser, name, with_for_update=True)
+        if user is None:
+            raise NotFoundError(f"nobody at the console is called '{name}'")
+        await session.execute(delete(ConsoleSession).where(ConsoleSession.user_name == name))
+        await session.delete(user)
+        audit.record(session, services.clock(), actor=cause.actor, action="console user removed", reason=name)
+
+
+async def users(services: Services) -> list[ConsoleUser]:
+    """All who may log in with a password, by name."""
+    async with services.database.read() as session:
+        return list(await session.scalars(select(ConsoleUser).order_by(ConsoleUser.name)))
+
+
+async def log_in(services: Services, name: str, password: str) -> str | None:
+    """The cookie of a new session, when name and password are somebody's."""
+    async with services.database.read() as session:
+        user = await session.get(ConsoleUser, name) if len(name) <= LONGEST_NAME else None
+    is_right = await _verify(user.password_hash if user else _NOBODYS, password[:LONGEST_PASSWORD])
+    if user is None or not is_right:
+        return None
+    return await _begin(services, f"console:{user.name}", user.role, user_name=user.name)
+
+
+async def log_in_by_token(services: Services, presented: str) -> str | None:
+    """The cookie of a new session, when this is a panel token: one that reads makes a viewer, one that writes all."""
+    if same(presented, services.settings.panel_token.get_secret_value()):
+        return await _begin(services, "panel", Role.ADMIN)
+    token = await tokens.check(services, presented)
+    if token is None or token.scope is Scope.TENANT:
+        return None
+    return await _begin(services, f"token:{token.name}", _role_of(token), token_id=token.id)
+
+
+async def log_in_by_link(services: Services, secret: str) -> str | None:
+    """The cookie of a new session, when the link is good; it is not any more afterwards."""
+    link = await take_link(services, Purpose.LOGIN, secret)
+    if link is None or link.role is None:
+        return None
+    return await _begin(services, f"link of {link.created_by}", link.role)
+
+
+async def who(services: Services, cookie: str) -> Person | None:
+    """Whose session this is, while it lasts and whoever began it may still log in."""
+    now = services.clock()
+    async with services.database.read() as session:
+        found = (
+            await session.execute(
+                select(ConsoleSession, Token)
+                .outerjoin(Token, Token.id == ConsoleSession.token_id)
+                .where(ConsoleSession.digest == _digest(cookie), ConsoleSession.expires_at > now)
+            )
+        ).first()
+    if found is None:
+        return None
+    session_row, token = found
+    if token is not None and (token.revoked_at is not None or (token.expires_at or now + 1) <= now):
+        return None
+    return Person(session_row.actor, session_row.role)
+
+
+async def log_out(services: Services, cookie: str) -> None:
+    """End the session; one that has ended is a success."""
+    async with services.database.write() as session:
+        await session.execute(delete(ConsoleSession).where(ConsoleSession.digest == _digest(cookie)))
+
+
+async def make_login_link(services: Services, role: Role, cause: Cause) -> str:
+    """The secret of a link that lets its bearer in once, within `LOGIN_LINK_SECONDS`."""
+    async with services.database.write() as session:
+        return _add_link(services, session, cause, LOGIN_LINK_SECONDS, purpose=Purpose.LOGIN, role=role)
+
+
+async def make_onboarding_link(services: Services, instance_name: str, operator: str, cause: Cause) -> str:
+    """The secret of a page where the operator sets a password, once, within `ONBOARDING_SECONDS`.
+
+    A new one makes those before it worthless.
+    """
+    async with services.database.write() as session:
+        await session.execute(
+            delete(OneTimeLink).where(OneTimeLink.instance_name == instance_name, OneTimeLink.operator == operator)
+        )
+        audit.record(
+            session,
+            services.clock(),
+            actor=cause.actor,
+            action="operator invited",
+            instance_name=instance_name,
+            reason=operator,
+        )
+        return _add_link(
+            services,
+            session,
+            cause,
+            ONBOARDING_SECONDS,
+            purpose=Purpose.ONBOARDING,
+            instance_name=instance_name,
+            operator=operator,
+        )
+
+
+async def find_link(services: Services, purpose: Purpose, secret: str) -> OneTimeLink | None:
+    """The link, while it is good."""
+    async with services.database.read() as session:
+        link = await session.get(OneTimeLink, _digest(secret))
+    return link if link is not None and link.purpose is purpose and link.expires_at > services.clock() else None
+
+
+async def take_link(services: Services, purpose: Purpose, secret: str) -> OneTimeLink | None:
+    """The link, when it was good until now: whoever takes it first has it alone."""
+    async with services.database.write() as session:
+        taken: OneTimeLink | None = await session.scalar(
+            delete(OneTimeLink)
+            .where(
+                OneTimeLink.digest == _digest(secret),
+                OneTimeLink.purpose == purpose,
+                OneTimeLink.expires_at > services.clock(),
+            )
+            .returning(OneTimeLink)
+        )
+    return taken
+
+
+def _add_link(services: Services, session: AsyncSession, cause: Cause, seconds: float, **values: object) -> str:
+    now, secret = services.clock(), secrets.token_urlsafe(24)
+    session.add(
+        OneTimeLink(
+            digest=_digest(secret), created_by=cause.actor[:80], created_at=now, expires_at=now + seconds, **values
+        )
+    )
+    return secret
+
+
+async def _begin(
+    services: Services, actor: str, role: Role, *, user_name: str | None = None, token_id: str | None = None
+) -> str:
+    now, cookie = services.clock(), secrets.token_urlsafe(32)
+    async with services.database.write() as session:
+        # who logs in clears away what is over: no more than that ever lies here
+        await session.execute(delete(ConsoleSession).where(ConsoleSession.expires_at <= now))
+        await session.execute(delete(OneTimeLink).where(OneTimeLink.expires_at <= now))
+        session.add(
+            ConsoleSession(
+                digest=_digest(cookie),
+                actor=actor[:100],
+                role=role,
+                user_name=user_name,
+                token_id=token_id,
+                created_at=now,
+                expires_at=now + SESSION_SECONDS,
+            )
+        )
+        audit.record(session, now, actor=actor, action="console login", reason=str(role))
+    return cookie
+
+
+def _role_of(token: Token) -> Role:
+    return Role.ADMIN if token.scope is Scope.PANEL_WRITE else Role.VIEWER
+
+
+def _digest(secret: str) -> str:
+    return digest("console", secret)
+
+
+async def _hash(password: str) -> str:
+    return await to_thread.run_sync(_hasher.hash, password, limiter=_AT_ONCE)
+
+
+async def _verify(password_hash: str, password: str) -> bool:
+    try:
+        return await to_thread.run_sync(_hasher.verify, password_hash, password, limiter=_AT_ONCE)
+    except (Argon2Error, InvalidHashError):
+        return False
