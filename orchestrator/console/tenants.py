@@ -135,7 +135,7 @@ class TenantsTable(Table):
         return obj.state in _MAY.get(name, frozenset(TenantState))
 
     async def create(self, request: Request, data: dict[str, Any]) -> Any:
-        instance_name = str(data.pop("instance_name") or "").strip()
+        instance_name = str(data.get("instance_name") or "").strip()
         given = {name: value for name, value in _settings(data).items() if value not in (None, "")}
         with told_by_field({"": "instance_name"}):
             spec = TenantSpec(_checked(given))

@@ -53,7 +53,8 @@ class UsersTable(Table):
         return await self._put(request, pk, data)
 
     async def _put(self, request: Request, name: str, data: dict[str, Any]) -> Any:
-        password = data.pop("password", None) or None  # it must not come back in a form with errors
+        # it must not come back in a form with errors
+        password, data["password"] = data.get("password") or None, None
         with told_by_field():
             return await people.put_user(services_of(request), name, Role(data["role"]), password, cause_of(request))
 

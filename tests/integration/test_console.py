@@ -1,0 +1,240 @@
+"""The console as a browser without scripts sees it: who may in, what each role may do, and that text stays text."""
+
+import re
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
+from http import HTTPStatus
+
+import httpx
+import pytest
+
+from tests.integration.conftest import Tenant
+from tests.world.waiting import until_async
+
+PASSWORD = "0123456789abcdef0123"
+HOSTILE = "\"><script>alert(1)</script><img src=x onerror=alert(2)>'{{7*7}}"
+FORM = {
+    "callback_url": "",
+    "online_seconds": "300",
+    "idle_hours": "24",
+    "max_accounts": "",
+    "max_online_visitors": "",
+    "calls_per_second": "",
+    "xmpp": "on",
+    "routing": "lhc",
+    "owner_offline": "store",
+    "history_hours": "0",
+    "event_format": "lhc",
+}
+"""Of a tenant, as a browser sends it."""
+
+
+class Browser:
+    """Somebody at the console."""
+
+    def __init__(self, http: httpx.AsyncClient) -> None:
+        self.http = http
+
+    async def csrf(self) -> str:
+        await self.http.get("/console/login")
+        return str(self.http.cookies["starlette_admin_csrftoken"])
+
+    async def log_in(self, name: str, password: str) -> httpx.Response:
+        form = {"csrftoken": await self.csrf(), "username": name, "password": password}
+        return await self.http.post("/console/login", data=form)
+
+    async def post(self, path: str, **form: str) -> httpx.Response:
+        return await self.http.post(path, data={"csrftoken": await self.csrf(), **form})
+
+    async def act(self, key: str, pk: str, name: str, **form: str) -> httpx.Response:
+        """A row's action, as the page's script asks for it."""
+        headers = {"X-CSRFToken": await self.csrf()}
+        path = f"/console/_api/{key}/row-action"
+        return await self.http.post(path, params={"pk": pk, "name": name}, data=form, headers=headers)
+
+    async def text(self, path: str) -> str:
+        answer = await self.http.get(path)
+        assert answer.status_code == HTTPStatus.OK, answer.text
+        return answer.text
+
+
+OpenBrowser = Callable[[], Browser]
+
+
+@pytest.fixture
+async def open_browser(tenant: Tenant) -> AsyncIterator[OpenBrowser]:
+    async with AsyncExitStack() as stack:
+        opened: list[httpx.AsyncClient] = []
+
+        def open_one() -> Browser:
+            http = httpx.AsyncClient(base_url=tenant.panel.http.base_url, follow_redirects=True, timeout=20)
+            opened.append(http)
+            stack.push_async_callback(http.aclose)
+            return Browser(http)
+
+        yield open_one
+
+
+@pytest.fixture
+async def admin(tenant: Tenant, open_browser: OpenBrowser) -> Browser:
+    browser = open_browser()
+    token = str(tenant.panel.http.headers["Authorization"]).removeprefix("Bearer ")
+    assert (await browser.log_in("", token)).url.path == "/console/"
+    return browser
+
+
+async def person(admin: Browser, browser: Browser, name: str, role: str) -> Browser:
+    """Somebody with that role, logged in with a password."""
+    await admin.post("/console/users/create", name=name, role=role, password=PASSWORD)
+    assert (await browser.log_in(name, PASSWORD)).url.path == "/console/"
+    return browser
+
+
+async def test_nobody_sees_anything_without_a_login(tenant: Tenant, open_browser: OpenBrowser) -> None:
+    browser = open_browser()
+    for path in ("", "tenants/list", "tenants/detail?pk=x", f"tenant/{tenant.name}/live", "live/overview"):
+        assert (await browser.http.get(f"/console/{path}")).url.path == "/console/login", path
+    for name, password in (("", "no token"), ("nobody", PASSWORD), ("", tenant.key)):
+        assert (await browser.log_in(name, password)).status_code == HTTPStatus.BAD_REQUEST
+    assert (await browser.http.get("/console/tenants/list")).url.path == "/console/login"
+
+
+async def test_who_guesses_is_stopped_for_a_while(open_browser: OpenBrowser) -> None:
+    browser = open_browser()
+    said = [(await browser.log_in("somebody-who-guesses", f"guess {n}")).text for n in range(11)]
+    assert all("Name or password is wrong." in text for text in said[:10])
+    assert "Too many attempts" in said[10]
+
+
+async def test_pages_are_for_this_site_alone(admin: Browser) -> None:
+    answer = await admin.http.get("/console/")
+    assert "frame-ancestors 'none'" in answer.headers["Content-Security-Policy"]
+    assert answer.headers["Cache-Control"] == "no-store"
+    cookie = next(c for c in admin.http.cookies.jar if c.name == "orchestrator_console")
+    assert cookie.path == "/console"
+    assert cookie.has_nonstandard_attr("HttpOnly")
+    assert "https://" not in re.sub(r"<svg.*?</svg>", "", answer.text, flags=re.DOTALL), "nothing comes from elsewhere"
+
+
+async def test_a_forged_request_is_refused(admin: Browser, tenant: Tenant) -> None:
+    for path in (f"/console/tenant/{tenant.name}/key", "/console/users/create", "/console/logout"):
+        assert (await admin.http.post(path, data={"csrftoken": "forged"})).status_code == HTTPStatus.FORBIDDEN
+    params = {"pk": tenant.name, "name": "suspend"}
+    assert (
+        await admin.http.post("/console/_api/tenants/row-action", params=params)
+    ).status_code == HTTPStatus.FORBIDDEN
+
+
+async def test_each_role_may_its_own(admin: Browser, tenant: Tenant, open_browser: OpenBrowser) -> None:
+    viewer = await person(admin, open_browser(), f"{tenant.name} viewer", "viewer")
+    support = await person(admin, open_browser(), f"{tenant.name} support", "support")
+    page = f"/console/tenant/{tenant.name}"
+    assert tenant.name in await viewer.text(f"/console/tenants/list?q={tenant.name}")
+    for path in (f"{page}/key", f"{page}/operators", f"{page}/replay", f"{page}/operators/bob/kick"):
+        assert (await viewer.post(path, username="eve")).status_code == HTTPStatus.FORBIDDEN
+    for browser in (viewer, support):
+        for path in ("/console/users/list", "/console/users/create", "/console/tenants/create"):
+            assert (await browser.http.get(path)).status_code == HTTPStatus.FORBIDDEN
+        assert (await browser.act("tenants", tenant.name, "suspend")).json() == {"msg": "Forbidden"}
+        assert (await browser.act("tenants", tenant.name, "destroy", confirmed=tenant.name)).json() == {
+            "msg": "Forbidden"
+        }
+    assert (await support.post(f"{page}/replay")).url.path == "/console/tenants/detail"
+    assert (await support.post(f"{page}/key")).status_code == HTTPStatus.FORBIDDEN
+
+
+async def test_who_is_removed_is_out_at_once(admin: Browser, tenant: Tenant, open_browser: OpenBrowser) -> None:
+    name = f"{tenant.name} leaver"
+    browser = await person(admin, open_browser(), name, "support")
+    assert (await admin.act("users", name, "remove")).status_code == HTTPStatus.OK
+    assert (await browser.http.get("/console/")).url.path == "/console/login"
+    assert (await browser.log_in(name, PASSWORD)).status_code == HTTPStatus.BAD_REQUEST
+
+
+async def test_a_tenant_is_made_changed_and_destroyed(admin: Browser, tenant: Tenant) -> None:
+    name = f"{tenant.name}-second"
+    broken = await admin.post("/console/tenants/create", **FORM, instance_name="No Name")
+    assert broken.status_code == HTTPStatus.UNPROCESSABLE_ENTITY
+    assert "must be lower case" in broken.text
+    negative = await admin.post("/console/tenants/create", **{**FORM, "max_accounts": "-1"}, instance_name=name)
+    assert "greater than or equal to 1" in negative.text
+    made = await admin.post("/console/tenants/create", **FORM, instance_name=name, visitor_tracking="on")
+    assert made.url.path == "/console/tenants/list"
+
+    async def is_in(state: str) -> bool:
+        return bool((await tenant.panel.http.get(f"/v1/tenants/{name}")).json().get("state") == state)
+
+    await until_async(lambda: is_in("active"), "it is active")
+    view = (await tenant.panel.http.get(f"/v1/tenants/{name}")).json()
+    assert (view["xmpp"], view["visitor_tracking"], view["max_accounts"]) == (True, True, None)
+
+    changes = {"max_accounts": "5", "online_seconds": "60"}
+    changed = await admin.post(f"/console/tenants/edit?pk={name}", **{**FORM, **changes})
+    assert changed.url.path == "/console/tenants/list", changed.text
+    view = (await tenant.panel.http.get(f"/v1/tenants/{name}")).json()
+    assert (view["max_accounts"], view["online_seconds"], view["visitor_tracking"]) == (5, 60, False)
+
+    shown = (await admin.post(f"/console/tenant/{name}/key")).text
+    key = re.search(r"secret_key</th>\s*<td><div class=\"copy-line\"><code>([^<]+)", shown)
+    assert key is not None
+    assert key[1] not in await admin.text(f"/console/tenants/detail?pk={name}")
+
+    refused = await admin.act("tenants", name, "destroy", confirmed="something else")
+    assert "not the tenant's name" in refused.json()["msg"]
+    assert (await admin.act("tenants", name, "destroy", confirmed=name)).status_code == HTTPStatus.OK
+    await until_async(lambda: is_gone(tenant, name), "it is gone")
+    entries = (await tenant.panel.http.get(f"/v1/tenants/{name}/audit")).json()["entries"]
+    assert {entry["actor"] for entry in entries if entry["action"] == "settings changed"} == {"panel"}
+
+
+async def is_gone(tenant: Tenant, name: str) -> bool:
+    return (await tenant.panel.http.get(f"/v1/tenants/{name}")).status_code == HTTPStatus.NOT_FOUND
+
+
+async def test_an_operator_is_invited_and_sets_a_password(
+    admin: Browser, tenant: Tenant, open_browser: OpenBrowser
+) -> None:
+    answer = await admin.post(f"/console/tenant/{tenant.name}/operators", username="carol")
+    link = re.search(r'<code id="link">([^<]+)', answer.text)
+    assert link is not None, answer.text
+    operator = open_browser().http
+    assert f"carol.{tenant.name}@" in (await operator.get(link[1])).text
+    short = await operator.post(link[1], data={"password": "short", "again": "short"})
+    assert short.status_code == HTTPStatus.UNPROCESSABLE_ENTITY
+    other = await operator.post(link[1], data={"password": PASSWORD, "again": PASSWORD + "x"})
+    assert "not the same" in other.text
+    ready = await operator.post(link[1], data={"password": PASSWORD, "again": PASSWORD})
+    assert "You are ready" in ready.text
+    assert f"xmpp:carol.{tenant.name}@" in ready.text
+    assert PASSWORD not in ready.text
+    for again in (await operator.get(link[1]), await operator.post(link[1], data={"password": "x", "again": "x"})):
+        assert again.status_code == HTTPStatus.GONE
+    assert "carol" in await admin.text(f"/console/tenant/{tenant.name}/live")
+
+
+async def test_what_visitors_write_stays_text(admin: Browser, tenant: Tenant) -> None:
+    await tenant.lhc.new_visitor("visitor.1", PASSWORD, nick=HOSTILE, status=HOSTILE)
+
+    async def is_shown() -> bool:
+        return "alert(1)" in await admin.text(f"/console/tenant/{tenant.name}/live")
+
+    await until_async(is_shown, "the visitor is shown")
+    for path in (f"tenant/{tenant.name}/live", f"tenants/detail?pk={tenant.name}"):
+        page = await admin.text(f"/console/{path}")
+        assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
+        assert "<script>alert" not in page
+        assert "<img src=x" not in page
+
+
+async def test_messages_are_counted_by_the_minute(admin: Browser, tenant: Tenant) -> None:
+    bob = await tenant.operator_online()
+    await tenant.lhc.new_visitor("visitor.1", PASSWORD)
+    await bob.sees(tenant.lhc.name("visitor.1"))
+    bob.write(tenant.lhc.name("visitor.1"), "hello")
+    await tenant.receiver.message("hello")
+
+    async def counted() -> bool:
+        label = re.search(r"to visitors (\d+) within", await admin.text("/console/live/overview"))
+        return label is not None and int(label[1]) >= 1
+
+    await until_async(counted, "the message is counted")
