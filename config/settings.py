@@ -74,6 +74,7 @@ class Settings(BaseSettings):
     console_key: SecretStr = Field(
         SecretStr(""), description="What the console signs its forms with. Without it there is no console."
     )
+    public_url: str = Field("", description="Where people find this API, without a slash at the end; for links.")
     flower_url: str = Field("", description="Where people find Flower; the console links to it.")
 
     # Telemetry

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from config.settings import Settings, state_dir
-from orchestrator.cli import messages, operations, tenants, tokens, upkeep
+from orchestrator.cli import messages, operations, people, tenants, tokens, upkeep
 from orchestrator.cli.doctor import doctor
 from orchestrator.cli.running import console, fail
 from orchestrator.launcher.errors import LaunchError
@@ -17,6 +17,7 @@ app = typer.Typer(no_args_is_help=True, pretty_exceptions_show_locals=False, hel
 app.add_typer(tenants.app, name="tenant")
 app.add_typer(operations.app, name="operation")
 app.add_typer(tokens.app, name="token")
+app.add_typer(people.app, name="console")
 app.command()(upkeep.reconcile)
 app.command()(upkeep.drift)
 app.command("audit")(upkeep.log)

@@ -158,6 +158,7 @@ class LocalSystem:
             "rpc_password": self.secrets["rpc_password"],
             "signing_master_key": self.secrets["signing_master_key"],
             "console_key": self.secrets["console_key"],
+            "public_url": self.api_url,
             "flower_url": self.flower_url,
             "callback_protocol": "http://",
             "callback_port": self.ports["callback"],

@@ -175,6 +175,10 @@ class Launcher:
     def _migrate(self) -> None:
         subprocess.run([str(self._bin / "orchestrator"), "migrate"], check=True, timeout=_SERVER_DEADLINE, umask=0o077)
 
+    def _login_link(self) -> str:
+        command = [str(self._bin / "orchestrator"), "console", "link"]
+        return subprocess.run(command, check=True, capture_output=True, text=True, timeout=30).stdout.strip()
+
     def _wait(self, what: str, ready: Callable[[], bool], seconds: float) -> None:
         def poll() -> None:
             deadline = time.monotonic() + seconds
@@ -193,6 +197,7 @@ class Launcher:
 
     def _say_where(self, endpoints: dict[str, str | int]) -> None:
         say = self._console.print
+        say(f"  Console  {self._login_link()}  (once, within 15 minutes)", soft_wrap=True)
         say(f"  API      {endpoints['api']}  (OpenAPI: {endpoints['api']}/docs)")
         say(f"  Flower   {endpoints['flower']}")
         say(

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from tests.world.system import System
@@ -181,3 +182,19 @@ def test_a_shell_completes_commands() -> None:
         [ORCHESTRATOR], env={**os.environ, **asked}, capture_output=True, text=True, timeout=60, check=False
     )
     assert done.stdout.split() == ["suspend"]
+
+
+async def test_who_may_log_in_at_the_web_console(run: Run) -> None:
+    link = data_of(run("console", "link", "--role", "support", "--json"))["link"]
+    async with httpx.AsyncClient(follow_redirects=True, timeout=20) as browser:
+        page = await browser.get(link)
+        assert "lets you in once, as support" in page.text
+        form = {"csrftoken": browser.cookies["starlette_admin_csrftoken"]}
+        assert (await browser.post(link, data=form)).url.path == "/console/"
+        assert (await browser.get(link)).status_code == 410, "it is used up"
+    name = f"{new_name()} at the console"
+    assert run("console", "user", name, "--role", "viewer", given="long enough one\nlong enough one\n").returncode == 0
+    assert "password: must have" in run("console", "user", name, "--role", "admin", given="short\nshort\n").stderr
+    assert [one["role"] for one in data_of(run("console", "users", "--json")) if one["name"] == name] == ["viewer"]
+    assert run("console", "remove", name).returncode == 0
+    assert run("console", "remove", name).returncode == 3
