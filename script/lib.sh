@@ -10,8 +10,8 @@ as_root() {
   if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi
 }
 
-# install_packages [rabbitmq] [postgresql] [tests]: ejabberd (with Erlang's compiler and its headers), Redis, openssl, a
-# Python that can make venvs; and those servers, or for the tests all of them.
+# install_packages [rabbitmq] [postgresql] [tests]: ejabberd (with Erlang's compiler and its headers), Redis, openssl,
+# curl, jq, a Python that can make venvs; and those servers, or for the tests all of them.
 install_packages() {
   local wanted=" $* " missing=()
   case $wanted in *" postgresql "* | *" tests "*)
@@ -25,10 +25,8 @@ install_packages() {
   command -v openssl >/dev/null || missing+=(openssl)
   find_python >/dev/null || missing+=(python3 python3-venv)
   # the documentation's examples call these
-  case $wanted in *" tests "*)
-    command -v curl >/dev/null || missing+=(curl)
-    command -v jq >/dev/null || missing+=(jq) ;;
-  esac
+  command -v curl >/dev/null || missing+=(curl)
+  command -v jq >/dev/null || missing+=(jq)
   if [ ${#missing[@]} = 0 ]; then return; fi
 
   say "Installing Debian packages: ${missing[*]} …"
@@ -69,17 +67,20 @@ find_python() {
   return 1
 }
 
-# install_python LOCK: the virtual environment with exactly the packages of the lock file, checked by their hashes.
+# install_python LOCK: the virtual environment with the packages of the lock file, checked by their hashes.
 install_python() {
   local lock=$project/$1 python
-  local wanted
-  wanted=$(cat "$lock" "$project/pyproject.toml" | sha256sum)
-  if [ "$(cat "$venv/installed-$1" 2>/dev/null)" = "$wanted" ]; then return; fi
+  # who has what developers have, has it all
+  if is_installed "$1" || is_installed requirements-dev.lock; then return; fi
   python=$(find_python) || { say "Python 3.11 or newer is needed"; return 1; }
   say "Installing Python packages from $1 …"
   [ -x "$venv/bin/pip" ] || "$python" -m venv "$venv"
   "$venv/bin/pip" install --disable-pip-version-check --progress-bar off --require-hashes -r "$lock" |
     sed '/^Requirement already satisfied/d' >&2
   "$venv/bin/pip" install --disable-pip-version-check -q --no-deps --no-build-isolation -e "$project" >&2
-  echo "$wanted" >"$venv/installed-$1"
+  sum_of "$1" >"$venv/installed-$1"
 }
+
+is_installed() { [ "$(cat "$venv/installed-$1" 2>/dev/null)" = "$(sum_of "$1")" ]; }
+
+sum_of() { cat "$project/$1" "$project/pyproject.toml" | sha256sum; }

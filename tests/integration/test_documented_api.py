@@ -3,18 +3,16 @@
 import json
 import os
 import re
-import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
 
 from tests.world.operator import Operator
+from tests.world.page import Shell, Step, steps
 from tests.world.panel import Panel
 from tests.world.receiver import Receiver
 from tests.world.system import System
@@ -23,36 +21,16 @@ from xmpp_pool.stanzas import RECEIPTS_NS
 
 PAGE = Path(__file__).parents[2] / "docs" / "tenant-api.md"
 INSTANCE = "acme"
-_STEP = re.compile(r"^```(sh|json|python|text)\n(.*?)^```$|^<!-- (.+?) -->$", re.MULTILINE | re.DOTALL)
-_OUTPUT = {"json", "text"}
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """A block of the page, or a remark (`kind` is `remark`) that says what a person does meanwhile."""
-
-    kind: str
-    text: str
-    line: int
-
-
-def steps() -> Iterator[Step]:
-    text = PAGE.read_text()
-    for found in _STEP.finditer(text):
-        line = text.count("\n", 0, found.start()) + 1
-        yield Step(found[1] or "remark", found[2] or found[3], line)
 
 
 class Reader:
     """Does what the page says, in a folder of its own that holds `.state` as a fresh clone would."""
 
     def __init__(self, folder: Path, system: System, receiver: Receiver, panel: Panel) -> None:
-        self._folder = folder
+        self._shell = Shell(folder, os.environ)
         self._system = system
         self._receiver = receiver
         self._panel = panel
-        self._env = dict(os.environ)
-        self._output = ""
         self._operator: Operator | None = None
         self._stack = AsyncExitStack()
         (folder / ".state").symlink_to(system.state)
@@ -62,25 +40,15 @@ class Reader:
 
     async def take(self, step: Step) -> None:
         """Take one step."""
-        if step.kind == "sh":
-            self._output = self._run("bash", "-euc", f"set -o pipefail -a\n{step.text}\nenv -0 >.env")
-            pairs = (entry.partition("=") for entry in (self._folder / ".env").read_text().split("\0") if entry)
-            self._env = {name: value for name, _, value in pairs}
-        elif step.kind == "python":
-            self._output = self._run(sys.executable, "-c", step.text)
-        elif step.kind == "text":
-            assert self._output == step.text
-        elif step.kind == "json":
-            assert list(_documents(self._output)) == [Like(one) for one in _documents(step.text)]
-        else:
-            await self._meanwhile(step.text)
-
-    def _run(self, *command: str) -> str:
-        done = subprocess.run(
-            command, cwd=self._folder, env=self._env, capture_output=True, text=True, timeout=60, check=False
-        )
-        assert done.returncode == 0, done.stderr + done.stdout
-        return done.stdout
+        match step.kind:
+            case "sh":
+                self._shell.run(step.text)
+            case "python":
+                self._shell.call(sys.executable, "-c", step.text)
+            case "remark":
+                await self._meanwhile(step.text)
+            case _:
+                self._shell.check(step)
 
     async def _meanwhile(self, remark: str) -> None:
         """What the people on the page do while it is read."""
@@ -144,41 +112,6 @@ class Reader:
         return bool((await self._panel.http.get(f"/v1/tenants/{INSTANCE}")).json()["state"] == "active")
 
 
-class Like:
-    """Equal to what has the same form and values; `…` stands for anything, also within a text."""
-
-    def __init__(self, wanted: Any) -> None:
-        self._wanted = wanted
-
-    def __eq__(self, other: object) -> bool:
-        match self._wanted, other:
-            case "…", _:
-                return True
-            case str(), str():
-                return re.fullmatch(re.escape(self._wanted).replace("…", ".*"), other, re.DOTALL) is not None
-            case dict(), dict():
-                return self._wanted.keys() == other.keys() and all(
-                    Like(value) == other[name] for name, value in self._wanted.items()
-                )
-            case list(), list():
-                return len(self._wanted) == len(other) and all(map(Like.__eq__, map(Like, self._wanted), other))
-        return type(self._wanted) is type(other) and self._wanted == other
-
-    def __repr__(self) -> str:
-        return repr(self._wanted)
-
-    __hash__ = None  # type: ignore[assignment]  # wildcards have no hash
-
-
-def _documents(text: str) -> Iterator[Any]:
-    """The JSON documents that follow each other in the text."""
-    decoder, rest = json.JSONDecoder(), text.strip()
-    while rest:
-        document, end = decoder.raw_decode(rest)
-        yield document
-        rest = rest[end:].lstrip()
-
-
 @pytest.fixture
 async def reader(tmp_path: Path, system: System, receiver: Receiver, panel: Panel) -> AsyncIterator[Reader]:
     reader = Reader(tmp_path, system, receiver, panel)
@@ -188,7 +121,7 @@ async def reader(tmp_path: Path, system: System, receiver: Receiver, panel: Pane
 
 
 async def test_the_page_works_as_it_is_written(reader: Reader) -> None:
-    for step in steps():
+    for step in steps(PAGE):
         try:
             await reader.take(step)
         except AssertionError as error:

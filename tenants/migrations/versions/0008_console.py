@@ -15,8 +15,8 @@ def upgrade() -> None:
         sa.Column("name", sa.String(100), nullable=False),
         sa.Column("role", sa.String(16), nullable=False),
         sa.Column("password_hash", sa.String(200), nullable=False),
-        sa.Column("created_at", sa.Float(), nullable=False),
-        sa.Column("changed_at", sa.Float(), nullable=False),
+        sa.Column("created_at", sa.Double(), nullable=False),
+        sa.Column("changed_at", sa.Double(), nullable=False),
         sa.PrimaryKeyConstraint("name", name="pk_console_users"),
     )
     op.create_table(
@@ -26,8 +26,8 @@ def upgrade() -> None:
         sa.Column("role", sa.String(16), nullable=False),
         sa.Column("user_name", sa.String(100), nullable=True),
         sa.Column("token_id", sa.String(32), nullable=True),
-        sa.Column("created_at", sa.Float(), nullable=False),
-        sa.Column("expires_at", sa.Float(), nullable=False),
+        sa.Column("created_at", sa.Double(), nullable=False),
+        sa.Column("expires_at", sa.Double(), nullable=False),
         sa.PrimaryKeyConstraint("digest", name="pk_console_sessions"),
         sa.ForeignKeyConstraint(
             ["user_name"],
@@ -50,8 +50,8 @@ def upgrade() -> None:
         sa.Column("instance_name", sa.String(63), nullable=True),
         sa.Column("operator", sa.String(191), nullable=True),
         sa.Column("created_by", sa.String(100), nullable=False),
-        sa.Column("created_at", sa.Float(), nullable=False),
-        sa.Column("expires_at", sa.Float(), nullable=False),
+        sa.Column("created_at", sa.Double(), nullable=False),
+        sa.Column("expires_at", sa.Double(), nullable=False),
         sa.PrimaryKeyConstraint("digest", name="pk_one_time_links"),
     )
     op.create_index("ix_one_time_links_instance_name", "one_time_links", ["instance_name"])
