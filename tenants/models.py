@@ -3,7 +3,7 @@
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import JSON, Enum, ForeignKey, Index, MetaData, String, Text, UniqueConstraint, text, true
+from sqlalchemy import JSON, Enum, ForeignKey, Index, MetaData, String, Text, UniqueConstraint, false, text, true
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
 from tenants.naming import MAX_ID_DIGITS, MAX_ROOM, AccountKind
@@ -182,6 +182,8 @@ class Tenant(Base):
     history_hours: Mapped[float] = mapped_column(default=0, server_default="0")
     """How long what was said in a chat is kept after it has arrived."""
     event_format: Mapped[EventFormat] = mapped_column(_text_enum(EventFormat), server_default=EventFormat.LHC.value)
+    live_view: Mapped[bool] = mapped_column(default=False, server_default=false())
+    """Whether support may see at the console what is said while it passes by; see `tenants.live_view`."""
     signing_version: Mapped[int] = mapped_column(default=1, server_default="1")
     """Which of its signing keys webhooks are signed with; see `tenants.webhooks`."""
     previous_signing_until: Mapped[float | None]

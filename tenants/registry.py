@@ -323,6 +323,7 @@ def _beginning_values(services: Services) -> dict[str, Any]:
         "owner_offline": OwnerOffline.STORE,
         "history_hours": 0.0,
         "event_format": EventFormat.LHC,
+        "live_view": False,
         "previous_signing_until": None,
     }
 

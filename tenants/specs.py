@@ -56,6 +56,11 @@ class TenantSettings(BaseModel):
     event_format: EventFormat | None = Field(
         None, description="How the tenant is told of events; `lhc` by default. Webhooks go to its `callback_url`."
     )
+    live_view: bool | None = Field(
+        None,
+        strict=True,
+        description="Whether support may see at the console what is said while it passes by; false by default.",
+    )
 
     def changes(self) -> dict[str, Any]:
         """The columns of the tenant's row that are to change."""

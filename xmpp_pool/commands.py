@@ -19,6 +19,7 @@ import structlog
 from sqlalchemy.exc import DBAPIError
 
 from tenants.commands import CloseTenant, SendMessage, SendToRoom
+from tenants.live_view import Broadcast, Way
 from tenants.shard_queues import CommandReader, Delivery
 from tenants.traffic import Traffic
 from xmpp_pool.announcer import Announcer
@@ -62,6 +63,7 @@ class CommandRunner:
         shards: Shards,
         *,
         traffic: Traffic,
+        live_view: Broadcast,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._reader = reader
@@ -69,6 +71,7 @@ class CommandRunner:
         self._announcer = announcer
         self._shards = shards
         self._traffic = traffic
+        self._live_view = live_view
         self._monotonic = monotonic
         self._numbers = count(1)
         self._unconfirmed: deque[_Sent] = deque()
@@ -186,10 +189,22 @@ class CommandRunner:
                 continue
             if isinstance(delivery.command, SendMessage | SendToRoom):
                 self._traffic.to_operators += 1
+                self._show(delivery.command)
                 self._settling.append(_Settling(delivery, now))
             else:
                 done.append(delivery)
         return done
+
+    def _show(self, command: SendMessage | SendToRoom) -> None:
+        # what is said in rooms is between operators
+        if isinstance(command, SendMessage):
+            self._live_view.show(
+                command.instance_name,
+                command.username,
+                command.operator,
+                command.body,
+                Way.TO_OPERATOR,
+            )
 
     async def _settle_forever(self) -> None:
         while True:

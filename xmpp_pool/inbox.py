@@ -12,6 +12,7 @@ from sqlalchemy.exc import DBAPIError
 from tenants import returned, rooms
 from tenants.callbacks import OperatorMessage, store_messages
 from tenants.errors import InvalidInputError
+from tenants.live_view import Broadcast, Way
 from tenants.naming import AccountKind, AccountName, local_part
 from tenants.returned import Returned
 from tenants.rooms import RoomReport
@@ -33,9 +34,10 @@ _BATCH = 200
 class Inbox:
     """Takes diverted messages from the gateway; `run` stores them in the order of their arrival."""
 
-    def __init__(self, services: Services, traffic: Traffic) -> None:
+    def __init__(self, services: Services, traffic: Traffic, live_view: Broadcast) -> None:
         self._services = services
         self._traffic = traffic
+        self._live_view = live_view
         self._waiting: asyncio.Queue[tuple[Report, Reply]] = asyncio.Queue(_LIMIT)
 
     def receive(self, iq: ET.Element, reply: Reply) -> None:
@@ -80,6 +82,9 @@ class Inbox:
         if of_operators:
             refused = await store_messages(self._services, of_operators)
             self._traffic.to_visitors += len(of_operators) - len(refused)
+            for message in of_operators:
+                if message.stanza_id not in refused:
+                    self._show(message)
         in_rooms = [message for message in messages if isinstance(message, RoomReport)]
         if in_rooms:
             refused |= await rooms.store_reports(self._services, in_rooms)
@@ -87,6 +92,16 @@ class Inbox:
         if came_back:
             await returned.store(self._services, came_back)
         return refused
+
+    def _show(self, message: OperatorMessage) -> None:
+        username = self._services.naming.username
+        self._live_view.show(
+            message.receiver.instance,
+            username(message.sender),
+            username(message.receiver),
+            message.body,
+            Way.TO_VISITOR,
+        )
 
     def _read(self, iq: ET.Element) -> Report | None:
         """What is to be stored; nothing when it is known already to be of no use to anybody."""

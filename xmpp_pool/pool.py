@@ -18,6 +18,7 @@ from config.celery import make_celery
 from config.settings import Settings
 from config.wakeup import celery_wake
 from tenants.leases import Taken
+from tenants.live_view import Broadcast
 from tenants.services import Services, open_services
 from tenants.shard_queues import open_reader
 from tenants.traffic import Traffic
@@ -35,6 +36,8 @@ log = structlog.get_logger(__name__)
 _EXPIRY_PAUSE = 0.5
 _REFUSAL_PAUSE = 2.0
 """How late at most operators see visitors leave whose tenant lost a feature."""
+_SWITCH_PAUSE = 2.0
+"""How late at most a tenant's live view is switched on or off here."""
 _TRAFFIC_PAUSE = 5.0
 _UNFIT_SECONDS = 5.0
 """Without ejabberd for longer, others shall serve our shards; a broken connection alone is back within one second."""
@@ -49,7 +52,8 @@ class Pool:
         self._services = services
         operators = OperatorDirectory()
         self._traffic = Traffic()
-        self._inbox = Inbox(services, self._traffic)
+        self._live_view = Broadcast(services)
+        self._inbox = Inbox(services, self._traffic, self._live_view)
         self._signals = Signals(services)
         self._gateway = Gateway(
             settings,
@@ -66,7 +70,12 @@ class Pool:
         self._announcer = Announcer(services, self._gateway, operators, self._shards.serves)
         self._watch = OperatorWatch(services, self._gateway, self._announcer, operators, self._shards)
         self._commands = CommandRunner(
-            self._reader, self._gateway, self._announcer, self._shards, traffic=self._traffic
+            self._reader,
+            self._gateway,
+            self._announcer,
+            self._shards,
+            traffic=self._traffic,
+            live_view=self._live_view,
         )
         self._established_at = self._broker_at = -math.inf
 
@@ -83,8 +92,10 @@ class Pool:
                 loops.create_task(self._shards.run(), name="shards")
                 loops.create_task(self._commands.run(), name="commands")
                 loops.create_task(self._announcer.run(), name="bulk")
+                loops.create_task(self._live_view.run(), name="live view")
                 loops.create_task(self._every(_EXPIRY_PAUSE, self._announcer.expire), name="expiry")
                 loops.create_task(self._every(_REFUSAL_PAUSE, self._announcer.close_refused), name="refusals")
+                loops.create_task(self._every(_SWITCH_PAUSE, self._live_view.look), name="live view's switches")
                 loops.create_task(self._every(_TRAFFIC_PAUSE, self._write_traffic), name="traffic")
         finally:
             await self._reader.close()

@@ -68,6 +68,7 @@ class TenantView(BaseModel):
     owner_offline: OwnerOffline
     history_hours: float
     event_format: EventFormat
+    live_view: bool
     accounts: dict[str, int]
     previous_key_until: datetime | None = Field(description="The key before the present one opens until then.")
     created_at: datetime

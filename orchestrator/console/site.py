@@ -21,6 +21,7 @@ from orchestrator.api.problems import describe
 from orchestrator.console import shown
 from orchestrator.console.access import Access
 from orchestrator.console.audit import AuditTable
+from orchestrator.console.conversation import ConversationPage
 from orchestrator.console.deliveries import DeliveriesTable
 from orchestrator.console.operations import OperationPage, OperationsTable
 from orchestrator.console.overview import OverviewPage
@@ -73,6 +74,7 @@ class Console(BaseAdmin):
             AuditTable(AuditEntry),
             UsersTable(ConsoleUser),
             TenantPage(),
+            ConversationPage(),
             OperationPage(),
         ):
             self.add_view(view)

@@ -88,6 +88,7 @@ class TenantsTable(Table):
         ),
         _setting(FloatField, "history_hours", "Hours of history", default=0),
         _setting(EnumField, "event_format", "Events", enum=EventFormat, default=EventFormat.LHC),
+        _setting(BooleanField, "live_view", "Live conversation view"),
     )
     searchable_fields = ("instance_name",)
     sortable_fields = (

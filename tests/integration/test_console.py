@@ -1,5 +1,6 @@
 """The console as a browser without scripts sees it: who may in, what each role may do, and that text stays text."""
 
+import asyncio
 import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
@@ -9,10 +10,11 @@ import httpx
 import pytest
 
 from tests.integration.conftest import Tenant
-from tests.world.waiting import until_async
+from tests.world.waiting import DEADLINE, until_async
 
 PASSWORD = "0123456789abcdef0123"
 HOSTILE = "\"><script>alert(1)</script><img src=x onerror=alert(2)>'{{7*7}}"
+HOSTILE_AS_TEXT = "&lt;script&gt;alert(1)&lt;/script&gt;"
 FORM = {
     "callback_url": "",
     "online_seconds": "300",
@@ -238,3 +240,48 @@ async def test_messages_are_counted_by_the_minute(admin: Browser, tenant: Tenant
         return label is not None and int(label[1]) >= 1
 
     await until_async(counted, "the message is counted")
+
+
+async def test_support_sees_what_is_said_when_the_switch_is_on(
+    admin: Browser, tenant: Tenant, open_browser: OpenBrowser
+) -> None:
+    support = await person(admin, open_browser(), f"{tenant.name} listener", "support")
+    viewer = await person(admin, open_browser(), f"{tenant.name} looker", "viewer")
+    page, lines = f"/console/conversation/{tenant.name}", f"/console/conversation/{tenant.name}/lines"
+    assert (await viewer.http.get(page)).status_code == HTTPStatus.FORBIDDEN
+    assert (await viewer.http.get(lines)).status_code == HTTPStatus.FORBIDDEN
+    assert "is off" in await support.text(page)
+    assert (await support.http.get(lines)).status_code == HTTPStatus.CONFLICT
+    assert await looks(tenant) == []
+
+    await admin.post(f"/console/tenants/edit?pk={tenant.name}", **FORM, visitor_tracking="on", live_view="on")
+    bob = await tenant.operator_online()
+    await tenant.lhc.new_visitor("visitor.1", PASSWORD)
+    await bob.sees(tenant.lhc.name("visitor.1"))
+    async with support.http.stream("GET", lines) as stream, asyncio.timeout(DEADLINE):
+        assert stream.status_code == HTTPStatus.OK
+        heard = stream.aiter_text()
+        seen = await anext(heard)
+        assert seen.startswith("event: begun")
+        # its switch is known to every pool process a moment later, and nobody can be asked when
+        while HOSTILE_AS_TEXT not in seen:
+            await tenant.lhc.visitor_writes("visitor.1", PASSWORD, "bob", HOSTILE)
+            seen += await anext(heard)
+        bob.write(tenant.lhc.name("visitor.1"), "how may I help?")
+        while "how may I help?" not in seen:
+            seen += await anext(heard)
+        assert "<script>" not in seen
+        assert "<img" not in seen
+        assert f"{tenant.lhc.name('bob')} → {tenant.lhc.name('visitor.1')}" in seen
+
+        await admin.post(f"/console/tenants/edit?pk={tenant.name}", **FORM, visitor_tracking="on")
+        async for text in heard:
+            seen += text
+    assert f"event: ended\ndata: The live view of {tenant.name} is off." in seen
+    assert await looks(tenant) == [f"console:{tenant.name} listener"]
+
+
+async def looks(tenant: Tenant) -> list[str]:
+    """Who looked, by the audit log."""
+    entries = (await tenant.panel.http.get(f"/v1/tenants/{tenant.name}/audit")).json()["entries"]
+    return [entry["actor"] for entry in entries if entry["action"] == "live view"]

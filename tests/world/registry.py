@@ -66,8 +66,8 @@ async def make_world(database_url: str, **settings: object) -> AsyncIterator[Wor
     async def wake(task: str, **arguments: Any) -> None:
         woken.append((task, arguments))
 
-    # nothing here talks to the broker, nor to ejabberd unless the settings name one
-    configured = Settings(database_url=database_url, broker_url="redis://127.0.0.1:1/0", **settings)  # type: ignore[arg-type]
+    # nothing here talks to the broker, nor to ejabberd, unless the settings name one
+    configured = Settings(database_url=database_url, **{"broker_url": "redis://127.0.0.1:1/0", **settings})  # type: ignore[arg-type]
     async with open_services(configured, wake, clock, wake_pause=0) as services:
         yield World(services, clock, woken)
 

@@ -1,0 +1,132 @@
+"""The live conversation view: messages of a tenant while they pass by, for support; see `tenants.live_view`."""
+
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+
+from fastapi.sse import EventSourceResponse, format_sse_event
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette_admin.routing import route
+from starlette_admin.views import CustomView
+
+from orchestrator.console.access import COOKIE, cause_of, need, services_of
+from tenants import audit, live_view, people, registry
+from tenants.errors import ConflictError, DomainError, UnavailableError
+from tenants.live_view import Line, Way
+from tenants.models import Role, Tenant
+
+_MOST = 20
+"""Views in one process."""
+_LONGEST_SECONDS = 900.0
+_BEGUN = format_sse_event(event="begun", data_str="")
+"""Said again while nobody says anything, so that a connection that is gone is found out."""
+_ASK_SECONDS = 2.0
+"""How late at most a view ends after its switch was put off, or who looks was logged out."""
+
+
+class ConversationPage(CustomView):
+    """What is being said at a tenant."""
+
+    path = "/conversation/{instance_name}"
+    add_to_menu = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._looking = 0
+
+    @route("", name="conversation")
+    async def index(self, request: Request) -> Response:
+        """The page, on which nothing is seen before it is asked for."""
+        assert self.templates is not None  # noqa: S101 - starlette-admin sets it
+        need(request, Role.SUPPORT)
+        tenant = await registry.get(services_of(request), _name(request))
+        context = {"title": f"Conversations of {tenant.instance_name}", "tenant": tenant}
+        return self.templates.TemplateResponse(request, "conversation.html", context)
+
+    @route("/lines", name="conversation-lines")
+    async def lines(self, request: Request) -> Response:
+        """Server-sent events: `begun`, `said` with HTML, `ended` with the reason. Each is in the audit log."""
+        need(request, Role.SUPPORT)
+        services = services_of(request)
+        tenant = await registry.get(services, _name(request))
+        if why_not := _why_not(tenant):
+            raise ConflictError(why_not)
+        if self._looking >= _MOST:
+            raise UnavailableError("Too many look already; try again soon.")
+        await audit.note(services, cause_of(request), tenant.instance_name, "live view", "looked at what is being said")
+        return EventSourceResponse(self._stream(request))
+
+    async def _stream(self, request: Request) -> AsyncIterator[bytes]:
+        self._looking += 1
+        try:
+            async for event in self._events(request):
+                yield event
+        except DomainError as error:
+            yield format_sse_event(event="ended", data_str=str(error))
+        finally:
+            self._looking -= 1
+
+    async def _events(self, request: Request) -> AsyncIterator[bytes]:
+        assert self.templates is not None  # noqa: S101 - starlette-admin sets it
+        template = self.templates.get_template("parts/said.html")
+        begun_at = asked_at = time.monotonic()
+        async with aclosing(live_view.listen(services_of(request), _name(request))) as heard:
+            async for lines in heard:
+                now = time.monotonic()
+                if now - begun_at > _LONGEST_SECONDS:
+                    raise ConflictError("It has been fifteen minutes.")
+                if now - asked_at > _ASK_SECONDS:
+                    await _ask(request)
+                    asked_at = now
+                if lines:
+                    yield format_sse_event(event="said", data_str=template.render(said=together(lines), Way=Way))
+                else:
+                    yield _BEGUN
+
+
+@dataclass(slots=True)
+class Said:
+    """A message, and everybody who got it."""
+
+    at: float
+    sender: str
+    receivers: list[str]
+    body: str
+    way: Way
+
+
+def together(lines: Sequence[Line]) -> list[Said]:
+    """What goes to several operators as one."""
+    said: list[Said] = []
+    for line in lines:
+        last = said[-1] if said else None
+        if last and (last.sender, last.body) == (line.sender, line.body) and line.receiver not in last.receivers:
+            last.receivers.append(line.receiver)
+        else:
+            said.append(Said(line.at, line.sender, [line.receiver], line.body, line.way))
+    return said
+
+
+async def _ask(request: Request) -> None:
+    """Whether it may go on.
+
+    Raises:
+        DomainError: it may not.
+    """
+    services = services_of(request)
+    if why_not := _why_not(await registry.get(services, _name(request))):
+        raise ConflictError(why_not)
+    person = await people.who(services, request.cookies.get(COOKIE, ""))
+    if person is None or not person.may(Role.SUPPORT):
+        raise ConflictError("You are not logged in any more.")
+
+
+def _why_not(tenant: Tenant) -> str | None:
+    return None if tenant.live_view else f"The live view of {tenant.instance_name} is off."
+
+
+def _name(request: Request) -> str:
+    name: str = request.path_params["instance_name"]
+    return name
