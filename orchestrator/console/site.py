@@ -66,7 +66,8 @@ class Console(BaseAdmin):
             middlewares=[Middleware(Headers), Middleware(ReadingSession)],
             timezone_config=TimezoneConfig(use_user_locale_timezone=False),
         )
-        self.templates.env.filters |= {"when": shown.when, "ago": shown.ago, "span": shown.span, "points": shown.points}
+        for show in (shown.when, shown.ago, shown.span, shown.setting, shown.points):
+            self.templates.env.filters[show.__name__] = show
         for view in (
             TenantsTable(Tenant),
             OperationsTable(Operation),
