@@ -89,7 +89,10 @@ class TenantsTable(Table):
         _setting(FloatField, "history_hours", "Hours of history", default=0),
         _setting(EnumField, "event_format", "Events", enum=EventFormat, default=EventFormat.LHC),
     )
-    searchable_fields = ("instance_name",)
+    searchable_fields = (
+        "instance_name",
+        "state",
+    )
     sortable_fields = (
         "instance_name",
         "state",
