@@ -90,7 +90,10 @@ class TenantsTable(Table):
         _setting(EnumField, "event_format", "Events", enum=EventFormat, default=EventFormat.LHC),
         _setting(BooleanField, "live_view", "Live conversation view"),
     )
-    searchable_fields = ("instance_name",)
+    searchable_fields = (
+        "instance_name",
+        "state",
+    )
     sortable_fields = (
         "instance_name",
         "state",
