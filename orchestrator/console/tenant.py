@@ -91,7 +91,7 @@ class TenantPage(CustomView):
         """End the operator's connections."""
         need(request, Role.SUPPORT)
         username = request.path_params["username"]
-        ended = await operators.kick(services_of(request), _name(request), username)
+        ended = await operators.kick(services_of(request), _name(request), username, cause_of(request))
         flash(request, f"{username} is disconnected ({ended} devices).", "success")
         return _back(request)
 
