@@ -16,7 +16,7 @@ FROM python:3.11-slim-bookworm
 RUN useradd --system --uid 10001 --create-home orchestrator
 COPY --from=build /opt/orchestrator /opt/orchestrator
 ENV PATH=/opt/orchestrator/bin:$PATH PYTHONUNBUFFERED=1
-USER orchestrator
+USER 10001
 WORKDIR /home/orchestrator
 STOPSIGNAL SIGTERM
 CMD ["orchestrator", "--help"]

@@ -1,7 +1,8 @@
 """Every setting of the system, read from the environment with the prefix `ORCHESTRATOR_`.
 
 `script/up` writes the settings of its private servers to `settings.env` in the state folder; what stands in the
-environment wins over that file, and so does a `.env` beside the folder.
+environment wins over that file, and so does a `.env` beside the folder. What is a secret may also stand in a file named
+like its variable (`orchestrator_hosting_key`), in the folder where containers find theirs; all others win over it.
 """
 
 import os
@@ -9,17 +10,25 @@ from functools import cached_property
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
+from urllib.parse import quote, urlsplit
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 ENV_PREFIX = "ORCHESTRATOR_"
 DEFAULT_STATE_DIR = ".state"
+DEFAULT_SECRETS_DIR = "/run/secrets"
 
 
 def state_dir() -> Path:
     """The folder that holds everything `script/up` makes; `ORCHESTRATOR_STATE_DIR`, `.state` by default."""
     return Path(os.environ.get(f"{ENV_PREFIX}STATE_DIR", DEFAULT_STATE_DIR)).resolve()
+
+
+def secrets_dir() -> Path | None:
+    """The folder with a file for each secret: `ORCHESTRATOR_SECRETS_DIR`, or `/run/secrets`. None: it is not there."""
+    folder = Path(os.environ.get(f"{ENV_PREFIX}SECRETS_DIR", DEFAULT_SECRETS_DIR))
+    return folder if folder.is_dir() else None
 
 
 class Settings(BaseSettings):
@@ -51,7 +60,9 @@ class Settings(BaseSettings):
 
     # Stores and servers
     database_url: SecretStr = SecretStr("sqlite+aiosqlite:///orchestrator.db")
+    database_password: SecretStr = Field(SecretStr(""), description="Put into `database_url`, when it is set.")
     broker_url: SecretStr = SecretStr("redis://127.0.0.1:6379/0")
+    broker_password: SecretStr = Field(SecretStr(""), description="Put into `broker_url`, when it is set.")
     shard_count: int = Field(64, ge=1, le=1024)
     ejabberd_api_url: str = "http://127.0.0.1:5281/api"
     component_host: str = "127.0.0.1"
@@ -88,6 +99,12 @@ class Settings(BaseSettings):
     def _split_networks(cls, value: Any) -> Any:
         return [network.strip() for network in value.split(",") if network.strip()] if isinstance(value, str) else value
 
+    @model_validator(mode="after")
+    def _put_passwords_into_urls(self) -> Self:
+        self.database_url = _with_password(self.database_url, self.database_password)
+        self.broker_url = _with_password(self.broker_url, self.broker_password)
+        return self
+
     @cached_property
     def component_jid(self) -> str:
         """The component's own domain, as the bridge module and ejabberd's listener know it."""
@@ -104,4 +121,15 @@ class Settings(BaseSettings):
 
         Beside the state folder, not in the working directory: a test's system must not find a person's settings.
         """
-        return cls(_env_file=(state_dir() / "settings.env", state_dir().parent / ".env"))
+        env_files = (state_dir() / "settings.env", state_dir().parent / ".env")
+        return cls(_env_file=env_files, _secrets_dir=secrets_dir())
+
+
+def _with_password(url: SecretStr, password: SecretStr) -> SecretStr:
+    """The URL with that password, escaped; as it is when there is none."""
+    if not password.get_secret_value():
+        return url
+    parts = urlsplit(url.get_secret_value())
+    *_, host = parts.netloc.rpartition("@")
+    account = f"{parts.username or ''}:{quote(password.get_secret_value(), safe='')}"
+    return SecretStr(parts._replace(netloc=f"{account}@{host}").geturl())

@@ -11,7 +11,8 @@ as_root() {
 }
 
 # install_packages [rabbitmq] [postgresql] [tests]: ejabberd (with Erlang's compiler and its headers), Redis, openssl,
-# curl, jq, a Python that can make venvs; and those servers, or for the tests all of them, and a browser.
+# curl, jq, a Python that can make venvs; and those servers, or for the tests all of them, docker-compose, which reads
+# its file without Docker's engine, and a browser.
 install_packages() {
   local wanted=" $* " missing=()
   case $wanted in *" postgresql "* | *" tests "*)
@@ -21,6 +22,7 @@ install_packages() {
     [ -x /usr/lib/rabbitmq/bin/rabbitmq-server ] || missing+=(rabbitmq-server) ;;
   esac
   case $wanted in *" tests "*)
+    command -v docker-compose >/dev/null || missing+=(docker-compose)
     command -v chromium >/dev/null || missing+=(chromium fonts-dejavu-core) ;;
   esac
   command -v erlc >/dev/null && compgen -G '/usr/lib/*/ejabberd-*/include' >/dev/null || missing+=(ejabberd erlang-base)

@@ -7,6 +7,9 @@ change in the database is refused to a holder of yesterday (`check`).
 Terms are measured on the processes' own clocks, which must not differ by more than about a second (NTP).
 """
 
+import os
+import secrets
+import socket
 from collections.abc import Collection
 from dataclasses import dataclass
 
@@ -47,6 +50,22 @@ class Renewal:
 
     kept: frozenset[int]
     members: int
+
+
+def new_member_name() -> str:
+    """A name for this process: the machine's for people and `is_alive_here`, the rest makes it unique for ever."""
+    return f"{_machine()}-{os.getpid()}-{secrets.token_hex(4)}"
+
+
+async def is_alive_here(services: Services) -> bool:
+    """Whether a pool process of this machine, or container, said lately that it is there."""
+    async with services.database.read() as session:
+        alive = await session.scalars(select(PoolMember.name).where(PoolMember.alive_until > services.clock()))
+    return any(name.rsplit("-", 2)[0] == _machine() for name in alive)
+
+
+def _machine() -> str:
+    return socket.gethostname()[:32]
 
 
 async def prepare(services: Services) -> None:

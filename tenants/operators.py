@@ -7,12 +7,13 @@ from typing import Any
 
 from sqlalchemy import select
 
-from tenants import accounts
+from tenants import accounts, audit
 from tenants.ejabberd import Connection
 from tenants.errors import NotFoundError
 from tenants.models import Account, AccountState, Operator, Tenant
 from tenants.naming import AccountKind, AccountName, check_operator
 from tenants.services import Services
+from tenants.states import Cause
 
 _ASKED_AT_ONCE = 10
 KICKED = "Disconnected by the administrator"
@@ -114,7 +115,7 @@ async def remove(services: Services, instance_name: str, username: str) -> None:
     await accounts.remove(services, name_of(instance_name, username))
 
 
-async def kick(services: Services, instance_name: str, username: str) -> int:
+async def kick(services: Services, instance_name: str, username: str, cause: Cause) -> int:
     """End the operator's connections. Returns how many there were.
 
     Raises:
@@ -124,6 +125,8 @@ async def kick(services: Services, instance_name: str, username: str) -> int:
     full = services.naming.username(name_of(instance_name, username))
     for connection in operator.connections:
         await services.ejabberd.kick(full, connection.resource, KICKED)
+    if operator.connections:
+        await audit.note(services, cause, instance_name, "operator disconnected", username)
     return len(operator.connections)
 
 

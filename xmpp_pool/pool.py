@@ -3,10 +3,7 @@
 import asyncio
 import gc
 import math
-import os
-import secrets
 import signal
-import socket
 import time
 from collections.abc import Awaitable, Callable
 
@@ -17,7 +14,7 @@ from sqlalchemy.exc import DBAPIError
 from config.celery import make_celery
 from config.settings import Settings
 from config.wakeup import celery_wake
-from tenants.leases import Taken
+from tenants.leases import Taken, new_member_name
 from tenants.live_view import Broadcast
 from tenants.services import Services, open_services
 from tenants.shard_queues import open_reader
@@ -157,8 +154,7 @@ class Pool:
 
 async def run(settings: Settings) -> None:
     """Run a pool process until SIGTERM or SIGINT."""
-    # unique for ever; the rest is for people
-    name = f"{socket.gethostname()[:32]}-{os.getpid()}-{secrets.token_hex(4)}"
+    name = new_member_name()
     structlog.contextvars.bind_contextvars(pool=name)
     async with open_services(settings, celery_wake(make_celery(settings, "pool"))) as services:
         # what is there by now stays for good: to look through it for garbage would stop all else for 100 ms

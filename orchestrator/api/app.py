@@ -68,6 +68,9 @@ def create_app() -> FastAPI:
     console = Console(settings) if settings.console_key.get_secret_value() else None
     app.add_middleware(BodyRules)
     problems.add_handlers(app)
+    if console is not None:
+        # first: for each link in its pages, Starlette looks through the routes from the beginning
+        console.mount(app)
     app.include_router(health.router)
     app.include_router(metrics.router)
     for resource in (tenants, operators, visitors, chats, rooms, deliveries, operations, reconcile, tokens, audit):
@@ -76,7 +79,6 @@ def create_app() -> FastAPI:
     problems.answer_unknown_paths(app)
     if console is not None:
         app.include_router(onboarding.router, max_body_size=MAX_BODY)
-        console.mount(app)
 
     # last, because it answers every path that nobody else does
     app.mount("/", LhcFace())

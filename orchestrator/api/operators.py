@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
-from orchestrator.api.auth import ACTS_FOR_TENANT, READS_TENANT, ServicesDep
+from orchestrator.api.auth import ACTS_FOR_TENANT, READS_TENANT, CauseDep, ServicesDep
 from orchestrator.api.idempotency import IdempotentRoute
 from orchestrator.api.views import XmlText, instant, problems
 from tenants import admission, operators
@@ -137,6 +137,6 @@ async def delete_operator(instance_name: str, username: str, services: ServicesD
 
 
 @router.post("/{username}/kick", dependencies=[ACTS_FOR_TENANT])
-async def kick_operator(instance_name: str, username: str, services: ServicesDep) -> Kicked:
+async def kick_operator(instance_name: str, username: str, services: ServicesDep, cause: CauseDep) -> Kicked:
     """End all connections of the operator, who may log in again."""
-    return Kicked(connections=await operators.kick(services, instance_name, username))
+    return Kicked(connections=await operators.kick(services, instance_name, username, cause))

@@ -8,6 +8,7 @@ import typer
 from config.settings import Settings, state_dir
 from orchestrator.cli import messages, operations, people, tenants, tokens, upkeep
 from orchestrator.cli.doctor import doctor
+from orchestrator.cli.health import health
 from orchestrator.cli.running import console, fail
 from orchestrator.launcher.errors import LaunchError
 from orchestrator.launcher.local import Broker, DatabaseServer
@@ -22,6 +23,7 @@ app.command()(upkeep.reconcile)
 app.command()(upkeep.drift)
 app.command("audit")(upkeep.log)
 app.command()(doctor)
+app.command()(health)
 app.command()(messages.deliveries)
 app.command()(messages.replay)
 app.command("returned")(messages.returned_messages)

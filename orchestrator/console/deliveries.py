@@ -34,6 +34,7 @@ class DeliveriesTable(Table):
     )
     searchable_fields = (
         "instance_name",
+        "state",
         "sender",
         "receiver",
     )

@@ -45,6 +45,8 @@ class OperationsTable(Table):
     )
     searchable_fields = (
         "instance_name",
+        "kind",
+        "state",
         "requested_by",
     )
     sortable_fields = ("created_at",)

@@ -27,6 +27,19 @@ def ago(at: float | None) -> str:
     return "" if at is None else f"{span(max(0.0, time.time() - at))} ago"
 
 
+def setting(value: object) -> str:
+    """A tenant's setting."""
+    match value:
+        case None:
+            return "no limit"
+        case bool():
+            return "yes" if value else "no"
+        case float():
+            return f"{value:g}"
+        case _:
+            return str(value)
+
+
 def points(values: Sequence[float], width: int, height: int, highest: float | None = None) -> str:
     """The points of an SVG polyline of these values."""
     top = max(highest or 0, *values, 1)

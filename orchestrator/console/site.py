@@ -13,6 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette_admin.base import BaseAdmin
+from starlette_admin.export import ExportConfig
 from starlette_admin.i18n import TimezoneConfig
 from starlette_admin.theme import DefaultTheme, TablerSettings
 
@@ -34,6 +35,8 @@ from tenants.models import AuditEntry, CallbackMessage, ConsoleUser, Operation, 
 from tenants.services import Services
 
 _HERE = Path(__file__).parent
+_MOST_EXPORTED = 10_000
+"""Rows: all of them are in memory at once. Who wants more is told to filter."""
 _POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; img-src 'self' data:;"
     " object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
@@ -64,9 +67,11 @@ class Console(BaseAdmin):
             auth_provider=Access(),
             secret_key=settings.console_key.get_secret_value(),
             middlewares=[Middleware(Headers), Middleware(ReadingSession)],
+            export_config=ExportConfig(max_rows=_MOST_EXPORTED),
             timezone_config=TimezoneConfig(use_user_locale_timezone=False),
         )
-        self.templates.env.filters |= {"when": shown.when, "ago": shown.ago, "span": shown.span, "points": shown.points}
+        for show in (shown.when, shown.ago, shown.span, shown.setting, shown.points):
+            self.templates.env.filters[show.__name__] = show
         for view in (
             TenantsTable(Tenant),
             OperationsTable(Operation),

@@ -1,5 +1,6 @@
 """What all tables of the console have in common: who may do what, and errors of the domain as messages."""
 
+import asyncio
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
@@ -45,6 +46,7 @@ class Table(ModelView):
     exporters = ("csv",)
     importers = ()
     page_size = 25
+    page_size_options = (10, 25, 50)
     row_actions_display_type = RowActionsDisplayType.DROPDOWN
     row_actions_position = RowActionsPosition.AFTER_COLUMNS
     search_highlight = False
@@ -69,6 +71,14 @@ class Table(ModelView):
 
     def _may(self, request: Request, name: str) -> bool:
         return person_of(request).may(self.needs.get(name, Role.VIEWER))
+
+    async def serialize(
+        self, obj: Any, request: Request, include_relationships: bool = True, include_select2: bool = False
+    ) -> dict[str, Any]:
+        if request.state.action is RequestAction.EXPORT:
+            # page views that the same process answers come in between
+            await asyncio.sleep(0)
+        return await super().serialize(obj, request, include_relationships, include_select2)
 
     async def delete(self, request: Request, pks: list[Any]) -> int | None:
         raise ActionFailed("Nothing is deleted here.")

@@ -81,7 +81,7 @@ class TenantPage(CustomView):
             "title": f"Invitation of {username}",
             "instance_name": instance_name,
             "username": username,
-            "link": f"{str(request.base_url).removesuffix('console/')}onboarding/{secret}",
+            "link": f"{_root(request)}/onboarding/{secret}",
             "days": people.ONBOARDING_SECONDS / 86400,
         }
         return self._answer(request, "invited.html", context)
@@ -91,7 +91,7 @@ class TenantPage(CustomView):
         """End the operator's connections."""
         need(request, Role.SUPPORT)
         username = request.path_params["username"]
-        ended = await operators.kick(services_of(request), _name(request), username)
+        ended = await operators.kick(services_of(request), _name(request), username, cause_of(request))
         flash(request, f"{username} is disconnected ({ended} devices).", "success")
         return _back(request)
 
@@ -134,7 +134,7 @@ async def look(request: Request, instance_name: str) -> dict[str, Any]:
 def settings_of_lhc(request: Request, instance_name: str, key: str | None) -> list[tuple[str, str]]:
     """The lines of the extension's settings in this tenant's LHC; without the key, which is shown but once."""
     settings = services_of(request).settings
-    root = f"{request.url.scheme}://{request.url.netloc}"
+    root = _root(request)
     own = "" if instance_name == STANDALONE_INSTANCE and not settings.hosting else f"/t/{instance_name}"
     shown = key or "(shown when it is made)"
     return [
@@ -147,6 +147,11 @@ def settings_of_lhc(request: Request, instance_name: str, key: str | None) -> li
         ("rpc_account_host", settings.xmpp_host),
         ("xmpp_host", settings.xmpp_host),
     ]
+
+
+def _root(request: Request) -> str:
+    """Where people and LHC find this API: as it is set, else as the browser found it."""
+    return services_of(request).settings.public_url or f"{request.url.scheme}://{request.url.netloc}"
 
 
 def _name(request: Request) -> str:

@@ -94,7 +94,10 @@ class TenantsTable(Table):
         _setting(choice, "event_format", "Events", enum=EventFormat, default=EventFormat.LHC, required=True),
         _setting(BooleanField, "live_view", "Live conversation view"),
     )
-    searchable_fields = ("instance_name",)
+    searchable_fields = (
+        "instance_name",
+        "state",
+    )
     sortable_fields = (
         "instance_name",
         "state",

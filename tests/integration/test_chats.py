@@ -132,6 +132,8 @@ async def test_operators_are_managed_by_their_tenant(api: TenantApi) -> None:
     assert [one["username"] for one in (await api.http.get("/operators")).json()["operators"]] == ["bob"]
     assert (await api.http.post("/operators/bob/kick")).json() == {"connections": 1}
     await until(bob.disconnected.is_set, "Bob is disconnected")
+    audit = (await api.tenant.panel.http.get(f"/v1/tenants/{api.tenant.name}/audit")).json()["entries"]
+    assert [entry["reason"] for entry in audit if entry["action"] == "operator disconnected"] == ["bob"]
     assert (await api.http.put("/operators/eve", json={})).status_code == 404
     refused = await api.http.put("/operators/visitor.1", json={"password": "x"})
     assert (refused.status_code, refused.json()["errors"][0]["field"]) == (422, "username")

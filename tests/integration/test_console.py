@@ -193,6 +193,24 @@ async def is_gone(tenant: Tenant, name: str) -> bool:
     return (await tenant.panel.http.get(f"/v1/tenants/{name}")).status_code == HTTPStatus.NOT_FOUND
 
 
+async def test_the_overview_links_to_the_tenants_of_a_state(admin: Browser, tenant: Tenant) -> None:
+    links = re.findall(r'href="([^"]*tenants/list\?filter=[^"]*=active)"', await admin.text("/console/"))
+    assert links
+    assert tenant.name in await admin.text(f"{links[0]}&q={tenant.name}")
+    assert tenant.name not in await admin.text("/console/tenants/list?filter=state__eq=suspended")
+
+
+async def test_a_table_is_exported(admin: Browser, tenant: Tenant) -> None:
+    headers = {"X-CSRFToken": await admin.csrf()}
+    params = {"name": "export", "all": "1", "_list_query": f"?q={tenant.name}"}
+    form = {"format": "csv", "scope": "selected"}
+    answer = await admin.http.post("/console/_api/tenants/action", params=params, data=form, headers=headers)
+    assert answer.headers["Content-Type"].startswith("text/csv")
+    first, *rows = answer.text.splitlines()
+    assert first.startswith("Tenant,")
+    assert [row.partition(",")[0] for row in rows] == [tenant.name]
+
+
 async def test_an_operator_is_invited_and_sets_a_password(
     admin: Browser, tenant: Tenant, open_browser: OpenBrowser
 ) -> None:

@@ -1,7 +1,10 @@
-"""docker-compose.yml says what the code knows: no Docker engine is needed to see that."""
+"""docker-compose.yml says what the code knows, and what the images need: no Docker engine is needed to see that."""
 
+import os
 import re
 import shlex
+import stat
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +19,32 @@ from orchestrator.cli import app as cli
 
 PROJECT = Path(__file__).resolve().parents[2]
 TEXT = (PROJECT / "docker-compose.yml").read_text()
-SERVICES: dict[str, dict[str, Any]] = yaml.safe_load(TEXT)["services"]
-OURS = {name: service for name, service in SERVICES.items() if service.get("image") == "lhc-xmpp-orchestrator"}
+COMPOSE: dict[str, Any] = yaml.safe_load(TEXT)
+SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
+OURS = {name: service for name, service in SERVICES.items() if service["image"] == "lhc-xmpp-orchestrator"}
 EXAMPLE = dict(line.split("=", 1) for line in (PROJECT / ".env.example").read_text().splitlines() if "=" in line)
+FLOWERS_OWN = {"--address", "--conf", "--port", "--tasks-columns"}
+
+
+def test_docker_compose_reads_it() -> None:
+    told = subprocess.run(
+        ["docker-compose", "--env-file", ".env.example", "config"],
+        cwd=PROJECT, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert told.returncode == 0, told.stderr
+    assert set(yaml.safe_load(told.stdout)["services"]) == set(SERVICES)
+
+
+def test_docker_compose_refuses_without_the_domain(tmp_path: Path) -> None:
+    lines = [f"{name}={value}" for name, value in EXAMPLE.items() if name != "XMPP_HOST"]
+    (tmp_path / "env").write_text("\n".join(lines))
+    environment = {name: value for name, value in os.environ.items() if name != "XMPP_HOST"}
+    told = subprocess.run(
+        ["docker-compose", "--env-file", str(tmp_path / "env"), "config"],
+        cwd=PROJECT, env=environment, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert told.returncode != 0
+    assert "XMPP_HOST" in told.stderr
 
 
 def test_every_process_of_the_launcher_is_a_service() -> None:
@@ -28,7 +54,8 @@ def test_every_process_of_the_launcher_is_a_service() -> None:
 
 def test_there_is_more_than_one_pool_and_the_stores_keep_their_data() -> None:
     assert OURS["pool"]["deploy"]["replicas"] > 1
-    assert {name for name, service in SERVICES.items() if "volumes" in service} == {"db", "rabbitmq"}
+    assert {name for name, service in SERVICES.items() if "volumes" in service} == set(COMPOSE["volumes"])
+    assert set(COMPOSE["volumes"]) == set(SERVICES) - set(OURS)
 
 
 @pytest.mark.parametrize("name", OURS)
@@ -42,8 +69,8 @@ def test_a_command_is_one_that_exists_with_options_that_exist(name: str) -> None
         commands = typer.main.get_command(cli).commands  # type: ignore[attr-defined]  # a group of commands
     given = {word.split("=")[0] for word in words[1:] if word.startswith("-")}
     known = {spelling for option in commands[words[0]].params for spelling in option.opts}
-    # Flower takes its options to itself: these are its own
-    assert given <= known | ({"--address", "--port", "--tasks-columns"} if name == "flower" else set())
+    # Flower takes its options to itself
+    assert given <= known | (FLOWERS_OWN if name == "flower" else set())
 
 
 def test_each_queue_has_its_worker() -> None:
@@ -60,19 +87,82 @@ def test_a_container_is_given_longer_than_the_soft_shutdown() -> None:
 def test_every_setting_is_one_that_exists(name: str) -> None:
     fields = {f"{ENV_PREFIX}{field.upper()}" for field in Settings.model_fields}
     assert set(OURS[name]["environment"]) <= fields
+    assert {secret.upper() for secret in OURS[name]["secrets"] if "." not in secret} <= fields
 
 
-def test_only_the_api_is_published() -> None:
-    assert {name for name, service in SERVICES.items() if "ports" in service} == {"api"}
+def test_every_service_has_its_bounds() -> None:
+    for name, service in SERVICES.items():
+        assert set(service["deploy"]["resources"]["limits"]) == {"cpus", "memory"}, name
+        assert service["logging"]["options"]["max-size"], name
+        assert service["security_opt"] == ["no-new-privileges:true"], name
+    assert all(service["read_only"] for service in OURS.values())
+
+
+def test_all_but_the_migration_are_looked_after() -> None:
+    assert {name for name, service in SERVICES.items() if "healthcheck" not in service} == {"migrate"}
+    assert {name for name, service in SERVICES.items() if service["restart"] != "unless-stopped"} == {"migrate"}
+
+
+def test_only_clients_of_ejabberd_come_from_everywhere() -> None:
+    published = {name: service["ports"] for name, service in SERVICES.items() if "ports" in service}
+    assert published == {
+        "ejabberd": ["5222:5222", "127.0.0.1:5280:5280"],
+        "api": ["${API_ADDRESS:-127.0.0.1:8000}:8000"],
+        "flower": ["127.0.0.1:5555:5555"],
+    }
     assert all(service["networks"] == ["private"] and "network_mode" not in service for service in SERVICES.values())
 
 
-def test_the_example_knows_every_variable_and_no_secret_has_a_default() -> None:
-    uses = re.findall(r"(?<!\$)\$(?:\{(\w+)([^}]*)\}|(\w+))", TEXT)
-    assert {braced or bare for braced, _, bare in uses} == set(EXAMPLE)
-    secrets = {name for name in EXAMPLE if re.search("PASSWORD|SECRET|KEY|TOKEN", name)}
-    assert {EXAMPLE[name] for name in secrets} == {""}
-    # each use: a single one with a default would start a server that anybody can enter
-    assert {(braced or bare, rest) for braced, rest, bare in uses if (braced or bare) in secrets} == {
-        (name, ":?") for name in secrets
-    }
+def test_the_example_knows_every_variable_and_none_is_a_secret() -> None:
+    uses = re.findall(r"(?<!\$)\$(?:\{(\w+)[^}]*\}|([A-Za-z_]\w*))", TEXT)
+    assert {braced or bare for braced, bare in uses} == set(EXAMPLE)
+    assert [name for name in EXAMPLE if re.search("PASSWORD|SECRET|KEY|TOKEN", name)] == []
+    assert "PASSWORD:" not in TEXT
+
+
+def test_the_template_of_ejabberd_means_the_same_to_a_shell() -> None:
+    text = (PROJECT / "config" / "ejabberd" / "ejabberd.yml").read_text()
+    assert re.findall(r"[`\\]|\$(?!\{\w+\})|^END$", text, re.MULTILINE) == []
+
+
+def test_the_secrets_are_made_once_and_only_their_owner_enters_the_folder(tmp_path: Path) -> None:
+    made = make_secrets(tmp_path / "secrets")
+    assert {name: COMPOSE["secrets"][name]["file"] for name in made} == {name: f"./secrets/{name}" for name in made}
+    assert set(made) == set(COMPOSE["secrets"])
+    assert stat.S_IMODE((tmp_path / "secrets").stat().st_mode) == 0o700
+    assert {stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "secrets").iterdir()} == {0o444}
+    assert all(made.values())
+    assert len(set(made.values())) == len(made)
+    (tmp_path / "secrets" / "orchestrator_panel_token").unlink()
+    again = make_secrets(tmp_path / "secrets")
+    assert {name for name in made if made[name] != again[name]} == {"orchestrator_panel_token"}
+
+
+def test_the_settings_read_them_and_put_passwords_into_the_addresses(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = make_secrets(tmp_path / "secrets")
+    monkeypatch.setenv(f"{ENV_PREFIX}SECRETS_DIR", str(tmp_path / "secrets"))
+    monkeypatch.setenv(f"{ENV_PREFIX}STATE_DIR", str(tmp_path / "none"))
+    for name, value in OURS["api"]["environment"].items():
+        if name.endswith("_URL"):
+            monkeypatch.setenv(name, value)
+    settings = Settings.load()
+    assert settings.hosting_key.get_secret_value() == made["orchestrator_hosting_key"].strip()
+    password = made["orchestrator_database_password"].strip()
+    address = f"postgresql+psycopg://orchestrator:{password}@db:5432/orchestrator"
+    assert settings.database_url.get_secret_value() == address
+    password = made["orchestrator_broker_password"].strip()
+    assert settings.broker_url.get_secret_value() == f"amqp://orchestrator:{password}@rabbitmq:5672//"
+
+
+def test_a_password_is_escaped_in_an_address() -> None:
+    settings = Settings(broker_url="redis://host:1/0", broker_password="a/b@c:d")
+    assert settings.broker_url.get_secret_value() == "redis://:a%2Fb%40c%3Ad@host:1/0"
+
+
+def make_secrets(folder: Path) -> dict[str, str]:
+    """What `script/secrets` has put there."""
+    environment = {**os.environ, "XMPP_HOST": "xmpp.example.com"}
+    subprocess.run([PROJECT / "script" / "secrets", folder], env=environment, check=True, timeout=60)
+    return {path.name: path.read_text() for path in folder.iterdir()}

@@ -19,7 +19,7 @@ README = PROJECT / "README.md"
 PAGES = [README, *sorted((PROJECT / "docs").glob("*.md"))]
 EJABBERD = PROJECT / "config" / "ejabberd" / "ejabberd.yml"
 COMMANDS: dict[str, Any] = typer.main.get_command(cli).commands  # type: ignore[attr-defined]  # a group of commands
-STATE_DIR = f"{ENV_PREFIX}STATE_DIR"  # no setting: it says where they are
+FOLDERS = {f"{ENV_PREFIX}STATE_DIR", f"{ENV_PREFIX}SECRETS_DIR"}  # no settings: they say where these are
 
 of_each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 
@@ -68,7 +68,7 @@ def _calls(page: Path) -> Iterator[list[str]]:
 @of_each_page
 def test_every_setting_is_one_that_exists(page: Path) -> None:
     named = set(re.findall(rf"{ENV_PREFIX}[A-Z_]*[A-Z]", page.read_text()))
-    assert named - {STATE_DIR} <= {f"{ENV_PREFIX}{field.upper()}" for field in Settings.model_fields}
+    assert named - FOLDERS <= {f"{ENV_PREFIX}{field.upper()}" for field in Settings.model_fields}
 
 
 def test_every_celery_task_is_on_its_page() -> None:

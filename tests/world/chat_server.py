@@ -33,7 +33,7 @@ _XML_RPC = {
     who:
       access:
         allow:
-          acl: loopback
+          acl: private
     what: '*'""",
 }
 """What stands below these lines of the configuration for ejabberd's own XML-RPC, which production does without."""

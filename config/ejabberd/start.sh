@@ -1,0 +1,29 @@
+#!/bin/sh
+# The container's ejabberd: fills the template in, as prepare() of the launcher does on one machine, and starts it.
+set -eu
+umask 077
+secrets=${SECRETS_DIR:-/run/secrets}
+
+# shellcheck disable=SC2034 # the template's names
+{
+  xmpp_host=$XMPP_HOST
+  hosting=$HOSTING
+  log_level=$LOG_LEVEL
+  private_network=$PRIVATE_NETWORK
+  private_ip=$LISTEN_IP
+  listen_ip=$LISTEN_IP
+  c2s_port=$C2S_PORT
+  c2s_tls_port=$C2S_TLS_PORT
+  websocket_port=$WEBSOCKET_PORT
+  component_port=$COMPONENT_PORT
+  ejabberd_api_port=$EJABBERD_API_PORT
+  starttls_required=true
+  certfile=$secrets/ejabberd.pem
+  component_secret=$(cat "$secrets/orchestrator_component_secret")
+}
+# what the shell does with names in a here-document is what string.Template does; it knows no other signs in this one
+eval "cat >\"$EJABBERD_CONFIG_PATH\" <<END
+$(cat "$EJABBERD_TEMPLATE")
+END"
+
+exec ejabberdctl foreground
