@@ -46,7 +46,7 @@ async def test_a_tenants_life(admin: Somebody) -> None:
     await act(admin, "Reconcile")
     await expect(page.get_by_role("link", name="reconcile")).to_be_visible()
 
-    await page.get_by_role("link", name="Edit").click()
+    await page.get_by_role("button", name="Edit").click()
     await page.get_by_label("Most accounts").fill("7")
     await page.get_by_label("Visitor tracking").uncheck()
     await page.get_by_role("button", name="Save").click()
