@@ -7,7 +7,6 @@
     if (document.hidden || part.contains(document.activeElement)) return Promise.resolve();
     return fetch(part.dataset.live, { headers: { "X-Requested-With": "fetch" } }).then(function (answer) {
       if (answer.redirected) { window.location.reload(); return; } // to the login
-      if (answer.status === 404) { window.location.reload(); return; } // it is gone, and the page says so
       if (!answer.ok) { part.setAttribute("aria-busy", "true"); return; }
       return answer.text().then(function (html) {
         part.removeAttribute("aria-busy");
