@@ -11,8 +11,8 @@ as_root() {
 }
 
 # install_packages [rabbitmq] [postgresql] [tests]: ejabberd (with Erlang's compiler and its headers), Redis, openssl,
-# curl, jq, a Python that can make venvs; and those servers, or for the tests all of them, and docker-compose,
-# which reads its file without Docker's engine.
+# curl, jq, a Python that can make venvs; and those servers, or for the tests all of them, a browser, and
+# docker-compose, which reads its file without Docker's engine.
 install_packages() {
   local wanted=" $* " missing=()
   case $wanted in *" postgresql "* | *" tests "*)
@@ -22,7 +22,8 @@ install_packages() {
     [ -x /usr/lib/rabbitmq/bin/rabbitmq-server ] || missing+=(rabbitmq-server) ;;
   esac
   case $wanted in *" tests "*)
-    command -v docker-compose >/dev/null || missing+=(docker-compose) ;;
+    command -v docker-compose >/dev/null || missing+=(docker-compose)
+    command -v chromium >/dev/null || missing+=(chromium fonts-dejavu-core) ;;
   esac
   command -v erlc >/dev/null && compgen -G '/usr/lib/*/ejabberd-*/include' >/dev/null || missing+=(ejabberd erlang-base)
   command -v redis-server >/dev/null && command -v redis-cli >/dev/null || missing+=(redis-server)

@@ -2,8 +2,16 @@
 
 import os
 import socket
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
+
+from tests.world.panel import Panel
+from tests.world.receiver import Receiver
+from tests.world.system import System, start_system
+
+PING_SECONDS = 2
+SETTINGS = {"ORCHESTRATOR_OPERATOR_PING_SECONDS": str(PING_SECONDS), "ORCHESTRATOR_OPERATOR_PING_TIMEOUT": "3"}
 
 _FIRST_PORT, _PORTS_EACH = 20_000, 1_000
 """Below the range from which the system takes the ports of outgoing connections."""
@@ -23,3 +31,21 @@ def free_port() -> int:
         listener.bind(("127.0.0.1", 0))
         port: int = listener.getsockname()[1]
         return port
+
+
+@pytest.fixture(scope="session")
+def system() -> Iterator[System]:
+    with start_system(env=SETTINGS) as system:
+        yield system
+
+
+@pytest.fixture(scope="session")
+async def receiver(system: System) -> AsyncIterator[Receiver]:
+    async with Receiver(system.endpoints["callback_port"]) as receiver:
+        yield receiver
+
+
+@pytest.fixture(scope="session")
+async def panel(system: System) -> AsyncIterator[Panel]:
+    async with Panel(system.endpoints["api"], system.endpoints["panel_token"]) as panel:
+        yield panel

@@ -1,8 +1,8 @@
 """The audit log at the console."""
 
-from starlette_admin import EnumField, StringField
+from starlette_admin import StringField
 
-from orchestrator.console.tables import Table, moment
+from orchestrator.console.tables import Table, moment, state
 from tenants.models import TenantState
 
 
@@ -19,8 +19,8 @@ class AuditTable(Table):
         StringField("actor", label="Who"),
         StringField("action", label="What"),
         StringField("instance_name", label="Tenant"),
-        EnumField("old_state", enum=TenantState, exclude_from_list=True),
-        EnumField("new_state", enum=TenantState, label="State now"),
+        state("old_state", TenantState, "State before", exclude_from_list=True),
+        state("new_state", TenantState, "State now"),
         StringField("reason", label="Why"),
         StringField("operation_id", label="Operation", exclude_from_list=True),
     )

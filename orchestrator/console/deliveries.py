@@ -4,12 +4,12 @@ from typing import Any, ClassVar
 
 from sqlalchemy import Select
 from starlette.requests import Request
-from starlette_admin import EnumField, IntegerField, RequestAction, StringField
+from starlette_admin import IntegerField, RequestAction, StringField
 from starlette_admin.actions import row_action
 from starlette_admin.flash import flash
 
 from orchestrator.console.access import cause_of, services_of
-from orchestrator.console.tables import Table, moment, told
+from orchestrator.console.tables import Table, moment, state, told
 from tenants import delivery_log
 from tenants.models import CallbackMessage, MessageState, Role
 
@@ -24,7 +24,7 @@ class DeliveriesTable(Table):
     fields = (
         StringField("id", label="Delivery", searchable=False),
         StringField("instance_name", label="Tenant"),
-        EnumField("state", enum=MessageState),
+        state("state", MessageState),
         StringField("event", label="Event"),
         StringField("sender", label="From"),
         StringField("receiver", label="To"),

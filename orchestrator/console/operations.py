@@ -4,7 +4,7 @@ from typing import Any, ClassVar
 
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
-from starlette_admin import EnumField, RequestAction, StringField
+from starlette_admin import RequestAction, StringField
 from starlette_admin.actions import row_action
 from starlette_admin.flash import flash
 from starlette_admin.routing import route
@@ -12,7 +12,7 @@ from starlette_admin.views import CustomView
 
 from orchestrator.api.views import OperationView
 from orchestrator.console.access import cause_of, services_of
-from orchestrator.console.tables import Table, moment, told
+from orchestrator.console.tables import Table, choice, moment, state, told
 from tenants import operations
 from tenants.models import OperationKind, OperationState, Role
 from tenants.workflows import WORKFLOWS
@@ -35,8 +35,8 @@ class OperationsTable(Table):
     fields = (
         StringField("id", label="Operation", exclude_from_list=True),
         StringField("instance_name", label="Tenant"),
-        EnumField("kind", enum=OperationKind),
-        EnumField("state", enum=OperationState),
+        choice("kind", OperationKind),
+        state("state", OperationState),
         StringField("requested_by"),
         StringField("reason", exclude_from_list=True),
         StringField("error"),

@@ -3,14 +3,15 @@
 import asyncio
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from enum import StrEnum
 from typing import Any, ClassVar
 
 from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
-from starlette_admin import RequestAction, StringField
+from starlette_admin import EnumField, RequestAction, StringField
 from starlette_admin.contrib.sqla import ModelView
 from starlette_admin.exceptions import ActionFailed, FormValidationError
-from starlette_admin.types import RowActionsDisplayType
+from starlette_admin.types import RowActionsDisplayType, RowActionsPosition
 
 from orchestrator.console import shown
 from orchestrator.console.access import person_of, services_of
@@ -47,6 +48,7 @@ class Table(ModelView):
     page_size = 25
     page_size_options = (10, 25, 50)
     row_actions_display_type = RowActionsDisplayType.DROPDOWN
+    row_actions_position = RowActionsPosition.AFTER_COLUMNS
     search_highlight = False
 
     def can_create(self, request: Request) -> bool:
@@ -102,11 +104,28 @@ def told_by_field(fields: Mapping[str, str] | None = None) -> Iterator[None]:
         raise FormValidationError({(fields or {}).get("", ""): str(error)}) from error
 
 
-def moment(name: str, label: str | None = None) -> StringField:
+def moment(name: str, label: str | None = None, **options: Any) -> StringField:
     """A column of Unix times."""
     formats: dict[RequestAction, Any] = dict.fromkeys(
         (RequestAction.LIST, RequestAction.DETAIL, RequestAction.EXPORT), lambda _request, value: shown.when(value)
     )
     return StringField(
-        name, label=label, formatter=formats, searchable=False, exclude_from_create=True, exclude_from_edit=True
+        name,
+        label=label,
+        formatter=formats,
+        searchable=False,
+        exclude_from_create=True,
+        exclude_from_edit=True,
+        **options,
     )
+
+
+def choice(name: str, enum: type[StrEnum], label: str | None = None, **options: Any) -> EnumField:
+    """One of some words, in the browser's own list: a keyboard and a screen reader know what to do with it."""
+    words = [(one.value, one.value.replace("_", " ")) for one in enum]
+    return EnumField(name, label=label, choices=words, select2=False, **options)
+
+
+def state(name: str, enum: type[StrEnum], label: str | None = None, **options: Any) -> EnumField:
+    """A column of states, each in its colour."""
+    return choice(name, enum, label, list_template="parts/state.html", **options)

@@ -1,17 +1,18 @@
 """Tenants at the console: the table, and what is done to them."""
 
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 from pydantic import ValidationError
 from starlette.requests import Request
-from starlette_admin import BooleanField, EnumField, FloatField, IntegerField, RequestAction, StringField, URLField
+from starlette_admin import BooleanField, FloatField, IntegerField, RequestAction, StringField, URLField
 from starlette_admin.actions import ActionSelection, action, row_action
 from starlette_admin.exceptions import ActionFailed, FormValidationError
 from starlette_admin.flash import flash
 
 from orchestrator.console import tenant
 from orchestrator.console.access import cause_of, services_of
-from orchestrator.console.tables import Table, moment, told, told_by_field
+from orchestrator.console.tables import Table, choice, moment, state, told, told_by_field
 from tenants import importing, portrait, reconcile, registry
 from tenants.models import EventFormat, OperationKind, OwnerOffline, Role, Routing, TenantState
 from tenants.portrait import Numbers
@@ -41,10 +42,9 @@ def _number(name: str, label: str) -> IntegerField:
     )
 
 
-def _setting(field: type[Any], name: str, label: str, **options: Any) -> Any:
-    return field(
-        name, label=label, exclude_from_list=True, help_text=TenantSettings.model_fields[name].description, **options
-    )
+def _setting(field: Callable[..., Any], name: str, label: str, **options: Any) -> Any:
+    described = (TenantSettings.model_fields[name].description or "").replace("`", "")
+    return field(name, label=label, exclude_from_list=True, help_text=described, **options)
 
 
 def _destroy_form(_request: Request, tenant: Any) -> str:
@@ -66,14 +66,13 @@ class TenantsTable(Table):
     show_pk_in_forms = True
     fields = (
         StringField("instance_name", label="Tenant", required=True, exclude_from_edit=True, maxlength=63),
-        EnumField("state", enum=TenantState, exclude_from_create=True, exclude_from_edit=True),
+        state("state", TenantState, exclude_from_create=True, exclude_from_edit=True),
         _number("visitors_online", "Visitors online"),
         _number("operators_online", "Operators online"),
         _number("accounts", "Accounts"),
         _number("undelivered", "Undelivered"),
         _number("drift", "Drift"),
-        moment("created_at", "Created"),
-        moment("updated_at", "Changed"),
+        moment("created_at", "Created", exclude_from_list=True),
         _setting(URLField, "callback_url", "Address of its LHC"),
         _setting(FloatField, "online_seconds", "Seconds online"),
         _setting(FloatField, "idle_hours", "Idle hours"),
@@ -82,12 +81,17 @@ class TenantsTable(Table):
         _setting(FloatField, "calls_per_second", "Most calls a second"),
         _setting(BooleanField, "xmpp", "XMPP", default=True),
         _setting(BooleanField, "visitor_tracking", "Visitor tracking", default=True),
-        _setting(EnumField, "routing", "Routing", enum=Routing, default=Routing.LHC),
+        _setting(choice, "routing", "Routing", enum=Routing, default=Routing.LHC, required=True),
         _setting(
-            EnumField, "owner_offline", "While the owner is offline", enum=OwnerOffline, default=OwnerOffline.STORE
+            choice,
+            "owner_offline",
+            "While the owner is offline",
+            enum=OwnerOffline,
+            default=OwnerOffline.STORE,
+            required=True,
         ),
         _setting(FloatField, "history_hours", "Hours of history", default=0),
-        _setting(EnumField, "event_format", "Events", enum=EventFormat, default=EventFormat.LHC),
+        _setting(choice, "event_format", "Events", enum=EventFormat, default=EventFormat.LHC, required=True),
         _setting(BooleanField, "live_view", "Live conversation view"),
     )
     searchable_fields = (
@@ -97,8 +101,6 @@ class TenantsTable(Table):
     sortable_fields = (
         "instance_name",
         "state",
-        "created_at",
-        "updated_at",
     )
     fields_default_sort = ("instance_name",)
     row_actions = (

@@ -3,12 +3,12 @@
 from typing import Any, ClassVar
 
 from starlette.requests import Request
-from starlette_admin import EnumField, PasswordField, StringField
+from starlette_admin import PasswordField, StringField
 from starlette_admin.actions import row_action
 from starlette_admin.flash import flash
 
 from orchestrator.console.access import cause_of, person_of, services_of
-from orchestrator.console.tables import Table, moment, told, told_by_field
+from orchestrator.console.tables import Table, choice, moment, told, told_by_field
 from tenants import people
 from tenants.models import Role
 
@@ -23,7 +23,7 @@ class UsersTable(Table):
     show_pk_in_forms = True
     fields = (
         StringField("name", required=True, exclude_from_edit=True, maxlength=people.LONGEST_NAME),
-        EnumField("role", enum=Role, required=True),
+        choice("role", Role, required=True),
         PasswordField(
             "password",
             help_text=f"At least {people.SHORTEST_PASSWORD} characters. When changing: empty leaves it as it is.",

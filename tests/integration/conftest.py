@@ -17,6 +17,7 @@ import httpx
 import pytest
 
 from orchestrator.launcher import postgresql as server
+from tests.conftest import SETTINGS
 from tests.world.lhc import Lhc
 from tests.world.operator import Operator
 from tests.world.panel import Panel
@@ -26,33 +27,12 @@ from tests.world.rpc import Encode, Rpc, library_request
 from tests.world.system import System, start_system
 from tests.world.waiting import until_async
 
-PING_SECONDS = 2
-SETTINGS = {"ORCHESTRATOR_OPERATOR_PING_SECONDS": str(PING_SECONDS), "ORCHESTRATOR_OPERATOR_PING_TIMEOUT": "3"}
-
-
-@pytest.fixture(scope="session")
-def system() -> Iterator[System]:
-    with start_system(env=SETTINGS) as system:
-        yield system
-
 
 @pytest.fixture(scope="session")
 def production() -> Iterator[System]:
     """A second system, on the servers of production: RabbitMQ and PostgreSQL."""
     with start_system("--broker", "rabbitmq", "--database", "postgresql", env=SETTINGS) as system:
         yield system
-
-
-@pytest.fixture(scope="session")
-async def receiver(system: System) -> AsyncIterator[Receiver]:
-    async with Receiver(system.endpoints["callback_port"]) as receiver:
-        yield receiver
-
-
-@pytest.fixture(scope="session")
-async def panel(system: System) -> AsyncIterator[Panel]:
-    async with Panel(system.endpoints["api"], system.endpoints["panel_token"]) as panel:
-        yield panel
 
 
 class Tenant:

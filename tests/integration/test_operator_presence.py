@@ -1,6 +1,7 @@
 """Operator presence for LHC: connect with the first connection, disconnect with the last, ping at the interval."""
 
-from tests.integration.conftest import PING_SECONDS, Tenant
+from tests.conftest import PING_SECONDS
+from tests.integration.conftest import Tenant
 from tests.world.waiting import until
 
 

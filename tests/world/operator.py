@@ -96,9 +96,9 @@ class Operator:
         if available:
             self.set_presence()
 
-    def set_presence(self, show: str | None = None, *, available: bool = True) -> None:
+    def set_presence(self, show: str | None = None, *, status: str | None = None, available: bool = True) -> None:
         """Send a presence of our own."""
-        self._client.send_presence(pshow=show, ptype=None if available else "unavailable")
+        self._client.send_presence(pshow=show, pstatus=status, ptype=None if available else "unavailable")
 
     def subscribe(self, username: str) -> None:
         """Ask to see somebody's presence."""

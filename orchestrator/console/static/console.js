@@ -7,21 +7,40 @@
     if (document.hidden || part.contains(document.activeElement)) return Promise.resolve();
     return fetch(part.dataset.live, { headers: { "X-Requested-With": "fetch" } }).then(function (answer) {
       if (answer.redirected) { window.location.reload(); return; } // to the login
+      if (answer.status === 404) { window.location.reload(); return; } // it is gone, and the page says so
       if (!answer.ok) { part.setAttribute("aria-busy", "true"); return; }
       return answer.text().then(function (html) {
         part.removeAttribute("aria-busy");
         if (part.dataset.seen !== html && !part.contains(document.activeElement)) {
           part.innerHTML = html;
+          reach();
+          follow(part);
           part.dataset.seen = html;
         }
       });
     }).catch(function () { part.setAttribute("aria-busy", "true"); });
   }
 
+  // What may be done depends on the state, and stands outside of the part.
+  function follow(part) {
+    var seen = part.querySelector("[data-state]");
+    if (seen && part.dataset.state && seen.dataset.state !== part.dataset.state) window.location.reload();
+  }
+
   document.querySelectorAll(".live").forEach(function (part) {
     function again() { refresh(part).finally(function () { window.setTimeout(again, part.dataset.every * 1000); }); }
     window.setTimeout(again, part.dataset.every * 1000);
   });
+
+  // A table that scrolls in its own box is reached by the keyboard.
+  function reach() {
+    document.querySelectorAll(".table-responsive").forEach(function (box) {
+      if (box.scrollWidth > box.clientWidth) box.tabIndex = 0;
+      else box.removeAttribute("tabindex");
+    });
+  }
+  window.addEventListener("resize", reach);
+  reach();
 
   // <button data-copy="TEXT">
   document.addEventListener("click", function (event) {
