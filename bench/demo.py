@@ -11,6 +11,7 @@ import httpx
 from rich.console import Console
 
 from bench.running import running_system
+from tenants.ejabberd import Ejabberd
 from tests.world.lhc import Lhc
 from tests.world.operator import Operator
 from tests.world.panel import Panel
@@ -91,7 +92,7 @@ async def play(endpoints: dict[str, str | int]) -> None:
         operation = await panel.destroy(INSTANCE)
         steps = ", ".join(f"{step['name']} {step['done']}/{step['total']}" for step in operation["steps"])
         story.tell("panel", f"destroyed the tenant: {steps}")
-        await _check_nothing_left(str(endpoints["ejabberd_api"]), host)
+        await _check_nothing_left(Ejabberd(str(endpoints["ejabberd_api"]), host))
         story.tell("ejabberd", "holds nothing of the tenant: no account, no roster, no session")
 
 
@@ -101,16 +102,11 @@ async def _expect_ok(answer: httpx.Response) -> None:
         raise AssertionError(f"{answer.request.url} answered {answer.status_code} {answer.text[:200]}")
 
 
-async def _check_nothing_left(ejabberd_api: str, host: str) -> None:
-    async with httpx.AsyncClient(base_url=ejabberd_api + "/", timeout=10) as http:
-        users = (await http.post("registered_users", json={"host": host})).json()
-        rosters = (await http.post("srg_list", json={"host": host})).json()
-        sessions = (await http.post("connected_users", json={})).json()
-    left = [
-        *(user for user in users if user.endswith(f".{INSTANCE}")),
-        *(roster for roster in rosters if roster.endswith(f".{INSTANCE}")),
-        *(session for session in sessions if f".{INSTANCE}@" in session),
-    ]
+async def _check_nothing_left(ejabberd: Ejabberd) -> None:
+    try:
+        left = await ejabberd.bulk.tenant_left(f".{INSTANCE}", [])
+    finally:
+        await ejabberd.close()
     if left:
         raise AssertionError(f"still in ejabberd: {left}")
 

@@ -26,4 +26,9 @@ eval "cat >\"$EJABBERD_CONFIG_PATH\" <<END
 $(cat "$EJABBERD_TEMPLATE")
 END"
 
-exec ejabberdctl foreground
+# ejabberdctl may stay before the server and pass no signal on to it, so it is asked to stop
+ejabberdctl foreground &
+server=$!
+trap 'ejabberdctl stop' TERM INT
+# a signal ends the first wait, and the server's end the second
+wait $server || wait $server

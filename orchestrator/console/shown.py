@@ -33,7 +33,7 @@ def setting(value: object) -> str:
         case None:
             return "no limit"
         case bool():
-            return "yes" if value else "no"
+            return "on" if value else "off"
         case float():
             return f"{value:g}"
         case _:

@@ -60,7 +60,7 @@ async def test_a_tenants_life(admin: Somebody) -> None:
     await page.get_by_role("button", name="Destroy it").click()
     await expect(page.get_by_role("alert")).to_contain_text("not the tenant's name")
     await in_state(admin, "active")
-        await page.get_by_role("button", name="Destroy", exact=True).click()
+    await page.get_by_role("button", name="Destroy", exact=True).click()
     await page.get_by_role("dialog").get_by_label(f"Type {name} to destroy it").fill(name)
     await page.get_by_role("button", name="Destroy it").click()
     await in_state(admin, "destroyed")

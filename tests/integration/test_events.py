@@ -138,7 +138,7 @@ async def test_a_message_that_came_back_is_told(api: TenantApi, hooked: Told) ->
     given = await api.http.put("/chats/5/owner", json={"operator": "bob"})
     assert given.status_code == 200
     tenant = api.tenant
-    await tenant.system.ejabberd("unregister", user=tenant.lhc.name("bob"), host=tenant.host)
+    await tenant.system.unregister(tenant.lhc.name("bob"))
     line = await api.write("5", "where are you?", message_id="line-0002")
     failed = await hooked.next("message.failed", message_id="line-0002")
     assert (failed["operator"], failed["condition"], failed["chat_id"]) == ("bob", "service-unavailable", "5")

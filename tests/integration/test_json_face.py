@@ -127,9 +127,9 @@ async def ask(method: str, url: str) -> httpx.Response:
 
 async def everything(tenant: Tenant) -> list[Any]:
     """All accounts and rosters in ejabberd, and what the registry holds of the tenant."""
-    questions: tuple[tuple[str, dict[str, str]], ...] = (
-        ("registered_users", {}),
-        ("srg_list", {}),
+    questions: tuple[tuple[str, dict[str, str | int]], ...] = (
+        ("lhc_accounts", {"suffix": "", "after": "", "limit": 10_000}),
+        ("lhc_shared_rosters", {"after": "", "limit": 10_000}),
         ("srg_get_info", {"group": f"operators.{NAME}"}),
         ("srg_get_members", {"group": f"operators.{NAME}"}),
         ("srg_get_members", {"group": f"visitors.{NAME}"}),

@@ -16,8 +16,7 @@ PASSWORD = "0123456789abcdef0123"
 
 
 async def groups_of(system: System, instance_name: str) -> list[str]:
-    groups = await system.ejabberd("srg_list", host=system.endpoints["xmpp_host"])
-    return sorted(group for group in groups if group.endswith(f".{instance_name}"))
+    return sorted(group for group in await system.rosters() if group.endswith(f".{instance_name}"))
 
 
 async def test_provisioning_makes_both_rosters(system: System, panel: Panel) -> None:
@@ -70,14 +69,14 @@ async def test_creating_twice_at_once_is_one_operation(panel: Panel) -> None:
     ],
 )
 async def test_a_wrong_name_is_refused_with_its_rule(system: System, panel: Panel, name: str, rule: str) -> None:
-    before = await system.ejabberd("srg_list", host=system.endpoints["xmpp_host"])
+    before = await system.rosters()
     answer = await panel.http.put(f"/v1/tenants/{name}")
     assert answer.status_code == 422
     assert answer.headers["content-type"] == "application/problem+json"
     (error,) = answer.json()["errors"]
     assert error["field"] == "instance_name"
     assert rule in error["rule"]
-    assert await system.ejabberd("srg_list", host=system.endpoints["xmpp_host"]) == before
+    assert await system.rosters() == before
     assert (await panel.http.get(f"/v1/tenants/{name}")).status_code == 404
 
 
@@ -134,9 +133,7 @@ async def test_destroying_200_accounts_leaves_nothing_and_tells_how_far_it_is(te
     await asyncio.gather(*(register(number) for number in range(1, 196)))
     # what the registry does not know goes as well: one that merely bears the name, one in a roster alone
     await system.ejabberd("register", user=lhc.name("orphan"), host=host, password="x")
-    await system.ejabberd(
-        "srg_user_add", user=lhc.name("ghost"), host=host, group=f"visitors.{tenant.name}", grouphost=host
-    )
+    await system.join(f"visitors.{tenant.name}", lhc.name("ghost"))
     # and one that only a vCard is left of
     await system.ejabberd("set_nickname", user=lhc.name("visitor.999"), host=host, nickname="Nobody")
     assert (await tenant.panel.http.get(f"/v1/tenants/{tenant.name}")).json()["accounts"] == {
@@ -165,8 +162,7 @@ async def test_destroying_200_accounts_leaves_nothing_and_tells_how_far_it_is(te
     assert [kind for kind in left if kind["count"]] == []
     assert await system.users_of(tenant.name) == []
     assert await groups_of(system, tenant.name) == []
-    sessions = await system.ejabberd("connected_users")
-    assert [session for session in sessions if f".{tenant.name}@" in session] == []
+    assert await system.sessions_of(tenant.name) == []
     await bob.sees(lhc.name("visitor.1"), kind="unavailable")
     assert bob.disconnected.is_set()
     assert (await tenant.panel.http.get(f"/v1/tenants/{tenant.name}")).status_code == 404

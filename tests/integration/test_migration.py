@@ -26,10 +26,10 @@ async def pools_stopped(system: System) -> AsyncIterator[None]:
 
 
 async def old_account(system: System, user: str, password: str, kind: str) -> None:
-    """As the old server made it, by ejabberd's own commands."""
+    """As the old server made it."""
     host = system.endpoints["xmpp_host"]
     await system.ejabberd("register", user=user, host=host, password=password)
-    await system.ejabberd("srg_user_add", user=user, host=host, group=f"{kind}.{INSTANCE}", grouphost=host)
+    await system.join(f"{kind}.{INSTANCE}", user)
 
 
 async def test_what_operators_write_meanwhile_is_delivered_and_accounts_go_on_with_their_passwords() -> None:

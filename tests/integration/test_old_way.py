@@ -46,8 +46,7 @@ class OldLhc:
         return await self.lhc.call("/xmpp-delete-instance-roasters", group=f"{kind}.{self.name}", host=self.lhc.host)
 
     async def rosters(self) -> list[str]:
-        groups = await self.system.ejabberd("srg_list", host=self.lhc.host)
-        return sorted(group for group in groups if group.endswith(f".{self.name}"))
+        return sorted(group for group in await self.system.rosters() if group.endswith(f".{self.name}"))
 
 
 @asynccontextmanager

@@ -307,14 +307,8 @@ async def events(panel: Panel, operation_id: str, **headers: str) -> list[dict[s
 
 
 async def test_an_operation_is_a_stream_of_events(tenant: Tenant) -> None:
-    for number in range(1, 60):
-        await tenant.system.ejabberd(
-            "srg_user_add",
-            user=tenant.lhc.name(f"visitor.{number}"),
-            host=tenant.host,
-            group=f"visitors.{tenant.name}",
-            grouphost=tenant.host,
-        )
+    visitors = [tenant.lhc.name(f"visitor.{number}") for number in range(1, 60)]
+    await tenant.system.join(f"visitors.{tenant.name}", *visitors)
     started = (await tenant.panel.http.delete(f"/v1/tenants/{tenant.name}")).json()
     async with asyncio.timeout(30):
         seen = await events(tenant.panel, started["id"])

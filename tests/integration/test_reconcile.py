@@ -64,19 +64,15 @@ async def spoil(tenant: Tenant) -> None:
     await lhc.new_operator("bob", "operator-pw")
     await lhc.new_operator("lost", "operator-pw")
     visitors = {"group": f"visitors.{tenant.name}", "host": host}
-    member = {"host": host, "group": f"visitors.{tenant.name}", "grouphost": host}
-    await system.ejabberd("srg_user_del", user=lhc.name("visitor.1"), **member)
-    for stranger in (lhc.name("visitor.77"), "visitor.1.another", "admin"):
-        await system.ejabberd("srg_user_add", user=stranger, **member)
-    await system.ejabberd("srg_user_add", user=lhc.name("bob"), **member)
-    await system.ejabberd("unregister", user=lhc.name("visitor.2"), host=host)
-    await system.ejabberd("unregister", user=lhc.name("lost"), host=host)
+    await system.leave(visitors["group"], lhc.name("visitor.1"))
+    await system.join(visitors["group"], lhc.name("visitor.77"), "visitor.1.another", "admin", lhc.name("bob"))
+    await system.unregister(lhc.name("visitor.2"), lhc.name("lost"))
     for user in ("visitor.88", "eve"):
         await system.ejabberd("register", user=lhc.name(user), host=host, password="x")
     await system.ejabberd("srg_create", **visitors, label="V", description="D", display=f"operators.{tenant.name}")
     await system.ejabberd("srg_delete", group=f"operators.{tenant.name}", host=host)
     await grow_old(tenant, pending=("visitor.3", "visitor.4"))
-    await system.ejabberd("unregister", user=lhc.name("visitor.4"), host=host)
+    await system.unregister(lhc.name("visitor.4"))
 
 
 async def grow_old(tenant: Tenant, pending: Sequence[str] = ()) -> None:
@@ -193,8 +189,7 @@ async def test_all_tenants_are_compared_and_what_belongs_to_none_is_reported_alo
         "rosters": {f"visitors.{gone.name}": None, f"operators.{gone.name}": None},
     }
     assert await system.users_of(stranger) == [f"bob.{stranger}"], "nobody's, so not ours to touch"
-    for user in (f"bob.{stranger}", "of-nobody"):
-        await system.ejabberd("unregister", user=user, host=host)
+    await system.unregister(f"bob.{stranger}", "of-nobody")
 
 
 async def test_a_tenant_with_a_longer_name_is_another_one(panel: Panel, system: System) -> None:
@@ -221,7 +216,7 @@ async def old_tenant(system: System, name: str) -> None:
         ("visitor.nine", PASSWORD, "visitors"),
     ):
         await system.ejabberd("register", user=f"{user}.{name}", host=host, password=password)
-        await system.ejabberd("srg_user_add", user=f"{user}.{name}", host=host, group=f"{group}.{name}", grouphost=host)
+        await system.join(f"{group}.{name}", f"{user}.{name}")
 
 
 @pytest.fixture
@@ -306,7 +301,7 @@ async def test_registrations_that_ejabberd_lost_are_made_again(tenant: Tenant) -
     await until_async(lambda: answers(system), "ejabberd answers again", 60)
     await system.ready()
     # whatever the disk has kept, of one we know that it is gone
-    await system.ejabberd("unregister", user=tenant.lhc.name("visitor.1"), host=tenant.host)
+    await system.unregister(tenant.lhc.name("visitor.1"))
     await grow_old(tenant)
     result = await reconcile(tenant.panel, f"/tenants/{tenant.name}")
     assert result["mended"] == result["found"] >= 1
@@ -328,7 +323,7 @@ async def answers(system: System) -> bool:
 
 async def test_what_is_young_is_left_alone(tenant: Tenant) -> None:
     await tenant.lhc.new_visitor("visitor.1", PASSWORD)
-    await tenant.system.ejabberd("unregister", user=tenant.lhc.name("visitor.1"), host=tenant.host)
+    await tenant.system.unregister(tenant.lhc.name("visitor.1"))
     assert (await reconcile(tenant.panel, f"/tenants/{tenant.name}"))["found"] == 0
 
 

@@ -83,12 +83,12 @@ async def everything(tenant: Tenant) -> dict[str, Any]:
                 found[table.name] = sorted(repr(row) for row in rows)
     async with httpx.AsyncClient(base_url=tenant.system.endpoints["ejabberd_api"], verify=False) as http:  # noqa: S501 - no TLS here; loading the CAs takes 20 ms
 
-        async def ask(command: str, **arguments: str) -> Any:
+        async def ask(command: str, **arguments: Any) -> Any:
             answer = await http.post(command, json={"host": HOST, **arguments})
             assert answer.status_code == 200, answer.text
             return answer.json()
 
-        users = [user for user in await ask("registered_users") if user.endswith(f".{tenant.name}")]
+        users = await tenant.system.users_of(tenant.name)
         found["users"] = users
         for user, password in ((tenant.lhc.name("bob"), "operator-pw"), (tenant.lhc.name("visitor.1"), PASSWORD)):
             found[f"password of {user}"] = await ask("check_password", user=user, password=password)
@@ -98,7 +98,7 @@ async def everything(tenant: Tenant) -> dict[str, Any]:
         for user in users:
             sessions = await ask("user_sessions_info", user=user)
             found[f"sessions of {user}"] = [{**session, "uptime": 0} for session in sessions]
-            found[f"offline messages of {user}"] = await ask("get_offline_count", user=user)
+        found["kept"] = await ask("lhc_tenant_left", suffix=f".{tenant.name}", groups=[])
     return found
 
 

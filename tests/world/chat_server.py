@@ -37,6 +37,22 @@ _XML_RPC = {
     what: '*'""",
 }
 """What stands below these lines of the configuration for ejabberd's own XML-RPC, which production does without."""
+_MORE_COMMANDS = {
+    "api_permissions:": """
+  "ejabberd's own, beside the bridge module's":
+    from: mod_http_api
+    who:
+      access:
+        allow:
+          acl: loopback
+    what:
+      - unregister
+      - srg_list
+      - srg_user_add
+      - srg_user_del
+      - stats_host""",
+}
+"""The same, for commands that the orchestrator does not call: what its own are compared with."""
 
 
 class ChatServer:
@@ -61,8 +77,10 @@ class ChatServer:
         for name, value in bridge.items():
             number = next(i for i, line in enumerate(lines) if line.startswith(f"    {name}:"))
             lines[number] = f"    {name}: {value}"
-        for line, below in _XML_RPC.items() if xml_rpc else ():
-            lines[lines.index(line)] += below.format(port=self.ports["api"])
+        for added in (_MORE_COMMANDS, _XML_RPC) if xml_rpc else (_MORE_COMMANDS,):
+            for line, below in added.items():
+                number = next(i for i, one in enumerate(lines) if one.partition("\n")[0] == line)
+                lines[number] += below.format(port=self.ports["api"])
         self.rpc_url = f"http://{LISTEN_IP}:{self.ports['api']}/"
         config.write_text("\n".join(lines) + "\n")
         self._process: subprocess.Popen[bytes] | None = None

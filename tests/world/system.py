@@ -23,6 +23,8 @@ from tenants.services import Services, open_services
 from tests.world.waiting import until, until_async
 
 PROJECT = Path(__file__).resolve().parents[2]
+_ALL = 10_000
+"""Names in one answer, as many as there may be."""
 ORCHESTRATOR = Path(sys.executable).parent / "orchestrator"
 
 
@@ -93,9 +95,36 @@ class System:
         return response.json()
 
     async def users_of(self, instance_name: str) -> list[str]:
-        """The instance's accounts in ejabberd."""
-        users = await self.ejabberd("registered_users", host=self.endpoints["xmpp_host"])
-        return sorted(user for user in users if user.endswith(f".{instance_name}"))
+        """The instance's accounts in ejabberd, sorted.
+
+        As the bridge module's command has it, which `test_bulk` compares with ejabberd's own.
+        """
+        users: list[str] = await self._of_host("lhc_accounts", suffix=f".{instance_name}", after="", limit=_ALL)
+        return users
+
+    async def rosters(self) -> list[str]:
+        """The shared rosters in ejabberd, as `users_of`."""
+        return [roster["group"] for roster in await self._of_host("lhc_shared_rosters", after="", limit=_ALL)]
+
+    async def sessions_of(self, instance_name: str) -> list[str]:
+        """The full JIDs of the instance's connected clients."""
+        sessions = await self.ejabberd("connected_users_info")
+        return [session["jid"] for session in sessions if f".{instance_name}@" in session["jid"]]
+
+    async def unregister(self, *users: str) -> None:
+        """Remove accounts behind the orchestrator's back."""
+        assert await self._of_host("lhc_remove_users", users=users) == []
+
+    async def join(self, group: str, *users: str) -> None:
+        """Make them members of the shared roster, with an account or without, behind the orchestrator's back."""
+        assert await self._of_host("lhc_add_to_rosters", group=group, users=users) == []
+
+    async def leave(self, group: str, *users: str) -> None:
+        """The opposite of `join`."""
+        assert await self._of_host("lhc_remove_from_rosters", group=group, users=users) == []
+
+    async def _of_host(self, command: str, **arguments: Any) -> Any:
+        return await self.ejabberd(command, host=self.endpoints["xmpp_host"], **arguments)
 
 
 @contextmanager
