@@ -25,7 +25,7 @@ class DeliveriesTable(Table):
         StringField("id", label="Delivery", searchable=False),
         StringField("instance_name", label="Tenant"),
         state("state", MessageState),
-        StringField("event", label="Event"),
+        StringField("event", label="Event", exclude_from_list=True),
         StringField("sender", label="From"),
         StringField("receiver", label="To"),
         IntegerField("attempts", label="Attempts"),

@@ -116,8 +116,10 @@ async def test_an_operator_is_invited_sets_a_password_and_comes_online(
     row = page.get_by_role("row", name="carol").first
     await expect(row).to_contain_text("offline")
     await page.evaluate("window.sameLoad = true")
+    stranger = tenant.operator("carol", password="not hers")
     with pytest.raises(PermissionError):
-        await tenant.operator("carol", password="not hers").connect()
+        await stranger.connect()
+    await stranger.leave()
     async with tenant.operator("carol", password=PASSWORD) as online:
         await expect(row).to_contain_text("online")
         await expect(row).to_contain_text("desk")

@@ -52,7 +52,7 @@ async def test_a_tenants_life(admin: Somebody) -> None:
     await page.get_by_role("button", name="Save").click()
     await page.goto(f"/console/tenant/{name}")
     await expect(page.get_by_role("row", name="Most accounts")).to_contain_text("7")
-    await expect(page.get_by_role("row", name="Visitor tracking")).to_contain_text("no")
+    await expect(page.get_by_role("row", name="Visitor tracking")).to_contain_text("off")
 
     admin.expects(400)
     await page.get_by_role("button", name="Destroy", exact=True).click()
