@@ -11,8 +11,8 @@ as_root() {
 }
 
 # install_packages [rabbitmq] [postgresql] [tests]: ejabberd (with Erlang's compiler and its headers), Redis, openssl,
-# curl, jq, a Python that can make venvs; and those servers, or for the tests all of them, a browser, and
-# docker-compose, which reads its file without Docker's engine.
+# curl, jq, a Python that can make venvs; and those servers, or for the tests all of them, docker-compose, which reads
+# its file without Docker's engine, and a browser.
 install_packages() {
   local wanted=" $* " missing=()
   case $wanted in *" postgresql "* | *" tests "*)

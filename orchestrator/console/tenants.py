@@ -71,7 +71,7 @@ class TenantsTable(Table):
         _number("operators_online", "Operators online"),
         _number("accounts", "Accounts"),
         _number("undelivered", "Undelivered"),
-        _number("drift", "Drift"),
+        _number("drift", "Differences"),
         moment("created_at", "Created", exclude_from_list=True),
         _setting(URLField, "callback_url", "Address of its LHC"),
         _setting(FloatField, "online_seconds", "Seconds online"),

@@ -43,7 +43,7 @@ async def come(chromium: Browser, system: System, screenshots: Path) -> AsyncIte
     """Somebody comes with a browser of their own; at the end, nothing may have gone wrong in any of them."""
     people: list[Somebody] = []
 
-    async def come(session: StorageState | None = None, name: str = "") -> Somebody:
+    async def come(session: StorageState | None = None) -> Somebody:
         context = await chromium.new_context(
             base_url=system.endpoints["api"],
             storage_state=session,
@@ -51,7 +51,7 @@ async def come(chromium: Browser, system: System, screenshots: Path) -> AsyncIte
             permissions=["clipboard-read", "clipboard-write"],
         )
         context.set_default_timeout(DEADLINE * 1000)
-        people.append(Somebody(await context.new_page(), screenshots, name))
+        people.append(Somebody(await context.new_page(), screenshots))
         return people[-1]
 
     yield come

@@ -20,8 +20,6 @@ _AXE = """async rules => {
     return found.violations.flatMap(one => one.nodes.map(node => `${one.id}: ${node.target} ${node.failureSummary}`));
 }"""
 _RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]
-_KNOWN: dict[str, str] = {}
-"""Violations that stay, by how they begin, and why."""
 
 
 class Somebody:
@@ -30,12 +28,10 @@ class Somebody:
     Args:
         page: what is open in it.
         pictures: where pictures of pages go.
-        name: of the person, where it matters.
     """
 
-    def __init__(self, page: Page, pictures: Path, name: str) -> None:
+    def __init__(self, page: Page, pictures: Path) -> None:
         self.page = page
-        self.name = name
         self.troubles: list[str] = []
         """What went wrong: errors of scripts, answers of 400 and more, dialogs that nobody expects."""
         self.asked: list[str] = []
@@ -79,7 +75,7 @@ class Somebody:
         if not await self.page.evaluate("'axe' in window"):
             await self.page.evaluate(AXE_SCRIPT)
         violations: list[str] = await self.page.evaluate(_AXE, _RULES)
-        return [one for one in violations if not one.startswith(tuple(_KNOWN))]
+        return violations
 
     def _said(self, message: ConsoleMessage) -> None:
         # an answer of 400 and more is told here as well

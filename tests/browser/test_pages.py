@@ -2,12 +2,13 @@
 
 import re
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 from playwright.async_api import expect
 
 from tests.browser.shop import open_shop
-from tests.browser.somebody import Somebody
+from tests.browser.somebody import WIDE, Somebody
 from tests.integration.conftest import Tenant
 from tests.world.panel import Panel
 from tests.world.receiver import Receiver
@@ -106,3 +107,12 @@ async def test_pages_of_errors(admin: Somebody, picture: str, path: str, status:
     await admin.page.goto(f"/console/{path}")
     await expect(admin.page.get_by_text(text)).to_be_visible()
     await admin.look(picture)
+
+
+async def test_the_figure_of_the_readme(admin: Somebody, screenshots: Path) -> None:
+    """It is kept as docs/figures/console.png; copy it there when the page has changed."""
+    await admin.page.goto(f"/console/tenant/{NAME}")
+    await admin.page.set_viewport_size(WIDE)
+    await expect(admin.page.get_by_role("row", name="Maya Lindgren")).to_be_visible()
+    await admin.page.screenshot(path=screenshots / "console.png")
+    assert (screenshots / "console.png").stat().st_size < 200_000

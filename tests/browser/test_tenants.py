@@ -46,13 +46,13 @@ async def test_a_tenants_life(admin: Somebody) -> None:
     await act(admin, "Reconcile")
     await expect(page.get_by_role("link", name="reconcile")).to_be_visible()
 
-    await page.get_by_role("link", name="Edit").click()
+    await page.get_by_role("button", name="Edit").click()
     await page.get_by_label("Most accounts").fill("7")
     await page.get_by_label("Visitor tracking").uncheck()
     await page.get_by_role("button", name="Save").click()
     await page.goto(f"/console/tenant/{name}")
     await expect(page.get_by_role("row", name="Most accounts")).to_contain_text("7")
-    await expect(page.get_by_role("row", name="Visitor tracking")).to_contain_text("off")
+    await expect(page.get_by_role("row", name="Visitor tracking")).to_contain_text("no")
 
     await page.get_by_role("button", name="Destroy", exact=True).click()
     await page.get_by_role("dialog").get_by_label(f"Type {name} to destroy it").fill("another-name")

@@ -13,17 +13,19 @@
         part.removeAttribute("aria-busy");
         if (part.dataset.seen !== html && !part.contains(document.activeElement)) {
           part.innerHTML = html;
-          reach();
-          follow(part);
           part.dataset.seen = html;
+          reach();
         }
+        follow(part);
       });
     }).catch(function () { part.setAttribute("aria-busy", "true"); });
   }
 
-  // What may be done depends on the state, and stands outside of the part.
+  // What may be done depends on the state, and stands outside of the part: the whole page is loaded again,
+  // unless somebody is writing or is asked something.
   function follow(part) {
     var seen = part.querySelector("[data-state]");
+    if (document.activeElement.form || document.querySelector(".modal.show")) return;
     if (seen && part.dataset.state && seen.dataset.state !== part.dataset.state) window.location.reload();
   }
 
