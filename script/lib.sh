@@ -22,6 +22,8 @@ install_packages() {
     [ -x /usr/lib/rabbitmq/bin/rabbitmq-server ] || missing+=(rabbitmq-server) ;;
   esac
   case $wanted in *" tests "*)
+    # for the services of docker-compose.yml, whose user may not reach into root's own folder
+    /usr/bin/python3 -c 'import venv, ensurepip' 2>/dev/null || missing+=(python3 python3-venv)
     command -v docker-compose >/dev/null || missing+=(docker-compose)
     command -v chromium >/dev/null || missing+=(chromium fonts-dejavu-core) ;;
   esac
