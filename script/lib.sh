@@ -11,8 +11,8 @@ as_root() {
 }
 
 # install_packages [rabbitmq] [postgresql] [tests]: ejabberd (with Erlang's compiler and its headers), Redis, openssl,
-# curl, jq, a Python that can make venvs; and those servers, or for the tests all of them, a browser, and
-# docker-compose, which reads its file without Docker's engine.
+# curl, jq, a Python that can make venvs; and those servers, or for the tests all of them, docker-compose, which reads
+# its file without Docker's engine, and a browser.
 install_packages() {
   local wanted=" $* " missing=()
   case $wanted in *" postgresql "* | *" tests "*)
@@ -22,6 +22,8 @@ install_packages() {
     [ -x /usr/lib/rabbitmq/bin/rabbitmq-server ] || missing+=(rabbitmq-server) ;;
   esac
   case $wanted in *" tests "*)
+    # for the services of docker-compose.yml, whose user may not reach into root's own folder
+    /usr/bin/python3 -c 'import venv, ensurepip' 2>/dev/null || missing+=(python3 python3-venv)
     command -v docker-compose >/dev/null || missing+=(docker-compose)
     command -v chromium >/dev/null || missing+=(chromium fonts-dejavu-core) ;;
   esac

@@ -1,11 +1,14 @@
 """What visitors and operators write is text on every page, whatever it looks like."""
 
+from contextlib import suppress
 from urllib.parse import quote
 
+from playwright.async_api import TimeoutError as PlaywrightTimeoutError
 from playwright.async_api import expect
 
 from tests.browser.somebody import Somebody
 from tests.integration.conftest import NewTenant, api_of
+from tests.world.waiting import until_async
 
 PASSWORD = "0123456789abcdef0123"
 SCRIPT = "<script>window.owned=1;alert(1)</script>"
@@ -37,13 +40,16 @@ async def test_what_visitors_and_operators_write(admin: Somebody, new_tenant: Ne
     await admin.page.goto(f"/console/conversation/{tenant.name}")
     await admin.page.get_by_role("button", name="Look now").click()
     await expect(admin.page.get_by_role("button", name="Stop")).to_be_visible()
-    log = admin.page.get_by_role("log")
-    # its switch is known to every pool process a moment later, and nobody can be asked when
-    for _ in range(20):
+    line = admin.page.get_by_role("log").get_by_text(BODY).first
+
+    async def is_shown() -> bool:
         bob.write(tenant.lhc.name("visitor.1"), BODY)
-        await tenant.receiver.message(BODY)
-        if await log.get_by_text(BODY).count():
-            break
+        with suppress(PlaywrightTimeoutError):
+            await line.wait_for(timeout=1000)
+        return bool(await line.count())
+
+    # its switch is known to every pool process a moment later, and nobody can be asked when
+    await until_async(is_shown, "it is seen while it passes by")
     await shows(admin, BODY)
 
 

@@ -82,13 +82,15 @@ def make(folder: Path) -> Compose:
     for name in ["epmd", *SERVERS, "migrate", *PROCESSES]:
         user = pwd.getpwnam("postgres") if name == "db" and os.getuid() == 0 else unprivileged()
         own = folder / name
-        for made in (own, own / "tmp"):
-            made.mkdir()
-            os.chown(made, user.pw_uid, user.pw_gid)
+        (own / "tmp").mkdir(parents=True)
+        # ours can write nowhere else, as with `read_only`
+        for writable in (own / "tmp", *([own] if name in SERVERS else [])):
+            os.chown(writable, user.pw_uid, user.pw_gid)
         containers[name] = Container(name, known[name], own, moves(own, ports), {"PATH": path}, user=user)
         mount_secrets(containers[name], secrets)
     for name in ("migrate", *PROCESSES):
         containers[name].environment |= ours.environment | {"ORCHESTRATOR_SECRETS_DIR": str(folder / name / "secrets")}
+        containers[name].environment["TMPDIR"] = str(folder / name / "tmp")
     prepare_database(containers["db"], ports)
     prepare_rabbitmq(containers["rabbitmq"], ports)
     prepare_ejabberd(containers["ejabberd"], ejabberd, ports)
