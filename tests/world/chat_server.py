@@ -44,7 +44,7 @@ _MORE_COMMANDS = {
     who:
       access:
         allow:
-          acl: loopback
+          acl: private
     what:
       - unregister
       - srg_list
