@@ -19,7 +19,7 @@ README = PROJECT / "README.md"
 PAGES = [README, *sorted((PROJECT / "docs").glob("*.md"))]
 EJABBERD = PROJECT / "config" / "ejabberd" / "ejabberd.yml"
 COMMANDS: dict[str, Any] = typer.main.get_command(cli).commands  # type: ignore[attr-defined]  # a group of commands
-FOLDERS = {f"{ENV_PREFIX}STATE_DIR", f"{ENV_PREFIX}SECRETS_DIR"}  # no settings: they say where these are
+FOLDERS = {f"{ENV_PREFIX}{name}_DIR" for name in ("STATE", "SECRETS")} | {f"{ENV_PREFIX}SCREENSHOTS"}  # no settings
 
 of_each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 
