@@ -9,13 +9,13 @@ from fastapi.sse import EventSourceResponse, format_sse_event
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette_admin.routing import route
-from starlette_admin.views import CustomView
 
 from orchestrator.console.access import COOKIE, cause_of, need, services_of
+from orchestrator.console.pages import Page, instance_name_of
 from tenants import audit, live_view, people, registry
 from tenants.errors import ConflictError, DomainError, UnavailableError
 from tenants.live_view import Line, Way
-from tenants.models import Role, Tenant
+from tenants.models import Role
 
 _MOST = 20
 """Views in one process."""
@@ -26,11 +26,10 @@ _ASK_SECONDS = 2.0
 """How late at most a view ends after its switch was put off, or who looks was logged out."""
 
 
-class ConversationPage(CustomView):
+class ConversationPage(Page):
     """What is being said at a tenant."""
 
     path = "/conversation/{instance_name}"
-    add_to_menu = False
 
     def __init__(self) -> None:
         super().__init__()
@@ -39,23 +38,22 @@ class ConversationPage(CustomView):
     @route("", name="conversation")
     async def index(self, request: Request) -> Response:
         """The page, on which nothing is seen before it is asked for."""
-        assert self.templates is not None  # noqa: S101 - starlette-admin sets it
         need(request, Role.SUPPORT)
-        tenant = await registry.get(services_of(request), _name(request))
+        tenant = await registry.get(services_of(request), instance_name_of(request))
         context = {"title": f"Conversations of {tenant.instance_name}", "tenant": tenant}
-        return self.templates.TemplateResponse(request, "conversation.html", context)
+        return self._answer(request, "conversation.html", context)
 
     @route("/lines", name="conversation-lines")
     async def lines(self, request: Request) -> Response:
         """Server-sent events: `begun`, `said` with HTML, `ended` with the reason. Each is in the audit log."""
         need(request, Role.SUPPORT)
-        services = services_of(request)
-        tenant = await registry.get(services, _name(request))
-        if why_not := _why_not(tenant):
-            raise ConflictError(why_not)
+        instance_name = instance_name_of(request)
+        await _check_switch(request)
         if self._looking >= _MOST:
             raise UnavailableError("Too many look already; try again soon.")
-        await audit.note(services, cause_of(request), tenant.instance_name, "live view", "looked at what is being said")
+        await audit.note(
+            services_of(request), cause_of(request), instance_name, "live view", "looked at what is being said"
+        )
         return EventSourceResponse(self._stream(request))
 
     async def _stream(self, request: Request) -> AsyncIterator[bytes]:
@@ -69,10 +67,9 @@ class ConversationPage(CustomView):
             self._looking -= 1
 
     async def _events(self, request: Request) -> AsyncIterator[bytes]:
-        assert self.templates is not None  # noqa: S101 - starlette-admin sets it
-        template = self.templates.get_template("parts/said.html")
+        template = self._templates.get_template("parts/said.html")
         begun_at = asked_at = time.monotonic()
-        async with aclosing(live_view.listen(services_of(request), _name(request))) as heard:
+        async with aclosing(live_view.listen(services_of(request), instance_name_of(request))) as heard:
             async for lines in heard:
                 now = time.monotonic()
                 if now - begun_at > _LONGEST_SECONDS:
@@ -115,18 +112,13 @@ async def _ask(request: Request) -> None:
     Raises:
         DomainError: it may not.
     """
-    services = services_of(request)
-    if why_not := _why_not(await registry.get(services, _name(request))):
-        raise ConflictError(why_not)
-    person = await people.who(services, request.cookies.get(COOKIE, ""))
+    await _check_switch(request)
+    person = await people.who(services_of(request), request.cookies.get(COOKIE, ""))
     if person is None or not person.may(Role.SUPPORT):
         raise ConflictError("You are not logged in any more.")
 
 
-def _why_not(tenant: Tenant) -> str | None:
-    return None if tenant.live_view else f"The live view of {tenant.instance_name} is off."
-
-
-def _name(request: Request) -> str:
-    name: str = request.path_params["instance_name"]
-    return name
+async def _check_switch(request: Request) -> None:
+    tenant = await registry.get(services_of(request), instance_name_of(request))
+    if not tenant.live_view:
+        raise ConflictError(f"The live view of {tenant.instance_name} is off.")

@@ -8,10 +8,10 @@ from starlette_admin import RequestAction, StringField
 from starlette_admin.actions import row_action
 from starlette_admin.flash import flash
 from starlette_admin.routing import route
-from starlette_admin.views import CustomView
 
 from orchestrator.api.views import OperationView
 from orchestrator.console.access import cause_of, services_of
+from orchestrator.console.pages import Page
 from orchestrator.console.tables import Table, choice, moment, state, told
 from tenants import operations
 from tenants.models import OperationKind, OperationState, Role
@@ -97,11 +97,10 @@ class OperationsTable(Table):
         flash(request, "It ends after the step under way.", "success")
 
 
-class OperationPage(CustomView):
+class OperationPage(Page):
     """What the page of an operation fetches. The page itself is the detail page of the table."""
 
     path = "/operation/{operation_id}"
-    add_to_menu = False
 
     @route("", name="operation")
     async def index(self, request: Request) -> Response:
@@ -112,6 +111,5 @@ class OperationPage(CustomView):
     @route("/live", name="live-operation")
     async def live(self, request: Request) -> Response:
         """The part that changes."""
-        assert self.templates is not None  # noqa: S101 - starlette-admin sets it
         operation = await operations.get(services_of(request), request.path_params["operation_id"])
-        return self.templates.TemplateResponse(request, "parts/operation.html", {"view": OperationView.of(operation)})
+        return self._answer(request, "parts/operation.html", {"view": OperationView.of(operation)})

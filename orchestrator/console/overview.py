@@ -6,10 +6,10 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette_admin.routing import route
-from starlette_admin.views import CustomView
 
 from orchestrator.api import health
 from orchestrator.console.access import services_of
+from orchestrator.console.pages import Page
 from tenants import overview, traffic
 from tenants.models import TenantState
 from tenants.services import Services
@@ -18,24 +18,23 @@ _MINUTES = 60
 _ORDER = tuple(TenantState)
 
 
-class OverviewPage(CustomView):
+class OverviewPage(Page):
     """Tenants by state, who is online, messages by the minute, what is undelivered, and the servers."""
 
     menu_label = "Overview"
     icon = "fa-solid fa-gauge-high"
     path = "/"
+    add_to_menu = True
 
     @route("")
     async def index(self, request: Request) -> Response:
-        assert self.templates is not None  # noqa: S101 - starlette-admin sets it
         context = {"title": "Overview", **await _look(services_of(request))}
-        return self.templates.TemplateResponse(request, "overview.html", context)
+        return self._answer(request, "overview.html", context)
 
     @route("/live/overview", name="live-overview")
     async def live(self, request: Request) -> Response:
         """The part that changes."""
-        assert self.templates is not None  # noqa: S101 - starlette-admin sets it
-        return self.templates.TemplateResponse(request, "parts/overview.html", await _look(services_of(request)))
+        return self._answer(request, "parts/overview.html", await _look(services_of(request)))
 
 
 async def _look(services: Services) -> dict[str, Any]:
@@ -47,5 +46,4 @@ async def _look(services: Services) -> dict[str, Any]:
         "minutes": minutes,
         "parts": ready,
         "states": [(state, seen.tenants[state]) for state in _ORDER if seen.tenants.get(state)],
-        "now": services.clock(),
     }

@@ -96,12 +96,13 @@ def told() -> Iterator[None]:
 @contextmanager
 def told_by_field(fields: Mapping[str, str] | None = None) -> Iterator[None]:
     """In a form: what the domain refuses stands at its field; what is of none at the one that `fields` gives to ""."""
+    shown_at = fields or {}
     try:
         yield
     except InvalidInputError as error:
-        raise FormValidationError({(fields or {}).get(error.field, error.field): error.rule}) from error
+        raise FormValidationError({shown_at.get(error.field, error.field): error.rule}) from error
     except DomainError as error:
-        raise FormValidationError({(fields or {}).get("", ""): str(error)}) from error
+        raise FormValidationError({shown_at.get("", ""): str(error)}) from error
 
 
 def moment(name: str, label: str | None = None, **options: Any) -> StringField:

@@ -8,10 +8,10 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette_admin.flash import flash
 from starlette_admin.routing import route
-from starlette_admin.views import CustomView
 
 from orchestrator.api.views import OperationView
 from orchestrator.console.access import cause_of, need, person_of, services_of
+from orchestrator.console.pages import Page, instance_name_of
 from tenants import delivery_log, lhc, operators, people, portrait, registry, returned
 from tenants.errors import DomainError
 from tenants.models import Role
@@ -22,11 +22,10 @@ _KEY_OVERLAP = 3600.0
 """Seconds that the key before still opens."""
 
 
-class TenantPage(CustomView):
+class TenantPage(Page):
     """What the page of a tenant fetches and posts. The page itself is the detail page of the table."""
 
     path = "/tenant/{instance_name}"
-    add_to_menu = False
 
     @route("", name="tenant")
     async def index(self, request: Request) -> Response:
@@ -36,13 +35,13 @@ class TenantPage(CustomView):
     @route("/live", name="live-tenant")
     async def live(self, request: Request) -> Response:
         """The part that changes."""
-        return self._answer(request, "parts/tenant.html", await look(request, _name(request)))
+        return self._answer(request, "parts/tenant.html", await look(request, instance_name_of(request)))
 
     @route("/key", methods=["POST"], name="tenant-key")
     async def key(self, request: Request) -> Response:
         """A new key, shown in this answer and never again."""
         need(request, Role.ADMIN)
-        instance_name, key = _name(request), new_key()
+        instance_name, key = instance_name_of(request), new_key()
         await registry.rotate_keys(
             services_of(request),
             instance_name,
@@ -59,7 +58,7 @@ class TenantPage(CustomView):
         need(request, Role.SUPPORT)
         username = str((await request.form()).get("username", "")).strip()
         try:
-            tenant = await registry.get(services_of(request), _name(request))
+            tenant = await registry.get(services_of(request), instance_name_of(request))
             await operators.put(services_of(request), tenant, username, {}, new_key())
         except DomainError as error:
             flash(request, str(error), "error")
@@ -71,11 +70,11 @@ class TenantPage(CustomView):
         """A link to the page where the operator sets a password; shown in this answer and never again."""
         need(request, Role.SUPPORT)
         username = request.path_params["username"]
-        await operators.get(services_of(request), _name(request), username)
+        await operators.get(services_of(request), instance_name_of(request), username)
         return await self._invite(request, username)
 
     async def _invite(self, request: Request, username: str) -> Response:
-        instance_name = _name(request)
+        instance_name = instance_name_of(request)
         secret = await people.make_onboarding_link(services_of(request), instance_name, username, cause_of(request))
         context = {
             "title": f"Invitation of {username}",
@@ -91,7 +90,7 @@ class TenantPage(CustomView):
         """End the operator's connections."""
         need(request, Role.SUPPORT)
         username = request.path_params["username"]
-        ended = await operators.kick(services_of(request), _name(request), username, cause_of(request))
+        ended = await operators.kick(services_of(request), instance_name_of(request), username, cause_of(request))
         flash(request, f"{username} is disconnected ({ended} devices).", "success")
         return _back(request)
 
@@ -99,14 +98,10 @@ class TenantPage(CustomView):
     async def replay(self, request: Request) -> Response:
         """Try all dead messages again, and send what came back again."""
         need(request, Role.SUPPORT)
-        dead = await delivery_log.replay_all(services_of(request), _name(request), cause_of(request))
-        back = await returned.replay_all(services_of(request), _name(request), cause_of(request))
+        dead = await delivery_log.replay_all(services_of(request), instance_name_of(request), cause_of(request))
+        back = await returned.replay_all(services_of(request), instance_name_of(request), cause_of(request))
         flash(request, f"{dead} dead messages are tried again; {back} that came back were sent again.", "success")
         return _back(request)
-
-    def _answer(self, request: Request, template: str, context: dict[str, Any]) -> Response:
-        assert self.templates is not None  # noqa: S101 - starlette-admin sets it
-        return self.templates.TemplateResponse(request, template, context)
 
 
 async def look(request: Request, instance_name: str) -> dict[str, Any]:
@@ -127,7 +122,6 @@ async def look(request: Request, instance_name: str) -> dict[str, Any]:
         "flower": f"{flower}/tasks?search={quote(f'kwargs:instance_name={instance_name}')}" if flower else None,
         "is_support": person_of(request).may(Role.SUPPORT),
         "is_admin": person_of(request).may(Role.ADMIN),
-        "Role": Role,
     }
 
 
@@ -154,13 +148,8 @@ def _root(request: Request) -> str:
     return services_of(request).settings.public_url or f"{request.url.scheme}://{request.url.netloc}"
 
 
-def _name(request: Request) -> str:
-    name: str = request.path_params["instance_name"]
-    return name
-
-
 def _page(request: Request) -> str:
-    return str(request.url_for("console:detail", key="tenants").include_query_params(pk=_name(request)))
+    return str(request.url_for("console:detail", key="tenants").include_query_params(pk=instance_name_of(request)))
 
 
 def _back(request: Request) -> Response:

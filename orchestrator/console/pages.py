@@ -1,0 +1,28 @@
+"""What pages that are no tables have in common."""
+
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.templating import Jinja2Templates
+from starlette_admin.views import CustomView
+
+
+class Page(CustomView):
+    """A page of our own, or what one fetches and posts; not in the menu, unless it says so."""
+
+    add_to_menu = False
+
+    @property
+    def _templates(self) -> Jinja2Templates:
+        assert self.templates is not None  # noqa: S101 - starlette-admin sets it
+        return self.templates
+
+    def _answer(self, request: Request, template: str, context: dict[str, Any]) -> Response:
+        return self._templates.TemplateResponse(request, template, context)
+
+
+def instance_name_of(request: Request) -> str:
+    """The tenant that the path names."""
+    name: str = request.path_params["instance_name"]
+    return name
