@@ -2,6 +2,9 @@
 
 from typing import Any
 
+from kombu import Connection
+from kombu.exceptions import KombuError
+
 CONNECT_TIMEOUT = 3
 """Seconds to reach the broker, handshake included."""
 _SOCKET_TIMEOUT = 10
@@ -25,3 +28,8 @@ TRANSPORT_OPTIONS: dict[str, Any] = {
     # RabbitMQ: a publish returns when the broker has the message, not when we have sent it (celery 5410).
     "confirm_publish": True,
 }
+
+
+def failures_of(connection: Connection) -> tuple[type[Exception], ...]:
+    """What a broker that is away, or goes away, makes kombu raise."""
+    return (OSError, KombuError, *connection.connection_errors, *connection.channel_errors)

@@ -7,7 +7,8 @@ from typing import Any
 
 import structlog
 from celery import Celery
-from kombu.exceptions import KombuError
+
+from config.broker import failures_of
 
 log = structlog.get_logger(__name__)
 
@@ -22,8 +23,7 @@ _MAX_WAITING = 500
 def celery_wake(app: Celery) -> Callable[..., Awaitable[None]]:
     """A function that sends the task of a name with keyword arguments, and never raises."""
     threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="wake-up")
-    connection = app.connection_for_write()
-    failures = (TimeoutError, OSError, KombuError, *connection.connection_errors, *connection.channel_errors)
+    failures = failures_of(app.connection_for_write())
     waiting: set[Future[object]] = set()
 
     def submit(task: str, arguments: dict[str, Any]) -> Future[object]:

@@ -15,6 +15,14 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
+async def next_batch(queue: asyncio.Queue[Item], at_most: int) -> list[Item]:
+    """What waits in the queue, in its order; waits until there is something."""
+    batch = [await queue.get()]
+    while len(batch) < at_most and not queue.empty():
+        batch.append(queue.get_nowait())
+    return batch
+
+
 class Batcher(Generic[Item, Result]):
     """Does the work of many callers at once.
 

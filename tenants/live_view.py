@@ -17,10 +17,10 @@ from typing import Self, TypeVar
 import msgspec
 import structlog
 from kombu import Connection, Consumer, Exchange, Message, Producer, Queue
-from kombu.exceptions import KombuError
 from sqlalchemy import select
 
-from config.broker import CONNECT_TIMEOUT, TRANSPORT_OPTIONS
+from config.broker import CONNECT_TIMEOUT, TRANSPORT_OPTIONS, failures_of
+from tenants.batching import next_batch
 from tenants.errors import UnavailableError
 from tenants.models import Tenant, TenantState
 from tenants.services import Services
@@ -90,9 +90,7 @@ class Broadcast:
         """Hand over what is to be shown; until cancelled."""
         with _Broker(self._services) as broker:
             while True:
-                batch = [await self._lines.get()]
-                while len(batch) < _BATCH and not self._lines.empty():
-                    batch.append(self._lines.get_nowait())
+                batch = await next_batch(self._lines, _BATCH)
                 try:
                     await broker.do(partial(_publish, batch))
                 except UnavailableError:
@@ -143,7 +141,7 @@ class _Broker:
         self._connection = connection
         try:
             return work(connection)
-        except (OSError, KombuError, *connection.connection_errors, *connection.channel_errors) as error:
+        except failures_of(connection) as error:
             self._disconnect()
             raise UnavailableError("the broker cannot be reached") from error
 
@@ -151,7 +149,7 @@ class _Broker:
         connection, self._connection = self._connection, None
         if connection is not None:
             # without a word: to say goodbye to a broker that is gone fails, and leaves the socket open
-            with suppress(OSError, KombuError, *connection.connection_errors, *connection.channel_errors):
+            with suppress(*failures_of(connection)):
                 connection.collect()
 
 

@@ -10,6 +10,7 @@ import structlog
 from sqlalchemy.exc import DBAPIError
 
 from tenants import returned, rooms
+from tenants.batching import next_batch
 from tenants.callbacks import OperatorMessage, store_messages
 from tenants.errors import InvalidInputError
 from tenants.live_view import Broadcast, Way
@@ -60,9 +61,7 @@ class Inbox:
     async def run(self) -> None:
         """Store what arrives; until cancelled."""
         while True:
-            batch = [await self._waiting.get()]
-            while len(batch) < _BATCH and not self._waiting.empty():
-                batch.append(self._waiting.get_nowait())
+            batch = await next_batch(self._waiting, _BATCH)
             try:
                 refused = await self._store([message for message, _ in batch])
             except (DBAPIError, QueueUnavailableError) as error:
