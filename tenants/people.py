@@ -135,7 +135,7 @@ async def who(services: Services, cookie: str) -> Person | None:
     if found is None:
         return None
     session_row, token = found
-    if token is not None and (token.revoked_at is not None or (token.expires_at or now + 1) <= now):
+    if token is not None and not tokens.is_good(token, now):
         return None
     return Person(session_row.actor, session_row.role)
 

@@ -173,11 +173,14 @@ def recall(services: Services, presented: str) -> Token | None:
     return token if _opens(form[1], token, form[2], now) and not _use_is_to_be_noted(token, now) else None
 
 
+def is_good(token: Token, now: float) -> bool:
+    """Whether it is neither revoked nor too old."""
+    return token.revoked_at is None and (token.expires_at is None or token.expires_at > now)
+
+
 def _opens(token_id: str, token: Token | None, secret: str, now: float) -> bool:
     is_known = matches(token_id, secret, token.digest if token else None)
-    if token is None or not is_known or token.revoked_at is not None:
-        return False
-    return token.expires_at is None or token.expires_at > now
+    return token is not None and is_known and is_good(token, now)
 
 
 def _use_is_to_be_noted(token: Token, now: float) -> bool:
