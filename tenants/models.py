@@ -426,9 +426,20 @@ class AuditEntry(Base):
 class Scope(StrEnum):
     """What the bearer of a token may do."""
 
+    METRICS = "metrics"
+    """Read `/metrics`, and nothing else."""
     PANEL_READ = "panel:read"
+    """Read what is kept of all tenants, but not what people said."""
+    PANEL_MESSAGES = "panel:messages"
+    """The same, and what people said."""
     PANEL_WRITE = "panel:write"
+    """All of it, and change it."""
     TENANT = "tenant"
+    """Act for one tenant, and read what is its own."""
+
+
+PANEL_SCOPES = frozenset({Scope.PANEL_READ, Scope.PANEL_MESSAGES, Scope.PANEL_WRITE})
+"""Of those who look at all tenants."""
 
 
 class Token(Base):

@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from tenants import audit, tokens
 from tenants.errors import InvalidInputError, NotFoundError
-from tenants.models import ConsoleSession, ConsoleUser, OneTimeLink, Purpose, Role, Scope, Token
+from tenants.models import PANEL_SCOPES, ConsoleSession, ConsoleUser, OneTimeLink, Purpose, Role, Scope, Token
 from tenants.secrets import digest, same
 from tenants.services import Services
 from tenants.states import Cause
@@ -108,7 +108,7 @@ async def log_in_by_token(services: Services, presented: str) -> str | None:
     if same(presented, services.settings.panel_token.get_secret_value()):
         return await _begin(services, "panel", Role.ADMIN)
     token = await tokens.check(services, presented)
-    if token is None or token.scope is Scope.TENANT:
+    if token is None or token.scope not in PANEL_SCOPES:
         return None
     return await _begin(services, f"token:{token.name}", _role_of(token), token_id=token.id)
 

@@ -1,4 +1,4 @@
-"""Who calls, and what they may do: bearer tokens of three scopes, as FastAPI dependencies.
+"""Who calls, and what they may do: bearer tokens, each of one scope, as FastAPI dependencies.
 
 All of them are coroutines, also those that wait for nothing: FastAPI runs plain functions in threads.
 """
@@ -12,12 +12,12 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from tenants import admission, audit, registry, tokens
 from tenants.errors import InvalidInputError, NotFoundError
-from tenants.models import Scope
+from tenants.models import PANEL_SCOPES, Scope
 from tenants.secrets import same
 from tenants.services import Services
 from tenants.states import Cause
 
-bearer = HTTPBearer(auto_error=False, description="A token of the scope `panel:read`, `panel:write` or `tenant`.")
+bearer = HTTPBearer(auto_error=False, description=f"A token of the scope {', '.join(f'`{scope}`' for scope in Scope)}.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +58,13 @@ async def reads(caller: CallerDep) -> None:
     """Of all tenants: the panel."""
     if caller.scope is Scope.TENANT:
         raise HTTPException(HTTPStatus.FORBIDDEN, "this token opens one tenant's own resources alone")
+    _check_reads(caller)
+
+
+async def reads_metrics(caller: CallerDep) -> None:
+    """Prometheus, and the panel."""
+    if caller.scope is not Scope.METRICS:
+        await reads(caller)
 
 
 async def writes(caller: CallerDep) -> None:
@@ -68,12 +75,21 @@ async def writes(caller: CallerDep) -> None:
 
 async def reads_tenant(caller: CallerDep, services: ServicesDep, instance_name: Annotated[str, Path()]) -> None:
     """The panel, or the tenant itself. Whose token is another tenant's is not told which others there are."""
+    _check_reads(caller)
     _check_own(caller, instance_name)
     await registry.get(services, instance_name)
 
 
+async def reads_messages(caller: CallerDep, services: ServicesDep, instance_name: Annotated[str, Path()]) -> None:
+    """As `reads_tenant`, but what people said needs more than a look at the panel."""
+    await reads_tenant(caller, services, instance_name)
+    if caller.scope is Scope.PANEL_READ:
+        raise HTTPException(HTTPStatus.FORBIDDEN, f"what people said needs the scope {Scope.PANEL_MESSAGES}")
+
+
 async def reads_history(caller: CallerDep, services: ServicesDep, instance_name: Annotated[str, Path()]) -> None:
     """As `reads_tenant`, but what is kept of a destroyed tenant can be read as well."""
+    _check_reads(caller)
     _check_own(caller, instance_name)
     await registry.check_known(services, instance_name)
 
@@ -87,9 +103,14 @@ async def writes_tenant(caller: CallerDep, services: ServicesDep, instance_name:
 async def acts_for_tenant(caller: CallerDep, services: ServicesDep, instance_name: Annotated[str, Path()]) -> None:
     """The tenant itself, or the panel in its stead; its calls are counted."""
     _check_own(caller, instance_name)
-    if caller.scope is Scope.PANEL_READ:
+    if caller.scope not in {Scope.TENANT, Scope.PANEL_WRITE}:
         raise HTTPException(HTTPStatus.FORBIDDEN, "this token may not change anything here")
     services.calls.admit_known(await admission.look(services, instance_name))
+
+
+def _check_reads(caller: Caller) -> None:
+    if caller.scope is not Scope.TENANT and caller.scope not in PANEL_SCOPES:
+        raise HTTPException(HTTPStatus.FORBIDDEN, f"a token of the scope {caller.scope} opens nothing here")
 
 
 def _check_own(caller: Caller, instance_name: str) -> None:
@@ -115,6 +136,8 @@ async def get_cause(
 
 
 CauseDep = Annotated[Cause, Depends(get_cause)]
-READS, WRITES, READS_TENANT, READS_HISTORY, WRITES_TENANT, ACTS_FOR_TENANT = (
-    Depends(needed) for needed in (reads, writes, reads_tenant, reads_history, writes_tenant, acts_for_tenant)
+READS, READS_METRICS, WRITES = (Depends(needed) for needed in (reads, reads_metrics, writes))
+READS_TENANT, READS_MESSAGES, READS_HISTORY = (
+    Depends(needed) for needed in (reads_tenant, reads_messages, reads_history)
 )
+WRITES_TENANT, ACTS_FOR_TENANT = (Depends(needed) for needed in (writes_tenant, acts_for_tenant))

@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from orchestrator.api.auth import ACTS_FOR_TENANT, READS_TENANT, ServicesDep
+from orchestrator.api.auth import ACTS_FOR_TENANT, READS_MESSAGES, READS_TENANT, ServicesDep
 from orchestrator.api.idempotency import IdempotentRoute
 from orchestrator.api.views import View, XmlText, problems
 from tenants import admission, chat_lines, chats, operators, visitors
@@ -207,7 +207,7 @@ async def write_message(instance_name: str, chat_id: str, wanted: MessageRequest
     return LineView.model_validate(line)
 
 
-@router.get("/{chat_id}/messages", dependencies=[READS_TENANT])
+@router.get("/{chat_id}/messages", dependencies=[READS_MESSAGES])
 async def list_messages(
     instance_name: str, chat_id: str, services: ServicesDep, after: After = 0, limit: Limit = 50
 ) -> LinePage:

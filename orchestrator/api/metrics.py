@@ -15,7 +15,7 @@ from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from orchestrator.api.auth import READS, ServicesDep
+from orchestrator.api.auth import READS_METRICS, ServicesDep
 from tenants import overview
 from tenants.models import OperationState, TenantState
 from tenants.overview import Overview
@@ -25,9 +25,9 @@ _PREFIX = "lhc_"
 router = APIRouter(tags=["health"])
 
 
-@router.get("/metrics", dependencies=[READS], response_class=Response)
+@router.get("/metrics", dependencies=[READS_METRICS], response_class=Response)
 async def metrics(services: ServicesDep) -> Response:
-    """The metrics of the system and of this process, as Prometheus reads them; for a panel token, a reading one too."""
+    """The metrics of the system and of this process, for Prometheus; a token of the scope `metrics` will do."""
     registry = CollectorRegistry()
     registry.register(_System(await overview.look(services)))
     return Response(generate_latest(registry) + generate_latest(_process), media_type=CONTENT_TYPE_LATEST)

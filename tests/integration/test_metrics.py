@@ -62,9 +62,10 @@ async def test_nobody_invents_labels(tenant: Tenant) -> None:
     assert not any("nonsense" in endpoint or "\0" in endpoint for endpoint in endpoints)
 
 
-async def test_it_is_for_the_panel_alone(tenant: Tenant) -> None:
+async def test_it_is_for_monitoring_and_the_panel_alone(tenant: Tenant) -> None:
     specs: list[tuple[dict[str, Any], int]] = [
-        ({"name": "prometheus", "scope": "panel:read"}, 200),
+        ({"name": "prometheus", "scope": "metrics"}, 200),
+        ({"name": "dashboard", "scope": "panel:read"}, 200),
         ({"name": "lhc", "scope": "tenant", "instance_name": tenant.name}, 403),
     ]
     async with httpx.AsyncClient(base_url=tenant.system.endpoints["api"]) as http:
