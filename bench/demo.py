@@ -92,7 +92,8 @@ async def play(endpoints: dict[str, str | int]) -> None:
         operation = await panel.destroy(INSTANCE)
         steps = ", ".join(f"{step['name']} {step['done']}/{step['total']}" for step in operation["steps"])
         story.tell("panel", f"destroyed the tenant: {steps}")
-        await _check_nothing_left(Ejabberd(str(endpoints["ejabberd_api"]), host))
+        ejabberd = Ejabberd(str(endpoints["ejabberd_api"]), host, str(endpoints["ejabberd_api_secret"]))
+        await _check_nothing_left(ejabberd)
         story.tell("ejabberd", "holds nothing of the tenant: no account, no roster, no session")
 
 

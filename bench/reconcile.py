@@ -26,7 +26,6 @@ from rich.table import Table
 from bench.latency import PASSWORD
 from bench.measured import keep
 from config.settings import Settings
-from orchestrator.launcher.local import LISTEN_IP
 from tenants import operations, reconcile, rosters
 from tenants.models import Account, AccountState, Tenant, TenantState
 from tenants.naming import AccountKind, AccountName, RosterKind
@@ -200,7 +199,8 @@ async def _services(state: Path, server: ChatServer) -> AsyncIterator[Services]:
         _env_file=None,
         database_url=url,
         xmpp_host=server.host,
-        ejabberd_api_url=f"http://{LISTEN_IP}:{server.ports['ejabberd_api']}/api",
+        ejabberd_api_url=server.api_url,
+        ejabberd_api_secret=server.api_secret,
     )
 
     async def no_wake(task: str, **arguments: str | int) -> None:

@@ -27,7 +27,7 @@ from rich.table import Table
 from bench.measured import keep
 from orchestrator.launcher.local import LISTEN_IP
 from tenants import scram
-from tenants.ejabberd import Ejabberd
+from tenants.ejabberd import call_headers
 from tenants.ejabberd_bulk import BATCH, Kind
 from tests.world.chat_server import ChatServer
 
@@ -69,7 +69,7 @@ class Bench:
         self._accounts = accounts
         self._operators = operators
         self._tenants = tenants
-        self._ejabberd = Ejabberd(f"http://{LISTEN_IP}:{server.ports['ejabberd_api']}/api", server.host)
+        self._ejabberd = server.client()
         self._seconds: dict[tuple[str, str], list[float]] = {}
         self._number = 0
 
@@ -151,8 +151,8 @@ class Bench:
 
     async def _remove_one_by_one(self, tenant: str, users: list[str]) -> None:
         host = self._server.host
-        base = f"http://{LISTEN_IP}:{self._server.ports['ejabberd_api']}/api/"
-        async with httpx.AsyncClient(base_url=base, timeout=10) as http:
+        headers = call_headers(host, self._server.api_secret)
+        async with httpx.AsyncClient(base_url=self._server.api_url, headers=headers, timeout=10) as http:
 
             async def remove(user: str) -> None:
                 for kind in ("visitors", "operators"):
@@ -202,12 +202,14 @@ async def _at_once(count: int, things: Sequence[Thing], work: Callable[[Thing], 
 async def light_clients(server: ChatServer) -> AsyncIterator[Call]:
     """HTTP as cheap as can be: connections that stay open, requests without a header too many."""
     free: asyncio.Queue[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = asyncio.Queue()
+    named = call_headers(server.host, server.api_secret) | {"Content-Type": "application/json"}
+    headers = "".join(f"{name}: {value}\r\n" for name, value in named.items())
     for _ in range(AT_ONCE):
         free.put_nowait(await asyncio.open_connection(LISTEN_IP, server.ports["ejabberd_api"]))
 
     async def call(command: str, **arguments: str) -> None:
         body = json.dumps(arguments).encode()
-        head = f"POST /api/{command} HTTP/1.1\r\nHost: {LISTEN_IP}\r\nContent-Length: {len(body)}\r\n\r\n"
+        head = f"POST /api/{command} HTTP/1.1\r\n{headers}Content-Length: {len(body)}\r\n\r\n"
         reader, writer = connection = await free.get()
         writer.write(head.encode() + body)
         answer = await reader.readuntil(b"\r\n\r\n")

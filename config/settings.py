@@ -65,6 +65,9 @@ class Settings(BaseSettings):
     broker_password: SecretStr = Field(SecretStr(""), description="Put into `broker_url`, when it is set.")
     shard_count: int = Field(64, ge=1, le=1024)
     ejabberd_api_url: str = "http://127.0.0.1:5281/api"
+    ejabberd_api_secret: SecretStr = Field(
+        SecretStr(""), description="What ejabberd's admin API asks for: `api_secret` of the bridge module."
+    )
     component_host: str = "127.0.0.1"
     component_port: int = 5275
     component_secret: SecretStr = SecretStr("")

@@ -94,6 +94,7 @@ async def _check_keys(services: Services) -> str:
         f"ORCHESTRATOR_{name.upper()} ({what})"
         for name, what in (
             ("component_secret", "ejabberd accepts no pool process"),
+            ("ejabberd_api_secret", "ejabberd carries out no command"),
             ("panel_token", "only tokens that were made at the console open the API"),
             ("signing_master_key", "no webhooks are sent"),
         )
@@ -139,6 +140,11 @@ async def _check_ejabberd(services: Services) -> str:
     shown = f"{version[0]}.{version[1]:02}"
     if version < _OLDEST_EJABBERD:
         raise WrongError(f"version {shown}", "install 23.01 or later")
+    if not await services.ejabberd.asks_for_secret():
+        raise WrongError(
+            "its admin API obeys whoever reaches it, without a secret",
+            "let lhc_bridge_api handle /api in ejabberd.yml, instead of mod_http_api",
+        )
     return f"version {shown} at {services.settings.ejabberd_api_url}"
 
 
@@ -199,7 +205,10 @@ _CHECKS: tuple[tuple[str, Check], ...] = (
 _ADVICE = {
     "database": "mend ORCHESTRATOR_DATABASE_URL, or start the server",
     "broker": "mend ORCHESTRATOR_BROKER_URL, or start the server",
-    "ejabberd": "mend ORCHESTRATOR_EJABBERD_API_URL, or let ejabberd's mod_http_api listen there",
+    "ejabberd": (
+        "mend ORCHESTRATOR_EJABBERD_API_URL and _SECRET, or let ejabberd's lhc_bridge_api listen there, with that"
+        " secret as api_secret of mod_lhc_bridge"
+    ),
     "bridge module": "see ejabberd",
     "component": "mend ORCHESTRATOR_COMPONENT_HOST and _PORT, or let ejabberd listen there (ejabberd_service)",
 }

@@ -20,10 +20,11 @@ _SECONDS = 10.0
 _CONNECT_SECONDS = 3.0
 _LIMITS = httpx.Limits(max_connections=32, max_keepalive_connections=32, keepalive_expiry=30)
 _CONFLICT = 10090
+_NOT_OUR_SECRET = (httpx.codes.UNAUTHORIZED, 10)
 _VERSION = re.compile(r"ejabberd (\d+)\.(\d+)")
 _LISTS_SINCE = (24, 2)
 _LABEL_SINCE = (21, 7)
-BRIDGE_VERSION = "1"
+BRIDGE_VERSION = "2"
 """Of the bridge module that this code works with: `VERSION` in `config/ejabberd/lhc_bridge_admin.erl`."""
 _QUESTIONS = {"check_account", "check_password"}
 
@@ -112,11 +113,13 @@ class Ejabberd:
         rooms: the commands for group chats.
     """
 
-    def __init__(self, api_url: str, host: str) -> None:
+    def __init__(self, api_url: str, host: str, secret: str) -> None:
         self.host = host
         self.bulk = BulkCommands(self._call, host)
         self.rooms = RoomCommands(self._call, host)
-        self._http = httpx.AsyncClient(base_url=api_url.rstrip("/") + "/", limits=_LIMITS)
+        self._http = httpx.AsyncClient(
+            base_url=api_url.rstrip("/") + "/", headers=call_headers(host, secret), limits=_LIMITS
+        )
         self._version: tuple[int, int] | None = None
 
     async def close(self) -> None:
@@ -136,6 +139,19 @@ class Ejabberd:
                 raise EjabberdError("status", 0, f"no version in {text[:200]!r}")
             self._version = (int(found[1]), int(found[2]))
         return self._version
+
+    async def asks_for_secret(self) -> bool:
+        """Whether the admin API refuses those who know no secret.
+
+        Raises:
+            EjabberdUnavailableError: it cannot be reached.
+        """
+        request = self._http.build_request("POST", "status", json={})
+        request.headers.pop("Authorization", None)
+        try:
+            return (await self._http.send(request)).status_code == httpx.codes.UNAUTHORIZED
+        except httpx.TransportError as error:
+            raise EjabberdUnavailableError(f"ejabberd's API: {type(error).__name__}") from error
 
     async def bridge_version(self) -> str | None:
         """Which version of our bridge module is loaded (`lhc_bridge_version`); None when it is not.
@@ -315,6 +331,8 @@ class Ejabberd:
                 raise EjabberdError(command, 1, "result code 1")
             return answer
         code, message = _error(answer)
+        if (response.status_code, code) == _NOT_OUR_SECRET:
+            raise EjabberdUnavailableError(f"ejabberd's API: {message}")
         if code == _CONFLICT or response.status_code == httpx.codes.CONFLICT:
             raise UserExistsError(command, code, message)
         if response.status_code == httpx.codes.NOT_FOUND and command == "change_password":
@@ -324,6 +342,11 @@ class Ejabberd:
         if message == "invalid_password" or "password contains unacceptable" in message:
             raise PasswordRefusedError(command, code, message)
         raise EjabberdError(command, code, message or f"HTTP {response.status_code}")
+
+
+def call_headers(host: str, secret: str) -> dict[str, str]:
+    """What each call of the admin API bears (`config/ejabberd/lhc_bridge_api.erl`)."""
+    return {"Host": host} | ({"Authorization": f"Bearer {secret}"} if secret else {})
 
 
 def _check_text(command: str, password: str) -> None:

@@ -86,7 +86,7 @@ hooks(Host) ->
      {unset_presence_hook, Host, ?MODULE, unset_presence, 50},
      {c2s_handle_info, Host, ?MODULE, present, 50},
      {c2s_self_presence, Host, ?MODULE, waited_first, ?WAITED_PRIORITY}
-     | lhc_bridge_rooms:hooks(Host) ++ lhc_bridge_visitors:hooks(Host)].
+     | lhc_bridge_rooms:hooks(Host) ++ lhc_bridge_visitors:hooks(Host) ++ lhc_bridge_logins:hooks(Host)].
 
 %% Components belong to no virtual host.
 global_hooks() ->
@@ -109,6 +109,7 @@ reload(_Host, _NewOpts, _OldOpts) ->
 depends(_Host, _Opts) ->
     [{mod_shared_roster, hard}, {mod_muc, hard}].
 
+mod_opt_type(api_secret) -> econf:binary();
 mod_opt_type(component) -> econf:non_empty(econf:binary());
 mod_opt_type(hosting) -> econf:bool();
 mod_opt_type(iq_timeout) -> econf:timeout(second);
@@ -116,7 +117,8 @@ mod_opt_type(max_messages) -> econf:pos_int();
 mod_opt_type(max_bytes) -> econf:pos_int().
 
 mod_options(_Host) ->
-    [{component, <<"lhc.@HOST@">>},
+    [{api_secret, <<>>},
+     {component, <<"lhc.@HOST@">>},
      {hosting, true},
      {iq_timeout, timer:seconds(10)},
      {max_messages, 10000},
@@ -128,7 +130,10 @@ mod_doc() ->
                 "visitor, through restarts of both sides; only when the queue is full is a new message given back to "
                 "the operator, as an error of type 'wait'.">>,
       opts =>
-          [{component, #{value => <<"Host">>,
+          [{api_secret, #{value => <<"Secret">>,
+                          desc => <<"What the orchestrator's calls of the admin API bear (lhc_bridge_api). "
+                                    "By default there is none, and no call is answered.">>}},
+           {component, #{value => <<"Host">>,
                          desc => <<"Name of the component. '@HOST@' is replaced with the virtual host. "
                                    "The default is 'lhc.@HOST@'.">>}},
            {hosting, #{value => <<"true | false">>,
@@ -191,11 +196,11 @@ guard_others(#jid{luser = Other, lserver = Host}, {Stanza, #{lserver := Host} = 
 guard_others(_To, Acc) ->
     Acc.
 
-%% Accounts that are no tenant's are the server's administrators'.
+%% A name that is no tenant's is nobody's: nothing goes to it or comes from it.
 is_same_tenant(User, Other, Host) ->
     case {tenant(User, Host), tenant(Other, Host)} of
         {{ok, Tenant}, {ok, Another}} -> Tenant == Another;
-        _ -> true
+        _ -> false
     end.
 
 %% What the component hears of an operator is what this module says: nobody else may tell it of messages and presence.
@@ -608,7 +613,9 @@ forget_seen(Number) ->
 
 %% The tenant of an account; it is also the local part of the component's address for that tenant.
 %% Hosting: [visitor, ID, INSTANCE], [visitor, ID, chat, INSTANCE] or [NAME, .., INSTANCE]. An instance holds no dot and
-%% is never `chat`, so it can only be read one way.
+%% is never `chat`, so it can only be read one way. `admin` is nobody's, for servers' administrators are often called so.
+tenant(<<"admin">>, _Host) ->
+    none;
 tenant(User, Host) ->
     case is_hosting(Host) of
         false ->

@@ -20,6 +20,7 @@ secrets=${SECRETS_DIR:-/run/secrets}
   starttls_required=true
   certfile=$secrets/ejabberd.pem
   component_secret=$(cat "$secrets/orchestrator_component_secret")
+  ejabberd_api_secret=$(cat "$secrets/orchestrator_ejabberd_api_secret")
 }
 # what the shell does with names in a here-document is what string.Template does; it knows no other signs in this one
 eval "cat >\"$EJABBERD_CONFIG_PATH\" <<END

@@ -23,7 +23,7 @@ _PORTS = (
 )  # fmt: skip
 _SECRETS = (
     "hosting_key", "panel_token", "rpc_password", "signing_master_key", "console_key",
-    "component_secret", "redis_password", "rabbitmq_password",
+    "component_secret", "ejabberd_api_secret", "redis_password", "rabbitmq_password",
 )  # fmt: skip
 
 
@@ -150,6 +150,7 @@ class LocalSystem:
             "database_url": self.database_url,
             "broker_url": self.broker_url,
             "ejabberd_api_url": f"http://{LISTEN_IP}:{self.ports['ejabberd_api']}/api",
+            "ejabberd_api_secret": self.secrets["ejabberd_api_secret"],
             "component_host": LISTEN_IP,
             "component_port": self.ports["component"],
             "component_secret": self.secrets["component_secret"],
@@ -189,6 +190,7 @@ class LocalSystem:
             "c2s_tls_port": self.ports["c2s_tls"],
             "websocket": f"ws://{LISTEN_IP}:{self.ports['websocket']}/ws",
             "ejabberd_api": settings.ejabberd_api_url,
+            "ejabberd_api_secret": settings.ejabberd_api_secret.get_secret_value(),
             "flower": self.flower_url,
             "broker_url": settings.broker_url.get_secret_value(),
             "database_url": settings.database_url.get_secret_value(),

@@ -23,6 +23,7 @@ from orchestrator.launcher.local import (
     LocalSystem,
     write_private,
 )
+from tenants.ejabberd import call_headers
 
 PROJECT = Path(__file__).resolve().parents[2]
 _CONFIG = PROJECT / "config"
@@ -51,7 +52,7 @@ class Server:
 
 def chosen(system: LocalSystem, settings: Settings) -> list[Server]:
     """The servers that the system was begun with."""
-    servers = [Server("ejabberd", ("ejabberd",), lambda: url_answers(f"{settings.ejabberd_api_url}/status"))]
+    servers = [Server("ejabberd", ("ejabberd",), lambda: _ejabberd_answers(settings))]
     match system.choice.broker:
         case Broker.REDIS:
             servers.append(Server("Redis", ("redis",), lambda: _broker_answers(system)))
@@ -84,6 +85,7 @@ def prepare(system: LocalSystem, settings: Settings) -> None:
         "starttls_required": "false",
         "certfile": str(system.state / "ejabberd" / "server.pem"),
         "component_secret": settings.component_secret.get_secret_value(),
+        "ejabberd_api_secret": settings.ejabberd_api_secret.get_secret_value(),
         "redis_password": system.secrets["redis_password"],
         "rabbitmq_user": RABBITMQ_USER,
         "rabbitmq_password": system.secrets["rabbitmq_password"],
@@ -118,6 +120,14 @@ def url_answers(url: str) -> bool:
     """Whether a server answers there, and well."""
     try:
         return httpx.get(url, timeout=10).is_success
+    except httpx.HTTPError:
+        return False
+
+
+def _ejabberd_answers(settings: Settings) -> bool:
+    headers = call_headers(settings.xmpp_host, settings.ejabberd_api_secret.get_secret_value())
+    try:
+        return httpx.post(f"{settings.ejabberd_api_url}/status", json={}, headers=headers, timeout=10).is_success
     except httpx.HTTPError:
         return False
 

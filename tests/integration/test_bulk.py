@@ -11,7 +11,6 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from orchestrator.launcher.local import LISTEN_IP
 from tenants import scram
 from tenants.ejabberd import Ejabberd, EjabberdError, PasswordRefusedError
 from tenants.ejabberd_bulk import BATCH, Kind, Left, SharedRoster
@@ -42,7 +41,7 @@ async def server() -> AsyncIterator[ChatServer]:
 
 @pytest.fixture(scope="module")
 async def ejabberd(server: ChatServer) -> AsyncIterator[Ejabberd]:
-    client = Ejabberd(f"http://{LISTEN_IP}:{server.ports['ejabberd_api']}/api", server.host)
+    client = server.client()
     yield client
     await client.close()
 

@@ -14,6 +14,7 @@ import pytest
 from config.settings import Settings
 from tenants import checkup
 from tenants.checkup import Finding, WrongError
+from tenants.ejabberd import BRIDGE_VERSION
 from tests.integration.conftest import NewTenant, Tenant
 from tests.world.registry import World, make_world, migrate
 from tests.world.system import System, domain_of
@@ -47,7 +48,7 @@ async def test_all_is_well_with_a_running_system(tenant: Tenant) -> None:
     assert (told.returncode, told.stderr.strip()) == (0, "All is well."), told.stdout
     parts = found(await doctor(tenant.system, "--instance", tenant.name, "--json"))
     assert {part["ok"] for part in parts.values()} == {True}
-    assert parts["bridge module"]["found"] == "version 1"
+    assert parts["bridge module"]["found"] == f"version {BRIDGE_VERSION}"
     assert parts["component"]["found"] == f"lhc.{tenant.host} is connected"
     assert tenant.callback_host in parts[f"tenant {tenant.name}"]["found"]
     # it asked, and told nothing
@@ -59,6 +60,7 @@ async def test_all_is_well_with_a_running_system(tenant: Tenant) -> None:
     [
         ({"broker_url": "redis://127.0.0.1:1/0"}, "broker", "the broker: ", "ORCHESTRATOR_BROKER_URL"),
         ({"ejabberd_api_url": "http://127.0.0.1:1/api"}, "ejabberd", "ConnectError", "ORCHESTRATOR_EJABBERD_API_URL"),
+        ({"ejabberd_api_secret": "another"}, "ejabberd", "Not the secret", "ORCHESTRATOR_EJABBERD_API_URL and _SECRET"),
         ({"signing_master_key": ""}, "keys", "ORCHESTRATOR_SIGNING_MASTER_KEY", "long random value"),
         ({"shard_count": 65}, "pools", "64 of 65 shards are served", "start `orchestrator pool`"),
     ],
@@ -103,6 +105,7 @@ async def alone(system: System, tmp_path: Path) -> AsyncIterator[World]:
         component_port=theirs.component_port,
         component_secret=theirs.component_secret,
         ejabberd_api_url=theirs.ejabberd_api_url,
+        ejabberd_api_secret=theirs.ejabberd_api_secret,
     ) as world:
         yield world
 
@@ -139,9 +142,9 @@ async def test_the_component_is_tried_where_no_pool_serves(alone: World, free_po
 async def test_an_older_bridge_module_and_a_database_without_tables(
     alone: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(checkup, "BRIDGE_VERSION", "2")
+    monkeypatch.setattr(checkup, "BRIDGE_VERSION", "newer")
     old = await finding(alone, "bridge module")
-    assert (old.ok, old.found) == (False, "version 1, not 2")
+    assert (old.ok, old.found) == (False, f"version {BRIDGE_VERSION}, not newer")
     assert (await finding(alone, "database")).ok
     async with make_world(f"sqlite+aiosqlite:///{tmp_path}/empty.db") as empty:
         bare = await finding(empty, "database")

@@ -21,7 +21,8 @@ OPERATORS = Roster("Operators", "", ("operators.client-test", "visitors.client-t
 
 @pytest.fixture
 async def ejabberd(system: System) -> AsyncIterator[Ejabberd]:
-    client = Ejabberd(system.endpoints["ejabberd_api"], system.endpoints["xmpp_host"])
+    endpoints = system.endpoints
+    client = Ejabberd(endpoints["ejabberd_api"], endpoints["xmpp_host"], endpoints["ejabberd_api_secret"])
     yield client
     await client.close()
 
@@ -77,7 +78,7 @@ async def test_nobody_joins_a_roster_that_does_not_exist(ejabberd: Ejabberd) -> 
 
 
 async def test_a_server_that_is_away_is_unavailable(free_port: int) -> None:
-    client = Ejabberd(f"http://127.0.0.1:{free_port}/api", "localhost")
+    client = Ejabberd(f"http://127.0.0.1:{free_port}/api", "localhost", "")
     with pytest.raises(EjabberdUnavailableError, match="ConnectError at check_account"):
         await client.has_user("bob")
     await client.close()

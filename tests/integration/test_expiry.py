@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select, update
 
-from orchestrator.launcher.local import LISTEN_IP
 from tenants import accounts, callbacks, expiry, registry, scram, visitors
 from tenants.callbacks import OperatorMessage
 from tenants.ejabberd import Ejabberd
@@ -43,8 +42,9 @@ async def server() -> AsyncIterator[ChatServer]:
 @pytest.fixture
 async def world(database_url: str, server: ChatServer) -> AsyncIterator[World]:
     """With an ejabberd behind it."""
-    api = f"http://{LISTEN_IP}:{server.ports['ejabberd_api']}/api"
-    async with make_world(database_url, ejabberd_api_url=api) as world:
+    async with make_world(
+        database_url, ejabberd_api_url=server.api_url, ejabberd_api_secret=server.api_secret
+    ) as world:
         yield world
         await world.clear()
 
@@ -216,7 +216,7 @@ async def test_what_a_run_that_died_has_claimed_is_taken_up(world: World, tenant
 
 async def test_an_ejabberd_that_is_away_costs_one_run(world: World, tenant: Tenant, unused_tcp_port: int) -> None:
     await tenant.add([tenant.visitor(1)], idle=DAY + 1)
-    away = replace(world.services, ejabberd=Ejabberd(f"http://127.0.0.1:{unused_tcp_port}/api", "localhost"))
+    away = replace(world.services, ejabberd=Ejabberd(f"http://127.0.0.1:{unused_tcp_port}/api", "localhost", ""))
     with pytest.raises(UnavailableError):
         await expiry.run(away)
     await away.ejabberd.close()
@@ -296,7 +296,7 @@ async def test_what_is_registered_while_its_row_goes_is_taken_back(world: World,
             async with world.services.database.write() as session:
                 await session.delete(await session.get_one(Account, user))
 
-    slow = Slow(world.services.settings.ejabberd_api_url, "localhost")
+    slow = Slow(tenant.server.api_url, tenant.server.host, tenant.server.api_secret)
     row = await registry.get(world.services, tenant.name)
     with pytest.raises(UnavailableError, match="was removed meanwhile"):
         await accounts.register(replace(world.services, ejabberd=slow), row, bob, PASSWORD)
@@ -313,7 +313,7 @@ async def test_the_password_of_an_imported_account_is_asked_once(
     for password in ("wrong", ""):
         assert not await accounts.ensure_visitor(world.services, row, name, password, "nick")
     assert await accounts.ensure_visitor(world.services, row, name, PASSWORD, "nick")
-    away = replace(world.services, ejabberd=Ejabberd(f"http://127.0.0.1:{unused_tcp_port}/api", "localhost"))
+    away = replace(world.services, ejabberd=Ejabberd(f"http://127.0.0.1:{unused_tcp_port}/api", "localhost", ""))
     assert await accounts.ensure_visitor(away, row, name, PASSWORD, "nick")
     assert not await accounts.ensure_visitor(away, row, name, "wrong", "nick")
     await away.ejabberd.close()

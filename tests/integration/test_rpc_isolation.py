@@ -5,7 +5,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-import httpx
 import pytest
 from sqlalchemy import select
 
@@ -81,24 +80,21 @@ async def everything(tenant: Tenant) -> dict[str, Any]:
             if "instance_name" in table.columns and table.name != "operator_presences":
                 rows = await session.execute(select(table).where(table.columns.instance_name == tenant.name))
                 found[table.name] = sorted(repr(row) for row in rows)
-    async with httpx.AsyncClient(base_url=tenant.system.endpoints["ejabberd_api"], verify=False) as http:  # noqa: S501 - no TLS here; loading the CAs takes 20 ms
 
-        async def ask(command: str, **arguments: Any) -> Any:
-            answer = await http.post(command, json={"host": HOST, **arguments})
-            assert answer.status_code == 200, answer.text
-            return answer.json()
+    async def ask(command: str, **arguments: Any) -> Any:
+        return await tenant.system.ejabberd(command, host=HOST, **arguments)
 
-        users = await tenant.system.users_of(tenant.name)
-        found["users"] = users
-        for user, password in ((tenant.lhc.name("bob"), "operator-pw"), (tenant.lhc.name("visitor.1"), PASSWORD)):
-            found[f"password of {user}"] = await ask("check_password", user=user, password=password)
-        for kind in ("operators", "visitors"):
-            group = f"{kind}.{tenant.name}"
-            found[group] = [await ask("srg_get_info", group=group), await ask("srg_get_members", group=group)]
-        for user in users:
-            sessions = await ask("user_sessions_info", user=user)
-            found[f"sessions of {user}"] = [{**session, "uptime": 0} for session in sessions]
-        found["kept"] = await ask("lhc_tenant_left", suffix=f".{tenant.name}", groups=[])
+    users = await tenant.system.users_of(tenant.name)
+    found["users"] = users
+    for user, password in ((tenant.lhc.name("bob"), "operator-pw"), (tenant.lhc.name("visitor.1"), PASSWORD)):
+        found[f"password of {user}"] = await ask("check_password", user=user, password=password)
+    for kind in ("operators", "visitors"):
+        group = f"{kind}.{tenant.name}"
+        found[group] = [await ask("srg_get_info", group=group), await ask("srg_get_members", group=group)]
+    for user in users:
+        sessions = await ask("user_sessions_info", user=user)
+        found[f"sessions of {user}"] = [{**session, "uptime": 0} for session in sessions]
+    found["kept"] = await ask("lhc_tenant_left", suffix=f".{tenant.name}", groups=[])
     return found
 
 

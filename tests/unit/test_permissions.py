@@ -1,4 +1,4 @@
-"""ejabberd lets the orchestrator call what it calls, and nothing else: that API asks for no password."""
+"""ejabberd lets the orchestrator call what it calls, and nothing else."""
 
 import ast
 from collections.abc import Iterator

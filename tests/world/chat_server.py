@@ -13,6 +13,7 @@ from pydantic import SecretStr
 from config.settings import Settings
 from orchestrator.launcher import servers
 from orchestrator.launcher.local import LISTEN_IP, LocalSystem
+from tenants.ejabberd import Ejabberd, call_headers
 from tests.world.operator import Operator
 from tests.world.waiting import until_async
 
@@ -70,8 +71,15 @@ class ChatServer:
         system = LocalSystem.open(state)
         self.ports = system.ports
         self.secret = system.secrets["component_secret"]
+        self.api_url = f"http://{LISTEN_IP}:{system.ports['ejabberd_api']}/api"
+        self.api_secret = system.secrets["ejabberd_api_secret"]
         self._state = state
-        servers.prepare(system, Settings(xmpp_host=self.host, component_secret=SecretStr(self.secret)))
+        settings = Settings(
+            xmpp_host=self.host,
+            component_secret=SecretStr(self.secret),
+            ejabberd_api_secret=SecretStr(self.api_secret),
+        )
+        servers.prepare(system, settings)
         config = state / "ejabberd" / "ejabberd.yml"
         lines = config.read_text().splitlines()
         for name, value in bridge.items():
@@ -117,9 +125,14 @@ class ChatServer:
     async def command(self, name: str, /, **arguments: Any) -> Any:
         """An admin command."""
         async with httpx.AsyncClient(timeout=10, verify=False) as http:  # noqa: S501 - plain HTTP; loading CAs takes longer than the call
-            response = await http.post(f"http://{LISTEN_IP}:{self.ports['ejabberd_api']}/api/{name}", json=arguments)
+            headers = call_headers(self.host, self.api_secret)
+            response = await http.post(f"{self.api_url}/{name}", json=arguments, headers=headers)
         response.raise_for_status()
         return response.json()
+
+    def client(self) -> Ejabberd:
+        """The orchestrator's own client of its admin API; to be closed."""
+        return Ejabberd(self.api_url, self.host, self.api_secret)
 
     async def new_operator(self, username: str) -> None:
         """An account, and its membership in the operators' roster of its tenant."""

@@ -19,6 +19,7 @@ from celery import Celery
 
 from config.settings import Settings
 from orchestrator.launcher.up import control
+from tenants.ejabberd import call_headers
 from tenants.services import Services, open_services
 from tests.world.waiting import until, until_async
 
@@ -87,10 +88,17 @@ class System:
         with Celery(broker=self.endpoints["broker_url"], task_create_missing_queue_type="quorum") as celery:
             celery.send_task(name, kwargs=arguments, queue="lifecycle")
 
+    @property
+    def ejabberd_headers(self) -> dict[str, str]:
+        """What ejabberd's admin API asks for."""
+        return call_headers(self.endpoints["xmpp_host"], self.endpoints["ejabberd_api_secret"])
+
     async def ejabberd(self, command: str, **arguments: Any) -> Any:
         """An admin command, asked of ejabberd itself."""
         async with httpx.AsyncClient(timeout=10, verify=False) as http:  # noqa: S501 - plain HTTP; loading CAs takes longer than the call
-            response = await http.post(f"{self.endpoints['ejabberd_api']}/{command}", json=arguments)
+            response = await http.post(
+                f"{self.endpoints['ejabberd_api']}/{command}", json=arguments, headers=self.ejabberd_headers
+            )
         response.raise_for_status()
         return response.json()
 
