@@ -45,13 +45,20 @@ class Database:
     process in line, since SQLite lets who waits try again from time to time, and the unlucky starve.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, migrating: bool = False) -> None:
+        """Open nothing yet.
+
+        Args:
+            url: of the database.
+            migrating: do not enforce foreign keys on SQLite, which changes a table by making it anew: to drop the old
+                one would fail, or delete what refers to it. Who migrates checks them before each commit.
+        """
         self.url = url
         self.is_sqlite = make_url(url).get_backend_name() == "sqlite"
         connect_args = {"timeout": _LOCK_TIMEOUT} if self.is_sqlite else _POSTGRESQL_ARGS
         self.engine = create_async_engine(url, connect_args=connect_args, pool_size=_CONNECTIONS, max_overflow=0)
         if self.is_sqlite:
-            event.listen(self.engine.sync_engine, "connect", _set_up_sqlite)
+            event.listen(self.engine.sync_engine, "connect", functools.partial(_set_up_sqlite, not migrating))
             event.listen(self.engine.sync_engine, "begin", _begin_sqlite)
         else:
             event.listen(self.engine.sync_engine, "checkin", _note_use)
@@ -118,14 +125,15 @@ def _try_idle(dialect: Dialect, connection: Any, record: ConnectionPoolEntry, _p
         raise DisconnectionError from error
 
 
-def _set_up_sqlite(connection: Any, _record: object) -> None:
+def _set_up_sqlite(foreign_keys: bool, connection: Any, _record: object) -> None:
     # The driver's own transaction handling would begin behind our back: see "begin" below.
     connection.isolation_level = None
     cursor = connection.cursor()
     cursor.execute("PRAGMA journal_mode=WAL")
     # In WAL mode NORMAL can lose the last commits when the *machine* fails, and we acknowledge on commit.
     cursor.execute("PRAGMA synchronous=FULL")
-    cursor.execute("PRAGMA foreign_keys=ON")
+    # an argument of the connection: within a transaction it would change nothing
+    cursor.execute(f"PRAGMA foreign_keys={'ON' if foreign_keys else 'OFF'}")
     cursor.close()
 
 

@@ -40,6 +40,8 @@ app = typer.Typer(no_args_is_help=True, help="Tenants: the LHC instances that ar
 
 _EVERY = 1_000_000
 """As many tenants as there can be."""
+_SHOWN = 10
+"""Names that are shown when somebody is asked about many."""
 _LINE = ("instance_name", "state", "callback_url", "created_at", "updated_at")
 _DETAILS = (
     *("instance_name", "state", *TenantSettings.model_fields),
@@ -63,6 +65,7 @@ FileOption = Annotated[
     typer.Option("--names-from", help="A file of instance names, one a line; - is standard input."),
 ]
 InStateOption = Annotated[TenantState | None, typer.Option("--all-in-state", help="All tenants in this state.")]
+YesOption = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
 
 
 @app.command("list")
@@ -182,12 +185,15 @@ def suspend(
     *,
     names_from: FileOption = None,
     in_state: InStateOption = None,
+    yes: YesOption = False,
     wait: WaitOption = False,
     reason: ReasonOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Stop the traffic of tenants; their accounts stay."""
     wanted = _names(names, names_from, in_state)
+    if not yes and (names_from or in_state):
+        _confirm_number(wanted, "suspend")
     _request(wanted, OperationKind.SUSPEND, wait=wait, reason=reason, as_json=as_json)
 
 
@@ -197,12 +203,15 @@ def resume(
     *,
     names_from: FileOption = None,
     in_state: InStateOption = None,
+    yes: YesOption = False,
     wait: WaitOption = False,
     reason: ReasonOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Let the traffic of tenants start again."""
     wanted = _names(names, names_from, in_state)
+    if not yes and (names_from or in_state):
+        _confirm_number(wanted, "resume")
     _request(wanted, OperationKind.RESUME, wait=wait, reason=reason, as_json=as_json)
 
 
@@ -212,15 +221,17 @@ def destroy(
     *,
     names_from: FileOption = None,
     in_state: InStateOption = None,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    yes: YesOption = False,
     wait: WaitOption = False,
     reason: ReasonOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Remove tenants with all their accounts. There is no way back."""
     wanted = _names(names, names_from, in_state)
-    if not yes:
-        _confirm(wanted)
+    if not yes and (names_from or in_state):
+        _confirm_number(wanted, "destroy")
+    elif not yes:
+        _confirm_each(wanted)
     _request(wanted, OperationKind.DESTROY, wait=wait, reason=reason, as_json=as_json)
 
 
@@ -354,12 +365,29 @@ def _settings(given: list[str] | None) -> dict[str, Any]:
     return check_settings(values)
 
 
-def _confirm(names: list[str]) -> None:
-    if not sys.stdin.isatty():
-        raise fail("destroying asks for confirmation: there is no terminal, so give --yes", Exit.USAGE)
+def _confirm_each(names: list[str]) -> None:
+    """Ask for the names of tenants that are to be destroyed."""
+    _expect_terminal("destroying asks for confirmation")
     for name in names:
         if typer.prompt(f"Type {name} to destroy it with all its accounts", err=True) != name:
             raise fail("not destroyed", Exit.USAGE)
+
+
+def _confirm_number(names: list[str], action: str) -> None:
+    """Ask for the number of tenants that nobody named: it may be every customer."""
+    if not names:
+        return
+    _expect_terminal(f"this would {action} {len(names)} tenants, which asks for confirmation")
+    shown = ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
+    what = " with all their accounts" if action == "destroy" else ""
+    question = f"{shown}\nType {len(names)} to {action} these {len(names)} tenants{what}"
+    if typer.prompt(question, err=True) != str(len(names)):
+        raise fail("nothing was changed", Exit.USAGE)
+
+
+def _expect_terminal(what: str) -> None:
+    if not sys.stdin.isatty():
+        raise fail(f"{what}: there is no terminal, so give --yes", Exit.USAGE)
 
 
 def _password(*, from_stdin: bool) -> str:

@@ -114,6 +114,32 @@ def test_nothing_is_destroyed_without_a_confirmation(run: Run, system: System) -
     assert run("tenant", "show", name).returncode == NOT_FOUND
 
 
+def test_tenants_that_nobody_named_are_counted_and_confirmed(run: Run, system: System, tmp_path: Path) -> None:
+    first, second = names = [new_name(), new_name()]
+    for name in names:
+        data_of(run("tenant", "create", name, "--wait", "--json"))
+    listed = tmp_path / "names"
+    listed.write_text("\n".join(names))
+
+    # as a script
+    for words in (
+        *(("tenant", action, "--all-in-state", "active") for action in ("suspend", "resume", "destroy")),
+        ("tenant", "suspend", first, "--names-from", str(listed)),
+    ):
+        refused = run(*words)
+        assert (refused.returncode, f"this would {words[1]} " in refused.stderr) == (USAGE, True), refused.stderr
+        assert "give --yes" in refused.stderr
+    code, seen = in_a_terminal(system, "tenant", "suspend", "--names-from", str(listed), typed="y\n")
+    assert (code, f"{first}, {second}" in seen, "suspend these 2 tenants" in seen) == (USAGE, True, True), seen
+    for name in names:
+        assert data_of(run("tenant", "show", name, "--json"))["state"] == "active"
+
+    code, seen = in_a_terminal(system, "tenant", "suspend", "--names-from", str(listed), typed="2\n")
+    assert code == 0, seen
+    destroyed = run("tenant", "destroy", "--names-from", "-", "--yes", "--wait", given=listed.read_text())
+    assert destroyed.returncode == 0, destroyed.stderr
+
+
 def in_a_terminal(system: System, *words: str, typed: str) -> tuple[int, str]:
     """Run it under a pseudo-terminal, type, and give its exit code and all that was seen."""
     terminal, theirs = pty.openpty()

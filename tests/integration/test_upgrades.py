@@ -1,0 +1,155 @@
+"""A system that has data is upgraded from each revision there was, and goes back: nothing of it is lost or changed."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from alembic import command
+from alembic.config import Config
+from alembic.script import ScriptDirectory
+from sqlalchemy import Column, Connection, Engine, MetaData, create_engine, make_url, select, text, types
+
+from tenants.migrate import alembic_config
+
+_MIGRATIONS = ScriptDirectory.from_config(alembic_config())
+_REVISIONS = sorted(script.revision for script in _MIGRATIONS.walk_revisions())
+_HEAD = _REVISIONS[-1]
+
+Contents = dict[str, list[dict[str, Any]]]
+"""The rows of each table."""
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
+    """An empty database, and the settings' own."""
+    if request.param == "sqlite":
+        url = make_url(f"sqlite+aiosqlite:///{tmp_path}/registry.db")
+    else:
+        url = make_url(request.getfixturevalue("postgresql")).set(database="upgrades")
+        server = create_engine(url.set(database="postgres"), isolation_level="AUTOCOMMIT")
+        with server.connect() as connection:
+            connection.execute(text("DROP DATABASE IF EXISTS upgrades"))
+            connection.execute(text("CREATE DATABASE upgrades"))
+        server.dispose()
+    monkeypatch.setenv("ORCHESTRATOR_DATABASE_URL", url.render_as_string(hide_password=False))
+    engine = create_engine(url.set(drivername=url.drivername.removesuffix("+aiosqlite")))
+    yield engine
+    engine.dispose()
+
+
+def value_of(column: Column[Any], number: int) -> Any:
+    """A value of the column's type, another one in each row."""
+    match column.type:
+        case types.Boolean():
+            return bool(number % 2)
+        case types.Integer():
+            return number
+        case types.Float():
+            return 1_700_000_000.25 + number
+        case types.JSON():
+            return {"number": number, "list": ["a", None]}
+        case types.String(length=length):
+            return f"{number} {column.name} é"[:length]
+    raise AssertionError(f"{column}: give this test a value for {column.type!r}")
+
+
+def fill(connection: Connection) -> None:
+    """Rows in every table: one with a value in each column, one with only what must be there.
+
+    Row n of a table refers to row n of another: their values are made alike.
+    """
+    metadata = MetaData()
+    metadata.reflect(connection)
+    for table in metadata.sorted_tables:
+        if table.name == "alembic_version":
+            continue
+        for number, everything in ((1, True), (2, False)):
+            row = {}
+            for column in table.columns:
+                origin = next(iter(column.foreign_keys)).column if column.foreign_keys else column
+                if everything or not column.nullable:
+                    row[column.name] = value_of(origin, number)
+            connection.execute(table.insert().values(row))
+
+
+def contents(engine: Engine, like: Contents | None = None) -> Contents:
+    """All rows; or the tables and columns alone that are in `like`."""
+    metadata = MetaData()
+    metadata.reflect(engine)
+    found: Contents = {}
+    with engine.connect() as connection:
+        for name, table in metadata.tables.items():
+            if name == "alembic_version" or (like is not None and name not in like):
+                continue
+            columns = [table.columns[column] for column in like[name][0]] if like is not None else list(table.columns)
+            rows = connection.execute(select(*columns).order_by(*table.primary_key)).mappings()
+            found[name] = [dict(row) for row in rows]
+    return found
+
+
+@pytest.mark.parametrize("revision", _REVISIONS)
+def test_nothing_is_lost_on_the_way_to_the_newest_revision_and_back(database: Engine, revision: str) -> None:
+    command.upgrade(alembic_config(), revision)
+    with database.begin() as connection:
+        fill(connection)
+    before = contents(database)
+    assert {len(rows) for rows in before.values()} == {2}
+    command.upgrade(alembic_config(), "head")
+    assert contents(database, like=before) == before
+    command.downgrade(alembic_config(), revision)
+    assert contents(database) == before
+
+
+_BROKEN = """
+import sqlalchemy as sa
+from alembic import op
+revision, down_revision = "9999", "{head}"
+def upgrade():
+    op.create_table("useless", sa.Column("id", sa.Integer(), primary_key=True))
+    with op.batch_alter_table("tenants") as tenants:
+        tenants.add_column(sa.Column("useless", sa.Integer()))
+    op.execute("UPDATE tenants SET callback_url = NULL")
+    {broken}
+"""
+
+
+def migrations_with_one_that_fails(folder: Path, broken: str) -> Config:
+    """Our migrations and one more, which changes a table before it fails."""
+    shutil.copytree(_MIGRATIONS.dir, folder)
+    (folder / "versions" / "9999_broken.py").write_text(_BROKEN.format(head=_HEAD, broken=broken))
+    config = Config()
+    config.set_main_option("script_location", str(folder))
+    return config
+
+
+@pytest.mark.parametrize("revision", ["0004", _HEAD])
+def test_a_revision_that_fails_leaves_nothing_behind_and_those_before_it_stay(
+    database: Engine, revision: str, tmp_path: Path
+) -> None:
+    command.upgrade(alembic_config(), revision)
+    with database.begin() as connection:
+        fill(connection)
+    config = migrations_with_one_that_fails(tmp_path / "migrations", "op.execute('no SQL at all')")
+    before = contents(database)
+    with pytest.raises(Exception, match="syntax error"):
+        command.upgrade(config, "head")
+    with database.connect() as connection:
+        assert connection.scalar(text("SELECT version_num FROM alembic_version")) == _HEAD
+    assert contents(database, like=before) == before
+    after = contents(database)
+    assert not {name for name in after if "useless" in name or name.startswith("_alembic_tmp")}
+    assert "useless" not in after["tenants"][0]
+
+
+@pytest.mark.parametrize("database", ["sqlite"], indirect=True)
+def test_a_revision_that_leaves_rows_without_what_they_refer_to_fails(database: Engine, tmp_path: Path) -> None:
+    """SQLite does not look at foreign keys meanwhile; who migrates does, before anything is committed."""
+    command.upgrade(alembic_config(), "head")
+    with database.begin() as connection:
+        fill(connection)
+    config = migrations_with_one_that_fails(tmp_path / "migrations", "op.execute('DELETE FROM tenants')")
+    with pytest.raises(RuntimeError, match="accounts -> tenants"):
+        command.upgrade(config, "head")
+    assert len(contents(database)["tenants"]) == 2
