@@ -18,6 +18,7 @@ import pytest
 
 from orchestrator.launcher import postgresql as server
 from tests.conftest import SETTINGS
+from tests.world.console import Browser
 from tests.world.lhc import Lhc
 from tests.world.operator import Operator
 from tests.world.panel import Panel
@@ -163,6 +164,30 @@ async def new_tenant(system: System, receiver: Receiver, panel: Panel) -> AsyncI
 @pytest.fixture
 async def tenant(new_tenant: NewTenant) -> Tenant:
     return await new_tenant()
+
+
+OpenBrowser = Callable[[], Browser]
+
+
+@pytest.fixture
+async def open_browser(system: System) -> AsyncIterator[OpenBrowser]:
+    """Opens the console as somebody who is not logged in."""
+    async with AsyncExitStack() as stack:
+
+        def open_one() -> Browser:
+            http = httpx.AsyncClient(base_url=system.endpoints["api"], follow_redirects=True, timeout=20)
+            stack.push_async_callback(http.aclose)
+            return Browser(http)
+
+        yield open_one
+
+
+@pytest.fixture
+async def admin(system: System, open_browser: OpenBrowser) -> Browser:
+    """An administrator at the console, by the panel token of the settings."""
+    browser = open_browser()
+    assert (await browser.log_in("", system.endpoints["panel_token"])).url.path == "/console/"
+    return browser
 
 
 @pytest.fixture

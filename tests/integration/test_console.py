@@ -2,17 +2,12 @@
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack
 from http import HTTPStatus
 
-import httpx
-import pytest
-
-from tests.integration.conftest import Tenant
+from tests.integration.conftest import OpenBrowser, Tenant
+from tests.world.console import PASSWORD, Browser, let_in
 from tests.world.waiting import DEADLINE, until_async
 
-PASSWORD = "0123456789abcdef0123"
 HOSTILE = "\"><script>alert(1)</script><img src=x onerror=alert(2)>'{{7*7}}"
 HOSTILE_AS_TEXT = "&lt;script&gt;alert(1)&lt;/script&gt;"
 FORM = {
@@ -29,67 +24,6 @@ FORM = {
     "event_format": "lhc",
 }
 """Of a tenant, as a browser sends it."""
-
-
-class Browser:
-    """Somebody at the console."""
-
-    def __init__(self, http: httpx.AsyncClient) -> None:
-        self.http = http
-
-    async def csrf(self) -> str:
-        await self.http.get("/console/login")
-        return str(self.http.cookies["starlette_admin_csrftoken"])
-
-    async def log_in(self, name: str, password: str) -> httpx.Response:
-        form = {"csrftoken": await self.csrf(), "username": name, "password": password}
-        return await self.http.post("/console/login", data=form)
-
-    async def post(self, path: str, **form: str) -> httpx.Response:
-        return await self.http.post(path, data={"csrftoken": await self.csrf(), **form})
-
-    async def act(self, key: str, pk: str, name: str, **form: str) -> httpx.Response:
-        """A row's action, as the page's script asks for it."""
-        headers = {"X-CSRFToken": await self.csrf()}
-        path = f"/console/_api/{key}/row-action"
-        return await self.http.post(path, params={"pk": pk, "name": name}, data=form, headers=headers)
-
-    async def text(self, path: str) -> str:
-        answer = await self.http.get(path)
-        assert answer.status_code == HTTPStatus.OK, answer.text
-        return answer.text
-
-
-OpenBrowser = Callable[[], Browser]
-
-
-@pytest.fixture
-async def open_browser(tenant: Tenant) -> AsyncIterator[OpenBrowser]:
-    async with AsyncExitStack() as stack:
-        opened: list[httpx.AsyncClient] = []
-
-        def open_one() -> Browser:
-            http = httpx.AsyncClient(base_url=tenant.panel.http.base_url, follow_redirects=True, timeout=20)
-            opened.append(http)
-            stack.push_async_callback(http.aclose)
-            return Browser(http)
-
-        yield open_one
-
-
-@pytest.fixture
-async def admin(tenant: Tenant, open_browser: OpenBrowser) -> Browser:
-    browser = open_browser()
-    token = str(tenant.panel.http.headers["Authorization"]).removeprefix("Bearer ")
-    assert (await browser.log_in("", token)).url.path == "/console/"
-    return browser
-
-
-async def person(admin: Browser, browser: Browser, name: str, role: str) -> Browser:
-    """Somebody with that role, logged in with a password."""
-    await admin.post("/console/users/create", name=name, role=role, password=PASSWORD)
-    assert (await browser.log_in(name, PASSWORD)).url.path == "/console/"
-    return browser
 
 
 async def test_nobody_sees_anything_without_a_login(tenant: Tenant, open_browser: OpenBrowser) -> None:
@@ -128,8 +62,8 @@ async def test_a_forged_request_is_refused(admin: Browser, tenant: Tenant) -> No
 
 
 async def test_each_role_may_its_own(admin: Browser, tenant: Tenant, open_browser: OpenBrowser) -> None:
-    viewer = await person(admin, open_browser(), f"{tenant.name} viewer", "viewer")
-    support = await person(admin, open_browser(), f"{tenant.name} support", "support")
+    viewer = await let_in(admin, open_browser(), f"{tenant.name} viewer", "viewer")
+    support = await let_in(admin, open_browser(), f"{tenant.name} support", "support")
     page = f"/console/tenant/{tenant.name}"
     assert tenant.name in await viewer.text(f"/console/tenants/list?q={tenant.name}")
     for path in (f"{page}/key", f"{page}/operators", f"{page}/replay", f"{page}/operators/bob/kick"):
@@ -147,7 +81,7 @@ async def test_each_role_may_its_own(admin: Browser, tenant: Tenant, open_browse
 
 async def test_who_is_removed_is_out_at_once(admin: Browser, tenant: Tenant, open_browser: OpenBrowser) -> None:
     name = f"{tenant.name} leaver"
-    browser = await person(admin, open_browser(), name, "support")
+    browser = await let_in(admin, open_browser(), name, "support")
     assert (await admin.act("users", name, "remove")).status_code == HTTPStatus.OK
     assert (await browser.http.get("/console/")).url.path == "/console/login"
     assert (await browser.log_in(name, PASSWORD)).status_code == HTTPStatus.BAD_REQUEST
@@ -263,8 +197,8 @@ async def test_messages_are_counted_by_the_minute(admin: Browser, tenant: Tenant
 async def test_support_sees_what_is_said_when_the_switch_is_on(
     admin: Browser, tenant: Tenant, open_browser: OpenBrowser
 ) -> None:
-    support = await person(admin, open_browser(), f"{tenant.name} listener", "support")
-    viewer = await person(admin, open_browser(), f"{tenant.name} looker", "viewer")
+    support = await let_in(admin, open_browser(), f"{tenant.name} listener", "support")
+    viewer = await let_in(admin, open_browser(), f"{tenant.name} looker", "viewer")
     page, lines = f"/console/conversation/{tenant.name}", f"/console/conversation/{tenant.name}/lines"
     assert (await viewer.http.get(page)).status_code == HTTPStatus.FORBIDDEN
     assert (await viewer.http.get(lines)).status_code == HTTPStatus.FORBIDDEN

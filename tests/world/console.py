@@ -1,0 +1,44 @@
+"""Somebody at the console, in a browser without scripts; and what there is to be asked for."""
+
+from http import HTTPStatus
+
+import httpx
+
+PASSWORD = "0123456789abcdef0123"
+"""Of everybody who is let in by a test."""
+
+
+class Browser:
+    """Somebody at the console."""
+
+    def __init__(self, http: httpx.AsyncClient) -> None:
+        self.http = http
+
+    async def csrf(self) -> str:
+        await self.http.get("/console/login")
+        return str(self.http.cookies["starlette_admin_csrftoken"])
+
+    async def log_in(self, name: str, password: str) -> httpx.Response:
+        form = {"csrftoken": await self.csrf(), "username": name, "password": password}
+        return await self.http.post("/console/login", data=form)
+
+    async def post(self, path: str, **form: str) -> httpx.Response:
+        return await self.http.post(path, data={"csrftoken": await self.csrf(), **form})
+
+    async def act(self, key: str, pk: str, name: str, **form: str) -> httpx.Response:
+        """A row's action, as the page's script asks for it."""
+        headers = {"X-CSRFToken": await self.csrf()}
+        path = f"/console/_api/{key}/row-action"
+        return await self.http.post(path, params={"pk": pk, "name": name}, data=form, headers=headers)
+
+    async def text(self, path: str) -> str:
+        answer = await self.http.get(path)
+        assert answer.status_code == HTTPStatus.OK, answer.text
+        return answer.text
+
+
+async def let_in(admin: Browser, browser: Browser, name: str, role: str) -> Browser:
+    """Somebody with that role, logged in with a password."""
+    await admin.post("/console/users/create", name=name, role=role, password=PASSWORD)
+    assert (await browser.log_in(name, PASSWORD)).url.path == "/console/"
+    return browser
