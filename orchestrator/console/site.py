@@ -3,19 +3,23 @@
 import logging
 from http import HTTPStatus
 from pathlib import Path
+from typing import Any
 
 from fastapi import FastAPI
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
-from starlette.datastructures import MutableHeaders
+from starlette.datastructures import FormData, MutableHeaders
+from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette_admin.base import BaseAdmin
 from starlette_admin.export import ExportConfig
 from starlette_admin.i18n import TimezoneConfig
+from starlette_admin.routing import route
 from starlette_admin.theme import DefaultTheme, TablerSettings
+from starlette_admin.views import BaseModelView
 
 from config.settings import Settings
 from orchestrator.api.problems import describe
@@ -42,6 +46,7 @@ _POLICY = (
     " object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
 )
 """starlette-admin's pages have scripts in them. What people write is escaped, and nothing goes elsewhere."""
+_BROKEN_FORM = "A field of the form is missing, or is not what it is to be."
 _HEADERS = {
     "Content-Security-Policy": _POLICY,
     "Referrer-Policy": "same-origin",
@@ -66,7 +71,7 @@ class Console(BaseAdmin):
             theme=DefaultTheme(TablerSettings(base="slate", primary="blue")),
             auth_provider=Access(),
             secret_key=settings.console_key.get_secret_value(),
-            middlewares=[Middleware(Headers), Middleware(ReadingSession)],
+            middlewares=[Middleware(Headers), Middleware(NoZeroBytes), Middleware(ReadingSession)],
             export_config=ExportConfig(max_rows=_MOST_EXPORTED),
             timezone_config=TimezoneConfig(use_user_locale_timezone=False),
         )
@@ -95,6 +100,24 @@ class Console(BaseAdmin):
         self.app.add_exception_handler(DBAPIError, self._away)
         self.app.add_exception_handler(PoolTimeoutError, self._away)
 
+    @route("/_api/{key}/action", methods=["POST"], name="action")
+    async def handle_action(self, request: Request) -> Response:
+        if not request.query_params.get("name"):
+            raise HTTPException(HTTPStatus.BAD_REQUEST, "The action is not named.")
+        response: Response = await super().handle_action(request)
+        return response
+
+    @route("/_api/{key}/relation-lookup", methods=["GET"], name="relation-lookup")
+    async def _render_relation_lookup(self, _request: Request) -> Response:
+        raise HTTPException(HTTPStatus.NOT_FOUND, "No form has a field that looks up rows.")
+
+    async def _parse_form_data(self, request: Request, form_data: FormData, view: BaseModelView) -> dict[str, Any]:
+        """What a form holds; one that no page of ours has made may lack fields, or hold what is no number."""
+        try:
+            return await super()._parse_form_data(request, form_data, view)
+        except (TypeError, ValueError, OverflowError) as error:
+            raise HTTPException(HTTPStatus.BAD_REQUEST, _BROKEN_FORM) from error
+
     async def _refused(self, request: Request, error: Exception) -> Response:
         assert isinstance(error, DomainError)  # noqa: S101 - Starlette calls it for nothing else
         return self._error(request, HTTPStatus(describe(error).status), str(error))
@@ -105,6 +128,18 @@ class Console(BaseAdmin):
     def _error(self, request: Request, status: HTTPStatus, detail: str) -> Response:
         context = {"exc": {"status_code": status.value, "detail": detail}}
         return self._template_response(request, "error.html", context, status.value)
+
+
+class NoZeroBytes:
+    """ASGI middleware: refuses an address with a zero byte, which no name holds and PostgreSQL cannot be asked for."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        has_zero = scope["type"] == "http" and ("\0" in scope["path"] or b"%00" in scope["query_string"])
+        refusal = PlainTextResponse("An address must not hold a zero byte.", HTTPStatus.BAD_REQUEST)
+        await (refusal if has_zero else self._app)(scope, receive, send)
 
 
 class Headers:

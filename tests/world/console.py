@@ -1,8 +1,16 @@
 """Somebody at the console, in a browser without scripts; and what there is to be asked for."""
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from http import HTTPStatus
 
 import httpx
+from fastapi import FastAPI
+from starlette.routing import Mount, Route
+
+from config.settings import Settings
+from orchestrator.console.site import Console
+from orchestrator.console.tables import Table
 
 PASSWORD = "0123456789abcdef0123"
 """Of everybody who is let in by a test."""
@@ -42,3 +50,35 @@ async def let_in(admin: Browser, browser: Browser, name: str, role: str) -> Brow
     await admin.post("/console/users/create", name=name, role=role, password=PASSWORD)
     assert (await browser.log_in(name, PASSWORD)).url.path == "/console/"
     return browser
+
+
+def site() -> Console:
+    """The console as the API puts it together."""
+    console = Console(Settings(_env_file=None, console_key="for forms"))
+    console.mount(FastAPI())
+    return console
+
+
+@dataclass(frozen=True)
+class Address:
+    """One of the console's routes, asked by one of its methods. `name`: as the code knows it."""
+
+    name: str
+    method: str
+    path: str
+
+
+def addresses(console: Console) -> Iterator[Address]:
+    """All there are but those of files."""
+    for route in console.app.routes:
+        if isinstance(route, Mount):
+            assert route.name == "static"
+            continue
+        assert isinstance(route, Route)
+        for method in sorted((route.methods or set()) - {"HEAD"}):
+            yield Address(route.name, method, f"/console{route.path.replace(':path', '')}")
+
+
+def tables(console: Console) -> dict[str, Table]:
+    """All tables by their key, as it stands in paths."""
+    return {str(view.key): view for view in console._model_views if isinstance(view, Table)}  # noqa: SLF001 - no public way
