@@ -5,7 +5,6 @@ all processes of a machine have.
 """
 
 import asyncio
-import base64
 import re
 import time
 from collections.abc import Iterator
@@ -15,10 +14,12 @@ from multiprocessing import get_context
 from multiprocessing.connection import Connection
 
 from bench.http_load import STAMP
+from tests.world.login import scram
 
 _MARKED = re.compile(rb"&lt;at ([0-9.]{%d})&gt;" % len(STAMP))
 _ASKED = re.compile(rb"<iq [^>]*type='get'[^>]*>")
 _ID, _FROM = re.compile(rb" id='([^']*)'"), re.compile(rb" from='([^']*)'")
+_ANSWERED = re.compile(rb"</(?:challenge|success|failure)>")
 _LOGIN_SECONDS = 30.0
 _READ = 1 << 16
 
@@ -155,16 +156,28 @@ async def log_in(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, log
         f"<stream:stream to='{login.host}' version='1.0' xmlns='jabber:client' "
         "xmlns:stream='http://etherx.jabber.org/streams'>"
     )
-    secret = base64.b64encode(f"\0{login.username}\0{login.password}".encode()).decode()
     steps = (
-        (head, b"</stream:features>"),
-        (f"<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='PLAIN'>{secret}</auth>", b"<success"),
         (head, b"</stream:features>"),
         ("<iq type='set' id='bind'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'/></iq>", b"</iq>"),
         ("<presence/><iq type='get' id='here'><ping xmlns='urn:xmpp:ping'/></iq>", b"id='here'"),
     )
     came = b""
+
+    async def say(sent: str) -> str:
+        writer.write(sent.encode())
+        answer = b""
+        while _ANSWERED.search(answer) is None:
+            if not (more := await reader.read(_READ)):
+                raise ConnectionResetError(f"the login of {login.username} was ended")
+            answer += more
+        return answer.decode()
+
     async with asyncio.timeout(_LOGIN_SECONDS):
+        writer.write(head.encode())
+        await reader.readuntil(b"</stream:features>")
+        outcome = await scram(say, login.username, login.password)
+        if "<success" not in outcome:
+            raise PermissionError(outcome)
         for sent, awaited in steps:
             writer.write(sent.encode())
             came = await reader.readuntil(awaited)

@@ -5,13 +5,13 @@ existing group), and a body of `1` is a failure. So what matters is read back. F
 unversioned calls mean the newest version of a command and take lists; the client asks for the version once.
 """
 
-import re
 from dataclasses import dataclass
 from typing import Any
 
 import httpx
 import stamina
 
+from config.ejabberd_versions import Version, read_version
 from tenants.ejabberd_bulk import BulkCommands
 from tenants.ejabberd_rooms import RoomCommands
 from tenants.errors import DomainError, UnavailableError
@@ -21,10 +21,9 @@ _CONNECT_SECONDS = 3.0
 _LIMITS = httpx.Limits(max_connections=32, max_keepalive_connections=32, keepalive_expiry=30)
 _CONFLICT = 10090
 _NOT_OUR_SECRET = (httpx.codes.UNAUTHORIZED, 10)
-_VERSION = re.compile(r"ejabberd (\d+)\.(\d+)")
 _LISTS_SINCE = (24, 2)
 _LABEL_SINCE = (21, 7)
-BRIDGE_VERSION = "2"
+BRIDGE_VERSION = "3"
 """Of the bridge module that this code works with: `VERSION` in `config/ejabberd/lhc_bridge_admin.erl`."""
 _QUESTIONS = {"check_account", "check_password"}
 
@@ -120,12 +119,12 @@ class Ejabberd:
         self._http = httpx.AsyncClient(
             base_url=api_url.rstrip("/") + "/", headers=call_headers(host, secret), limits=_LIMITS
         )
-        self._version: tuple[int, int] | None = None
+        self._version: Version | None = None
 
     async def close(self) -> None:
         await self._http.aclose()
 
-    async def version(self) -> tuple[int, int]:
+    async def version(self) -> Version:
         """Ejabberd's version as (year, release), asked for once.
 
         Raises:
@@ -134,10 +133,9 @@ class Ejabberd:
         """
         if self._version is None:
             text = str(await self._call("status"))
-            found = _VERSION.search(text)
-            if not found:
+            self._version = read_version(text)
+            if self._version is None:
                 raise EjabberdError("status", 0, f"no version in {text[:200]!r}")
-            self._version = (int(found[1]), int(found[2]))
         return self._version
 
     async def asks_for_secret(self) -> bool:

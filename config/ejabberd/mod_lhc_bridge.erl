@@ -86,7 +86,8 @@ hooks(Host) ->
      {unset_presence_hook, Host, ?MODULE, unset_presence, 50},
      {c2s_handle_info, Host, ?MODULE, present, 50},
      {c2s_self_presence, Host, ?MODULE, waited_first, ?WAITED_PRIORITY}
-     | lhc_bridge_rooms:hooks(Host) ++ lhc_bridge_visitors:hooks(Host) ++ lhc_bridge_logins:hooks(Host)].
+     | lhc_bridge_identity:hooks(Host) ++ lhc_bridge_rooms:hooks(Host) ++ lhc_bridge_visitors:hooks(Host) ++
+           lhc_bridge_logins:hooks(Host)].
 
 %% Components belong to no virtual host.
 global_hooks() ->

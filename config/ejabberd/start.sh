@@ -18,6 +18,7 @@ secrets=${SECRETS_DIR:-/run/secrets}
   component_port=$COMPONENT_PORT
   ejabberd_api_port=$EJABBERD_API_PORT
   starttls_required=true
+  disabled_mechanisms=$DISABLED_MECHANISMS
   certfile=$secrets/ejabberd.pem
   component_secret=$(cat "$secrets/orchestrator_component_secret")
   ejabberd_api_secret=$(cat "$secrets/orchestrator_ejabberd_api_secret")

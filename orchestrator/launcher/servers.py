@@ -12,6 +12,7 @@ from string import Template
 import httpx
 from kombu import Connection
 
+from config.ejabberd_versions import Version, disabled_mechanisms, read_version
 from config.settings import Settings
 from orchestrator.launcher import postgresql
 from orchestrator.launcher.errors import MissingServerError
@@ -83,6 +84,7 @@ def prepare(system: LocalSystem, settings: Settings) -> None:
         "private_ip": LISTEN_IP,
         "private_network": "127.0.0.0/8",
         "starttls_required": "false",
+        "disabled_mechanisms": f"[{', '.join(disabled_mechanisms(_ejabberd_version()))}]",
         "certfile": str(system.state / "ejabberd" / "server.pem"),
         "component_secret": settings.component_secret.get_secret_value(),
         "ejabberd_api_secret": settings.ejabberd_api_secret.get_secret_value(),
@@ -160,6 +162,14 @@ def compile_bridge(ebin: Path) -> None:
     sources = map(str, sorted((_CONFIG / "ejabberd").glob("*.erl")))
     command = ["erlc", "-I", str(include), "-I", str(ejabberd / "include"), "-pa", str(ejabberd / "ebin")]
     subprocess.run([*command, "-o", str(ebin), *sources], check=True, timeout=120)
+
+
+def _ejabberd_version() -> Version:
+    library = _library("ejabberd-*")
+    version = read_version(library.name)
+    if version is None:
+        raise MissingServerError(f"{library} names no version of ejabberd")
+    return version
 
 
 def _library(*patterns: str) -> Path:

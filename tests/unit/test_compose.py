@@ -14,6 +14,7 @@ import yaml
 from celery.bin.celery import celery
 
 from config.celery import make_celery
+from config.ejabberd_versions import disabled_mechanisms, read_version
 from config.settings import ENV_PREFIX, Settings
 from orchestrator.cli import app as cli
 
@@ -123,6 +124,15 @@ def test_the_example_knows_every_variable_and_none_is_a_secret() -> None:
 def test_the_template_of_ejabberd_means_the_same_to_a_shell() -> None:
     text = (PROJECT / "config" / "ejabberd" / "ejabberd.yml").read_text()
     assert re.findall(r"[`\\]|\$(?!\{\w+\})|^END$", text, re.MULTILINE) == []
+
+
+def test_the_image_of_ejabberd_disables_what_is_wrong_in_its_version() -> None:
+    text = (PROJECT / "config" / "ejabberd" / "Dockerfile").read_text()
+    version = read_version(re.findall(r"/(ejabberd-[\d.]+)", text)[0])
+    (disabled,) = re.findall(r"DISABLED_MECHANISMS=\"(.*)\"", text)
+    assert version
+    assert f"FROM ejabberd/ecs:{version[0]}.{version[1]:02}" in text
+    assert yaml.safe_load(disabled) == list(disabled_mechanisms(version))
 
 
 def test_the_secrets_are_made_once_and_only_their_owner_enters_the_folder(tmp_path: Path) -> None:

@@ -1,7 +1,6 @@
 """A visitor's browser that is logged in to ejabberd itself, over WebSocket (RFC 7395), as the page of LHC does it."""
 
 import asyncio
-from base64 import b64encode
 from contextlib import suppress
 from typing import Self
 from xml.etree import ElementTree as ET
@@ -11,6 +10,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 from websockets.typing import Subprotocol
 
+from tests.world.login import SASL, scram
 from tests.world.waiting import DEADLINE, until
 
 _CLIENT = "{jabber:client}"
@@ -33,9 +33,9 @@ class Browser:
         self._connection = await connect(self._url, subprotocols=[Subprotocol("xmpp")], close_timeout=1)
         self._reading = asyncio.create_task(self._read())
         await self._open()
-        secret = b64encode(f"\0{self._username}\0{self._password}".encode()).decode()
-        await self._send(f"<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='PLAIN'>{secret}</auth>")
-        await self._next("{urn:ietf:params:xml:ns:xmpp-sasl}success")
+        # what the script of LHC's page speaks (Strophe.js 1.2.2): SCRAM-SHA-1 before PLAIN
+        outcome = await scram(self._ask, self._username, self._password)
+        assert "<success" in outcome, outcome
         await self._open()
         await self._send(
             "<iq xmlns='jabber:client' type='set' id='bind'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'>"
@@ -97,6 +97,13 @@ class Browser:
             f"{tag} comes; came {[one.tag for one in self.stanzas]}",
             DEADLINE,
         )
+
+    async def _ask(self, xml: str) -> str:
+        """What the server answers to a message of SASL."""
+        before = len(self.stanzas)
+        await self._send(xml)
+        await until(lambda: len(self.stanzas) > before, "SASL goes on")
+        return ET.tostring(self.stanzas[before], encoding="unicode", default_namespace=SASL)
 
     async def _send(self, xml: str) -> None:
         await self._connection.send(xml)

@@ -17,7 +17,7 @@ from tenants.ejabberd import Ejabberd, call_headers
 from tests.world.operator import Operator
 from tests.world.waiting import until_async
 
-_PASSWORD = "operator-pw"
+OPERATOR_PASSWORD = "operator-pw"
 _XML_RPC = {
     "listen:": """
   - port: {port}
@@ -63,11 +63,14 @@ class ChatServer:
         state: a folder of its own.
         bridge: options of the bridge module that differ from the usual ones.
         xml_rpc: it has ejabberd's own XML-RPC, at `rpc_url`.
+        all_mechanisms: clients may log in by every mechanism that ejabberd knows.
     """
 
     host = "localhost"
 
-    def __init__(self, state: Path, bridge: dict[str, int], *, xml_rpc: bool = False) -> None:
+    def __init__(
+        self, state: Path, bridge: dict[str, int], *, xml_rpc: bool = False, all_mechanisms: bool = False
+    ) -> None:
         system = LocalSystem.open(state)
         self.ports = system.ports
         self.secret = system.secrets["component_secret"]
@@ -79,12 +82,15 @@ class ChatServer:
             component_secret=SecretStr(self.secret),
             ejabberd_api_secret=SecretStr(self.api_secret),
         )
+        self.endpoints = system.endpoints(settings)
         servers.prepare(system, settings)
         config = state / "ejabberd" / "ejabberd.yml"
         lines = config.read_text().splitlines()
         for name, value in bridge.items():
             number = next(i for i, line in enumerate(lines) if line.startswith(f"    {name}:"))
             lines[number] = f"    {name}: {value}"
+        if all_mechanisms:
+            lines = [line for line in lines if not line.startswith("disable_sasl_mechanisms:")]
         for added in (_MORE_COMMANDS, _XML_RPC) if xml_rpc else (_MORE_COMMANDS,):
             for line, below in added.items():
                 number = next(i for i, one in enumerate(lines) if one.partition("\n")[0] == line)
@@ -137,12 +143,12 @@ class ChatServer:
     async def new_operator(self, username: str) -> None:
         """An account, and its membership in the operators' roster of its tenant."""
         group = f"operators.{username.rpartition('.')[2]}"
-        await self.command("register", user=username, host=self.host, password=_PASSWORD)
+        await self.command("register", user=username, host=self.host, password=OPERATOR_PASSWORD)
         if not await self.command("srg_get_info", group=group, host=self.host):
             await self.command("srg_create", group=group, host=self.host, label="Operators", description="", display="")
         await self.command("srg_user_add", user=username, host=self.host, group=group, grouphost=self.host)
 
-    def operator(self, username: str, resource: str = "desk", password: str = _PASSWORD) -> Operator:
+    def operator(self, username: str, resource: str = "desk", password: str = OPERATOR_PASSWORD) -> Operator:
         """A client of an operator, not yet logged in."""
         return Operator(username, self.host, password, (LISTEN_IP, self.ports["c2s"]), resource)
 

@@ -1,0 +1,149 @@
+"""A password opens its own account and no other, whoever the client says that it wants to be.
+
+Each door is tried by bytes that no library would send. Two walls are tried, each by itself: ejabberd as it is
+configured, where the mechanisms that carry a foreign name are off, and ejabberd with all of them on, where the bridge
+alone compares.
+"""
+
+import asyncio
+import shutil
+import tempfile
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from tests.integration.conftest import NewTenant, Tenant
+from tests.integration.test_browsers import PASSWORD as VISITOR_PASSWORD
+from tests.integration.test_browsers import new_visitor
+from tests.world.chat_server import OPERATOR_PASSWORD, ChatServer
+from tests.world.login import Door, Login
+
+HOST = "localhost"
+KINDS = ["tcp", "starttls", "tls", "/ws", "/websocket"]
+
+
+def victims(instance: str) -> list[str]:
+    """Names that are not the attacker's: accounts and none, of another tenant and of nobody, in every spelling."""
+    return [
+        f"bob.{instance}",
+        f"bob.{instance}@{HOST}",
+        f"BOB.{instance}@{HOST}",
+        f"bob.{instance}@{HOST}/desk",
+        f"nobody.{instance}",
+        f"visitor.7.{instance}@{HOST}",
+        "admin",
+        f"admin@{HOST}",
+        HOST,
+        f"@{HOST}",
+        f"bob.{instance}@elsewhere.example",
+        " ",
+    ]
+
+
+def door_of(kind: str, doors: list[Door]) -> Door:
+    return next(door for door in doors if door.kind == kind or door.address.endswith(kind))
+
+
+async def outcomes(door: Door, user: str, password: str, wanted: str) -> set[str]:
+    """What comes of each mechanism that can name another account. Each tries a connection of its own."""
+    found = set()
+    for mechanism in ("PLAIN", "X-OAUTH2", "SCRAM-SHA-1"):
+        async with Login(door, HOST) as login:
+            if mechanism == "SCRAM-SHA-1":
+                outcome = await login.scram(user, password, wanted)
+            else:
+                outcome = await login.auth(mechanism, f"{wanted}\0{user}\0{password}")
+            found.add(outcome if await login.ended() else f"{outcome}, and goes on")
+    return found
+
+
+async def assert_no_victim_opens(door: Door, user: str, password: str, instance: str) -> None:
+    wanted = victims(instance)
+    came = await asyncio.gather(*(outcomes(door, user, password, victim) for victim in wanted))
+    assert dict(zip(wanted, came, strict=True)) == {victim: {"invalid-authzid"} for victim in wanted}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_neither_operator_nor_visitor_is_anybody_else(kind: str, tenant: Tenant, new_tenant: NewTenant) -> None:
+    door = door_of(kind, Door.all_of(tenant.system.endpoints))
+    other = await new_tenant()
+    await other.lhc.new_operator("bob", "bob's own password")
+    await tenant.lhc.new_operator("eve", "eve's own password")
+    await new_visitor(tenant)
+    for local, password in (("eve", "eve's own password"), ("visitor.1", VISITOR_PASSWORD)):
+        user = tenant.lhc.name(local)
+        async with Login(door, HOST) as login:
+            assert await login.auth("PLAIN", f"\0{user}\0{password}") == "invalid-mechanism"
+            assert (login.offered, await login.scram(user, password)) == (["SCRAM-SHA-1"], "success")
+            assert (await login.bound()).startswith(f"{user}@{HOST}/")
+        await assert_no_victim_opens(door, user, password, other.name)
+
+
+@pytest.fixture(scope="module")
+async def trusting() -> AsyncIterator[ChatServer]:
+    """An ejabberd that offers every mechanism it knows."""
+    state = Path(tempfile.mkdtemp(prefix="lhc-identity-"))
+    server = ChatServer(state, {}, all_mechanisms=True)
+    await server.start()
+    for user in ("eve.acme", "bob.other"):
+        await server.new_operator(user)
+    yield server
+    await server.kill()
+    shutil.rmtree(state)
+
+
+@pytest.fixture(params=KINDS)
+def door(request: pytest.FixtureRequest, trusting: ChatServer) -> Door:
+    return door_of(request.param, Door.all_of(trusting.endpoints))
+
+
+async def test_the_bridge_compares_where_every_mechanism_is_on(door: Door, trusting: ChatServer) -> None:
+    async with Login(door, HOST) as login:
+        assert {"PLAIN", "X-OAUTH2", "SCRAM-SHA-1"} <= set(login.offered)
+    await assert_no_victim_opens(door, "eve.acme", OPERATOR_PASSWORD, "other")
+    assert "Opened c2s session for bob" not in trusting.log
+
+
+@pytest.mark.parametrize("wanted", ["", "eve.acme", f"eve.acme@{HOST}", f"EVE.Acme@{HOST.upper()}"])
+async def test_who_names_his_own_account_gets_it(door: Door, wanted: str) -> None:
+    async with Login(door, HOST) as login:
+        assert await login.auth("PLAIN", f"{wanted}\0eve.acme\0{OPERATOR_PASSWORD}") == "success"
+        assert (await login.bound()).lower().startswith(f"eve.acme@{HOST}/")
+    async with Login(door, HOST) as login:
+        assert await login.scram("eve.acme", OPERATOR_PASSWORD, wanted) == "success"
+        assert (await login.bound()).lower().startswith(f"eve.acme@{HOST}/")
+
+
+@pytest.mark.parametrize(
+    ("mechanism", "payload"),
+    [
+        ("PLAIN", ""),
+        ("PLAIN", "eve.acme"),
+        ("PLAIN", f"eve.acme\0{OPERATOR_PASSWORD}"),
+        ("PLAIN", f"\0\0{OPERATOR_PASSWORD}"),
+        ("PLAIN", f"bob.other\0eve.acme\0{OPERATOR_PASSWORD}\0"),
+        ("PLAIN", f"bob.other\0bob.other\0eve.acme\0{OPERATOR_PASSWORD}"),
+        ("PLAIN", f"\0eve.acme@elsewhere.example\0{OPERATOR_PASSWORD}"),
+        ("X-OAUTH2", "bob.other\0eve.acme"),
+        ("SCRAM-SHA-1", ""),
+        ("SCRAM-SHA-1", "n,,n=eve.acme"),
+        ("SCRAM-SHA-1", "n,,x=bob.other,r=once"),
+        ("SCRAM-SHA-1", "n,bob.other,n=eve.acme,r=once"),
+        ("SCRAM-SHA-1", "n,a=,n=eve.acme,r=once"),
+        ("SCRAM-SHA-1", "n,,a=bob.other,n=eve.acme,r=once"),
+        ("SCRAM-SHA-1", "n,,m=must,n=eve.acme,r=once"),
+    ],
+)
+async def test_what_cannot_be_read_opens_nothing(trusting: ChatServer, mechanism: str, payload: str) -> None:
+    async with Login(Door("tcp", str(trusting.ports["c2s"])), HOST) as login:
+        assert await login.auth(mechanism, payload) == "malformed-request"
+        assert await login.ended()
+
+
+async def test_an_earlier_attempt_does_not_vouch_for_a_later_one(trusting: ChatServer) -> None:
+    """Who named the victim once, with a wrong password, is not the victim afterwards."""
+    async with Login(Door("tcp", str(trusting.ports["c2s"])), HOST) as login:
+        assert await login.auth("PLAIN", "\0bob.other\0a wrong password") == "not-authorized"
+        assert await login.auth("PLAIN", f"bob.other\0eve.acme\0{OPERATOR_PASSWORD}") == "invalid-authzid"
+        assert await login.ended()
