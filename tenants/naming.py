@@ -19,6 +19,7 @@ a JID is a name. LHC knows them by what stands before the instance.
 
 import re
 import stringprep
+import unicodedata
 from dataclasses import dataclass
 from encodings.idna import nameprep
 from enum import StrEnum
@@ -29,6 +30,8 @@ MAX_INSTANCE = 63
 MAX_USERNAME = 64
 MAX_ID_DIGITS = 19
 MAX_ROOM = 100
+MAX_NICK_BYTES = 1000
+"""A resource has 1023 (RFC 6122, 2.4), and the bridge module may add a number."""
 STANDALONE_INSTANCE = "standalone"
 """Registry key and bridge address of the one tenant of a standalone system; it appears in no username."""
 
@@ -39,6 +42,19 @@ _VISITOR_PREFIX = "visitor"
 _CHAT = "chat"
 _PAGE_OPERATOR = ".operator"
 _NO_LOCAL_PART = frozenset("\"&'/:<>@ ")
+_NO_RESOURCE = (
+    stringprep.in_table_a1,  # what did not exist in Unicode 3.2, as most emoji
+    stringprep.in_table_c12,
+    stringprep.in_table_c21_c22,
+    stringprep.in_table_c3,
+    stringprep.in_table_c4,
+    stringprep.in_table_c5,
+    stringprep.in_table_c6,
+    stringprep.in_table_c7,
+    stringprep.in_table_c8,
+    stringprep.in_table_c9,
+)
+"""Tables of RFC 3454 with the characters that no resource may hold."""
 
 
 class AccountKind(StrEnum):
@@ -195,6 +211,66 @@ def _fold(name: str, field: str) -> str:
     ) or folded != nameprep(folded):
         raise InvalidInputError(field, "holds a character that no name may hold (RFC 6122, nodeprep)")
     return folded
+
+
+def check_direction(local: str, field: str = "name") -> str:
+    """Return a local part when the instance's name does not make it one that mixes directions of writing.
+
+    Raises:
+        InvalidInputError: naming `field` and the rule.
+    """
+    if not _is_of_one_direction(local):
+        raise InvalidInputError(field, "a name in Hebrew or Arabic cannot stand before the tenant's (RFC 3454, 6)")
+    return local
+
+
+def prepare_nick(nick: str) -> str | None:
+    """The name as a room shows it, which is the resource of an address: resourceprep (RFC 6122, B). None: it cannot be.
+
+    ejabberd gives a room whatever name it is told, and the room ends when that is no resource.
+    """
+    mapped = "".join(char for char in nick if not stringprep.in_table_b1(char))
+    prepared = unicodedata.ucd_3_2_0.normalize("NFKC", mapped)
+    if not prepared.strip() or len(prepared.encode(errors="replace")) > MAX_NICK_BYTES:
+        return None
+    if not all(map(_may_stand_in_a_resource, prepared)) or not _is_of_one_direction(prepared):
+        return None
+    return prepared
+
+
+def mend_nick(nick: str) -> str | None:
+    """As `prepare_nick`, without what cannot stand in a name: for LHC, which asks once. None: nothing is left."""
+    possible = " ".join("".join(filter(_may_stand_in_a_resource, nick)).split())
+    letters = "".join(char for char in possible if char == " " or stringprep.in_table_d1(char))
+    return prepare_nick(nick) or prepare_nick(possible) or prepare_nick(" ".join(letters.split()))
+
+
+def check_nick(nick: str, field: str = "nick") -> str:
+    """Return `nick` as a room shows it.
+
+    Raises:
+        InvalidInputError: naming `field` and the rule.
+    """
+    prepared = prepare_nick(nick)
+    if prepared is None:
+        raise InvalidInputError(
+            field,
+            "cannot be a name in a room (RFC 6122, resourceprep): no control characters, no emoji; a name in Hebrew or "
+            "Arabic holds no other letters, and begins and ends with one of its own",
+        )
+    return prepared
+
+
+def _may_stand_in_a_resource(char: str) -> bool:
+    return not any(holds(char) for holds in _NO_RESOURCE)
+
+
+def _is_of_one_direction(text: str) -> bool:
+    """Whether the text keeps the rule of RFC 3454, 6, on letters that are written from right to left."""
+    if not any(map(stringprep.in_table_d1, text)):
+        return True
+    ends = stringprep.in_table_d1(text[0]) and stringprep.in_table_d1(text[-1])
+    return ends and not any(map(stringprep.in_table_d2, text))
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,9 +34,11 @@ from tenants.naming import (
     AccountKind,
     AccountName,
     RoomName,
+    check_direction,
     fold_page_operator,
     fold_room,
     is_page_operator,
+    mend_nick,
     page_operator_of,
 )
 from tenants.services import Services
@@ -81,7 +83,7 @@ def person(services: Services, instance_name: str, username: str, field: str = "
     if is_page_operator(username):
         folded = fold_page_operator(username, field)
         shown = username[: -len(page_operator_of(""))].replace(".", " ").strip()
-        return Person(folded, folded, clean(shown)[:MAX_NICK] or folded)
+        return Person(folded, folded, _as_shown(shown) or folded)
     account = services.naming.parse_username(username, field)
     if account.kind is not AccountKind.OPERATOR:
         raise InvalidInputError(field, "must be an operator")
@@ -103,8 +105,9 @@ async def create(
     """
     name = fold_room(name)
     title = clean(title) if title else name
+    local = check_direction(services.naming.room(RoomName(name, tenant.instance_name)))
     room_id = await _begin(services, tenant.instance_name, name, title, origin)
-    await _make(services, RoomName(name, tenant.instance_name), title)
+    await _make(services, local, title)
     async with services.database.write() as session:
         made = await session.execute(
             update(Room)
@@ -149,8 +152,7 @@ async def _begin(services: Services, instance_name: str, name: str, title: str, 
         return room.id
 
 
-async def _make(services: Services, room: RoomName, title: str) -> None:
-    local = services.naming.room(room)
+async def _make(services: Services, local: str, title: str) -> None:
     if await services.ejabberd.rooms.make({local: title}):
         raise NotAppliedError("lhc_make_rooms", 0, f"{local} could not be made")
 
@@ -186,6 +188,8 @@ def address(services: Services, room: Room) -> str:
 async def put_member(services: Services, tenant: Tenant, name: str, who: Person, nick: str | None = None) -> RoomMember:
     """Note who is to be in the room, under what name; one who is noted already gets the name.
 
+    What cannot be a name in a room is mended, or as if none was given.
+
     Raises:
         InvalidInputError: no room is named so.
         NotFoundError: the tenant has no such room; or no such account.
@@ -197,7 +201,7 @@ async def put_member(services: Services, tenant: Tenant, name: str, who: Person,
         room = await _get(session, tenant.instance_name, name, lock=True)
         if who.has_account:
             await _check_account(session, who)
-        nick = clean(nick or "").strip()[:MAX_NICK] or await _nick_of(session, who)
+        nick = _as_shown(nick or "") or await _nick_of(session, who)
         member = next((member for member in room.members if member.username == who.username), None)
         if member is None:
             if len(room.members) >= MAX_MEMBERS:
@@ -254,7 +258,7 @@ async def write(
     async with services.database.read() as session:
         if who.has_account:
             await _check_account(session, who)
-        nick = members.get(who.username) or await _nick_of(session, who)
+        nick = _as_shown(members.get(who.username, "")) or await _nick_of(session, who)
     message_id = message_id or uuid.uuid4().hex
     await services.commands.publish(
         SendToRoom(
@@ -402,4 +406,8 @@ async def _check_account(session: AsyncSession, who: Person) -> None:
 
 async def _nick_of(session: AsyncSession, who: Person) -> str:
     operator = await session.get(Operator, who.username)
-    return (operator.nick if operator else None) or who.nick
+    return _as_shown((operator.nick if operator else None) or "") or who.nick
+
+
+def _as_shown(nick: str) -> str | None:
+    return mend_nick(clean(nick).strip()[:MAX_NICK])

@@ -114,18 +114,37 @@ judge(#jid{luser = Room}, Stanza, Host) ->
     #jid{luser = User} = xmpp:get_from(Stanza),
     case tenant(Room, Host) of
         {ok, Tenant} ->
-            case mod_lhc_bridge:is_operator_of(User, Tenant, Host) orelse leaves(Stanza, User, Tenant, Host) of
-                true -> pass;
-                false -> {refuse, ?OPERATORS_ONLY}
+            case mod_lhc_bridge:is_operator_of(User, Tenant, Host) of
+                true -> judge_operator(Stanza);
+                false -> judge_former(Stanza, User, Tenant, Host)
             end;
         none ->
             {refuse, ?OPERATORS_ONLY}
     end.
 
+%% mod_muc sends what declines an invitation to whomever the message names, in the room's name. And a subscriber (MUC/Sub)
+%% would hear all without being seen, under a name that nobody has looked at.
+judge_operator(#message{to = #jid{lresource = <<>>}, sub_els = Els}) ->
+    case lists:any(fun(El) -> xmpp:get_ns(El) == ?NS_MUC_USER end, Els) of
+        true -> {refuse, <<"The orchestrator alone invites people to rooms">>};
+        false -> pass
+    end;
+judge_operator(#iq{to = #jid{lresource = <<>>}, sub_els = [El]}) ->
+    case xmpp:get_ns(El) of
+        ?NS_MUCSUB -> {refuse, <<"Clients enter rooms, and do not subscribe to them">>};
+        _ -> pass
+    end;
+judge_operator(_Stanza) ->
+    pass.
+
 %% Who is no operator any more may still leave.
-leaves(Stanza, User, Tenant, Host) ->
-    is_record(Stanza, presence) andalso xmpp:get_type(Stanza) == unavailable
-        andalso mod_lhc_bridge:tenant(User, Host) == {ok, Tenant}.
+judge_former(#presence{type = unavailable}, User, Tenant, Host) ->
+    case mod_lhc_bridge:tenant(User, Host) of
+        {ok, Tenant} -> pass;
+        _ -> {refuse, ?OPERATORS_ONLY}
+    end;
+judge_former(_Stanza, _User, _Tenant, _Host) ->
+    {refuse, ?OPERATORS_ONLY}.
 
 %% Service discovery shows operators the rooms of their tenant. mod_muc would ask every room of everybody, and tell how
 %% many there are.
@@ -235,13 +254,19 @@ say_in_room(Host, #message{from = From, to = #jid{luser = Room, lserver = Servic
             ejabberd_router:route_error(Msg, xmpp:err_item_not_found(Text, xmpp:get_lang(Msg)))
     end.
 
+%% The names to try, one after the other. Those that cannot be a resource are left out (RFC 6122, B: a name in Hebrew or
+%% Arabic must not end in a bracket, for one): mod_muc does not look, and the room would end. A username always can.
 names(#message{from = #jid{luser = User}} = Msg) ->
-    Name = case xmpp:get_subtag(Msg, #nick{}) of
-               #nick{name = <<_, _/binary>> = Nick} -> Nick;
-               _ -> User
-           end,
-    Others = [<<Name/binary, " (", (integer_to_binary(Number))/binary, ")">> || Number <- lists:seq(2, ?OTHER_NAMES)],
-    [Name | Others].
+    Wanted = case xmpp:get_subtag(Msg, #nick{}) of
+                 #nick{name = Nick} -> [Nick, User];
+                 _ -> [User]
+             end,
+    Names = [Prepared || Name <- Wanted, Prepared <- [jid:resourceprep(Name)], Prepared /= error, Prepared /= <<>>],
+    [Free || Name <- Names, Number <- lists:seq(1, ?OTHER_NAMES), Free <- [numbered(Name, Number)],
+             jid:resourceprep(Free) /= error].
+
+numbered(Name, 1) -> Name;
+numbered(Name, Number) -> <<Name/binary, " (", (integer_to_binary(Number))/binary, ")">>.
 
 %% The room says in words alone what is wrong.
 take_name(Pid, From, [Name | Others]) ->

@@ -51,6 +51,7 @@
 
 %% The hooks belong to the module, not to the gen_server: they must hold while a crashed deliverer is restarted.
 start(Host, Opts) ->
+    lhc_bridge_log:start(),
     create_tables(),
     case lhc_bridge_queue:start(Host, Opts) of
         {ok, Pid} ->
@@ -154,7 +155,21 @@ mod_doc() ->
 %%% Who may write to whom
 %%%===================================================================
 
-guard({Stanza, #{lserver := Host} = C2S} = Acc) ->
+%% The mark of a message that may come twice is the component's alone.
+guard({#message{sub_els = Els} = Msg, C2S}) ->
+    guard_unmarked({Msg#message{sub_els = [El || El <- Els, not is_once(El)]}, C2S});
+guard(Acc) ->
+    guard_unmarked(Acc).
+
+guard_unmarked({Stanza, #{jid := #jid{luser = ?IS_VISITOR = Visitor}, lserver := Host} = C2S}) ->
+    IsOperator = fun(User) -> is_operator_for(User, Visitor, Host) end,
+    case lhc_bridge_reach:judge(Stanza, component(Host), IsOperator) of
+        {pass, Kept} ->
+            {Kept, C2S};
+        {refuse, Text} ->
+            {stop, {drop, answer(Stanza, xmpp:err_forbidden(Text, xmpp:get_lang(Stanza)), C2S)}}
+    end;
+guard_unmarked({Stanza, #{lserver := Host} = C2S} = Acc) ->
     case lhc_bridge_rooms:judge(Stanza, Host) of
         no_room ->
             guard_others(xmpp:get_to(Stanza), Acc);
@@ -168,8 +183,8 @@ guard({Stanza, #{lserver := Host} = C2S} = Acc) ->
             {stop, {drop, C2S}}
     end.
 
-guard_others(#jid{luser = ?IS_VISITOR} = To, {#message{type = Type, from = From} = Msg, C2S} = Acc)
-  when Type /= error ->
+%% An error too is from an operator of the visitor's live chat alone. (It is not answered: no error is.)
+guard_others(#jid{luser = ?IS_VISITOR} = To, {#message{from = From} = Msg, C2S} = Acc) ->
     case may_write(From, To) of
         true ->
             Acc;
@@ -177,6 +192,10 @@ guard_others(#jid{luser = ?IS_VISITOR} = To, {#message{type = Type, from = From}
             forbid(Msg, <<"Only operators of this live chat may write to its visitors">>),
             {stop, {drop, C2S}}
     end;
+%% A visitor's browser answers no operator, so it is asked nothing.
+guard_others(#jid{luser = ?IS_VISITOR, lresource = <<_, _/binary>>}, {#iq{} = IQ, C2S}) ->
+    forbid(IQ, <<"A visitor's browser cannot be asked">>),
+    {stop, {drop, C2S}};
 guard_others(#jid{lserver = Other}, {Stanza, #{lserver := Host} = C2S} = Acc) when Other /= Host ->
     case Other == component(Host) andalso not is_answer(Stanza) of
         true ->
@@ -205,9 +224,11 @@ is_same_tenant(User, Other, Host) ->
     end.
 
 %% What the component hears of an operator is what this module says: nobody else may tell it of messages and presence.
-%% A client only answers it, as to a ping.
-is_answer(Stanza) ->
-    lists:member(xmpp:get_type(Stanza), [result, error]).
+%% A client only answers what it was asked, as a ping.
+is_answer(#iq{type = Type}) ->
+    Type == result orelse Type == error;
+is_answer(_Stanza) ->
+    false.
 
 forbid(#presence{}, _Text) ->
     ok; % clients do not expect an error to a presence
@@ -217,17 +238,26 @@ forbid(Stanza, Text) ->
 refuse(Stanza, Error) ->
     ejabberd_router:route_error(Stanza, Error).
 
-may_write(#jid{luser = User, lserver = Host}, #jid{luser = User, lserver = Host}) ->
-    true; % the sessions of one visitor among themselves
-may_write(#jid{luser = ?IS_VISITOR}, _Visitor) ->
-    false;
+%% Straight to the visitor's client: what is routed to a visitor as an error is kept as a message that came back.
+answer(Stanza, Error, C2S) ->
+    case lists:member(xmpp:get_type(Stanza), [error, result]) of
+        true -> C2S;
+        false -> ejabberd_c2s:send(C2S, xmpp:make_error(Stanza, Error))
+    end.
+
 may_write(#jid{luser = Operator, lserver = Host}, #jid{luser = Visitor, lserver = Host}) ->
+    is_operator_for(Operator, Visitor, Host);
+may_write(_Operator, #jid{lserver = Other}) ->
+    not ejabberd_router:is_my_host(Other). % another virtual host is another company; other servers are not our matter
+
+%% Whether the account is an operator's of the visitor's live chat.
+is_operator_for(?IS_VISITOR, _Visitor, _Host) ->
+    false;
+is_operator_for(Operator, Visitor, Host) ->
     case {tenant(Operator, Host), tenant(Visitor, Host)} of
         {{ok, Tenant}, {ok, Tenant}} -> is_operator_of(Operator, Tenant, Host);
         _ -> false
-    end;
-may_write(_Operator, #jid{lserver = Other}) ->
-    not ejabberd_router:is_my_host(Other). % another virtual host is another company; other servers are not our matter
+    end.
 
 is_operator_of(User, Tenant, Host) ->
     try
@@ -240,8 +270,7 @@ is_operator_of(User, Tenant, Host) ->
 %%% The diversion
 %%%===================================================================
 
-%% The guard has let this message pass, so it is an operator's message to a visitor of the same tenant, or an error, which
-%% anybody may send.
+%% The guard has let this message pass, so it is an operator's to a visitor of the same tenant; it may be an error.
 divert({#message{from = #jid{luser = Operator, lserver = Host},
                  to = #jid{luser = ?IS_VISITOR = Visitor, lserver = Host}} = Msg, C2S} = Acc)
   when Operator /= Visitor ->

@@ -14,7 +14,7 @@ from orchestrator.api.idempotency import IdempotentRoute
 from orchestrator.api.views import View, XmlText, problems
 from tenants import admission, chat_lines, operators, rooms
 from tenants.models import MAX_ID, Room, RoomOrigin
-from tenants.naming import MAX_ROOM, is_page_operator
+from tenants.naming import MAX_ROOM, check_nick, is_page_operator
 from tenants.rooms import Person
 from tenants.services import Services
 
@@ -150,7 +150,8 @@ async def put_member(
     """Note who is to be in the room, and invite an operator who is not there."""
     tenant = await admission.get(services, instance_name)
     who = _person(services, instance_name, operator)
-    await rooms.put_member(services, tenant, name, who, wanted.nick)
+    nick = None if wanted.nick is None else check_nick(wanted.nick)
+    await rooms.put_member(services, tenant, name, who, nick)
     if wanted.invite:
         await rooms.invite(services, tenant, name, [who])
     return RoomView.of(services, await rooms.get(services, instance_name, name))

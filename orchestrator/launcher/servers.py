@@ -4,7 +4,7 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from string import Template
@@ -150,7 +150,12 @@ def _write(path: Path, text: str) -> None:
 
 
 def compile_bridge(ebin: Path) -> None:
-    """Compile the bridge's modules against the headers of the ejabberd that is installed."""
+    """Compile the bridge's modules."""
+    compile_erlang(ebin, sorted((_CONFIG / "ejabberd").glob("*.erl")))
+
+
+def compile_erlang(ebin: Path, sources: Iterable[Path]) -> None:
+    """Compile modules of ejabberd against the headers of the one that is installed."""
     include = ebin.parent / "include"
     ebin.mkdir(parents=True, exist_ok=True)
     include.mkdir(parents=True, exist_ok=True)
@@ -159,9 +164,8 @@ def compile_bridge(ebin: Path) -> None:
     link.unlink(missing_ok=True)
     link.symlink_to(_library("p1_xmpp-*", "xmpp-*"))
     ejabberd = _library("ejabberd-*")
-    sources = map(str, sorted((_CONFIG / "ejabberd").glob("*.erl")))
     command = ["erlc", "-I", str(include), "-I", str(ejabberd / "include"), "-pa", str(ejabberd / "ebin")]
-    subprocess.run([*command, "-o", str(ebin), *sources], check=True, timeout=120)
+    subprocess.run([*command, "-o", str(ebin), *map(str, sources)], check=True, timeout=120)
 
 
 def _ejabberd_version() -> Version:

@@ -26,6 +26,7 @@ class Browser:
         self.stanzas: list[ET.Element] = []
         self._url = url
         self._username, self._host, self._password, self._resource = username, host, password, resource
+        self._pings = 0
         self._connection: ClientConnection
         self._reading: asyncio.Task[None]
 
@@ -60,6 +61,18 @@ class Browser:
             f"<message xmlns='jabber:client' type='chat' to={quoteattr(f'{to}@{self._host}')}>"
             f"<body>{escape(body)}</body></message>"
         )
+
+    async def send_raw(self, xml: str) -> None:
+        """Send a stanza, whatever it is."""
+        name, rest = xml[1:].split(" ", 1)
+        await self._send(f"<{name} xmlns='jabber:client' {rest}")
+
+    async def taken(self) -> None:
+        """Wait until the server has taken all that was written: a stream is handled in order, so a ping shows it."""
+        self._pings += 1
+        wanted = f"taken-{self._pings}"
+        await self.send_raw(f"<iq id='{wanted}' type='get' to='{self._host}'><ping xmlns='urn:xmpp:ping'/></iq>")
+        await until(lambda: any(one.get("id") == wanted for one in self.stanzas), "the server has taken all")
 
     async def reads(self, body: str) -> None:
         """Wait for a message with that body."""

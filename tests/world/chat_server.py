@@ -14,6 +14,7 @@ from config.settings import Settings
 from orchestrator.launcher import servers
 from orchestrator.launcher.local import LISTEN_IP, LocalSystem
 from tenants.ejabberd import Ejabberd, call_headers
+from tests.world.browser import Browser
 from tests.world.operator import Operator
 from tests.world.waiting import until_async
 
@@ -38,6 +39,21 @@ _XML_RPC = {
     what: '*'""",
 }
 """What stands below these lines of the configuration for ejabberd's own XML-RPC, which production does without."""
+_ENDS_BADLY = {
+    "modules:": """
+  mod_ends_badly: {{}}""",
+    "api_permissions:": """
+  "ends on demand":
+    from: mod_http_api
+    who:
+      access:
+        allow:
+          acl: private
+    what:
+      - test_end_session
+      - test_end_room""",
+}
+"""The same, for tests/world/erlang/mod_ends_badly.erl."""
 _MORE_COMMANDS = {
     "api_permissions:": """
   "ejabberd's own, beside the bridge module's":
@@ -64,12 +80,19 @@ class ChatServer:
         bridge: options of the bridge module that differ from the usual ones.
         xml_rpc: it has ejabberd's own XML-RPC, at `rpc_url`.
         all_mechanisms: clients may log in by every mechanism that ejabberd knows.
+        ends_badly: it has commands that end its processes by a fault.
     """
 
     host = "localhost"
 
     def __init__(
-        self, state: Path, bridge: dict[str, int], *, xml_rpc: bool = False, all_mechanisms: bool = False
+        self,
+        state: Path,
+        bridge: dict[str, int],
+        *,
+        xml_rpc: bool = False,
+        all_mechanisms: bool = False,
+        ends_badly: bool = False,
     ) -> None:
         system = LocalSystem.open(state)
         self.ports = system.ports
@@ -91,7 +114,12 @@ class ChatServer:
             lines[number] = f"    {name}: {value}"
         if all_mechanisms:
             lines = [line for line in lines if not line.startswith("disable_sasl_mechanisms:")]
-        for added in (_MORE_COMMANDS, _XML_RPC) if xml_rpc else (_MORE_COMMANDS,):
+        if ends_badly:
+            servers.compile_erlang(
+                state / "ejabberd" / "lhc_bridge" / "ebin", [Path(__file__).parent / "erlang" / "mod_ends_badly.erl"]
+            )
+        more = [_MORE_COMMANDS, *([_XML_RPC] if xml_rpc else []), *([_ENDS_BADLY] if ends_badly else [])]
+        for added in more:
             for line, below in added.items():
                 number = next(i for i, one in enumerate(lines) if one.partition("\n")[0] == line)
                 lines[number] += below.format(port=self.ports["api"])
@@ -103,6 +131,10 @@ class ChatServer:
     def log(self) -> str:
         """What ejabberd has logged so far."""
         return (self._state / "logs" / "ejabberd-own.log").read_text()
+
+    def logs(self) -> str:
+        """All that there is in the folder of logs, of ejabberd and of its virtual machine."""
+        return "".join(path.read_text(errors="replace") for path in (self._state / "logs").iterdir())
 
     async def start(self) -> None:
         """Start it as the process list says, and wait until it is ready."""
@@ -152,11 +184,18 @@ class ChatServer:
         """A client of an operator, not yet logged in."""
         return Operator(username, self.host, password, (LISTEN_IP, self.ports["c2s"]), resource)
 
+    async def new_visitor(self, username: str, resource: str = "browser") -> Browser:
+        """An account that is no operator's, and a browser that is not logged in yet."""
+        await self.command("register", user=username, host=self.host, password=OPERATOR_PASSWORD)
+        return Browser(
+            f"ws://{LISTEN_IP}:{self.ports['websocket']}/ws", username, self.host, OPERATOR_PASSWORD, resource
+        )
+
     async def _is_ready(self) -> bool:
         assert self._process is not None
         assert self._process.poll() is None, f"ejabberd has ended; see {self._state}"
         try:
             await self.command("status")
-        except httpx.TransportError:
-            return False
+        except (httpx.TransportError, httpx.HTTPStatusError):
+            return False  # it listens before the bridge module, which has the secret, is there
         return True

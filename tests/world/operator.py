@@ -57,12 +57,15 @@ class Operator:
         self.username = username
         self.presences: list[SeenPresence] = []
         self.messages: list[SeenMessage] = []
+        self.stanzas: list[ET.Element] = []
+        """All that came, as it came."""
         self._invitations: list[tuple[str, str]] = []
         self._address = address
         self._host = host
         self._client = client = ClientXMPP(f"{username}@{host}/{resource}", password)
         client.register_plugin("xep_0172")
         client.register_plugin("xep_0199")
+        client.add_filter("in", self._keep)
         client.enable_direct_tls = False
         client.enable_starttls = False
         client.enable_plaintext = True
@@ -118,6 +121,18 @@ class Operator:
         iq.append(ET.Element(element))
         await iq.send(timeout=DEADLINE)
 
+    def send_raw(self, xml: str) -> None:
+        """Send whatever it is."""
+        self._client.send_raw(xml)
+
+    def answer(self, stanza_id: str) -> str:
+        """How the IQ of that id was answered: `result`, or the error's condition; empty while it was not."""
+        answers = [one for one in self.stanzas if one.get("id") == stanza_id and one.tag.endswith("}iq")]
+        if not answers:
+            return ""
+        error = answers[-1].find("{jabber:client}error")
+        return "result" if error is None else error[0].tag.rpartition("}")[2]
+
     async def taken(self) -> None:
         """Wait until the server has taken all that was written: a stream is handled in order, so a ping shows it."""
         await self._client.plugin["xep_0199"].send_ping(JID(self._host), timeout=DEADLINE)
@@ -132,10 +147,12 @@ class Operator:
         transport: Any = self._client.transport
         transport.pause_reading()
 
-    def write(self, to: str, body: str, *, kind: MessageType = "chat", message_id: str | None = None) -> str:
+    def write(
+        self, to: str, body: str, *, kind: MessageType = "chat", message_id: str | None = None, subject: str = ""
+    ) -> str:
         """Send a message to a username (of our host) or a JID. Returns its id."""
         jid = to if "@" in to else f"{to}@{self._host}"
-        message = self._client.make_message(mto=jid, mbody=body, mtype=kind)
+        message = self._client.make_message(mto=jid, mbody=body, mtype=kind, msubject=subject or None)
         message["id"] = message_id or self._client.new_id()
         message.send()
         return str(message["id"])
@@ -262,6 +279,10 @@ class Operator:
     def latest(self, username: str) -> SeenPresence | None:
         """The latest presence of the visitor."""
         return next((seen for seen in reversed(self.presences) if seen.username == username), None)
+
+    def _keep(self, stanza: StanzaBase) -> StanzaBase:
+        self.stanzas.append(stanza.xml)
+        return stanza
 
     def _saw_presence(self, presence: Presence) -> None:
         kind = "unavailable" if presence["type"] == "unavailable" else "available"
