@@ -310,6 +310,10 @@ class Ejabberd:
         if answer["result"] != "sent":
             raise NoSessionError("lhc_present", 0, str(answer["result"]))
 
+    async def refusals(self) -> dict[str, int]:
+        """How much was refused for its size or number since ejabberd began, by kind (`lhc_refusals` of the bridge)."""
+        return {str(one["kind"]): int(one["count"]) for one in await self._call("lhc_refusals")}
+
     async def kick(self, user: str, resource: str, reason: str) -> None:
         """End one client session (`kick_session`)."""
         await self._call("kick_session", user=user, host=self.host, resource=resource, reason=reason)

@@ -55,11 +55,14 @@ start(Host, Opts) ->
     create_tables(),
     case lhc_bridge_queue:start(Host, Opts) of
         {ok, Pid} ->
+            {ok, _} = lhc_bridge_backlog:start(Host, Opts),
+            lhc_bridge_offline:start(Host),
             [ejabberd_hooks:add(Hook, Scope, Module, Function, Priority)
              || {Hook, Scope, Module, Function, Priority} <- hooks(Host) ++ global_hooks()],
             gen_iq_handler:add_iq_handler(ejabberd_local, Host, ?NS_BRIDGE, ?MODULE, service),
             lhc_bridge_admin:register_commands(),
             lhc_bridge_rooms:register_commands(),
+            lhc_bridge_refusals:register_commands(),
             {ok, Pid};
         Error ->
             Error
@@ -73,10 +76,12 @@ stop(Host) ->
                  false ->
                      lhc_bridge_admin:unregister_commands(),
                      lhc_bridge_rooms:unregister_commands(),
+                     lhc_bridge_refusals:unregister_commands(),
                      global_hooks()
              end,
     [ejabberd_hooks:delete(Hook, Scope, Module, Function, Priority)
      || {Hook, Scope, Module, Function, Priority} <- hooks(Host) ++ Global],
+    lhc_bridge_backlog:stop(Host),
     lhc_bridge_queue:stop(Host).
 
 hooks(Host) ->
@@ -87,8 +92,9 @@ hooks(Host) ->
      {unset_presence_hook, Host, ?MODULE, unset_presence, 50},
      {c2s_handle_info, Host, ?MODULE, present, 50},
      {c2s_self_presence, Host, ?MODULE, waited_first, ?WAITED_PRIORITY}
-     | lhc_bridge_identity:hooks(Host) ++ lhc_bridge_rooms:hooks(Host) ++ lhc_bridge_visitors:hooks(Host) ++
-           lhc_bridge_logins:hooks(Host)].
+     | lists:flatmap(fun(Module) -> Module:hooks(Host) end,
+                     [lhc_bridge_identity, lhc_bridge_rooms, lhc_bridge_visitors, lhc_bridge_logins,
+                      lhc_bridge_backlog, lhc_bridge_offline])].
 
 %% Components belong to no virtual host.
 global_hooks() ->
@@ -102,6 +108,9 @@ global_hooks() ->
 create_tables() ->
     [ets:new(Table, [named_table, public, {write_concurrency, true}, {heir, erlang:group_leader(), none}])
      || Table <- [?NAMES, ?SEEN], ets:info(Table) == undefined],
+    lhc_bridge_backlog:create_table(),
+    lhc_bridge_offline:create_table(),
+    lhc_bridge_refusals:create_table(),
     ok.
 
 %% Options are read where they are used, so a reload has nothing to do.
@@ -109,14 +118,20 @@ reload(_Host, _NewOpts, _OldOpts) ->
     ok.
 
 depends(_Host, _Opts) ->
-    [{mod_shared_roster, hard}, {mod_muc, hard}].
+    [{mod_shared_roster, hard}, {mod_muc, hard}, {mod_offline, soft}].
 
 mod_opt_type(api_secret) -> econf:binary();
 mod_opt_type(component) -> econf:non_empty(econf:binary());
 mod_opt_type(hosting) -> econf:bool();
 mod_opt_type(iq_timeout) -> econf:timeout(second);
 mod_opt_type(max_messages) -> econf:pos_int();
-mod_opt_type(max_bytes) -> econf:pos_int().
+mod_opt_type(max_bytes) -> econf:pos_int();
+mod_opt_type(max_operator_backlog) -> econf:pos_int();
+mod_opt_type(max_visitor_backlog) -> econf:pos_int();
+mod_opt_type(max_tenant_backlog) -> econf:pos_int();
+mod_opt_type(max_account_offline) -> econf:pos_int();
+mod_opt_type(max_tenant_offline) -> econf:pos_int();
+mod_opt_type(max_offline) -> econf:pos_int().
 
 mod_options(_Host) ->
     [{api_secret, <<>>},
@@ -124,7 +139,13 @@ mod_options(_Host) ->
      {hosting, true},
      {iq_timeout, timer:seconds(10)},
      {max_messages, 10000},
-     {max_bytes, 64 * 1024 * 1024}].
+     {max_bytes, 64 * 1024 * 1024},
+     {max_operator_backlog, 48 * 1024 * 1024},
+     {max_visitor_backlog, 1024 * 1024},
+     {max_tenant_backlog, 64 * 1024 * 1024},
+     {max_account_offline, 2 * 1024 * 1024},
+     {max_tenant_offline, 32 * 1024 * 1024},
+     {max_offline, 1024 * 1024 * 1024}].
 
 mod_doc() ->
     #{desc => <<"Hands operators' messages to Live Helper Chat visitors, and operators' presence, to the component "
@@ -149,7 +170,24 @@ mod_doc() ->
                                       "messages are given back to the operators. The default is '10000'.">>}},
            {max_bytes, #{value => <<"Bytes">>,
                          desc => <<"The same, for the size of all waiting messages. "
-                                   "The default is '67108864' (64 MB).">>}}]}.
+                                   "The default is '67108864' (64 MB).">>}},
+           {max_operator_backlog, #{value => <<"Bytes">>,
+                                    desc => <<"What may wait for a connection of an operator that does not read. Beyond, "
+                                              "it is disconnected. The default is '50331648' (48 MB).">>}},
+           {max_visitor_backlog, #{value => <<"Bytes">>,
+                                   desc => <<"The same, for a visitor's browser. The default is '1048576' (1 MB).">>}},
+           {max_tenant_backlog, #{value => <<"Bytes">>,
+                                  desc => <<"The same, for all connections of a tenant together. "
+                                            "The default is '67108864' (64 MB).">>}},
+           {max_account_offline, #{value => <<"Bytes">>,
+                                   desc => <<"What may wait in offline storage for an account. Beyond, messages go back "
+                                             "to who sent them. The default is '2097152' (2 MB).">>}},
+           {max_tenant_offline, #{value => <<"Bytes">>,
+                                  desc => <<"The same, for all accounts of a tenant. "
+                                            "The default is '33554432' (32 MB).">>}},
+           {max_offline, #{value => <<"Bytes">>,
+                           desc => <<"The same, for the virtual host. The default is '1073741824' (1 GB): mod_offline "
+                                     "has room for 2 GB.">>}}]}.
 
 %%%===================================================================
 %%% Who may write to whom

@@ -3,6 +3,7 @@
 What is counted from the database is the same at each API process: take the maximum over them, not the sum.
 """
 
+import asyncio
 from collections.abc import Iterator
 
 from fastapi import APIRouter, Response
@@ -17,10 +18,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from orchestrator.api.auth import READS_METRICS, ServicesDep
 from tenants import overview
+from tenants.ejabberd import EjabberdError, EjabberdUnavailableError
 from tenants.models import OperationState, TenantState
 from tenants.overview import Overview
+from tenants.services import Services
 
 _PREFIX = "lhc_"
+_EJABBERD_SECONDS = 2.0
 
 router = APIRouter(tags=["health"])
 
@@ -29,15 +33,26 @@ router = APIRouter(tags=["health"])
 async def metrics(services: ServicesDep) -> Response:
     """The metrics of the system and of this process, for Prometheus; a token of the scope `metrics` will do."""
     registry = CollectorRegistry()
-    registry.register(_System(await overview.look(services)))
+    refusals = await _refusals(services)
+    registry.register(_System(await overview.look(services), refusals))
     return Response(generate_latest(registry) + generate_latest(_process), media_type=CONTENT_TYPE_LATEST)
 
 
-class _System(Collector):
-    """What was just read from the database."""
+async def _refusals(services: Services) -> dict[str, int]:
+    """None while ejabberd is away: the other numbers are wanted then more than ever."""
+    try:
+        async with asyncio.timeout(_EJABBERD_SECONDS):
+            return await services.ejabberd.refusals()
+    except (EjabberdError, EjabberdUnavailableError, TimeoutError):
+        return {}
 
-    def __init__(self, seen: Overview) -> None:
+
+class _System(Collector):
+    """What was just read from the database, and from ejabberd."""
+
+    def __init__(self, seen: Overview, refusals: dict[str, int]) -> None:
         self._seen = seen
+        self._refusals = refusals
 
     def collect(self) -> Iterator[Metric]:
         seen = self._seen
@@ -56,6 +71,7 @@ class _System(Collector):
         yield _gauge("open_circuits", "Tenants whose server is left alone for a while.", seen.open_circuits)
         yield _gauge("drift", "Differences from ejabberd that are not mended.", seen.unmended)
         yield _gauge("shards", "Shards that a pool process serves.", {"pool": seen.shards})
+        yield _gauge("refusals", "What ejabberd refused for its size or number.", {"kind": self._refusals})
         yield _gauge("heartbeat_age_seconds", "Since a worker's last sign of life.", {"worker": seen.heartbeats})
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import resource
 import subprocess
 from configparser import ConfigParser
 from pathlib import Path
@@ -15,6 +16,7 @@ from orchestrator.launcher import servers
 from orchestrator.launcher.local import LISTEN_IP, LocalSystem
 from tenants.ejabberd import Ejabberd, call_headers
 from tests.world.browser import Browser
+from tests.world.light_client import LightClient
 from tests.world.operator import Operator
 from tests.world.waiting import until_async
 
@@ -190,6 +192,21 @@ class ChatServer:
         return Browser(
             f"ws://{LISTEN_IP}:{self.ports['websocket']}/ws", username, self.host, OPERATOR_PASSWORD, resource
         )
+
+    def light(self, username: str, name: str = "light", *, managed: bool = False) -> LightClient:
+        """A client that does as little as it can."""
+        address = LISTEN_IP, self.ports["c2s"]
+        return LightClient(username, self.host, OPERATOR_PASSWORD, address, name, managed=managed)
+
+    def resident_bytes(self) -> int:
+        """How much of the machine's memory ejabberd holds now."""
+        assert self._process is not None
+        pages = int(Path(f"/proc/{self._process.pid}/statm").read_text().split()[1])
+        return pages * resource.getpagesize()
+
+    async def refusals(self) -> dict[str, int]:
+        """How much the bridge has refused, by kind."""
+        return {one["kind"]: int(one["count"]) for one in await self.command("lhc_refusals")}
 
     async def _is_ready(self) -> bool:
         assert self._process is not None

@@ -1,0 +1,138 @@
+%%% What waits in offline storage for operators who are away, bounded in bytes: for an account, for a tenant, and in all.
+%%% Part of mod_lhc_bridge.
+%%%
+%%% mod_offline keeps all of it in one Mnesia table that is on disk only, which is one file of at most 2 GB; and whenever it
+%%% stores a message it reads all that the account has. Its own bound counts messages, of which each may be long. What is
+%%% beyond a bound goes back to who sent it, with an error: the component keeps it as a message that came back.
+%%%
+%%% Bytes are counted here as messages are stored, and anew for an account whenever mod_offline may have removed some. So a
+%%% number that is wrong for a moment, since two things happened at once, is soon right again.
+-module(lhc_bridge_offline).
+
+%% for mod_lhc_bridge
+-export([create_table/0, start/1, hooks/1]).
+%% hooks
+-export([check/1, stored/1, fetched/1, removed/2]).
+
+-include_lib("xmpp/include/xmpp.hrl").
+-include("mod_offline.hrl").
+
+%% Around mod_offline (50).
+-define(CHECK_PRIORITY, 40).
+-define(STORED_PRIORITY, 60).
+
+-define(TABLE, ?MODULE).
+%% Bytes that a tenant may have while all together have as many as they may: so many tenants that fill their shares take
+%% nothing from who keeps a few messages.
+-define(QUIET, 256 * 1024).
+%% The same, of all together.
+-define(RESERVE, 256 * 1024 * 1024).
+
+%%%===================================================================
+%%% For mod_lhc_bridge
+%%%===================================================================
+
+%% Rows: {Key, Messages, Bytes}, where the key is {account, User, Host}, {tenant, Tenant, Host} or {host, Host}.
+-spec create_table() -> term().
+create_table() ->
+    ets:info(?TABLE) == undefined
+        andalso ets:new(?TABLE, [named_table, public, {write_concurrency, true}, {heir, erlang:group_leader(), none}]).
+
+%% Counts what is there. It may be a gigabyte, so nobody waits for it.
+-spec start(binary()) -> pid().
+start(Host) ->
+    spawn(fun() -> count_all(Host) end).
+
+-spec hooks(binary()) -> [tuple()].
+hooks(Host) ->
+    [{offline_message_hook, Host, ?MODULE, check, ?CHECK_PRIORITY},
+     {offline_message_hook, Host, ?MODULE, stored, ?STORED_PRIORITY},
+     {c2s_self_presence, Host, ?MODULE, fetched, ?STORED_PRIORITY},
+     {remove_user, Host, ?MODULE, removed, ?STORED_PRIORITY}].
+
+count_all(Host) ->
+    case lists:member(offline_msg, mnesia:system_info(tables)) of
+        true ->
+            Users = mnesia:dirty_select(offline_msg, [{#offline_msg{us = {'$1', Host}, _ = '_'}, [], ['$1']}]),
+            lists:foreach(fun(User) -> recount(User, Host) end, lists:usort(Users));
+        false ->
+            ok
+    end.
+
+%%%===================================================================
+%%% Hooks
+%%%===================================================================
+
+-spec check({term(), message()}) -> {term(), message()} | stop.
+check({_Action, #message{to = #jid{luser = User, lserver = Host}} = Msg} = Acc) ->
+    case is_full(User, Host, size_of(xmpp:encode(Msg))) of
+        true ->
+            lhc_bridge_refusals:note(offline_full),
+            Text = <<"Too many messages wait for this operator">>,
+            ejabberd_router:route_error(Msg, xmpp:err_resource_constraint(Text, xmpp:get_lang(Msg))),
+            stop;
+        false ->
+            Acc
+    end.
+
+is_full(User, Host, Size) ->
+    Option = fun(Name) -> mod_lhc_bridge:option(Host, Name) end,
+    OfTenant = bytes(tenant(User, Host)) + Size,
+    MostOfAll = case OfTenant =< ?QUIET of
+                    true -> Option(max_offline) + ?RESERVE;
+                    false -> Option(max_offline)
+                end,
+    bytes({account, User, Host}) + Size > Option(max_account_offline)
+        orelse OfTenant > Option(max_tenant_offline)
+        orelse bytes({host, Host}) + Size > MostOfAll.
+
+%% mod_offline says so when it has stored the message.
+-spec stored({term(), message()}) -> {term(), message()}.
+stored({offlined, #message{to = #jid{luser = User, lserver = Host}} = Msg} = Acc) ->
+    add(User, Host, 1, size_of(xmpp:encode(Msg))),
+    Acc;
+stored(Acc) ->
+    Acc.
+
+-spec fetched({presence(), map()}) -> {presence(), map()}.
+fetched({#presence{type = available}, #{jid := #jid{luser = User, lserver = Host}}} = Acc) ->
+    ets:member(?TABLE, {account, User, Host}) andalso recount(User, Host),
+    Acc;
+fetched(Acc) ->
+    Acc.
+
+-spec removed(binary(), binary()) -> term().
+removed(User, Server) ->
+    recount(jid:nodeprep(User), jid:nameprep(Server)).
+
+%%%===================================================================
+%%% Counting
+%%%===================================================================
+
+recount(User, Host) ->
+    Sizes = [size_of(Packet) || #offline_msg{packet = Packet} <- mnesia:dirty_read(offline_msg, {User, Host})],
+    {Messages, Bytes} = row({account, User, Host}),
+    add(User, Host, length(Sizes) - Messages, lists:sum(Sizes) - Bytes),
+    Sizes == [] andalso ets:delete(?TABLE, {account, User, Host}).
+
+add(User, Host, Messages, Bytes) ->
+    [ets:update_counter(?TABLE, Key, [{2, Messages}, {3, Bytes}], {Key, 0, 0})
+     || Key <- [{account, User, Host}, tenant(User, Host), {host, Host}]].
+
+bytes(Key) ->
+    element(2, row(Key)).
+
+row(Key) ->
+    case ets:lookup(?TABLE, Key) of
+        [{_, Messages, Bytes}] -> {Messages, Bytes};
+        [] -> {0, 0}
+    end.
+
+tenant(User, Host) ->
+    case mod_lhc_bridge:tenant(User, Host) of
+        {ok, Tenant} -> {tenant, Tenant, Host};
+        none -> {tenant, <<>>, Host}
+    end.
+
+size_of(Packet) ->
+    erlang:external_size(Packet).
