@@ -314,6 +314,13 @@ class Ejabberd:
         """How much was refused for its size or number since ejabberd began, by kind (`lhc_refusals` of the bridge)."""
         return {str(one["kind"]): int(one["count"]) for one in await self._call("lhc_refusals")}
 
+    async def tell(self, user: str, text: str) -> None:
+        """Send the user a message from the host itself, which waits for one who is away (`lhc_tell` of the bridge).
+
+        Not by `send_message`, which lets its caller write in anybody's name.
+        """
+        await self._call("lhc_tell", user=user, host=self.host, text=text)
+
     async def kick(self, user: str, resource: str, reason: str) -> None:
         """End one client session (`kick_session`)."""
         await self._call("kick_session", user=user, host=self.host, resource=resource, reason=reason)

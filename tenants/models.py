@@ -659,7 +659,9 @@ class Role(StrEnum):
     VIEWER = "viewer"
     """See everything but what people say."""
     SUPPORT = "support"
-    """Replay, retry, disconnect, onboard operators."""
+    """Replay, retry, disconnect operators."""
+    MANAGER = "manager"
+    """Add and invite operators. Who makes an invitation could use it, and then reads what that operator reads."""
     ADMIN = "admin"
     """Make and end tenants, and let others in."""
 
@@ -690,8 +692,17 @@ class ConsoleSession(Base):
     role: Mapped[Role] = mapped_column(_text_enum(Role))
     user_name: Mapped[str | None] = mapped_column(ForeignKey("console_users.name", ondelete="CASCADE"), index=True)
     token_id: Mapped[str | None] = mapped_column(ForeignKey("tokens.id", ondelete="CASCADE"), index=True)
+    secret_digest: Mapped[str | None] = mapped_column(String(64))
+    """Of the settings' panel token, when that was presented: the session ends when the settings have another one."""
+    address: Mapped[str | None] = mapped_column(String(45))
+    """Where it was begun from."""
     created_at: Mapped[float]
     expires_at: Mapped[float] = mapped_column(index=True)
+
+    @property
+    def id(self) -> str:
+        """As people name it."""
+        return self.digest[:12]
 
 
 class Purpose(StrEnum):

@@ -3,20 +3,28 @@
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import select
 
-from tenants import accounts, audit
+from tenants import accounts, audit, people
 from tenants.ejabberd import Connection
-from tenants.errors import NotFoundError
-from tenants.models import Account, AccountState, Operator, Tenant
+from tenants.errors import ConflictError, NotFoundError
+from tenants.models import Account, AccountState, OneTimeLink, Operator, Tenant
 from tenants.naming import AccountKind, AccountName, check_operator
+from tenants.secrets import new_key
 from tenants.services import Services
 from tenants.states import Cause
 
 _ASKED_AT_ONCE = 10
 KICKED = "Disconnected by the administrator"
+_REPLACED = "A new password was set by an invitation"
+_TOLD = (
+    "At {at:%Y-%m-%d %H:%M} UTC the administration made an invitation to set a new password for your account {user}."
+    " Whoever uses it can log in as you, and your password opens nothing any more. If you did not ask for it, tell your"
+    " administrator at once."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +118,54 @@ async def find(services: Services, instance_name: str, *, after: str = "", limit
     return list(await asyncio.gather(*(view(account, operator) for account, operator in found)))
 
 
+async def add_and_invite(services: Services, tenant: Tenant, username: str, cause: Cause) -> str:
+    """A new operator with a password that nobody knows; gives the secret of the page where one is set.
+
+    Raises:
+        ConflictError: there is such an operator already; or as `put`.
+        InvalidInputError, QuotaExceededError: as `put`.
+    """
+    known = await accounts.find_settled(services, name_of(tenant.instance_name, username))
+    if known is not None and known.state is AccountState.ACTIVE:
+        raise ConflictError(f"tenant '{tenant.instance_name}' has an operator '{username}': invite that one")
+    if not await put(services, tenant, username, {}, new_key()):
+        # somebody else was quicker, and may have handed the account on already
+        await _tell(services, services.naming.username(name_of(tenant.instance_name, username)))
+    return await people.make_onboarding_link(services, tenant.instance_name, username, cause)
+
+
+async def invite(services: Services, instance_name: str, username: str, cause: Cause) -> str:
+    """The secret of a page where the operator sets a new password; the operator is told that there is one.
+
+    Raises:
+        NotFoundError: the tenant has none of that name.
+        UnavailableError: the operator cannot be told, and is not invited.
+    """
+    await get(services, instance_name, username)
+    await _tell(services, services.naming.username(name_of(instance_name, username)))
+    return await people.make_onboarding_link(services, instance_name, username, cause)
+
+
+async def _tell(services: Services, username: str) -> None:
+    at = datetime.fromtimestamp(services.clock(), UTC)
+    await services.ejabberd.tell(username, _TOLD.format(at=at, user=f"{username}@{services.settings.xmpp_host}"))
+
+
+async def accept_invitation(services: Services, link: OneTimeLink, password: str, address: str) -> None:
+    """Set the password that was chosen, and end the connections that were opened with the one before.
+
+    Raises:
+        DomainError: as `accounts.change_password`.
+    """
+    assert link.instance_name is not None  # noqa: S101 - of every invitation
+    assert link.operator is not None  # noqa: S101 - of every invitation
+    await accounts.change_password(services, name_of(link.instance_name, link.operator), password)
+    operator = await get(services, link.instance_name, link.operator)
+    await _disconnect(services, operator, link.instance_name, _REPLACED)
+    what = f"{link.operator}, by an invitation that {link.created_by} made, from {address}"
+    await audit.note(services, Cause(f"operator {link.operator}"), link.instance_name, "password set", what)
+
+
 async def remove(services: Services, instance_name: str, username: str) -> None:
     """End the operator's account; one that is gone already is a success."""
     await accounts.remove(services, name_of(instance_name, username))
@@ -122,12 +178,16 @@ async def kick(services: Services, instance_name: str, username: str, cause: Cau
         NotFoundError: the tenant has none of that name.
     """
     operator = await get(services, instance_name, username)
-    full = services.naming.username(name_of(instance_name, username))
-    for connection in operator.connections:
-        await services.ejabberd.kick(full, connection.resource, KICKED)
+    await _disconnect(services, operator, instance_name, KICKED)
     if operator.connections:
         await audit.note(services, cause, instance_name, "operator disconnected", username)
     return len(operator.connections)
+
+
+async def _disconnect(services: Services, operator: OperatorView, instance_name: str, reason: str) -> None:
+    full = services.naming.username(name_of(instance_name, operator.username))
+    for connection in operator.connections:
+        await services.ejabberd.kick(full, connection.resource, reason)
 
 
 async def _view(services: Services, account: Account, operator: Operator | None) -> OperatorView:

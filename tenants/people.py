@@ -1,7 +1,6 @@
-"""People at the console: who they are, how they log in, and links that open something once."""
+"""People at the console: who they are, what they log in by, and links that open something once."""
 
 import secrets
-from dataclasses import dataclass
 
 from anyio import CapacityLimiter, to_thread
 from argon2 import PasswordHasher
@@ -9,15 +8,14 @@ from argon2.exceptions import Argon2Error, InvalidHashError
 from sqlalchemy import delete, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from tenants import audit, tokens
+from tenants import audit, console_sessions, tokens
+from tenants.console_sessions import Proof, digest_of
 from tenants.errors import InvalidInputError, NotFoundError
-from tenants.models import PANEL_SCOPES, ConsoleSession, ConsoleUser, OneTimeLink, Purpose, Role, Scope, Token
-from tenants.secrets import digest, same
+from tenants.models import PANEL_SCOPES, ConsoleUser, OneTimeLink, Purpose, Role, Scope, Token
+from tenants.secrets import same
 from tenants.services import Services
 from tenants.states import Cause
 
-SESSION_SECONDS = 12 * 3600.0
-"""How long somebody stays logged in."""
 LOGIN_LINK_SECONDS = 900.0
 ONBOARDING_SECONDS = 3 * 86400.0
 SHORTEST_PASSWORD, LONGEST_PASSWORD = 12, 200
@@ -28,19 +26,6 @@ _AT_ONCE = CapacityLimiter(2)
 """Passwords that are looked at at the same time: each takes 64 MiB for a moment."""
 _NOBODYS = _hasher.hash(secrets.token_urlsafe())
 """What the password of a name that nobody has is compared with, so that the time tells nothing."""
-_ORDER = tuple(Role)
-
-
-@dataclass(frozen=True, slots=True)
-class Person:
-    """Somebody who is logged in. `actor`: as the audit log names who it is."""
-
-    actor: str
-    role: Role
-
-    def may(self, needed: Role) -> bool:
-        """Whether that role is enough for what needs this one."""
-        return _ORDER.index(self.role) >= _ORDER.index(needed)
 
 
 async def put_user(services: Services, name: str, role: Role, password: str | None, cause: Cause) -> ConsoleUser:
@@ -66,7 +51,7 @@ async def put_user(services: Services, name: str, role: Role, password: str | No
         else:
             user.role, user.changed_at = role, now
             user.password_hash = password_hash or user.password_hash
-            await session.execute(delete(ConsoleSession).where(ConsoleSession.user_name == name))
+            await console_sessions.end_of_user(session, user)
         action = "console user added" if is_new else "console user changed"
         audit.record(session, now, actor=cause.actor, action=action, reason=f"{name} ({role})")
     return user
@@ -82,7 +67,7 @@ async def remove_user(services: Services, name: str, cause: Cause) -> None:
         user = await session.get(ConsoleUser, name, with_for_update=True)
         if user is None:
             raise NotFoundError(f"nobody at the console is called '{name}'")
-        await session.execute(delete(ConsoleSession).where(ConsoleSession.user_name == name))
+        await console_sessions.end_of_user(session, user)
         await session.delete(user)
         audit.record(session, services.clock(), actor=cause.actor, action="console user removed", reason=name)
 
@@ -93,57 +78,36 @@ async def users(services: Services) -> list[ConsoleUser]:
         return list(await session.scalars(select(ConsoleUser).order_by(ConsoleUser.name)))
 
 
-async def log_in(services: Services, name: str, password: str) -> str | None:
+async def log_in(services: Services, name: str, password: str, address: str) -> str | None:
     """The cookie of a new session, when name and password are somebody's."""
     async with services.database.read() as session:
         user = await session.get(ConsoleUser, name) if len(name) <= LONGEST_NAME else None
     is_right = await _verify(user.password_hash if user else _NOBODYS, password[:LONGEST_PASSWORD])
     if user is None or not is_right:
         return None
-    return await _begin(services, f"console:{user.name}", user.role, user_name=user.name)
+    return await console_sessions.begin(
+        services, f"console:{user.name}", user.role, Proof(user_name=user.name), address
+    )
 
 
-async def log_in_by_token(services: Services, presented: str) -> str | None:
+async def log_in_by_token(services: Services, presented: str, address: str) -> str | None:
     """The cookie of a new session, when this is a panel token: one that reads makes a viewer, one that writes all."""
     if same(presented, services.settings.panel_token.get_secret_value()):
-        return await _begin(services, "panel", Role.ADMIN)
+        return await console_sessions.begin(services, "panel", Role.ADMIN, Proof(is_settings_token=True), address)
     token = await tokens.check(services, presented)
     if token is None or token.scope not in PANEL_SCOPES:
         return None
-    return await _begin(services, f"token:{token.name}", _role_of(token), token_id=token.id)
+    return await console_sessions.begin(
+        services, f"token:{token.name}", _role_of(token), Proof(token_id=token.id), address
+    )
 
 
-async def log_in_by_link(services: Services, secret: str) -> str | None:
+async def log_in_by_link(services: Services, secret: str, address: str) -> str | None:
     """The cookie of a new session, when the link is good; it is not any more afterwards."""
     link = await take_link(services, Purpose.LOGIN, secret)
     if link is None or link.role is None:
         return None
-    return await _begin(services, f"link of {link.created_by}", link.role)
-
-
-async def who(services: Services, cookie: str) -> Person | None:
-    """Whose session this is, while it lasts and whoever began it may still log in."""
-    now = services.clock()
-    async with services.database.read() as session:
-        found = (
-            await session.execute(
-                select(ConsoleSession, Token)
-                .outerjoin(Token, Token.id == ConsoleSession.token_id)
-                .where(ConsoleSession.digest == _digest(cookie), ConsoleSession.expires_at > now)
-            )
-        ).first()
-    if found is None:
-        return None
-    session_row, token = found
-    if token is not None and not tokens.is_good(token, now):
-        return None
-    return Person(session_row.actor, session_row.role)
-
-
-async def log_out(services: Services, cookie: str) -> None:
-    """End the session; one that has ended is a success."""
-    async with services.database.write() as session:
-        await session.execute(delete(ConsoleSession).where(ConsoleSession.digest == _digest(cookie)))
+    return await console_sessions.begin(services, f"link of {link.created_by}", link.role, Proof(), address)
 
 
 async def make_login_link(services: Services, role: Role, cause: Cause) -> str:
@@ -183,7 +147,7 @@ async def make_onboarding_link(services: Services, instance_name: str, operator:
 async def find_link(services: Services, purpose: Purpose, secret: str) -> OneTimeLink | None:
     """The link, while it is good."""
     async with services.database.read() as session:
-        link = await session.get(OneTimeLink, _digest(secret))
+        link = await session.get(OneTimeLink, digest_of(secret))
     return link if link is not None and link.purpose is purpose and link.expires_at > services.clock() else None
 
 
@@ -193,7 +157,7 @@ async def take_link(services: Services, purpose: Purpose, secret: str) -> OneTim
         taken: OneTimeLink | None = await session.scalar(
             delete(OneTimeLink)
             .where(
-                OneTimeLink.digest == _digest(secret),
+                OneTimeLink.digest == digest_of(secret),
                 OneTimeLink.purpose == purpose,
                 OneTimeLink.expires_at > services.clock(),
             )
@@ -206,41 +170,14 @@ def _add_link(services: Services, session: AsyncSession, cause: Cause, seconds: 
     now, secret = services.clock(), secrets.token_urlsafe(24)
     session.add(
         OneTimeLink(
-            digest=_digest(secret), created_by=cause.actor[:80], created_at=now, expires_at=now + seconds, **values
+            digest=digest_of(secret), created_by=cause.actor[:80], created_at=now, expires_at=now + seconds, **values
         )
     )
     return secret
 
 
-async def _begin(
-    services: Services, actor: str, role: Role, *, user_name: str | None = None, token_id: str | None = None
-) -> str:
-    now, cookie = services.clock(), secrets.token_urlsafe(32)
-    async with services.database.write() as session:
-        # who logs in clears away what is over: no more than that ever lies here
-        await session.execute(delete(ConsoleSession).where(ConsoleSession.expires_at <= now))
-        await session.execute(delete(OneTimeLink).where(OneTimeLink.expires_at <= now))
-        session.add(
-            ConsoleSession(
-                digest=_digest(cookie),
-                actor=actor[:100],
-                role=role,
-                user_name=user_name,
-                token_id=token_id,
-                created_at=now,
-                expires_at=now + SESSION_SECONDS,
-            )
-        )
-        audit.record(session, now, actor=actor, action="console login", reason=str(role))
-    return cookie
-
-
 def _role_of(token: Token) -> Role:
     return Role.ADMIN if token.scope is Scope.PANEL_WRITE else Role.VIEWER
-
-
-def _digest(secret: str) -> str:
-    return digest("console", secret)
 
 
 async def _hash(password: str) -> str:

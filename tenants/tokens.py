@@ -7,7 +7,7 @@ import re
 import secrets
 from collections.abc import Sequence
 
-from sqlalchemy import and_, or_, select, update
+from sqlalchemy import ColumnElement, and_, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from tenants import audit
@@ -176,6 +176,11 @@ def recall(services: Services, presented: str) -> Token | None:
 def is_good(token: Token, now: float) -> bool:
     """Whether it is neither revoked nor too old."""
     return token.revoked_at is None and (token.expires_at is None or token.expires_at > now)
+
+
+def good(now: float) -> ColumnElement[bool]:
+    """The same as a condition of a query."""
+    return and_(Token.revoked_at.is_(None), or_(Token.expires_at.is_(None), Token.expires_at > now))
 
 
 def _opens(token_id: str, token: Token | None, secret: str, now: float) -> bool:

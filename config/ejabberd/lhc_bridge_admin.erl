@@ -15,7 +15,7 @@
          check_users/1, check_suffix/1]).
 %% the commands
 -export([version/0, remove_users/2, accounts/4, usernames/4, shared_rosters/3, add_to_rosters/3, remove_from_rosters/3,
-         register_scram/2, register_members/2, present/5, tenant_left/3, forget_tenant/2]).
+         register_scram/2, register_members/2, present/5, tell/3, tenant_left/3, forget_tenant/2]).
 
 -include("ejabberd_commands.hrl").
 -include("mod_roster.hrl").
@@ -90,6 +90,8 @@ commands() ->
      command(lhc_present, present, "Let a client session send its presence with that nick and status, none to keep",
              [{host, binary}, {user, binary}, {resource, binary},
               {nick, {list, {text, binary}}}, {status, {list, {text, binary}}}], {result, string}),
+     command(lhc_tell, tell, "Send a user a message from the virtual host itself, which waits for one who is away",
+             [{host, binary}, {user, binary}, {text, binary}], {result, rescode}),
      command(lhc_tenant_left, tenant_left, "What is kept of a tenant: counts and examples of each kind",
              [{host, binary}, {suffix, binary}, {groups, {list, {group, binary}}}],
              {left, {list, {kind, {tuple, [{kind, string}, {count, integer}, Names]}}}}),
@@ -443,6 +445,14 @@ present(Host, User, Resource, Nick, Status) ->
             Session ! {lhc_present, Nick, Status},
             "sent"
     end.
+
+%% Of nobody's but the host's own: no caller can let anybody have written it.
+-spec tell(binary(), binary(), binary()) -> ok.
+tell(Host, User, Text) ->
+    check_host(Host),
+    check_users([User]),
+    ejabberd_router:route(#message{type = chat, id = p1_rand:get_string(), from = jid:make(Host),
+                                   to = jid:make(User, Host), body = xmpp:mk_text(Text)}).
 
 %%%===================================================================
 %%% Arguments; a refusal begins with the argument's name

@@ -5,13 +5,16 @@ from typing import Annotated
 import typer
 
 from config.settings import Settings
-from orchestrator.cli.running import JsonOption, cause, run, show_json, show_line, show_table
-from tenants import people
+from orchestrator.cli.running import JsonOption, cause, data_of, run, show_json, show_line, show_table
+from tenants import console_sessions, people
 from tenants.models import Role
 
 app = typer.Typer(no_args_is_help=True, help="Who may log in at the web console.")
 
-RoleOption = Annotated[Role, typer.Option(help="viewer sees, support helps, admin does all.")]
+RoleOption = Annotated[
+    Role, typer.Option(help="viewer sees, support helps, manager lets operators in as well, admin does all.")
+]
+_SESSION = ("id", "actor", "role", "address", "created_at", "expires_at")
 
 
 @app.command()
@@ -53,3 +56,32 @@ def remove(name: Annotated[str, typer.Argument(help="Who is to log in no more.")
     """Let a person log in no more, and out now."""
     run(lambda services: people.remove_user(services, name, cause(None)))
     show_line(f"{name} may log in no more.")
+
+
+@app.command()
+def sessions(*, as_json: JsonOption = False) -> None:
+    """List who is logged in, newest first."""
+    found = run(console_sessions.find)
+    if as_json:
+        show_json([data_of(one, _SESSION) for one in found])
+    else:
+        show_table(found, _SESSION)
+
+
+@app.command()
+def end(
+    session: Annotated[str | None, typer.Argument(help="The session's id.")] = None,
+    *,
+    actor: Annotated[
+        str | None, typer.Option("--all-of", metavar="ACTOR", help="All sessions of that actor, as they are listed.")
+    ] = None,
+) -> None:
+    """End a session, or all of one actor."""
+    if (session is None) == (actor is None):
+        raise typer.BadParameter("give a session's id, or --all-of an actor")
+    if session is not None:
+        whose = run(lambda services: console_sessions.end(services, session, cause(None)))
+        show_line(f"The session of {whose} is ended.")
+    elif actor is not None:
+        ended = run(lambda services: console_sessions.end_all_of(services, actor, cause(None)))
+        show_line(f"{ended} sessions of {actor} are ended.")

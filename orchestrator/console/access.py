@@ -15,9 +15,9 @@ from starlette.templating import Jinja2Templates
 from starlette_admin.auth import AdminUser, AuthProvider, login_not_required
 from starlette_admin.exceptions import LoginFailed
 
-from tenants import people
+from tenants import console_sessions, people
+from tenants.console_sessions import SESSION_SECONDS, Person
 from tenants.models import Purpose, Role
-from tenants.people import Person
 from tenants.services import Services
 from tenants.states import Cause
 
@@ -43,6 +43,11 @@ def cause_of(request: Request, reason: str | None = None) -> Cause:
     return Cause(person_of(request).actor, reason)
 
 
+def address_of(request: Request) -> str:
+    """Where the request comes from: what a trusted proxy says, else who is connected."""
+    return request.client.host if request.client else "?"
+
+
 def need(request: Request, role: Role) -> None:
     """Refuse with 403 who has not that role at least."""
     if not person_of(request).may(role):
@@ -60,7 +65,7 @@ class Access(AuthProvider):
         cookie = request.cookies.get(COOKIE)
         if cookie is None or request.url.path.startswith(f"{request.scope['root_path']}/static/"):
             return None
-        person = await people.who(services_of(request), cookie)
+        person = await console_sessions.who(services_of(request), cookie)
         if person is None:
             return None
         request.state.person = person
@@ -70,14 +75,16 @@ class Access(AuthProvider):
         """With name and password; or without a name, with a panel token in the password's place."""
         name, services = username.strip(), services_of(request)
         await self._admit(request, name)
-        begin = people.log_in(services, name, password) if name else people.log_in_by_token(services, password.strip())
-        cookie = await begin
+        if name:
+            cookie = await people.log_in(services, name, password, address_of(request))
+        else:
+            cookie = await people.log_in_by_token(services, password.strip(), address_of(request))
         if cookie is None:
             raise LoginFailed("Name or password is wrong." if name else "This is no panel token.")
         return _let_in(request, cookie)
 
     async def logout(self, request: Request) -> Response | None:
-        await people.log_out(services_of(request), request.cookies.get(COOKIE, ""))
+        await console_sessions.log_out(services_of(request), request.cookies.get(COOKIE, ""))
         response = RedirectResponse(request.url_for("console:login"), HTTPStatus.SEE_OTHER)
         response.delete_cookie(COOKIE, path=request.scope["root_path"])
         return response
@@ -89,7 +96,7 @@ class Access(AuthProvider):
             secret = request.path_params["secret"]
             if request.method == "POST":
                 await self._admit(request, "")
-                cookie = await people.log_in_by_link(services_of(request), secret)
+                cookie = await people.log_in_by_link(services_of(request), secret, address_of(request))
                 if cookie is not None:
                     return _let_in(request, cookie)
             link = await people.find_link(services_of(request), Purpose.LOGIN, secret)
@@ -113,7 +120,7 @@ def _let_in(request: Request, cookie: str) -> Response:
     response.set_cookie(
         COOKIE,
         cookie,
-        max_age=int(people.SESSION_SECONDS),
+        max_age=int(SESSION_SECONDS),
         path=request.scope["root_path"],
         secure=request.url.scheme == "https",
         httponly=True,

@@ -12,7 +12,7 @@ from starlette_admin.routing import route
 
 from orchestrator.console.access import COOKIE, cause_of, need, services_of
 from orchestrator.console.pages import Page, instance_name_of
-from tenants import audit, live_view, people, registry
+from tenants import audit, console_sessions, live_view, registry
 from tenants.errors import ConflictError, DomainError, UnavailableError
 from tenants.live_view import Line, Way
 from tenants.models import Role
@@ -113,7 +113,7 @@ async def _ask(request: Request) -> None:
         DomainError: it may not.
     """
     await _check_switch(request)
-    person = await people.who(services_of(request), request.cookies.get(COOKIE, ""))
+    person = await console_sessions.who(services_of(request), request.cookies.get(COOKIE, ""))
     if person is None or not person.may(Role.SUPPORT):
         raise ConflictError("You are not logged in any more.")
 

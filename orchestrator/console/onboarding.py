@@ -14,11 +14,11 @@ from starlette.responses import HTMLResponse, Response
 from starlette.templating import Jinja2Templates
 
 from orchestrator.api.auth import ServicesDep
-from tenants import accounts, audit, operators, people
+from orchestrator.console.access import address_of
+from tenants import operators, people
 from tenants.errors import DomainError
 from tenants.models import OneTimeLink, Purpose
 from tenants.services import Services
-from tenants.states import Cause
 
 _templates = Jinja2Templates(directory=Path(__file__).parent / "templates")
 _HEADERS = {
@@ -53,15 +53,13 @@ async def set_password(
         return _gone(request)
     if (rule := _broken_rule(password, again)) is not None:
         return _page(request, services, link, error=rule)
-    name = operators.name_of(link.instance_name, link.operator)
     try:
         await operators.get(services, link.instance_name, link.operator)
         if await people.take_link(services, Purpose.ONBOARDING, secret) is None:
             return _gone(request)
-        await accounts.change_password(services, name, password)
+        await operators.accept_invitation(services, link, password, address_of(request))
     except DomainError as error:
         return _page(request, services, link, error=str(error))
-    await audit.note(services, Cause(f"operator {link.operator}"), link.instance_name, "password set", link.operator)
     return _page(request, services, link, done=True)
 
 

@@ -30,12 +30,13 @@ from orchestrator.console.conversation import ConversationPage
 from orchestrator.console.deliveries import DeliveriesTable
 from orchestrator.console.operations import OperationPage, OperationsTable
 from orchestrator.console.overview import OverviewPage
+from orchestrator.console.sessions import SessionsTable
 from orchestrator.console.tables import ReadingSession
 from orchestrator.console.tenant import TenantPage
 from orchestrator.console.tenants import TenantsTable
 from orchestrator.console.users import UsersTable
 from tenants.errors import DomainError
-from tenants.models import AuditEntry, CallbackMessage, ConsoleUser, Operation, Tenant
+from tenants.models import AuditEntry, CallbackMessage, ConsoleSession, ConsoleUser, Operation, Tenant
 from tenants.services import Services
 
 _HERE = Path(__file__).parent
@@ -83,6 +84,7 @@ class Console(BaseAdmin):
             DeliveriesTable(CallbackMessage),
             AuditTable(AuditEntry),
             UsersTable(ConsoleUser),
+            SessionsTable(ConsoleSession),
             TenantPage(),
             ConversationPage(),
             OperationPage(),

@@ -55,30 +55,28 @@ class TenantPage(Page):
     @route("/operators", methods=["POST"], name="tenant-add-operator")
     async def add_operator(self, request: Request) -> Response:
         """A new operator: with a password that nobody knows, until one is set on the page of the invitation."""
-        need(request, Role.SUPPORT)
+        need(request, Role.MANAGER)
         username = str((await request.form()).get("username", "")).strip()
+        tenant = await registry.get(services_of(request), instance_name_of(request))
         try:
-            tenant = await registry.get(services_of(request), instance_name_of(request))
-            await operators.put(services_of(request), tenant, username, {}, new_key())
+            secret = await operators.add_and_invite(services_of(request), tenant, username, cause_of(request))
         except DomainError as error:
             flash(request, str(error), "error")
             return _back(request)
-        return await self._invite(request, username)
+        return self._show_invitation(request, username, secret)
 
     @route("/operators/{username}/invite", methods=["POST"], name="tenant-invite")
     async def invite(self, request: Request) -> Response:
         """A link to the page where the operator sets a password; shown in this answer and never again."""
-        need(request, Role.SUPPORT)
+        need(request, Role.MANAGER)
         username = request.path_params["username"]
-        await operators.get(services_of(request), instance_name_of(request), username)
-        return await self._invite(request, username)
+        secret = await operators.invite(services_of(request), instance_name_of(request), username, cause_of(request))
+        return self._show_invitation(request, username, secret)
 
-    async def _invite(self, request: Request, username: str) -> Response:
-        instance_name = instance_name_of(request)
-        secret = await people.make_onboarding_link(services_of(request), instance_name, username, cause_of(request))
+    def _show_invitation(self, request: Request, username: str, secret: str) -> Response:
         context = {
             "title": f"Invitation of {username}",
-            "instance_name": instance_name,
+            "instance_name": instance_name_of(request),
             "username": username,
             "link": f"{_root(request)}/onboarding/{secret}",
             "days": people.ONBOARDING_SECONDS / 86400,
@@ -121,6 +119,7 @@ async def look(request: Request, instance_name: str) -> dict[str, Any]:
         "lines": settings_of_lhc(request, instance_name, None),
         "flower": f"{flower}/tasks?search={quote(f'kwargs:instance_name={instance_name}')}" if flower else None,
         "is_support": person_of(request).may(Role.SUPPORT),
+        "is_manager": person_of(request).may(Role.MANAGER),
         "is_admin": person_of(request).may(Role.ADMIN),
     }
 

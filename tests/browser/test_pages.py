@@ -39,6 +39,7 @@ async def shop(system: System, receiver: Receiver, panel: Panel) -> AsyncIterato
         ("deliveries", "deliveries/list", "Deliveries"),
         ("audit", "audit/list", "Audit log"),
         ("people", "users/list", "People"),
+        ("sessions", "sessions/list", "Sessions"),
         ("person-new", "users/create", "New person"),
     ],
 )

@@ -167,6 +167,7 @@ async def tenant(new_tenant: NewTenant) -> Tenant:
 
 
 OpenBrowser = Callable[[], Browser]
+_addresses = itertools.count()
 
 
 @pytest.fixture
@@ -175,7 +176,12 @@ async def open_browser(system: System) -> AsyncIterator[OpenBrowser]:
     async with AsyncExitStack() as stack:
 
         def open_one() -> Browser:
-            http = httpx.AsyncClient(base_url=system.endpoints["api"], follow_redirects=True, timeout=20)
+            # from an address of its own: attempts to log in are counted by address
+            high, low = divmod(next(_addresses), 250)
+            transport = httpx.AsyncHTTPTransport(local_address=f"127.1.{high}.{low + 1}")
+            http = httpx.AsyncClient(
+                base_url=system.endpoints["api"], follow_redirects=True, timeout=20, transport=transport
+            )
             stack.push_async_callback(http.aclose)
             return Browser(http)
 

@@ -290,6 +290,7 @@ async def test_passwords_are_those_of_ejabberd(server: ChatServer, ejabberd: Eja
         ("lhc_add_to_rosters", {"group": "visitors.nobody", "users": ["@all@"]}, "users"),
         ("lhc_remove_from_rosters", {"group": "visitors.nobody", "users": ["@all@"]}, "users"),
         ("lhc_present", {"host": "elsewhere", "user": "x", "resource": "x", "nick": [], "status": []}, "host"),
+        ("lhc_tell", {"user": "Not prepared", "text": "x"}, "users"),
         ("lhc_tenant_left", {"suffix": ".A", "groups": []}, "suffix"),
         ("lhc_forget_tenant", {"suffix": "acme"}, "suffix"),
     ],
