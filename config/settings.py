@@ -18,6 +18,8 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 ENV_PREFIX = "ORCHESTRATOR_"
 DEFAULT_STATE_DIR = ".state"
 DEFAULT_SECRETS_DIR = "/run/secrets"
+FLOWER_USER = "admin"
+"""Who logs in at Flower."""
 
 
 def state_dir() -> Path:
@@ -90,6 +92,9 @@ class Settings(BaseSettings):
     )
     public_url: str = Field("", description="Where people find this API, without a slash at the end; for links.")
     flower_url: str = Field("", description="Where people find Flower; the console links to it.")
+    flower_password: SecretStr = Field(
+        SecretStr(""), description=f"The password of `{FLOWER_USER}` at Flower. Without it nobody gets in."
+    )
 
     # Telemetry
     sentry_dsn: SecretStr = SecretStr("")

@@ -92,6 +92,22 @@ def api(
 
 
 @app.command()
+def flower(
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on.")] = 5555,
+) -> None:
+    """Run Flower, which shows Celery's tasks to who logs in, and changes nothing."""
+    # see `pool`
+    from orchestrator import flower as tasks  # noqa: PLC0415
+    from orchestrator import telemetry  # noqa: PLC0415
+    from orchestrator.app import app as celery  # noqa: PLC0415
+
+    settings = Settings.load()
+    telemetry.set_up_logging(settings)
+    tasks.run(celery, settings.flower_password.get_secret_value(), host, port)
+
+
+@app.command()
 def pool() -> None:
     """Run a pool worker."""
     # here: what a person waits for at the console is mostly imports, and only this command needs these

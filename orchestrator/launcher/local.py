@@ -10,7 +10,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, cast
 
-from config.settings import ENV_PREFIX, Settings
+from config.settings import ENV_PREFIX, FLOWER_USER, Settings
 from orchestrator.launcher import postgresql
 from orchestrator.launcher.errors import LaunchError
 
@@ -22,7 +22,7 @@ _PORTS = (
     "ejabberd_api", "component", "c2s", "c2s_tls", "websocket", "callback",
 )  # fmt: skip
 _SECRETS = (
-    "hosting_key", "panel_token", "rpc_password", "signing_master_key", "console_key",
+    "hosting_key", "panel_token", "rpc_password", "signing_master_key", "console_key", "flower_password",
     "component_secret", "ejabberd_api_secret", "redis_password", "rabbitmq_password",
 )  # fmt: skip
 
@@ -161,6 +161,7 @@ class LocalSystem:
             "console_key": self.secrets["console_key"],
             "public_url": self.api_url,
             "flower_url": self.flower_url,
+            "flower_password": self.secrets["flower_password"],
             "callback_protocol": "http://",
             "callback_port": self.ports["callback"],
             "environment": "development",
@@ -192,6 +193,8 @@ class LocalSystem:
             "ejabberd_api": settings.ejabberd_api_url,
             "ejabberd_api_secret": settings.ejabberd_api_secret.get_secret_value(),
             "flower": self.flower_url,
+            "flower_user": FLOWER_USER,
+            "flower_password": settings.flower_password.get_secret_value(),
             "broker_url": settings.broker_url.get_secret_value(),
             "database_url": settings.database_url.get_secret_value(),
             "callback_protocol": settings.callback_protocol,

@@ -199,7 +199,7 @@ class Launcher:
         say = self._console.print
         say(f"  Console  {self._login_link()}  (once, within 15 minutes)", soft_wrap=True)
         say(f"  API      {endpoints['api']}  (OpenAPI: {endpoints['api']}/docs)")
-        say(f"  Flower   {endpoints['flower']}")
+        say(f"  Flower   {endpoints['flower']}  (user {endpoints['flower_user']}, password in endpoints.json)")
         say(
             f"  XMPP     {endpoints['xmpp_host']} at {endpoints['c2s_host']} port {endpoints['c2s_port']}"
             f" (with TLS: port {endpoints['c2s_tls_port']})"

@@ -36,7 +36,7 @@ ORCHESTRATOR = Path(sys.executable).parent / "orchestrator"
 PASSWORD = "0123456789abcdef0123"
 KEYS = {
     "api", "panel_token", "hosting_key", "rpc", "rpc_user", "rpc_password", "rpc_account_host", "xmpp_host",
-    "c2s_host", "c2s_port", "ejabberd_api", "flower", "broker_url", "database_url",
+    "c2s_host", "c2s_port", "ejabberd_api", "flower", "flower_user", "flower_password", "broker_url", "database_url",
 }  # fmt: skip
 
 

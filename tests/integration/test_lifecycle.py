@@ -225,7 +225,9 @@ async def test_flower_finds_the_tasks_of_a_tenant_and_of_an_operation(tenant: Te
     operation = (await tenant.panel.http.get(f"/v1/tenants/{tenant.name}")).json()["operation"]
 
     async def found(search: str) -> list[dict[str, Any]]:
-        async with httpx.AsyncClient(base_url=tenant.system.endpoints["flower"]) as http:
+        endpoints = tenant.system.endpoints
+        login = (endpoints["flower_user"], endpoints["flower_password"])
+        async with httpx.AsyncClient(base_url=endpoints["flower"], auth=login) as http:
             answer = (await http.get("/api/tasks", params={"search": search, "limit": 100})).json()
         return [task for task in answer.values() if task["state"] == "SUCCESS"]
 

@@ -24,7 +24,6 @@ COMPOSE: dict[str, Any] = yaml.safe_load(TEXT)
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 OURS = {name: service for name, service in SERVICES.items() if service["image"] == "lhc-xmpp-orchestrator"}
 EXAMPLE = dict(line.split("=", 1) for line in (PROJECT / ".env.example").read_text().splitlines() if "=" in line)
-FLOWERS_OWN = {"--address", "--conf", "--port", "--tasks-columns"}
 
 
 def test_docker_compose_reads_it() -> None:
@@ -70,8 +69,7 @@ def test_a_command_is_one_that_exists_with_options_that_exist(name: str) -> None
         commands = typer.main.get_command(cli).commands  # type: ignore[attr-defined]  # a group of commands
     given = {word.split("=")[0] for word in words[1:] if word.startswith("-")}
     known = {spelling for option in commands[words[0]].params for spelling in option.opts}
-    # Flower takes its options to itself
-    assert given <= known | (FLOWERS_OWN if name == "flower" else set())
+    assert given <= known
 
 
 def test_each_queue_has_its_worker() -> None:
