@@ -86,6 +86,17 @@ class Settings(BaseSettings):
         SecretStr(""), description="What each tenant's keys for webhooks are derived from. Without it none are sent."
     )
 
+    # The API's connections
+    request_seconds: float = Field(
+        30, gt=0, description="A client has so long to send a whole request, and to read on in its answer."
+    )
+    connections_per_address: int = Field(
+        1000, ge=1, description="Connections of one address that may wait for a whole request, at each API process."
+    )
+    trusted_proxies: Annotated[tuple[IPv4Network | IPv6Network, ...], NoDecode] = Field(
+        (), description="Networks of the web servers before the API, which speak for others: `10.0.0.5/32`."
+    )
+
     # Console
     console_key: SecretStr = Field(
         SecretStr(""), description="What the console signs its forms with. Without it there is no console."
@@ -102,7 +113,7 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["json", "console"] = "json"
 
-    @field_validator("webhook_networks", mode="before")
+    @field_validator("webhook_networks", "trusted_proxies", mode="before")
     @classmethod
     def _split_networks(cls, value: Any) -> Any:
         return [network.strip() for network in value.split(",") if network.strip()] if isinstance(value, str) else value

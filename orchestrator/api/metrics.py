@@ -91,6 +91,10 @@ ProcessCollector(registry=_process)
 PlatformCollector(registry=_process)
 GCCollector(registry=_process)
 _requests = Counter(_PREFIX + "requests", "Requests answered.", ["endpoint", "status"], registry=_process)
+_refused = Counter(
+    _PREFIX + "connections_refused", "Connections that were ended before a whole request came.", ["status"],
+    registry=_process,
+)  # fmt: skip
 _ENDPOINTS = {
     name: name
     for name in (
@@ -105,6 +109,11 @@ def count(scope: Scope, status: int) -> None:
     """Count a request that is answered with that status."""
     endpoint = _ENDPOINTS.get(scope["path"].rpartition("/")[2], "other")
     _requests.labels(endpoint, status).inc()
+
+
+def count_refusal(status: int) -> None:
+    """Count a connection that is closed with that status."""
+    _refused.labels(int(status)).inc()
 
 
 class Counting:

@@ -8,10 +8,10 @@ from fastapi import APIRouter, Depends, Header, HTTPException, Query
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from pydantic import BaseModel, Field
 
-from orchestrator.api.auth import READS, READS_HISTORY, WRITES, CauseDep, ServicesDep
+from orchestrator.api.auth import READS, READS_HISTORY, WRITES, CallerDep, CauseDep, ServicesDep
 from orchestrator.api.idempotency import IdempotentRoute
 from orchestrator.api.views import OperationView, problems
-from orchestrator.api.watching import Watched, Watching, mark
+from orchestrator.api.watching import MOST_OF_ONE, Watched, Watching, mark
 from tenants import operations
 from tenants.models import Operation, OperationKind, OperationState
 from tenants.workflows import WORKFLOWS
@@ -90,12 +90,13 @@ async def get_operation(operation_id: str, services: ServicesDep) -> OperationVi
     return OperationView.of(await operations.get(services, operation_id))
 
 
-async def _watch(services: ServicesDep, operation_id: str) -> AsyncIterator[Watched]:
+async def _watch(services: ServicesDep, caller: CallerDep, operation_id: str) -> AsyncIterator[Watched]:
     """Before the stream begins: there is such an operation, and room for one more."""
     await operations.get(services, operation_id)
-    with _watching.admit(operation_id) as watched:
+    with _watching.admit(operation_id, caller.actor) as watched:
         if watched is None:
-            raise HTTPException(HTTPStatus.TOO_MANY_REQUESTS, "too many streams are open", {"Retry-After": "10"})
+            text = f"too many streams are open; of one token {MOST_OF_ONE} may be at each API process"
+            raise HTTPException(HTTPStatus.TOO_MANY_REQUESTS, text, {"Retry-After": "10"})
         yield watched
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 
@@ -17,8 +18,8 @@ from tenants.services import Services
 
 log = structlog.get_logger(__name__)
 
-_MOST = 200
-"""Watchers in one process."""
+_MOST, MOST_OF_ONE = 200, 50
+"""Watchers in one process: of all callers, and of one."""
 _POLL_SECONDS = 0.5
 _LONGEST_SECONDS = 900.0
 
@@ -65,18 +66,23 @@ class Watching:
 
     def __init__(self) -> None:
         self._watched: dict[str, Watched] = {}
+        self._of_caller: Counter[str] = Counter()
 
     @contextmanager
-    def admit(self, operation_id: str) -> Iterator[Watched | None]:
-        """One more watcher of the operation; None when there are too many."""
-        if sum(watched.watchers for watched in self._watched.values()) >= _MOST:
+    def admit(self, operation_id: str, caller: str) -> Iterator[Watched | None]:
+        """One more watcher of the operation; None when there are too many, of that caller or altogether."""
+        if self._of_caller[caller] >= MOST_OF_ONE or self._of_caller.total() >= _MOST:
             yield None
             return
+        self._of_caller[caller] += 1
         watched = self._watched.setdefault(operation_id, Watched(operation_id))
         watched.watchers += 1
         try:
             yield watched
         finally:
+            self._of_caller[caller] -= 1
+            if not self._of_caller[caller]:
+                del self._of_caller[caller]
             watched.watchers -= 1
             if not watched.watchers:
                 del self._watched[operation_id]

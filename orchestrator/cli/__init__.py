@@ -76,19 +76,9 @@ def api(
     port: Annotated[int, typer.Option(help="Port to listen on.")] = 8000,
 ) -> None:
     """Run the HTTP server."""
-    import uvicorn  # noqa: PLC0415 - see `pool`
+    from orchestrator.api import server  # noqa: PLC0415 - see `pool`
 
-    uvicorn.run(
-        "orchestrator.api.app:create_server",
-        factory=True,
-        host=host,
-        port=port,
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        backlog=2048,
-        timeout_graceful_shutdown=5,
-    )
+    server.run(Settings.load(), host, port)
 
 
 @app.command()

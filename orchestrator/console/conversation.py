@@ -1,6 +1,7 @@
 """The live conversation view: messages of a tenant while they pass by, for support; see `tenants.live_view`."""
 
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -10,15 +11,15 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette_admin.routing import route
 
-from orchestrator.console.access import COOKIE, cause_of, need, services_of
+from orchestrator.console.access import COOKIE, cause_of, need, person_of, services_of
 from orchestrator.console.pages import Page, instance_name_of
 from tenants import audit, console_sessions, live_view, registry
 from tenants.errors import ConflictError, DomainError, UnavailableError
 from tenants.live_view import Line, Way
 from tenants.models import Role
 
-_MOST = 20
-"""Views in one process."""
+_MOST, _MOST_OF_ONE = 20, 5
+"""Views in one process: of all people, and of one."""
 _LONGEST_SECONDS = 900.0
 _BEGUN = format_sse_event(event="begun", data_str="")
 """Said again while nobody says anything, so that a connection that is gone is found out."""
@@ -33,7 +34,7 @@ class ConversationPage(Page):
 
     def __init__(self) -> None:
         super().__init__()
-        self._looking = 0
+        self._looking: Counter[str] = Counter()
 
     @route("", name="conversation")
     async def index(self, request: Request) -> Response:
@@ -49,7 +50,7 @@ class ConversationPage(Page):
         need(request, Role.SUPPORT)
         instance_name = instance_name_of(request)
         await _check_switch(request)
-        if self._looking >= _MOST:
+        if self._looking[person_of(request).actor] >= _MOST_OF_ONE or self._looking.total() >= _MOST:
             raise UnavailableError("Too many look already; try again soon.")
         await audit.note(
             services_of(request), cause_of(request), instance_name, "live view", "looked at what is being said"
@@ -57,14 +58,17 @@ class ConversationPage(Page):
         return EventSourceResponse(self._stream(request))
 
     async def _stream(self, request: Request) -> AsyncIterator[bytes]:
-        self._looking += 1
+        actor = person_of(request).actor
+        self._looking[actor] += 1
         try:
             async for event in self._events(request):
                 yield event
         except DomainError as error:
             yield format_sse_event(event="ended", data_str=str(error))
         finally:
-            self._looking -= 1
+            self._looking[actor] -= 1
+            if not self._looking[actor]:
+                del self._looking[actor]
 
     async def _events(self, request: Request) -> AsyncIterator[bytes]:
         template = self._templates.get_template("parts/said.html")

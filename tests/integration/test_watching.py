@@ -47,7 +47,7 @@ async def test_all_who_watch_are_told_of_each_change_until_the_end(world: World)
         asked += "FROM operations" in statement
 
     with ExitStack() as stack:
-        watched = [stack.enter_context(watching.admit(operation.id)) for _ in range(20)]
+        watched = [stack.enter_context(watching.admit(operation.id, "panel")) for _ in range(20)]
         assert watched[0] is not None
         assert {one is watched[0] for one in watched} == {True}
         engine = world.services.database.engine.sync_engine
@@ -72,7 +72,7 @@ async def test_who_comes_back_is_told_only_what_is_new(world: World) -> None:
     operation = await begun(world)
     await change(world, operation, state=OperationState.CANCELLED)
     view = OperationView.of(await operations.get(world.services, operation.id))
-    with Watching().admit(operation.id) as watched:
+    with Watching().admit(operation.id, "panel") as watched:
         assert watched is not None
         assert [new async for new in watched.changes(world.services, since=mark(view))] == []
         assert [new async for new in watched.changes(world.services, since="something else")] == [view]
@@ -81,7 +81,9 @@ async def test_who_comes_back_is_told_only_what_is_new(world: World) -> None:
 def test_there_is_a_bound_and_who_goes_makes_room() -> None:
     watching = Watching()
     with ExitStack() as stack:
-        admitted = [stack.enter_context(watching.admit(str(number % 7))) for number in range(201)]
-        assert [one is None for one in admitted] == [False] * 200 + [True]
-    with watching.admit("1") as watched:
+        one = [stack.enter_context(watching.admit(str(number % 7), "panel")) for number in range(51)]
+        assert [watched is None for watched in one] == [False] * 50 + [True]
+        others = [stack.enter_context(watching.admit("1", f"token {number % 10}")) for number in range(151)]
+        assert [watched is None for watched in others] == [False] * 150 + [True]
+    with watching.admit("1", "panel") as watched:
         assert watched is not None
