@@ -51,6 +51,8 @@ MAX_ROOMS = 200
 MAX_MEMBERS = 200
 """Members of a room; mod_muc takes as many into one."""
 MAX_NICK = 200
+MAX_BODY = 30_000
+"""Bytes of a message: a room keeps its latest ones in ejabberd's memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,10 +251,12 @@ async def write(
     It bears the name that the person has in the room. It is not told to LHC: it comes from there.
 
     Raises:
-        InvalidInputError: no room is named so.
+        InvalidInputError: no room is named so, or the message is too long.
         NotFoundError: the tenant has no such room, or no such account.
         QueueUnavailableError: it could not be accepted.
     """
+    if len(body.encode()) > MAX_BODY:
+        raise InvalidInputError("message", f"must be of {MAX_BODY:,} bytes at most in a room")
     room = await get(services, tenant.instance_name, name)
     members = {member.username: member.nick for member in room.members}
     async with services.database.read() as session:

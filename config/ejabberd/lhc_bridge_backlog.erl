@@ -276,6 +276,7 @@ handle_cast(_Request, Host) ->
 handle_info(look, Host) ->
     Waiting = [{Bytes, Connection} || Connection <- connections(Host), Bytes <- [waiting(Connection)], Bytes > 0],
     lists:foreach(fun end_connection/1, beyond_of_tenants(Waiting, Host)),
+    lhc_bridge_rates:forget(),
     erlang:send_after(?INTERVAL, self(), look),
     {noreply, Host};
 handle_info(_Info, Host) ->

@@ -29,6 +29,10 @@
 %% Pauses before what the component did not take is sent again, in milliseconds; doubled from one to the next.
 -define(FIRST_DELAY, 1000).
 -define(LONGEST_DELAY, 30000).
+%% What a tenant may have of the queue, {Parts, Of}; below which it has little; and the queue with what is kept for those.
+-define(SHARE, {1, 4}).
+-define(QUIET, {1, 100}).
+-define(WITH_RESERVE, {5, 4}).
 %% Seconds between two log lines about a full queue.
 -define(COMPLAINT_INTERVAL, 60).
 
@@ -100,13 +104,14 @@ route_registered(Domain) ->
                connection :: pid(),
                timer :: reference()}).
 
+-type held() :: {Messages :: non_neg_integer(), Bytes :: non_neg_integer()}.
 -record(state, {host :: binary(),
                 batch = [] :: [{gen_server:from(), message()}], % taken but not yet on disk, latest first
                 turns = 0 :: non_neg_integer(), % messages to this process since the batch began
                 sent = #{} :: #{Visitor :: binary() => #sent{}},
                 parked = #{} :: #{Visitor :: binary() => []}, % a set
-                messages = 0 :: non_neg_integer(), % in the table, of this host
-                bytes = 0 :: non_neg_integer(),
+                all = {0, 0} :: held(), % in the table, of this host
+                tenants = #{} :: #{Tenant :: binary() => held()}, % those that have any
                 last = 0 :: non_neg_integer(), % time in the latest id, microseconds
                 connections = #{} :: #{pid() => reference()}, % with their monitors
                 delay = ?FIRST_DELAY :: pos_integer(),
@@ -116,7 +121,7 @@ route_registered(Domain) ->
 init([Host | _]) ->
     create_queue(),
     State = lists:foldl(fun({Visitor, Id, Size}, #state{parked = Parked, last = Last} = State) ->
-                                count(1, Size, State#state{parked = Parked#{Visitor => []},
+                                count(Visitor, 1, Size, State#state{parked = Parked#{Visitor => []},
                                                            last = max(Last, time_of(Id))})
                         end, #state{host = Host}, queued(Host)),
     {ok, retry(watch_connections(State))}.
@@ -191,39 +196,76 @@ commit(#state{batch = Batch} = State) ->
                         end
                 end, Written, Kept).
 
-%% What the queue may hold is bounded in number and size. The bounds are far beyond what operators write in an outage
-%% of hours; who meets them is told so, which is better than to fill the disk and memory of the chat server.
+%% What the queue may hold is bounded in number and size, for each tenant and for all. The bounds are far beyond what
+%% operators write in an outage of hours; who meets them is told so, which is better than to fill the disk and memory of
+%% the chat server.
 keep({From, Msg}, {Kept, #state{host = Host, last = Last} = State}) ->
     #jid{luser = Visitor} = xmpp:get_to(Msg),
     Stanza = fxml:element_to_binary(xmpp:encode(Msg, ?NS_CLIENT)),
-    case is_full(byte_size(Stanza), State) of
+    case is_full(tenant(Visitor, Host), byte_size(Stanza), State) of
         true ->
             gen_server:reply(From, full),
-            {Kept, complain(State)};
+            {Kept, complain(tenant(Visitor, Host), State)};
         false ->
             Time = max(Last + 1, erlang:system_time(microsecond)), % the clock may be set back; the order must hold
             write(Host, Visitor, new_id(Time), Stanza),
-            {[{From, Visitor} | Kept], count(1, byte_size(Stanza), State#state{last = Time})}
+            {[{From, Visitor} | Kept], count(Visitor, 1, byte_size(Stanza), State#state{last = Time})}
     end.
 
-is_full(Size, #state{host = Host, messages = Messages, bytes = Bytes}) ->
-    Messages >= mod_lhc_bridge:option(Host, max_messages) orelse Bytes + Size > mod_lhc_bridge:option(Host, max_bytes).
+%% A tenant may have a quarter. Four that fill theirs leave nothing to the others, so there is room beside for those that
+%% have little waiting.
+is_full(Tenant, Size, #state{host = Host, all = All, tenants = Tenants}) ->
+    Held = maps:get(Tenant, Tenants, {0, 0}),
+    Most = {mod_lhc_bridge:option(Host, max_messages), mod_lhc_bridge:option(Host, max_bytes)},
+    Room = case is_beyond(Held, Size, share(Most, ?QUIET)) of
+               true -> Most;
+               false -> share(Most, ?WITH_RESERVE)
+           end,
+    is_beyond(Held, Size, share(Most, share_of_tenant(Host))) orelse is_beyond(All, Size, Room).
 
-complain(#state{host = Host, messages = Messages, bytes = Bytes, complained = Complained} = State) ->
+share_of_tenant(Host) ->
+    case mod_lhc_bridge:option(Host, hosting) of
+        true -> ?SHARE;
+        false -> {1, 1} % there is but one
+    end.
+
+is_beyond({Messages, Bytes}, Size, {MostMessages, MostBytes}) ->
+    Messages >= MostMessages orelse Bytes + Size > MostBytes.
+
+share({Messages, Bytes}, {Parts, Of}) ->
+    {max(1, Messages * Parts div Of), Bytes * Parts div Of}.
+
+complain(Tenant, #state{host = Host, all = {Messages, Bytes}, tenants = Tenants, complained = Complained} = State) ->
     Now = erlang:monotonic_time(second),
     case Complained == undefined orelse Now - Complained >= ?COMPLAINT_INTERVAL of
         true ->
-            ?ERROR_MSG("The queue of ~ts is full: ~B of ~B messages, ~B of ~B bytes wait for the component; "
-                       "new messages are given back",
-                       [Host, Messages, mod_lhc_bridge:option(Host, max_messages),
-                        Bytes, mod_lhc_bridge:option(Host, max_bytes)]),
+            {OfTenant, BytesOfTenant} = maps:get(Tenant, Tenants, {0, 0}),
+            ?ERROR_MSG("The queue of ~ts is full for tenant ~ts: ~B messages of it (~B bytes) wait for the component, "
+                       "~B of all (~B bytes); new messages are given back",
+                       [Host, Tenant, OfTenant, BytesOfTenant, Messages, Bytes]),
             State#state{complained = Now};
         false ->
             State
     end.
 
-count(Messages, Bytes, State) ->
-    State#state{messages = State#state.messages + Messages, bytes = State#state.bytes + Bytes}.
+count(Visitor, Messages, Bytes, #state{host = Host, all = All, tenants = Tenants} = State) ->
+    Tenant = tenant(Visitor, Host),
+    Others = maps:remove(Tenant, Tenants),
+    State#state{all = add(All, Messages, Bytes),
+                tenants = case add(maps:get(Tenant, Tenants, {0, 0}), Messages, Bytes) of
+                              {0, _} -> Others;
+                              Held -> Others#{Tenant => Held}
+                          end}.
+
+add({Messages, Bytes}, MoreMessages, MoreBytes) ->
+    {Messages + MoreMessages, Bytes + MoreBytes}.
+
+%% Of a visitor or a room: both names end in the instance.
+tenant(Visitor, Host) ->
+    case lhc_bridge_rooms:tenant(Visitor, Host) of
+        {ok, Tenant} -> Tenant;
+        none -> <<>>
+    end.
 
 %% Sends the first message of the conversation, if there is one.
 advance(Visitor, #state{host = Host} = State) ->
@@ -349,7 +391,7 @@ remove(Visitor, Id, #state{host = Host} = State) ->
     case mnesia:dirty_read(lhc_bridge_queue, Key) of
         [#lhc_bridge_queue{stanza = Stanza}] ->
             mnesia:dirty_delete(lhc_bridge_queue, Key),
-            count(-1, -byte_size(Stanza), State);
+            count(Visitor, -1, -byte_size(Stanza), State);
         [] ->
             State
     end.

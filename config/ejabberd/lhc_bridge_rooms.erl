@@ -24,6 +24,9 @@
 %% Names that are tried for somebody whose name another bears in the room.
 -define(OTHER_NAMES, 20).
 
+%% Bytes of a message in a room, with what is around its text.
+-define(LONGEST_MESSAGE, 32 * 1024).
+
 -define(OPERATORS_ONLY, <<"Only operators of this live chat may use its rooms">>).
 
 %%%===================================================================
@@ -184,7 +187,7 @@ suffix(Tenant, Host) ->
 said(#message{from = #jid{lserver = Host}} = Msg, Room, Nick) ->
     case mod_lhc_bridge:take_once(Msg) of
         {Plain, none} when Plain#message.body /= [] ->
-            case is_ours(Plain) orelse mod_lhc_bridge:hand_over(Host, Plain) of
+            case is_ours(Plain) orelse is_too_long(Plain) orelse mod_lhc_bridge:hand_over(Host, Plain) of
                 refused -> drop;
                 _ -> Plain
             end;
@@ -198,6 +201,16 @@ said(#message{from = #jid{lserver = Host}} = Msg, Room, Nick) ->
     end;
 said(Other, _Room, _Nick) ->
     Other.
+
+%% A room keeps its latest messages in memory, of whatever length.
+is_too_long(Msg) ->
+    erlang:external_size(Msg) > ?LONGEST_MESSAGE
+        andalso begin
+                    lhc_bridge_refusals:note(room_message),
+                    Text = <<"A message in a room may have 32 KB">>,
+                    ejabberd_router:route_error(Msg, xmpp:err_not_acceptable(Text, xmpp:get_lang(Msg))),
+                    refused
+                end.
 
 %% No client can set this: it is no part of the stanza's text.
 is_ours(Msg) ->

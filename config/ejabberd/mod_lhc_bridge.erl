@@ -94,7 +94,7 @@ hooks(Host) ->
      {c2s_self_presence, Host, ?MODULE, waited_first, ?WAITED_PRIORITY}
      | lists:flatmap(fun(Module) -> Module:hooks(Host) end,
                      [lhc_bridge_identity, lhc_bridge_rooms, lhc_bridge_visitors, lhc_bridge_logins,
-                      lhc_bridge_backlog, lhc_bridge_offline])].
+                      lhc_bridge_rates, lhc_bridge_backlog, lhc_bridge_offline])].
 
 %% Components belong to no virtual host.
 global_hooks() ->
@@ -110,6 +110,7 @@ create_tables() ->
      || Table <- [?NAMES, ?SEEN], ets:info(Table) == undefined],
     lhc_bridge_backlog:create_table(),
     lhc_bridge_offline:create_table(),
+    lhc_bridge_rates:create_table(),
     lhc_bridge_refusals:create_table(),
     ok.
 
@@ -126,6 +127,11 @@ mod_opt_type(hosting) -> econf:bool();
 mod_opt_type(iq_timeout) -> econf:timeout(second);
 mod_opt_type(max_messages) -> econf:pos_int();
 mod_opt_type(max_bytes) -> econf:pos_int();
+mod_opt_type(operator_rate) -> econf:pos_int();
+mod_opt_type(operators_rate) -> econf:pos_int();
+mod_opt_type(visitor_rate) -> econf:pos_int();
+mod_opt_type(visitors_rate) -> econf:pos_int();
+mod_opt_type(stanza_bytes) -> econf:pos_int();
 mod_opt_type(max_operator_backlog) -> econf:pos_int();
 mod_opt_type(max_visitor_backlog) -> econf:pos_int();
 mod_opt_type(max_tenant_backlog) -> econf:pos_int();
@@ -140,6 +146,11 @@ mod_options(_Host) ->
      {iq_timeout, timer:seconds(10)},
      {max_messages, 10000},
      {max_bytes, 64 * 1024 * 1024},
+     {operator_rate, 20},
+     {operators_rate, 100},
+     {visitor_rate, 5},
+     {visitors_rate, 100},
+     {stanza_bytes, 8 * 1024},
      {max_operator_backlog, 48 * 1024 * 1024},
      {max_visitor_backlog, 1024 * 1024},
      {max_tenant_backlog, 64 * 1024 * 1024},
@@ -171,6 +182,18 @@ mod_doc() ->
            {max_bytes, #{value => <<"Bytes">>,
                          desc => <<"The same, for the size of all waiting messages. "
                                    "The default is '67108864' (64 MB).">>}},
+           {operator_rate, #{value => <<"Number">>,
+                             desc => <<"Messages and presences that an operator may send in a second, counted in each ten "
+                                       "seconds. Beyond, they are refused. The default is '20'.">>}},
+           {operators_rate, #{value => <<"Number">>,
+                              desc => <<"The same, of all operators of a tenant together. The default is '100'.">>}},
+           {visitor_rate, #{value => <<"Number">>,
+                            desc => <<"The same, of a visitor's browser. The default is '5'.">>}},
+           {visitors_rate, #{value => <<"Number">>,
+                             desc => <<"The same, of all browsers of a tenant together. The default is '100'.">>}},
+           {stanza_bytes, #{value => <<"Bytes">>,
+                            desc => <<"What a stanza may have on average, for the bounds above. "
+                                      "The default is '8192'.">>}},
            {max_operator_backlog, #{value => <<"Bytes">>,
                                     desc => <<"What may wait for a connection of an operator that does not read. Beyond, "
                                               "it is disconnected. The default is '50331648' (48 MB).">>}},
@@ -392,6 +415,7 @@ hand_over(Host, Msg) ->
         ok ->
             ok;
         full ->
+            lhc_bridge_refusals:note(queue_full),
             Text = <<"The message was not delivered: too many messages wait. Please send it again later.">>,
             give_back(Msg, xmpp:err_resource_constraint(Text, xmpp:get_lang(Msg)))
     catch

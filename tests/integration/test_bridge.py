@@ -16,14 +16,17 @@ from tests.world.operator import Operator
 from tests.world.waiting import until
 from xmpp_pool.stanzas import CHAT_STATES_NS, RECEIPTS_NS, Signal, typing
 
-MAX_MESSAGES = 200
+MAX_MESSAGES = 800
+SHARE = MAX_MESSAGES // 4
+"""Of a tenant."""
 _numbers = itertools.count(1)
 
 
 @pytest.fixture(scope="module")
 async def server() -> AsyncIterator[ChatServer]:
     state = Path(tempfile.mkdtemp(prefix="lhc-bridge-"))
-    server = ChatServer(state, {"iq_timeout": 1, "max_messages": MAX_MESSAGES})
+    fast = {"rate": 100_000_000, "operator_rate": 1000, "operators_rate": 1000}
+    server = ChatServer(state, {"iq_timeout": 1, "max_messages": MAX_MESSAGES, **fast})
     await server.start()
     yield server
     await server.kill()
@@ -154,7 +157,7 @@ async def test_refused_for_good_is_given_back(server: ChatServer, tenant: str, b
 
 async def test_the_queue_is_bounded(server: ChatServer, tenant: str, bob: Operator) -> None:
     visitor = f"visitor.1.{tenant}"
-    for body in numbered(MAX_MESSAGES):
+    for body in numbered(SHARE):
         bob.write(visitor, body)
     await bob.taken()
     assert not bob.messages
@@ -163,13 +166,13 @@ async def test_the_queue_is_bounded(server: ChatServer, tenant: str, bob: Operat
     assert [(message.id, message.error) for message in bob.messages] == [
         (id_, "resource-constraint") for id_ in refused
     ]
-    complaint = f"is full: {MAX_MESSAGES} of {MAX_MESSAGES} messages"
+    complaint = f"is full for tenant {tenant}: {SHARE} messages of it"
     await until(lambda: complaint in server.log, "the log says so")  # it is written with a delay
     async with Component(server) as component:
-        await until(lambda: len(component.stored) == MAX_MESSAGES, "what was taken arrives", 30)
+        await until(lambda: len(component.stored) == SHARE, "what was taken arrives", 30)
         bob.write(visitor, "room again")
         await until(lambda: component.bodies(visitor)[-1] == "room again", "there is room again")
-    assert component.bodies(visitor) == [*numbered(MAX_MESSAGES), "room again"]
+    assert component.bodies(visitor) == [*numbered(SHARE), "room again"]
     assert server.log.count(complaint) == 1
 
 

@@ -12,12 +12,13 @@ from tests.world.waiting import until
 from xmpp_pool.stanzas import room_message
 
 MAX_MESSAGES = 20
+"""Of a tenant, that may wait for the component."""
 _numbers = itertools.count(1)
 
 
 @pytest.fixture(scope="module")
 async def server(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[ChatServer]:
-    server = ChatServer(tmp_path_factory.mktemp("bridge-rooms"), {"iq_timeout": 1, "max_messages": MAX_MESSAGES})
+    server = ChatServer(tmp_path_factory.mktemp("bridge-rooms"), {"iq_timeout": 1, "max_messages": 4 * MAX_MESSAGES})
     try:
         await server.start()
         yield server

@@ -79,7 +79,7 @@ class ChatServer:
 
     Args:
         state: a folder of its own.
-        bridge: options of the bridge module that differ from the usual ones.
+        bridge: options of the bridge module that differ from the usual ones, and `rate`, of operators' connections.
         xml_rpc: it has ejabberd's own XML-RPC, at `rpc_url`.
         all_mechanisms: clients may log in by every mechanism that ejabberd knows.
         ends_badly: it has commands that end its processes by a fault.

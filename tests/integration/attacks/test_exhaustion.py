@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.world.chat_server import ChatServer
-from tests.world.component import Component
+from tests.world.component import Component, Handed
 from tests.world.waiting import until
 
 MIB = 1024 * 1024
@@ -19,6 +19,8 @@ BACKLOG = 4 * MIB
 """Of a connection, here."""
 ACCOUNT, TENANT = 200_000, 300_000
 """What may wait in offline storage, here."""
+SHARE = 100
+"""Messages of a tenant that may wait for the pool, here."""
 LONG = "x" * 100_000
 _numbers = itertools.count(1)
 
@@ -29,6 +31,7 @@ async def server() -> AsyncIterator[ChatServer]:
     bounds = {
         "max_operator_backlog": BACKLOG,
         "max_tenant_backlog": 10 * BACKLOG,
+        "max_messages": 4 * SHARE,
         "max_account_offline": ACCOUNT,
         "max_tenant_offline": TENANT,
     }
@@ -47,41 +50,37 @@ def tenant() -> str:
 
 @pytest.mark.parametrize("managed", [False, True], ids=["plain", "stream management"])
 async def test_connections_that_never_read(server: ChatServer, tenant: str, managed: bool) -> None:
-    """Nine connections of an operator read nothing, and a colleague writes as fast as she can."""
-    bob, eve = f"bob.{tenant}", f"eve.{tenant}"
+    """Nine connections of an operator read nothing, and a visitor writes as fast as LHC lets him."""
+    bob = f"bob.{tenant}"
     before = (await server.refusals())["slow_reader"]
     async with AsyncExitStack() as stack:
-        for name in (bob, eve):
-            await server.new_operator(name)
+        await server.new_operator(bob)
         deaf = [
             await stack.enter_async_context(server.light(bob, f"r{number}", managed=managed)) for number in range(9)
         ]
         for client in deaf:
             client.stop_reading()
-        writer = await stack.enter_async_context(server.light(eve))
-        reading = asyncio.create_task(writer.read_for_ever())
+        component = await stack.enter_async_context(Component(server))
         least = most = server.resident_bytes()
         # 30 MB for each of the nine
-        for _ in range(300):
-            writer.write(f"{bob}@{server.host}", LONG)
-            await writer.drain()
-            most = max(most, server.resident_bytes())
+        for number in range(300):
+            component.say(f"visitor.1.{tenant}", bob, f"{number} {LONG}")
+            if number % 10 == 0:
+                await component.ask("sync")
+                most = max(most, server.resident_bytes())
         assert most - least < 4 * 9 * BACKLOG
         for client in deaf:
             await client.ended()
-        reading.cancel()
     assert (await server.refusals())["slow_reader"] == before + 9
 
 
 async def test_a_client_that_reads_and_acknowledges_nothing(server: ChatServer, tenant: str) -> None:
-    bob, eve = f"bob.{tenant}", f"eve.{tenant}"
-    for name in (bob, eve):
-        await server.new_operator(name)
-    async with server.light(bob, managed=True) as client, server.light(eve) as writer:
-        reading = asyncio.gather(client.read_for_ever(), writer.read_for_ever(), return_exceptions=True)
-        for _ in range(200):
-            writer.write(f"{bob}@{server.host}", LONG)
-            await writer.drain()
+    bob = f"bob.{tenant}"
+    await server.new_operator(bob)
+    async with server.light(bob, managed=True) as client, Component(server) as component:
+        reading = asyncio.create_task(client.read_for_ever())
+        for number in range(200):
+            component.say(f"visitor.1.{tenant}", bob, f"{number} {LONG}")
         await until(lambda: f"{bob}@{server.host}/light is disconnected" in server.log, "it is disconnected")
         reading.cancel()
 
@@ -89,9 +88,8 @@ async def test_a_client_that_reads_and_acknowledges_nothing(server: ChatServer, 
 @pytest.mark.parametrize("managed", [False, True], ids=["plain", "stream management"])
 async def test_who_reads_slowly_loses_nothing(server: ChatServer, tenant: str, managed: bool) -> None:
     """What ejabberd had for a connection that it ended is there at the next login."""
-    bob, eve = f"bob.{tenant}", f"eve.{tenant}"
-    for name in (bob, eve):
-        await server.new_operator(name)
+    bob = f"bob.{tenant}"
+    await server.new_operator(bob)
     async with server.light(bob, managed=managed) as client, Component(server) as component:
         client.stop_reading()
         # more than operating systems keep for a connection
@@ -118,20 +116,25 @@ async def test_messages_for_operators_who_are_away(server: ChatServer, tenant: s
                 component.say(f"visitor.1.{tenant}", receiver, f"{receiver} {number} {'x' * 4500}")
         await component.ask("sync")
         component.say(f"visitor.1.another-{tenant}", other, "of another tenant")
-        await until(lambda: len(component.stored) >= 26, "what is too much comes back")
-        refused = {handed.body for handed in component.stored}
-        assert {handed.error for handed in component.stored} == {"resource-constraint"}
-        assert (await server.refusals())["offline_full"] >= len(refused)
-        # an account's share, a tenant's share
-        kept = [sum(not body.startswith(receiver) for body in refused) for receiver in (eve, bob)]
-        assert 30 - kept[0] in range(15, 23)
-        assert len(refused) in range(27, 35)
+
+        def back() -> list[Handed]:
+            return [one for one in component.stored if one.body.startswith((bob, eve))]
+
+        await until(lambda: len(back()) >= 26, "what is too much comes back")
+        assert {one.error for one in back()} == {"resource-constraint"}
+        assert (await server.refusals())["offline_full"] >= len(back())
+        # an account's share, and a tenant's
+        assert 30 - sum(one.body.startswith(bob) for one in back()) in range(18, 23)
+        assert 60 - len(back()) in range(28, 34)
     # it is counted anew after a restart, and after a login
     await server.kill()
     await server.start()
     async with Component(server) as component:
-        component.say(f"visitor.1.{tenant}", bob, "x" * 30_000)
-        await until(lambda: component.stored, "there is no more room after a restart either")
+        component.say(f"visitor.1.{tenant}", bob, "y" * 30_000)
+        await until(
+            lambda: any(one.body.startswith("y") for one in component.stored),
+            "there is no more room after a restart either",
+        )
         async with server.operator(other) as operator:
             await operator.reads("of another tenant")
         async with server.operator(bob) as operator:
@@ -140,3 +143,67 @@ async def test_messages_for_operators_who_are_away(server: ChatServer, tenant: s
         await component.ask("sync")
         async with server.operator(bob) as operator:
             await operator.reads("there is room again")
+
+
+async def test_an_operator_who_writes_as_fast_as_he_can(server: ChatServer, tenant: str) -> None:
+    """What is beyond the rate goes back before anything is stored; nobody else notices."""
+    bob, other = f"bob.{tenant}", f"bob.another-{tenant}"
+    for name in (bob, other):
+        await server.new_operator(name)
+    before = (await server.refusals())["too_fast"]
+    async with Component(server) as component, server.operator(bob) as flooding, server.operator(other) as calm:
+        for number in range(500):
+            flooding.write(f"visitor.{number}.{tenant}", "flood")
+        await flooding.taken()
+        calm.write(f"visitor.1.another-{tenant}", "calm")
+        await until(lambda: "calm" in component.bodies(f"visitor.1.another-{tenant}"), "the other tenant's arrives")
+        refused = [message for message in flooding.messages if message.error]
+        # two windows at most
+        assert 100 <= len(refused) < 500
+        assert {(message.error, bool(message.reason)) for message in refused} == {("resource-constraint", True)}
+        assert (await server.refusals())["too_fast"] == before + len(refused)
+        arrived = 500 - len(refused)
+        await until(lambda: sum(one.body == "flood" for one in component.stored) == arrived, "the others arrive")
+
+
+async def test_tenants_that_fill_the_queue(server: ChatServer, tenant: str) -> None:
+    """The pool is away, and four tenants fill the queue; the operators of a fifth do not get their messages back."""
+
+    async def fill(name: str) -> None:
+        await server.new_operator(f"bob.{name}")
+        async with server.operator(f"bob.{name}") as bob:
+            for number in range(SHARE + 5):
+                bob.write(f"visitor.1.{name}", f"{number}")
+            await bob.taken()
+            assert [message.error for message in bob.messages] == ["resource-constraint"] * 5
+
+    calm = f"calm-{tenant}"
+    await server.new_operator(f"bob.{calm}")
+    for number in range(4):
+        await fill(f"{tenant}-{number}")
+    # shares are counted anew after a restart
+    await server.kill()
+    await server.start()
+    async with server.operator(f"bob.{calm}") as bob, server.operator(f"bob.{tenant}-0") as full:
+        bob.write(f"visitor.1.{calm}", "calm")
+        full.write(f"visitor.1.{tenant}-0", "too much")
+        await full.taken()
+        await bob.taken()
+        assert not bob.messages
+        assert [message.error for message in full.messages] == ["resource-constraint"]
+        async with Component(server) as component:
+            await until(lambda: len(component.stored) == 4 * SHARE + 1, "all arrive", 30)
+
+
+async def test_a_long_message_in_a_room(server: ChatServer, tenant: str) -> None:
+    """A room keeps what was said last in its memory."""
+    bob, room = f"bob.{tenant}", f"team.{tenant}"
+    await server.new_operator(bob)
+    await server.command("lhc_make_rooms", host=server.host, rooms=[{"name": room, "title": "Team"}])
+    jid = f"{room}@conference.{server.host}"
+    async with server.operator(bob) as operator:
+        await operator.join(jid, "bob")
+        refused = operator.write(jid, "x" * 40_000, kind="groupchat")
+        await operator.is_refused(refused, "not-acceptable")
+        operator.write(jid, "x" * 20_000, kind="groupchat")
+        await operator.hears(jid, "x" * 20_000)
