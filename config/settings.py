@@ -94,14 +94,20 @@ class Settings(BaseSettings):
         1000, ge=1, description="Connections of one address that may wait for a whole request, at each API process."
     )
     trusted_proxies: Annotated[tuple[IPv4Network | IPv6Network, ...], NoDecode] = Field(
-        (), description="Networks of the web servers before the API, which speak for others: `10.0.0.5/32`."
+        (),
+        description="Networks of the web servers before the API, which speak for others: what they say of a client's"
+        " address and of TLS (`X-Forwarded-For`, `X-Forwarded-Proto`) is believed. `10.0.0.5/32,127.0.0.1/32`.",
     )
 
     # Console
     console_key: SecretStr = Field(
         SecretStr(""), description="What the console signs its forms with. Without it there is no console."
     )
-    public_url: str = Field("", description="Where people find this API, without a slash at the end; for links.")
+    public_url: str = Field(
+        "",
+        description="Where people find this API, as `https://orchestrator.example.com`; for links. The console is there"
+        " and nowhere else; without it, at `localhost` and addresses in digits.",
+    )
     flower_url: str = Field("", description="Where people find Flower; the console links to it.")
     flower_password: SecretStr = Field(
         SecretStr(""), description=f"The password of `{FLOWER_USER}` at Flower. Without it nobody gets in."

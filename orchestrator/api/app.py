@@ -33,6 +33,7 @@ from orchestrator.api.bodies import MAX_BODY, BodyRules
 from orchestrator.api.hot import HotPath
 from orchestrator.api.lhc.face import LhcFace
 from orchestrator.console import onboarding
+from orchestrator.console.public_address import PublicAddress
 from orchestrator.console.site import Console
 from tenants import renewal
 from tenants.services import open_services
@@ -69,6 +70,7 @@ def create_app() -> FastAPI:
     app.add_middleware(BodyRules)
     problems.add_handlers(app)
     if console is not None:
+        app.add_middleware(PublicAddress, public_url=settings.public_url)
         # first: for each link in its pages, Starlette looks through the routes from the beginning
         console.mount(app)
     app.include_router(health.router)

@@ -31,6 +31,9 @@ def run(settings: Settings, host: str, port: int) -> None:
         access_log=False,
         server_header=False,
         backlog=2048,
+        # uvicorn would believe this machine
+        proxy_headers=bool(settings.trusted_proxies),
+        forwarded_allow_ips=[str(network) for network in settings.trusted_proxies],
         timeout_graceful_shutdown=5,
     )
 

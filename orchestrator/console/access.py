@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from http import HTTPStatus
+from ipaddress import ip_address, ip_network
 from typing import Any
 
 from limits import RateLimitItemPerMinute
@@ -24,6 +25,7 @@ from tenants.states import Cause
 COOKIE = "orchestrator_console"
 _NAME_LIMIT, _ADDRESS_LIMIT = RateLimitItemPerMinute(10, 5), RateLimitItemPerMinute(50, 5)
 """Attempts to log in, for one name and from one address, at each API process."""
+_V6 = 6
 
 
 def services_of(request: Request) -> Services:
@@ -106,13 +108,21 @@ class Access(AuthProvider):
         return [*super().get_routes(templates), Route("/enter/{secret}", enter, methods=["GET", "POST"], name="enter")]
 
     async def _admit(self, request: Request, name: str) -> None:
-        address = request.client.host if request.client else ""
-        keys: Sequence[tuple[Any, str, str]] = [(_ADDRESS_LIMIT, "address", address)]
+        keys: Sequence[tuple[Any, str, str]] = [(_ADDRESS_LIMIT, "address", _counted_as(address_of(request)))]
         if name:
             keys = [*keys, (_NAME_LIMIT, "name", name[: people.LONGEST_NAME])]
         for limit, kind, key in keys:
             if not await self._limiter.hit(limit, kind, key):
-                raise LoginFailed("Too many attempts; try again in five minutes.")
+                raise HTTPException(HTTPStatus.TOO_MANY_REQUESTS, "Too many attempts; try again in five minutes.")
+
+
+def _counted_as(address: str) -> str:
+    """Of IPv6 the network: whoever has one address there has them all."""
+    try:
+        parsed = ip_address(address)
+    except ValueError:
+        return address
+    return str(ip_network((parsed, 64), strict=False)) if parsed.version == _V6 else address
 
 
 def _let_in(request: Request, cookie: str) -> Response:
