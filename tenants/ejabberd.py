@@ -97,6 +97,15 @@ class Connection:
 
 
 @dataclass(frozen=True, slots=True)
+class Listener:
+    """Where ejabberd listens for clients; `tls` from the first byte."""
+
+    ip: str
+    port: int
+    tls: bool
+
+
+@dataclass(frozen=True, slots=True)
 class ClientSession:
     """A connected client: the full JID and whether it has sent available presence (RFC 6121, 4.2)."""
 
@@ -163,6 +172,11 @@ class Ejabberd:
             raise
         except EjabberdError:
             return None
+
+    async def client_listeners(self) -> list[Listener]:
+        """Where clients log in over TCP (`lhc_client_listeners` of the bridge)."""
+        answer = await self._call("lhc_client_listeners")
+        return [Listener(ip=str(one["ip"]), port=int(one["port"]), tls=one["tls"] == "true") for one in answer]
 
     async def register(self, user: str, password: str) -> None:
         """Create the account (`register`).

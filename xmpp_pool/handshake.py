@@ -9,7 +9,7 @@ from tenants import leases
 from tenants.checkup import WrongError
 from tenants.services import Services
 
-_LONGEST = 64 * 1024
+LONGEST = 64 * 1024
 _ID = re.compile(rb"<stream:stream[^>]* id=['\"]([^'\"]+)['\"]")
 _OUTCOME = re.compile(rb"<handshake\s*/>|<handshake></handshake>|<stream:error")
 _OPEN = "<stream:stream xmlns='jabber:component:accept' xmlns:stream='http://etherx.jabber.org/streams' to='{jid}'>"
@@ -28,14 +28,14 @@ async def check(services: Services) -> str:
     if await leases.count_held(services):
         return f"{services.settings.component_jid} is connected"
     settings = services.settings
-    reader, writer = await asyncio.open_connection(settings.component_host, settings.component_port, limit=_LONGEST)
+    reader, writer = await asyncio.open_connection(settings.component_host, settings.component_port, limit=LONGEST)
     try:
         writer.write(_OPEN.format(jid=settings.component_jid).encode())
-        stream_id = (await _until(reader, _ID))[1].decode()
+        stream_id = (await read_until(reader, _ID))[1].decode()
         secret = settings.component_secret.get_secret_value()
         digest = hashlib.sha1((stream_id + secret).encode(), usedforsecurity=False).hexdigest()
         writer.write(f"<handshake>{digest}</handshake>".encode())
-        outcome = await _until(reader, _OUTCOME)
+        outcome = await read_until(reader, _OUTCOME)
     except EOFError:
         raise WrongError(f"{settings.component_jid} is not served there", _ADVICE) from None
     finally:
@@ -50,7 +50,7 @@ async def check(services: Services) -> str:
 _ADVICE = "let ORCHESTRATOR_COMPONENT_SECRET and ejabberd.yml (ejabberd_service) say the same"
 
 
-async def _until(reader: asyncio.StreamReader, pattern: re.Pattern[bytes]) -> re.Match[bytes]:
+async def read_until(reader: asyncio.StreamReader, pattern: re.Pattern[bytes]) -> re.Match[bytes]:
     """What was looked for, in the stream from here on.
 
     Raises:
@@ -58,8 +58,8 @@ async def _until(reader: asyncio.StreamReader, pattern: re.Pattern[bytes]) -> re
     """
     came = b""
     while (found := pattern.search(came)) is None:
-        data = await reader.read(_LONGEST)
-        if not data or len(came) > _LONGEST or (b"<stream:error" in came and pattern is _ID):
+        data = await reader.read(LONGEST)
+        if not data or len(came) > LONGEST or (b"<stream:error" in came and pattern is _ID):
             raise EOFError
         came += data
     return found

@@ -14,8 +14,9 @@
 -export([register_commands/0, unregister_commands/0, command/6, bears/2, page/3, await_end/2, check_host/1,
          check_users/1, check_suffix/1]).
 %% the commands
--export([version/0, remove_users/2, accounts/4, usernames/4, shared_rosters/3, add_to_rosters/3, remove_from_rosters/3,
-         register_scram/2, register_members/2, present/5, tell/3, tenant_left/3, forget_tenant/2]).
+-export([version/0, client_listeners/0, remove_users/2, accounts/4, usernames/4, shared_rosters/3, add_to_rosters/3,
+         remove_from_rosters/3, register_scram/2, register_members/2, present/5, tell/3, tenant_left/3,
+         forget_tenant/2]).
 
 -include("ejabberd_commands.hrl").
 -include("mod_roster.hrl").
@@ -59,6 +60,8 @@ commands() ->
     Names = {names, {list, {name, string}}},
     Page = [{'after', binary}, {limit, integer}],
     [command(lhc_bridge_version, version, "Version of the orchestrator's bridge module", [], {version, string}),
+     command(lhc_client_listeners, client_listeners, "Where clients log in over TCP, and whether TLS comes first", [],
+             {listeners, {list, {listener, {tuple, [{ip, string}, {port, integer}, {tls, atom}]}}}}),
      command(lhc_remove_users, remove_users, "Remove accounts, members of shared rosters first; answers what is left",
              [{host, binary}, Users],
              {left, {list, {user, {tuple, [{user, string}, {reason, string}]}}}}),
@@ -107,6 +110,11 @@ command(Module, Name, Function, Desc, Args, Result) ->
 
 version() ->
     ?VERSION.
+
+-spec client_listeners() -> [{binary(), inet:port_number(), boolean()}].
+client_listeners() ->
+    [{misc:ip_to_list(IP), Port, maps:get(tls, Opts, false)}
+     || {{Port, IP, tcp}, ejabberd_c2s, Opts} <- ejabberd_option:listen(), is_integer(Port)].
 
 %%%===================================================================
 %%% Removal

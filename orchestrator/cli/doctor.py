@@ -9,7 +9,7 @@ from orchestrator.cli.running import Exit, InstanceOption, JsonOption, console, 
 from tenants import checkup
 from tenants.checkup import Finding
 from tenants.services import Services
-from xmpp_pool import handshake
+from xmpp_pool import handshake, login_probe
 
 _MARKS = {True: "[green]✓[/]", False: "[red]✗[/]", None: "[yellow]?[/]"}
 
@@ -18,7 +18,9 @@ def doctor(*, instance_name: InstanceOption = None, as_json: JsonOption = False)
     """Examine the configuration and the servers; with --instance also whether that tenant's LHC can be reached."""
 
     async def examine(services: Services) -> list[Finding]:
-        return await checkup.examine(services, [("component", handshake.check)], instance_name)
+        return await checkup.examine(
+            services, [("component", handshake.check), ("logins", login_probe.check)], instance_name
+        )
 
     findings = run(examine)
     if as_json:

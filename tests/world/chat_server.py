@@ -83,6 +83,7 @@ class ChatServer:
         xml_rpc: it has ejabberd's own XML-RPC, at `rpc_url`.
         all_mechanisms: clients may log in by every mechanism that ejabberd knows.
         ends_badly: it has commands that end its processes by a fault.
+        compares: the bridge compares the names that a client gives when it logs in.
     """
 
     host = "localhost"
@@ -95,6 +96,7 @@ class ChatServer:
         xml_rpc: bool = False,
         all_mechanisms: bool = False,
         ends_badly: bool = False,
+        compares: bool = True,
     ) -> None:
         system = LocalSystem.open(state)
         self.ports = system.ports
@@ -116,10 +118,9 @@ class ChatServer:
             lines[number] = f"    {name}: {value}"
         if all_mechanisms:
             lines = [line for line in lines if not line.startswith("disable_sasl_mechanisms:")]
-        if ends_badly:
-            servers.compile_erlang(
-                state / "ejabberd" / "lhc_bridge" / "ebin", [Path(__file__).parent / "erlang" / "mod_ends_badly.erl"]
-            )
+        differing = [("mod_ends_badly", ends_badly), ("lhc_bridge_identity", not compares)]
+        if sources := [Path(__file__).parent / "erlang" / f"{name}.erl" for name, wanted in differing if wanted]:
+            servers.compile_erlang(state / "ejabberd" / "lhc_bridge" / "ebin", sources)
         more = [_MORE_COMMANDS, *([_XML_RPC] if xml_rpc else []), *([_ENDS_BADLY] if ends_badly else [])]
         for added in more:
             for line, below in added.items():

@@ -9,15 +9,21 @@ import asyncio
 import shutil
 import tempfile
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
+from tenants.checkup import WrongError
+from tenants.services import Services
 from tests.integration.conftest import NewTenant, Tenant
 from tests.integration.test_browsers import PASSWORD as VISITOR_PASSWORD
 from tests.integration.test_browsers import new_visitor
 from tests.world.chat_server import OPERATOR_PASSWORD, ChatServer
 from tests.world.login import Door, Login
+from tests.world.registry import make_world
+from tests.world.system import domain_of
+from xmpp_pool import login_probe
 
 HOST = "localhost"
 KINDS = ["tcp", "starttls", "tls", "/ws", "/websocket"]
@@ -80,17 +86,23 @@ async def test_neither_operator_nor_visitor_is_anybody_else(kind: str, tenant: T
         await assert_no_victim_opens(door, user, password, other.name)
 
 
-@pytest.fixture(scope="module")
-async def trusting() -> AsyncIterator[ChatServer]:
-    """An ejabberd that offers every mechanism it knows."""
+@asynccontextmanager
+async def started(*users: str, **differing: bool) -> AsyncIterator[ChatServer]:
     state = Path(tempfile.mkdtemp(prefix="lhc-identity-"))
-    server = ChatServer(state, {}, all_mechanisms=True)
+    server = ChatServer(state, {}, **differing)
     await server.start()
-    for user in ("eve.acme", "bob.other"):
+    for user in users:
         await server.new_operator(user)
     yield server
     await server.kill()
     shutil.rmtree(state)
+
+
+@pytest.fixture(scope="module")
+async def trusting() -> AsyncIterator[ChatServer]:
+    """An ejabberd that offers every mechanism it knows."""
+    async with started("eve.acme", "bob.other", all_mechanisms=True) as server:
+        yield server
 
 
 @pytest.fixture(params=KINDS)
@@ -139,6 +151,53 @@ async def test_what_cannot_be_read_opens_nothing(trusting: ChatServer, mechanism
     async with Login(Door("tcp", str(trusting.ports["c2s"])), HOST) as login:
         assert await login.auth(mechanism, payload) == "malformed-request"
         assert await login.ended()
+
+
+@pytest.fixture(scope="module")
+async def careless() -> AsyncIterator[ChatServer]:
+    """The same, and its bridge compares nothing: what a foreign ejabberd may be."""
+    async with started("eve.acme", "bob.other", all_mechanisms=True, compares=False) as server:
+        yield server
+
+
+async def test_without_either_wall_anybody_is_anybody(careless: ChatServer) -> None:
+    """So what the other tests find is of the walls' doing."""
+    for door in Door.all_of(careless.endpoints):
+        async with Login(door, HOST) as login:
+            assert await login.auth("PLAIN", f"bob.other\0eve.acme\0{OPERATOR_PASSWORD}") == "success"
+            assert (await login.bound()).startswith(f"bob.other@{HOST}/")
+
+
+@asynccontextmanager
+async def services_beside(server: ChatServer, folder: Path) -> AsyncIterator[Services]:
+    async with make_world(
+        f"sqlite+aiosqlite:///{folder}/none.db",
+        xmpp_host=server.host,
+        ejabberd_api_url=server.api_url,
+        ejabberd_api_secret=server.api_secret,
+    ) as world:
+        yield world.services
+
+
+async def test_doctor_finds_mechanisms_that_are_wrong(trusting: ChatServer, tmp_path: Path) -> None:
+    async with services_beside(trusting, tmp_path) as services:
+        with pytest.raises(WrongError, match=f"port {trusting.ports['c2s']} offers .*PLAIN") as wrong:
+            await login_probe.check(services)
+    assert "disable_sasl_mechanisms: [PLAIN, X-OAUTH2" in wrong.value.advice
+
+
+async def test_doctor_finds_that_nothing_compares(careless: ChatServer, tmp_path: Path) -> None:
+    async with services_beside(careless, tmp_path) as services:
+        with pytest.raises(WrongError, match=f"port {careless.ports['c2s']}: a client may be somebody else") as wrong:
+            await login_probe.check(services)
+    assert "mod_lhc_bridge" in wrong.value.advice
+
+
+async def test_doctor_is_content_with_ours(tenant: Tenant) -> None:
+    async with domain_of(tenant.system) as services:
+        found = await login_probe.check(services)
+    ports = tenant.system.endpoints
+    assert found == f"nobody is anybody else at port {ports['c2s_port']}, {ports['c2s_tls_port']}"
 
 
 async def test_an_earlier_attempt_does_not_vouch_for_a_later_one(trusting: ChatServer) -> None:

@@ -1,0 +1,86 @@
+"""Whether ejabberd opens an account to nobody but who has its password, tried where clients log in.
+
+A login that names another account beside its own is refused by the bridge module for just that, before any password is
+looked at; so no account is needed to see that it compares, and whatever stands in ejabberd.yml, this is what happens.
+"""
+
+import asyncio
+import re
+import ssl
+from base64 import b64encode
+
+from config.ejabberd_versions import disabled_mechanisms
+from tenants.checkup import WrongError
+from tenants.ejabberd import Listener
+from tenants.services import Services
+from xmpp_pool.handshake import LONGEST, read_until
+
+_OPEN = (
+    "<stream:stream to='{host}' version='1.0' xmlns='jabber:client' xmlns:stream='http://etherx.jabber.org/streams'>"
+)
+_FEATURES = re.compile(rb"<stream:features.*</stream:features>|<stream:features/>", re.DOTALL)
+_PROCEED = re.compile(rb"<proceed[^>]*>")
+_OUTCOME = re.compile(rb"<failure[^>]*><([\w-]+)|<(success|challenge)")
+_MECHANISM = re.compile(r"<mechanism>([^<]*)</mechanism>")
+_FOREIGN = b64encode(b"somebody.else\0doctor.who\0no password").decode()
+_COMPARED = "invalid-authzid"
+
+
+async def check(services: Services) -> str:
+    """Say how clients may log in; see `tenants.checkup`.
+
+    Raises:
+        WrongError: somebody may be somebody else, or a mechanism is offered that is wrong in this version.
+        OSError: a listener cannot be reached.
+    """
+    listeners = await services.ejabberd.client_listeners()
+    if not listeners:
+        raise WrongError("there is no listener", "let ejabberd_c2s listen (ejabberd.yml)")
+    unwanted = disabled_mechanisms(await services.ejabberd.version())
+    for listener in listeners:
+        where = f"port {listener.port}"
+        try:
+            offered, outcome = await _try_foreign(services, listener)
+        except EOFError:
+            raise WrongError(f"{where} serves no clients of {services.ejabberd.host}", "mend `hosts`") from None
+        if outcome != _COMPARED:
+            raise WrongError(
+                f"{where}: a client may be somebody else, names are not compared ({outcome})",
+                f"load mod_lhc_bridge for {services.ejabberd.host} (ejabberd.yml)",
+            )
+        if wrong := [name for name in offered if name in unwanted]:
+            raise WrongError(
+                f"{where} offers {', '.join(wrong)}", f"disable_sasl_mechanisms: [{', '.join(unwanted)}] (ejabberd.yml)"
+            )
+    return f"nobody is anybody else at port {', '.join(str(listener.port) for listener in listeners)}"
+
+
+async def _try_foreign(services: Services, listener: Listener) -> tuple[list[str], str]:
+    """The mechanisms that are offered, with TLS where there is any, and what becomes of a foreign name."""
+    opening = _OPEN.format(host=services.ejabberd.host).encode()
+    # "any address" is none to go to: there it answers where the component is served, too
+    address = services.settings.component_host if listener.ip in {"0.0.0.0", "::"} else listener.ip  # noqa: S104 - read, not bound
+    tls = _tls() if listener.tls else None
+    reader, writer = await asyncio.open_connection(address, listener.port, limit=LONGEST, ssl=tls)
+    try:
+        writer.write(opening)
+        features = (await read_until(reader, _FEATURES))[0]
+        if b"<starttls" in features:
+            writer.write(b"<starttls xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>")
+            await read_until(reader, _PROCEED)
+            await writer.start_tls(_tls())
+            writer.write(opening)
+            features = (await read_until(reader, _FEATURES))[0]
+        offered = _MECHANISM.findall(features.decode())
+        writer.write(f"<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='PLAIN'>{_FOREIGN}</auth>".encode())
+        outcome = await read_until(reader, _OUTCOME)
+    finally:
+        writer.transport.abort()
+    return offered, (outcome[1] or outcome[2]).decode()
+
+
+def _tls() -> ssl.SSLContext:
+    """Certificates are not what is looked at, and here ejabberd goes by another name."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return context
