@@ -48,31 +48,28 @@ async def scram(
     password: str,
     wanted: str = "",
     *,
-    mechanism: str = "SCRAM-SHA-1",
-    binding: tuple[str, bytes] = ("n", b""),
+    flag: str = "n",
 ) -> str:
-    """Log in by SCRAM (RFC 5802, 3 and 7), as a client does it.
+    """Log in by SCRAM-SHA-1 (RFC 5802, 3 and 7), as a client does it.
 
     Args:
         say: sends an element, and gives what comes back.
         user: whose password it is.
         password: it.
         wanted: another account to be.
-        mechanism: SCRAM-SHA-1, with or without -PLUS.
-        binding: the flag of channel binding, and its data.
+        flag: of channel binding.
 
     Returns:
         the server's last answer.
     """
-    flag, bound = binding
     header = f"{flag},{f'a={wanted}' if wanted else ''},"
     bare = f"n={user},r={token_hex(8)}"
-    answer = await say(_element("auth", header + bare, f" mechanism='{mechanism}'"))
+    answer = await say(_element("auth", header + bare, " mechanism='SCRAM-SHA-1'"))
     if "<challenge" not in answer:
         return answer
     challenge = b64decode(answer.partition(">")[2].partition("<")[0]).decode()
     asked = dict(part.split("=", 1) for part in challenge.split(","))
-    without = f"c={b64encode(header.encode() + bound).decode()},r={asked['r']}"
+    without = f"c={b64encode(header.encode()).decode()},r={asked['r']}"
     salted = hashlib.pbkdf2_hmac("sha1", password.encode(), b64decode(asked["s"]), int(asked["i"]))
     key = hmac.digest(salted, b"Client Key", "sha1")
     stored = hashlib.sha1(key, usedforsecurity=False).digest()
@@ -128,9 +125,18 @@ class Login:
         """The outcome of a first message: `success`, `challenge`, or the condition of the failure."""
         return _condition(await self.ask(_element("auth", payload, f" mechanism='{mechanism}'")))
 
-    async def scram(self, user: str, password: str, wanted: str = "") -> str:
-        """The outcome of the whole of SCRAM-SHA-1, with another account's name if one is given."""
-        return _condition(await scram(self.ask, user, password, wanted))
+    async def scram(self, user: str, password: str, wanted: str = "", *, flag: str = "n") -> str:
+        """The outcome of the whole of SCRAM-SHA-1, with another account's name if one is given.
+
+        The flag says of channel binding that the client has none (`n`), or would do it if it were offered (`y`).
+        """
+        return _condition(await scram(self.ask, user, password, wanted, flag=flag))
+
+    @property
+    def tls(self) -> str | None:
+        """The version of TLS; None without."""
+        secured = None if self._websocket else self._writer.get_extra_info("ssl_object")
+        return secured.version() if secured else None
 
     async def bound(self) -> str:
         """Open a session after a success; returns its JID."""

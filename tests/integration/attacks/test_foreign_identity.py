@@ -90,12 +90,14 @@ async def test_neither_operator_nor_visitor_is_anybody_else(kind: str, tenant: T
 async def started(*users: str, **differing: bool) -> AsyncIterator[ChatServer]:
     state = Path(tempfile.mkdtemp(prefix="lhc-identity-"))
     server = ChatServer(state, {}, **differing)
-    await server.start()
-    for user in users:
-        await server.new_operator(user)
-    yield server
-    await server.kill()
-    shutil.rmtree(state)
+    try:
+        await server.start()
+        for user in users:
+            await server.new_operator(user)
+        yield server
+    finally:
+        await server.kill()
+        shutil.rmtree(state)
 
 
 @pytest.fixture(scope="module")
