@@ -23,7 +23,7 @@ _CONFLICT = 10090
 _NOT_OUR_SECRET = (httpx.codes.UNAUTHORIZED, 10)
 _LISTS_SINCE = (24, 2)
 _LABEL_SINCE = (21, 7)
-BRIDGE_VERSION = "3"
+BRIDGE_VERSION = "4"
 """Of the bridge module that this code works with: `VERSION` in `config/ejabberd/lhc_bridge_admin.erl`."""
 _QUESTIONS = {"check_account", "check_password"}
 

@@ -177,6 +177,18 @@ class BulkCommands:
         """Drop the tenant's messages to visitors that wait in the bridge's queue. Returns how many they were."""
         return int((await self._run("lhc_forget_tenant", suffix=suffix))["messages"])
 
+    async def shut_tenant(self, instance_name: str) -> list[str]:
+        """Let none of the tenant's people log in, and end their sessions. Returns whose are left."""
+        return [str(user) for user in await self._run("lhc_shut_tenant", tenant=instance_name)]
+
+    async def open_tenant(self, instance_name: str) -> None:
+        """Let the tenant's people log in again; without effect when they can."""
+        await self._run("lhc_open_tenant", tenant=instance_name)
+
+    async def shut_tenants(self) -> set[str]:
+        """The tenants whose people cannot log in."""
+        return {str(name) for name in await self._run("lhc_shut_tenants")}
+
     async def _pages(self, command: str, suffix: str) -> list[str]:
         names: list[str] = []
         while True:

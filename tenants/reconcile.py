@@ -186,8 +186,24 @@ async def mend(run: Run) -> None:
                     mended += await _mend(services, instance_name, menders[kind], found)
             done += len(page)
             await run.report(done, max(total, done))
+    await _mend_doors(services, scope)
     await _forget_old(services)
     await run.tell(mended=mended, left=done - mended)
+
+
+async def _mend_doors(services: Services, scope: str) -> None:
+    """Nobody of a suspended tenant can log in, and everybody else can."""
+    shut = await services.ejabberd.bulk.shut_tenants()
+    tenants = await _tenants(services, scope)
+    names = tenants.keys() | shut if scope == EVERY_TENANT else tenants.keys()
+    wrong = [name for name in names if (tenants.get(name) is TenantState.SUSPENDED) != (name in shut)]
+    busy = (await _busy(services, scope) if scope == EVERY_TENANT else set()) | _between(tenants)
+    for name in sorted(set(wrong) - busy):
+        log.warning("a tenant's door in ejabberd is put right", instance_name=name, shut=name not in shut)
+        if name in shut:
+            await services.ejabberd.bulk.open_tenant(name)
+        else:
+            await services.ejabberd.bulk.shut_tenant(name)
 
 
 async def _mend(services: Services, instance_name: str, mender: Mender, found: Sequence[Drift]) -> int:

@@ -109,6 +109,16 @@ async def _open_sessions(services: Services, instance_name: str) -> int:
     return count or 0
 
 
+async def _shut_out(run: Run) -> None:
+    """Nobody of the tenant is logged in to ejabberd any more, or can log in. What waits for them stays."""
+    if left := await run.services.ejabberd.bulk.shut_tenant(run.instance_name):
+        raise DomainError(f"still logged in: {_some(left)}")
+
+
+async def _let_in(run: Run) -> None:
+    await run.services.ejabberd.bulk.open_tenant(run.instance_name)
+
+
 async def _remove_accounts(run: Run) -> None:
     """Every account of the tenant: of its rosters, of the registry, and any that merely bears its name.
 
@@ -194,6 +204,8 @@ async def _verify_destroyed(run: Run) -> None:
     suffix = services.naming.username_suffix(instance_name)
     groups = _groups(services, instance_name)
     await services.ejabberd.bulk.forget_tenant(suffix)
+    # who is called so next is not suspended
+    await services.ejabberd.bulk.open_tenant(instance_name)
     if await services.ejabberd.bulk.tenant_left(suffix, groups):
         # made by a request that came in just before the door was closed
         await _remove_rooms(run)
@@ -233,6 +245,8 @@ WORKFLOWS: Workflows = {
         steps=(
             _enter("begin", TenantState.SUSPENDING),
             Step("close_sessions", _close_sessions),
+            # last: until now operators are told what becomes of what they write
+            Step("shut_out", _shut_out),
             _enter("finish", TenantState.SUSPENDED),
         ),
         during=TenantState.SUSPENDING,
@@ -241,6 +255,7 @@ WORKFLOWS: Workflows = {
         steps=(
             _enter("begin", TenantState.RESUMING),
             *_ROSTERS,
+            Step("let_in", _let_in),
             _enter("activate", TenantState.ACTIVE),
             Step("wake_deliveries", _wake_deliveries),
         ),

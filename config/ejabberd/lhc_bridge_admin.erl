@@ -25,7 +25,7 @@
 -include_lib("xmpp/include/xmpp.hrl").
 
 %% Of the whole bridge module: another one when it does anything else for the orchestrator (tenants/ejabberd.py).
--define(VERSION, "3").
+-define(VERSION, "4").
 %% Names in one call, and in one answer.
 -define(MAX_NAMES, 1000).
 -define(MAX_PAGE, 10000).

@@ -53,6 +53,7 @@
 start(Host, Opts) ->
     lhc_bridge_log:start(),
     create_tables(),
+    lhc_bridge_shut:create_table(),
     case lhc_bridge_queue:start(Host, Opts) of
         {ok, Pid} ->
             {ok, _} = lhc_bridge_backlog:start(Host, Opts),
@@ -63,6 +64,7 @@ start(Host, Opts) ->
             lhc_bridge_admin:register_commands(),
             lhc_bridge_rooms:register_commands(),
             lhc_bridge_refusals:register_commands(),
+            lhc_bridge_shut:register_commands(),
             {ok, Pid};
         Error ->
             Error
@@ -77,6 +79,7 @@ stop(Host) ->
                      lhc_bridge_admin:unregister_commands(),
                      lhc_bridge_rooms:unregister_commands(),
                      lhc_bridge_refusals:unregister_commands(),
+                     lhc_bridge_shut:unregister_commands(),
                      global_hooks()
              end,
     [ejabberd_hooks:delete(Hook, Scope, Module, Function, Priority)
@@ -94,7 +97,7 @@ hooks(Host) ->
      {c2s_self_presence, Host, ?MODULE, waited_first, ?WAITED_PRIORITY}
      | lists:flatmap(fun(Module) -> Module:hooks(Host) end,
                      [lhc_bridge_identity, lhc_bridge_rooms, lhc_bridge_visitors, lhc_bridge_logins,
-                      lhc_bridge_rates, lhc_bridge_backlog, lhc_bridge_offline])].
+                      lhc_bridge_rates, lhc_bridge_backlog, lhc_bridge_offline, lhc_bridge_shut])].
 
 %% Components belong to no virtual host.
 global_hooks() ->

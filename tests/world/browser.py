@@ -78,6 +78,11 @@ class Browser:
         """Wait for a message with that body."""
         await until(lambda: body in self.bodies(), f"the browser reads {body!r}")
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether the server has ended the connection."""
+        return self._reading.done()
+
     def bodies(self) -> list[str]:
         """The messages so far."""
         found = (one.findtext(f"{_CLIENT}body") for one in self.stanzas if one.tag == f"{_CLIENT}message")
