@@ -309,6 +309,14 @@ class Ejabberd:
             for entry in answer
         ]
 
+    async def failed_logins(self) -> dict[tuple[str, str], int]:
+        """How many logins failed since ejabberd's start (`lhc_failed_logins` of the bridge).
+
+        By whose they were, `operator` or `visitor`, and how they ended: `refused`, or `paused`: too many had failed.
+        """
+        answer = await self._call("lhc_failed_logins", host=self.host)
+        return {(str(one["who"]), str(one["outcome"])): int(one["count"]) for one in answer}
+
     async def present(self, user: str, resource: str, *, nick: str | None, status: str | None) -> None:
         """Let a client session send its presence with another nick or status (`lhc_present` of the bridge).
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import select
 
-from tenants import accounts, audit, people
+from tenants import accounts, audit, passwords, people
 from tenants.ejabberd import Connection
 from tenants.errors import ConflictError, NotFoundError
 from tenants.models import Account, AccountState, OneTimeLink, Operator, Tenant
@@ -65,6 +65,7 @@ async def put(
     if is_new and password is None:
         raise NotFoundError(f"tenant '{tenant.instance_name}' has no operator '{username}'; a new one needs a password")
     if password is not None:
+        passwords.check_chosen(password, unlike=passwords.names(name.ident, name.instance))
         await accounts.register(services, tenant, name, password)
         await accounts.join_roster(services, name, changes.get("nick"))
     stored = {"username": services.naming.username(name), "instance_name": tenant.instance_name}

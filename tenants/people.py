@@ -12,13 +12,15 @@ from tenants import audit, console_sessions, tokens
 from tenants.console_sessions import Proof, digest_of
 from tenants.errors import InvalidInputError, NotFoundError
 from tenants.models import PANEL_SCOPES, ConsoleUser, OneTimeLink, Purpose, Role, Scope, Token
+from tenants.passwords import LONGEST, check_chosen
 from tenants.secrets import same
 from tenants.services import Services
 from tenants.states import Cause
 
 LOGIN_LINK_SECONDS = 900.0
 ONBOARDING_SECONDS = 3 * 86400.0
-SHORTEST_PASSWORD, LONGEST_PASSWORD = 12, 200
+SHORTEST_PASSWORD = 12
+"""Of people at the console, who may more than an operator."""
 LONGEST_NAME = 60
 
 _hasher = PasswordHasher()
@@ -36,8 +38,8 @@ async def put_user(services: Services, name: str, role: Role, password: str | No
     """
     if not 0 < len(name) <= LONGEST_NAME or not name.isprintable() or name != name.strip():
         raise InvalidInputError("name", f"must be 1 to {LONGEST_NAME} printable characters")
-    if password is not None and not SHORTEST_PASSWORD <= len(password) <= LONGEST_PASSWORD:
-        raise InvalidInputError("password", f"must have {SHORTEST_PASSWORD} to {LONGEST_PASSWORD} characters")
+    if password is not None:
+        check_chosen(password, shortest=SHORTEST_PASSWORD, unlike=[name])
     password_hash = await _hash(password) if password is not None else None
     now = services.clock()
     async with services.database.write() as session:
@@ -82,7 +84,7 @@ async def log_in(services: Services, name: str, password: str, address: str) -> 
     """The cookie of a new session, when name and password are somebody's."""
     async with services.database.read() as session:
         user = await session.get(ConsoleUser, name) if len(name) <= LONGEST_NAME else None
-    is_right = await _verify(user.password_hash if user else _NOBODYS, password[:LONGEST_PASSWORD])
+    is_right = await _verify(user.password_hash if user else _NOBODYS, password[:LONGEST])
     if user is None or not is_right:
         return None
     return await console_sessions.begin(

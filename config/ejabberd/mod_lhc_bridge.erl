@@ -54,6 +54,7 @@ start(Host, Opts) ->
     lhc_bridge_log:start(),
     create_tables(),
     lhc_bridge_shut:create_table(),
+    lhc_bridge_logins:start(),
     case lhc_bridge_queue:start(Host, Opts) of
         {ok, Pid} ->
             {ok, _} = lhc_bridge_backlog:start(Host, Opts),

@@ -4,11 +4,12 @@ What is counted from the database is the same at each API process: take the maxi
 """
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Awaitable, Iterator
+from typing import Literal, TypeVar
 
 from fastapi import APIRouter, Response
 from prometheus_client import CollectorRegistry, Counter, generate_latest
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.gc_collector import GCCollector
 from prometheus_client.platform_collector import PlatformCollector
@@ -21,10 +22,10 @@ from tenants import overview
 from tenants.ejabberd import EjabberdError, EjabberdUnavailableError
 from tenants.models import OperationState, TenantState
 from tenants.overview import Overview
-from tenants.services import Services
 
 _PREFIX = "lhc_"
 _EJABBERD_SECONDS = 2.0
+Kind = TypeVar("Kind")
 
 router = APIRouter(tags=["health"])
 
@@ -33,16 +34,20 @@ router = APIRouter(tags=["health"])
 async def metrics(services: ServicesDep) -> Response:
     """The metrics of the system and of this process, for Prometheus; a token of the scope `metrics` will do."""
     registry = CollectorRegistry()
-    refusals = await _refusals(services)
-    registry.register(_System(await overview.look(services), refusals))
+    seen, refusals, failed_logins = await asyncio.gather(
+        overview.look(services),
+        _counted(services.ejabberd.refusals()),
+        _counted(services.ejabberd.failed_logins()),
+    )
+    registry.register(_System(seen, refusals, failed_logins))
     return Response(generate_latest(registry) + generate_latest(_process), media_type=CONTENT_TYPE_LATEST)
 
 
-async def _refusals(services: Services) -> dict[str, int]:
-    """None while ejabberd is away: the other numbers are wanted then more than ever."""
+async def _counted(question: Awaitable[dict[Kind, int]]) -> dict[Kind, int]:
+    """What ejabberd has counted. None while it is away: the other numbers are wanted then more than ever."""
     try:
         async with asyncio.timeout(_EJABBERD_SECONDS):
-            return await services.ejabberd.refusals()
+            return await question
     except (EjabberdError, EjabberdUnavailableError, TimeoutError):
         return {}
 
@@ -50,9 +55,10 @@ async def _refusals(services: Services) -> dict[str, int]:
 class _System(Collector):
     """What was just read from the database, and from ejabberd."""
 
-    def __init__(self, seen: Overview, refusals: dict[str, int]) -> None:
+    def __init__(self, seen: Overview, refusals: dict[str, int], failed_logins: dict[tuple[str, str], int]) -> None:
         self._seen = seen
         self._refusals = refusals
+        self._failed_logins = failed_logins
 
     def collect(self) -> Iterator[Metric]:
         seen = self._seen
@@ -73,6 +79,12 @@ class _System(Collector):
         yield _gauge("shards", "Shards that a pool process serves.", {"pool": seen.shards})
         yield _gauge("refusals", "What ejabberd refused for its size or number.", {"kind": self._refusals})
         yield _gauge("heartbeat_age_seconds", "Since a worker's last sign of life.", {"worker": seen.heartbeats})
+        failed = CounterMetricFamily(
+            _PREFIX + "failed_logins", "Logins that failed at ejabberd, since its start.", labels=["who", "outcome"]
+        )
+        for labels, number in self._failed_logins.items():
+            failed.add_metric(labels, number)
+        yield failed
 
 
 def _gauge(name: str, help_: str, value: float | dict[str, dict[str, int]] | dict[str, dict[str, float]]) -> Metric:
@@ -95,6 +107,11 @@ _refused = Counter(
     _PREFIX + "connections_refused", "Connections that were ended before a whole request came.", ["status"],
     registry=_process,
 )  # fmt: skip
+_failed_at_console = Counter(
+    _PREFIX + "failed_console_logins", "Logins that failed at the console.", ["outcome"], registry=_process
+)
+for _outcome in ("refused", "paused"):
+    _failed_at_console.labels(_outcome)
 _ENDPOINTS = {
     name: name
     for name in (
@@ -114,6 +131,11 @@ def count(scope: Scope, status: int) -> None:
 def count_refusal(status: int) -> None:
     """Count a connection that is closed with that status."""
     _refused.labels(int(status)).inc()
+
+
+def count_failed_login(outcome: Literal["refused", "paused"]) -> None:
+    """Count a login at the console: refused, or not looked at because there were too many (paused)."""
+    _failed_at_console.labels(outcome).inc()
 
 
 class Counting:

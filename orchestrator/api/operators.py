@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr
 from orchestrator.api.auth import ACTS_FOR_TENANT, READS_TENANT, CauseDep, ServicesDep
 from orchestrator.api.idempotency import IdempotentRoute
 from orchestrator.api.views import XmlText, instant, problems
-from tenants import admission, operators
+from tenants import admission, operators, passwords
 from tenants.naming import AccountKind
 
 Department = Annotated[str, Field(min_length=1, max_length=100)]
@@ -22,7 +22,11 @@ class OperatorRequest(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     password: SecretStr | None = Field(
-        None, min_length=1, max_length=1000, description="A new operator's, or a new one of an operator that exists."
+        None,
+        min_length=1,
+        max_length=1000,
+        json_schema_extra=passwords.SCHEMA,
+        description="A new operator's, or a new one of an operator that exists. None of the commonest ones.",
     )
     lhc_user_id: int | None = Field(None, strict=True, ge=0, le=2**31 - 1, description="The tenant's own number of it.")
     nick: XmlText | None = Field(None, min_length=1, max_length=200, description="As colleagues and visitors see it.")

@@ -12,7 +12,7 @@ from orchestrator.api.auth import ACTS_FOR_TENANT, READS, READS_TENANT, WRITES, 
 from orchestrator.api.idempotency import IdempotentRoute
 from orchestrator.api.problems import Problem, describe
 from orchestrator.api.views import OperationView, instant, problems
-from tenants import operations, registry
+from tenants import operations, passwords, registry
 from tenants.errors import DomainError, InvalidInputError
 from tenants.models import EventFormat, Operation, OperationKind, OwnerOffline, Routing, Tenant, TenantState
 from tenants.scram import Verifier, make_verifier
@@ -32,7 +32,9 @@ class FirstOperator(BaseModel):
 
     username: str = Field(description="Without the instance's name.")
     password: SecretStr = Field(
-        max_length=1000, description="It is not kept: ejabberd gets a verifier of it (RFC 5802)."
+        max_length=1000,
+        json_schema_extra=passwords.SCHEMA,
+        description="None of the commonest ones. It is not kept: ejabberd gets a verifier of it (RFC 5802).",
     )
     nick: str | None = None
 
@@ -202,7 +204,7 @@ async def list_tenants(
 @router.post("", status_code=HTTPStatus.ACCEPTED, dependencies=[WRITES], responses=problems(409))
 async def create_tenant(wanted: NewTenant, services: ServicesDep, response: Response, cause: CauseDep) -> TenantView:
     """Create a tenant; 409 when there is one of that name. `Idempotency-Key` makes it safe to repeat."""
-    spec = await _spec(wanted)
+    spec = await _spec(wanted.instance_name, wanted)
     return await _put(services, response, wanted.instance_name, spec, cause, must_be_new=True)
 
 
@@ -227,7 +229,7 @@ async def put_tenant(
 
     202 while its provisioning is under way, else 200.
     """
-    return await _put(services, response, instance_name, await _spec(wanted or TenantRequest()), cause)
+    return await _put(services, response, instance_name, await _spec(instance_name, wanted or TenantRequest()), cause)
 
 
 @router.get("/{instance_name}", dependencies=[READS_TENANT], responses=problems(404))
@@ -321,21 +323,23 @@ async def _names(services: Services, wanted: BulkRequest) -> Sequence[str]:
     return [tenant.instance_name for tenant in found]
 
 
-async def _spec(wanted: TenantRequest) -> registry.TenantSpec:
+async def _spec(instance_name: str, wanted: TenantRequest) -> registry.TenantSpec:
     operator: dict[str, Any] | None = None
     if wanted.operator is not None:
         operator = check_first_operator(
             {
                 "username": wanted.operator.username,
                 "nick": wanted.operator.nick,
-                "scram": (await _verifier(wanted.operator.password.get_secret_value())).arguments(),
+                "scram": (await _verifier(instance_name, wanted.operator)).arguments(),
             }
         )
     return registry.TenantSpec(wanted.changes(), secret_key=wanted.secret_key, operator=operator)
 
 
-async def _verifier(password: str) -> Verifier:
+async def _verifier(instance_name: str, operator: FirstOperator) -> Verifier:
+    password = operator.password.get_secret_value()
     try:
+        passwords.check_chosen(password, unlike=passwords.names(operator.username, instance_name))
         return await make_verifier(password)
     except InvalidInputError as error:
         raise InvalidInputError("operator.password", error.rule) from None

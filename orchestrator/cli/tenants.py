@@ -27,7 +27,7 @@ from orchestrator.cli.running import (
     show_table,
 )
 from orchestrator.cli.watching import follow
-from tenants import importing, operations, registry
+from tenants import importing, operations, passwords, registry
 from tenants.errors import DomainError, InvalidInputError
 from tenants.models import Operation, OperationKind, OperationState, TenantState
 from tenants.registry import Created, TenantSpec
@@ -134,7 +134,8 @@ def create(
     async def make(services: Services) -> Created:
         first = None
         if operator is not None:
-            verifier = await make_verifier(password)
+            unlike = passwords.names(operator, instance_name)
+            verifier = await make_verifier(passwords.check_chosen(password, unlike=unlike))
             first = check_first_operator({"username": operator, "nick": nick, "scram": verifier.arguments()})
         spec = TenantSpec(_settings(settings), operator=first)
         return await registry.put(services, instance_name, spec, cause(reason), must_be_new=True)

@@ -16,6 +16,7 @@ from starlette.templating import Jinja2Templates
 from starlette_admin.auth import AdminUser, AuthProvider, login_not_required
 from starlette_admin.exceptions import LoginFailed
 
+from orchestrator.api.metrics import count_failed_login
 from tenants import console_sessions, people
 from tenants.console_sessions import SESSION_SECONDS, Person
 from tenants.models import Purpose, Role
@@ -82,6 +83,7 @@ class Access(AuthProvider):
         else:
             cookie = await people.log_in_by_token(services, password.strip(), address_of(request))
         if cookie is None:
+            count_failed_login("refused")
             raise LoginFailed("Name or password is wrong." if name else "This is no panel token.")
         return _let_in(request, cookie)
 
@@ -101,6 +103,7 @@ class Access(AuthProvider):
                 cookie = await people.log_in_by_link(services_of(request), secret, address_of(request))
                 if cookie is not None:
                     return _let_in(request, cookie)
+                count_failed_login("refused")
             link = await people.find_link(services_of(request), Purpose.LOGIN, secret)
             status = HTTPStatus.OK if link else HTTPStatus.GONE
             return templates.TemplateResponse(request, "enter.html", {"link": link}, status)
@@ -113,6 +116,7 @@ class Access(AuthProvider):
             keys = [*keys, (_NAME_LIMIT, "name", name[: people.LONGEST_NAME])]
         for limit, kind, key in keys:
             if not await self._limiter.hit(limit, kind, key):
+                count_failed_login("paused")
                 raise HTTPException(HTTPStatus.TOO_MANY_REQUESTS, "Too many attempts; try again in five minutes.")
 
 

@@ -15,8 +15,8 @@ from starlette.templating import Jinja2Templates
 
 from orchestrator.api.auth import ServicesDep
 from orchestrator.console.access import address_of
-from tenants import operators, people
-from tenants.errors import DomainError
+from tenants import operators, passwords, people
+from tenants.errors import DomainError, InvalidInputError
 from tenants.models import OneTimeLink, Purpose
 from tenants.services import Services
 
@@ -51,7 +51,7 @@ async def set_password(
     link = await people.find_link(services, Purpose.ONBOARDING, secret)
     if link is None or link.instance_name is None or link.operator is None:
         return _gone(request)
-    if (rule := _broken_rule(password, again)) is not None:
+    if (rule := _broken_rule(password, again, link.operator, link.instance_name)) is not None:
         return _page(request, services, link, error=rule)
     try:
         await operators.get(services, link.instance_name, link.operator)
@@ -63,9 +63,11 @@ async def set_password(
     return _page(request, services, link, done=True)
 
 
-def _broken_rule(password: str, again: str) -> str | None:
-    if not people.SHORTEST_PASSWORD <= len(password) <= people.LONGEST_PASSWORD:
-        return f"The password must have {people.SHORTEST_PASSWORD} to {people.LONGEST_PASSWORD} characters."
+def _broken_rule(password: str, again: str, operator: str, instance_name: str) -> str | None:
+    try:
+        passwords.check_chosen(password, unlike=passwords.names(operator, instance_name))
+    except InvalidInputError as error:
+        return f"The password {error.rule}."
     return "The two passwords are not the same." if password != again else None
 
 
@@ -84,8 +86,8 @@ def _page(
         "qr": segno.make(uri, error="m").svg_data_uri(scale=5, border=2, light="#fff"),
         "error": error,
         "done": done,
-        "shortest": people.SHORTEST_PASSWORD,
-        "longest": people.LONGEST_PASSWORD,
+        "shortest": passwords.SHORTEST,
+        "longest": passwords.LONGEST,
     }
     status = HTTPStatus.UNPROCESSABLE_ENTITY if error else HTTPStatus.OK
     return _templates.TemplateResponse(request, "onboarding.html", context, status, headers=_HEADERS)

@@ -135,7 +135,7 @@ async def test_operators_are_managed_by_their_tenant(api: TenantApi) -> None:
     audit = (await api.tenant.panel.http.get(f"/v1/tenants/{api.tenant.name}/audit")).json()["entries"]
     assert [entry["reason"] for entry in audit if entry["action"] == "operator disconnected"] == ["bob"]
     assert (await api.http.put("/operators/eve", json={})).status_code == 404
-    refused = await api.http.put("/operators/visitor.1", json={"password": "x"})
+    refused = await api.http.put("/operators/visitor.1", json={"password": "operator-pw"})
     assert (refused.status_code, refused.json()["errors"][0]["field"]) == (422, "username")
     assert (await api.http.delete("/operators/bob")).status_code == 204
     assert (await api.http.get("/operators/bob")).status_code == 404
@@ -146,7 +146,7 @@ async def test_a_token_opens_its_own_tenant_alone(api: TenantApi, new_tenant: Ne
     other = await new_tenant(routing="orchestrator")
     base = f"{other.system.endpoints['api']}/v1/tenants/{other.name}"
     for method, path, body in (
-        ("PUT", "/operators/bob", {"password": "x"}),
+        ("PUT", "/operators/bob", {"password": "operator-pw"}),
         ("GET", "/operators", None),
         ("POST", "/visitors/1/pageviews", {}),
         ("POST", "/chats", {"chat_id": "1"}),

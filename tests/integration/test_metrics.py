@@ -10,6 +10,8 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.integration.conftest import Tenant
+from tests.world.console import Browser
+from tests.world.login import Door, Login
 from tests.world.waiting import until_async
 
 PASSWORD = "0123456789abcdef0123"
@@ -86,3 +88,16 @@ async def test_alerts_and_dashboard_ask_for_what_there_is(tenant: Tenant) -> Non
     assert {name for expression in asked for name in _OF_OURS.findall(expression)} <= there
     page = (MONITORING.parent / "monitoring.md").read_text()
     assert all(f"`{rule['alert']}`" in page for rule in rules)
+
+
+async def test_failed_logins_are_counted_by_kind_and_no_name_is_told(tenant: Tenant) -> None:
+    refused = "lhc_failed_logins_total", ("refused", "operator")
+    at_console = "lhc_failed_console_logins_total", ("refused",)
+    before = await read(tenant)
+    async with Login(Door.all_of(tenant.system.endpoints)[0], tenant.host) as login:
+        assert await login.scram(tenant.lhc.name("bob"), "a guess") == "not-authorized"
+    async with httpx.AsyncClient(base_url=tenant.system.endpoints["api"], timeout=30) as http:
+        await Browser(http).log_in("somebody", "a guess")
+    after = await read(tenant)
+    assert after[refused] == before.get(refused, 0) + 1
+    assert after[at_console] == before[at_console] + 1

@@ -140,10 +140,10 @@ async def test_the_first_operator_comes_with_the_tenant(system: System, panel: P
 @pytest.mark.parametrize(
     ("operator", "field"),
     [
-        ({"username": "visitor.1", "password": "x"}, "operator.username"),
-        ({"username": "bob", "password": "a\x00b"}, "operator.password"),
-        ({"username": "bob", "password": "x", "nick": "a\x00b"}, "operator.nick"),
-        ({"username": "bob", "password": "x", "admin": True}, "operator.admin"),
+        ({"username": "visitor.1", "password": "operator-pw"}, "operator.username"),
+        ({"username": "bob", "password": "a\x00b-operator-pw"}, "operator.password"),
+        ({"username": "bob", "password": "operator-pw", "nick": "a\x00b"}, "operator.nick"),
+        ({"username": "bob", "password": "operator-pw", "admin": True}, "operator.admin"),
         ({"username": "bob"}, "operator.password"),
     ],
 )

@@ -18,7 +18,7 @@ from websockets.typing import Subprotocol
 _SECONDS = 10.0
 SASL = "urn:ietf:params:xml:ns:xmpp-sasl"
 _BIND = "<iq xmlns='jabber:client' type='set' id='bind'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'/></iq>"
-_OUTCOME = re.compile(r"<(success|challenge|failure)\b.*?(?:/>|</\1>)", re.DOTALL)
+_OUTCOME = re.compile(r"<(success|challenge|failure|stream:error)\b(?:[^>]*/>|.*?</\1>)", re.DOTALL)
 _ENDED = "the connection has ended"
 
 
@@ -64,7 +64,7 @@ async def scram(
     """
     header = f"{flag},{f'a={wanted}' if wanted else ''},"
     bare = f"n={user},r={token_hex(8)}"
-    answer = await say(_element("auth", header + bare, " mechanism='SCRAM-SHA-1'"))
+    answer = await say(element("auth", header + bare, " mechanism='SCRAM-SHA-1'"))
     if "<challenge" not in answer:
         return answer
     challenge = b64decode(answer.partition(">")[2].partition("<")[0]).decode()
@@ -75,23 +75,25 @@ async def scram(
     stored = hashlib.sha1(key, usedforsecurity=False).digest()
     signature = hmac.digest(stored, f"{bare},{challenge},{without}".encode(), "sha1")
     proof = b64encode(bytes(a ^ b for a, b in zip(key, signature, strict=True))).decode()
-    return await say(_element("response", f"{without},p={proof}"))
+    return await say(element("response", f"{without},p={proof}"))
 
 
-def _element(name: str, payload: str, attributes: str = "") -> str:
+def element(name: str, payload: str, attributes: str = "") -> str:
+    """An element of SASL with that payload."""
     return f"<{name} xmlns='{SASL}'{attributes}>{b64encode(payload.encode()).decode()}</{name}>"
 
 
 class Login:
-    """One connection that is about to log in.
+    """One connection that is about to log in; `forwarded_for`: as a web server hands it on from that address.
 
     Attributes:
         offered: the mechanisms that the server offers.
     """
 
-    def __init__(self, door: Door, host: str) -> None:
+    def __init__(self, door: Door, host: str, *, forwarded_for: str | None = None) -> None:
         self.offered: list[str] = []
         self._door, self._host = door, host
+        self._headers = {"X-Forwarded-For": forwarded_for} if forwarded_for else {}
         self._came = ""
         self._reader: asyncio.StreamReader
         self._writer: asyncio.StreamWriter
@@ -99,7 +101,12 @@ class Login:
 
     async def __aenter__(self) -> Self:
         if self._door.kind == "ws":
-            self._websocket = await connect(self._door.address, subprotocols=[Subprotocol("xmpp")], close_timeout=1)
+            self._websocket = await connect(
+                self._door.address,
+                subprotocols=[Subprotocol("xmpp")],
+                additional_headers=self._headers,
+                close_timeout=1,
+            )
         else:
             tls = _unverified() if self._door.kind == "tls" else None
             name = self._host if tls else None
@@ -123,7 +130,7 @@ class Login:
 
     async def auth(self, mechanism: str, payload: str) -> str:
         """The outcome of a first message: `success`, `challenge`, or the condition of the failure."""
-        return _condition(await self.ask(_element("auth", payload, f" mechanism='{mechanism}'")))
+        return _condition(await self.ask(element("auth", payload, f" mechanism='{mechanism}'")))
 
     async def scram(self, user: str, password: str, wanted: str = "", *, flag: str = "n") -> str:
         """The outcome of the whole of SCRAM-SHA-1, with another account's name if one is given.

@@ -7,7 +7,7 @@ import httpx
 import pytest
 
 from tests.integration.conftest import Tenant
-from tests.world.raw_client import RawClient
+from tests.world.login import Door, Login
 from tests.world.system import System
 
 PASSWORD = "operator-pw"
@@ -69,14 +69,12 @@ async def test_a_page_in_a_browser_sets_no_password(tenant: Tenant) -> None:
 
 async def test_nobody_is_an_account_without_a_tenant(system: System, tenant: Tenant) -> None:
     """It may have been made by hand, or be left from before this system. It cannot log in, write, or be written to."""
-    host, (address, port) = tenant.host, (system.endpoints["c2s_host"], system.endpoints["c2s_port"])
+    host, door = tenant.host, Door.all_of(system.endpoints)[0]
     for name in ("admin", "visitor.7", "helpdesk"):
         await system.ejabberd("register", user=name, host=host, password=PASSWORD)
         try:
-            async with RawClient.tcp(host, (address, port)) as client:
-                assert "v=" not in await client.scram(name, PASSWORD)
-            async with RawClient.tcp(host, (address, port)) as client:
-                assert "success" not in await client.plain(name, PASSWORD)
+            async with Login(door, host) as login:
+                assert await login.scram(name, PASSWORD) == "not-authorized"
         finally:
             await system.unregister(name)
     bob = await tenant.operator_online("bob")

@@ -1,0 +1,52 @@
+%%% Answers the logins to accounts that do not exist, so that nobody can tell them from those that do. Part of
+%%% mod_lhc_bridge; in ejabberd.yml: `auth_method: [decoy, internal]`.
+%%%
+%%% With SCRAM (RFC 5802) the server says an account's salt and only then is told of a password. ejabberd has none to say for
+%%% an account that does not exist, and fails at once: whoever asks for all names learns which ones exist. So there is a salt
+%%% for each name, always the same one as that of a real account is, and a verifier that no password fits. With PLAIN the
+%%% password is compared with that as well, which takes as long as with a real one.
+-module(ejabberd_auth_decoy).
+
+%% authentication module of ejabberd (tried on 23.01)
+-export([start/1, stop/1, plain_password_required/1, store_type/1, use_cache/1, get_password/2, remove_user/2]).
+
+-include_lib("xmpp/include/scram.hrl").
+
+-define(SALT_LENGTH, 16). % ejabberd's own, and that of tenants/scram.py
+-define(ITERATIONS, 4096). % likewise
+
+-spec start(binary()) -> ok.
+start(_Host) -> ok.
+
+-spec stop(binary()) -> ok.
+stop(_Host) -> ok.
+
+-spec plain_password_required(binary()) -> boolean().
+plain_password_required(_Host) -> false.
+
+-spec store_type(binary()) -> scram.
+store_type(_Host) -> scram.
+
+-spec use_cache(binary()) -> boolean().
+use_cache(_Host) -> false.
+
+-spec remove_user(binary(), binary()) -> ok.
+remove_user(_User, _Host) -> ok.
+
+-spec get_password(binary(), binary()) -> {nocache, {ok, #scram{}} | error}.
+get_password(User, Host) ->
+    %% the mark is gone when the other methods are asked
+    IsLogin = lhc_bridge_logins:take_mark(),
+    case IsLogin andalso not (lhc_bridge_logins:may_log_in(User, Host) andalso ejabberd_auth:user_exists(User, Host)) of
+        true -> {nocache, {ok, decoy(User, Host)}};
+        false -> {nocache, error}
+    end.
+
+decoy(User, Host) ->
+    Hash = ejabberd_option:auth_scram_hash(Host),
+    Secret = gen_mod:get_module_opt(Host, mod_lhc_bridge, api_secret),
+    Size = byte_size(crypto:hash(Hash, <<>>)),
+    [Salt, StoredKey, ServerKey] =
+        [base64:encode(binary:part(crypto:mac(hmac, sha512, Secret, [What, 0, User, 0, Host]), 0, Length))
+         || {What, Length} <- [{"salt", ?SALT_LENGTH}, {"stored key", Size}, {"server key", Size}]],
+    #scram{hash = Hash, iterationcount = ?ITERATIONS, salt = Salt, storedkey = StoredKey, serverkey = ServerKey}.
