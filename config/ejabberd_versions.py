@@ -4,9 +4,11 @@ import re
 
 Version = tuple[int, int]
 """Year and release: 23.01 is (23, 1)."""
-_NEVER = ("PLAIN", "X-OAUTH2")
-"""With these a client may name another account than the one whose password it has. Before 26.07 ejabberd opens the
-other one; 26.07 compares them for PLAIN, but not for X-OAUTH2. No client needs either: all have SCRAM."""
+_NEVER = ("X-OAUTH2",)
+"""With it a client may name another account than the one whose token it has, and no version compares the two."""
+_PLAIN = ("PLAIN",)
+"""The same, with a password."""
+_PLAIN_COMPARES_SINCE: Version = (26, 7)
 _CHANNEL_BINDING = ("SCRAM-SHA-1-PLUS", "SCRAM-SHA-256-PLUS", "SCRAM-SHA-512-PLUS")
 """Before 24.02 ejabberd knows `tls-unique` alone, which TLS 1.3 does not have: there a client that follows RFC 9266
 (`tls-exporter`) is refused. From 24.02 on it knows both; and to hide them would have it refuse clients that ask whether
@@ -23,4 +25,6 @@ def read_version(text: str) -> Version | None:
 
 def disabled_mechanisms(version: Version) -> tuple[str, ...]:
     """What `disable_sasl_mechanisms` has to name."""
-    return _NEVER if version >= _CHANNEL_BINDING_SINCE else _NEVER + _CHANNEL_BINDING
+    plain = _PLAIN if version < _PLAIN_COMPARES_SINCE else ()
+    channel_binding = _CHANNEL_BINDING if version < _CHANNEL_BINDING_SINCE else ()
+    return plain + _NEVER + channel_binding
