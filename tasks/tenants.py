@@ -12,7 +12,7 @@ from celery import shared_task
 
 from config import task_names
 from tasks.runtime import run
-from tenants import importing, reconcile, registry
+from tenants import addresses, importing, reconcile, registry
 from tenants.errors import DomainError, InvalidInputError
 from tenants.models import Operation, OperationKind
 from tenants.secrets import check_digest
@@ -49,7 +49,7 @@ def provision(
 
     async def start(services: Services) -> Result:
         spec = registry.TenantSpec(
-            check_settings(settings or {}),
+            _settings(settings),
             key_digest=_digest_or_none(key_digest),
             operator=operator and check_first_operator(operator),
         )
@@ -82,7 +82,7 @@ def change_address(instance_name: str, callback_url: str | None = None, reason: 
     """Start to move the tenant's callbacks; without a URL to the one that its name gives."""
 
     async def start(services: Services) -> Result:
-        url = check_settings({"callback_url": callback_url})["callback_url"]
+        url = _settings({"callback_url": callback_url})["callback_url"]
         return _result(
             instance_name, await registry.change_address(services, instance_name, _cause(reason), callback_url=url)
         )
@@ -119,7 +119,7 @@ def import_tenant(
     """Start to read a tenant that exists in ejabberd into the registry."""
 
     async def start(services: Services) -> Result:
-        spec = registry.TenantSpec(check_settings(settings or {}), key_digest=_digest_or_none(key_digest))
+        spec = registry.TenantSpec(_settings(settings), key_digest=_digest_or_none(key_digest))
         created = await importing.start(services, instance_name, _cause(reason), spec, own_key=False)
         return _result(instance_name, created.operation)
 
@@ -160,6 +160,12 @@ def _requested(instance_name: str, kind: OperationKind, reason: str | None) -> C
         return _result(instance_name, await registry.request(services, instance_name, kind, _cause(reason)))
 
     return start
+
+
+def _settings(values: dict[str, Any] | None) -> dict[str, Any]:
+    checked = check_settings(values or {})
+    addresses.check_no_password(checked.get("callback_url"))
+    return checked
 
 
 def _cause(reason: str | None) -> Cause:

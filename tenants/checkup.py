@@ -11,7 +11,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Float, cast, func, select, text
 from sqlalchemy.exc import DBAPIError
 
-from tenants import heartbeats, leases, registry, telling
+from tenants import addresses, heartbeats, leases, registry, telling
 from tenants.ejabberd import BRIDGE_VERSION
 from tenants.errors import DomainError, NotFoundError
 from tenants.migrate import alembic_config
@@ -183,13 +183,14 @@ async def _check_tenant(services: Services, instance_name: str) -> str:
     except NotFoundError as error:
         raise WrongError(str(error), "create it, or mend the name") from None
     url = telling.base(services, tenant)
+    shown = addresses.shown(url)
     client = services.webhooks if tenant.event_format is EventFormat.WEBHOOK else services.lhc
     answer = await client.reach(url)
     if answer.http_status is None:
-        raise WrongError(f"{url}: {answer.error}", "mend its callback_url, its name in DNS, or its certificate")
+        raise WrongError(f"{shown}: {answer.error}", "mend its callback_url, its name in DNS, or its certificate")
     if answer.http_status >= _SERVER_ERROR:
-        raise WrongError(f"{url}: HTTP {answer.http_status}", "look into the log of that web server")
-    return f"{tenant.state}; {url} answers ({answer.http_status}, {answer.seconds * 1000:.0f} ms)"
+        raise WrongError(f"{shown}: HTTP {answer.http_status}", "look into the log of that web server")
+    return f"{tenant.state}; {shown} answers ({answer.http_status}, {answer.seconds * 1000:.0f} ms)"
 
 
 _CHECKS: tuple[tuple[str, Check], ...] = (

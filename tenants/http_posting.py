@@ -11,6 +11,7 @@ from http import HTTPStatus
 import aiohttp
 
 from config.settings import Settings
+from tenants.addresses import shown
 from tenants.clock import Clock
 from tenants.hosts import AnyHost, RefusedAddressError
 
@@ -108,7 +109,7 @@ class Poster:
         except RefusedAddressError as error:
             return Answer(str(error), time.monotonic() - started)
         except Exception as error:  # noqa: BLE001 - whatever it was, it is what became of this callback, and is counted
-            return Answer(f"{type(error).__name__}: {error}"[:500], time.monotonic() - started)
+            return Answer(shown(f"{type(error).__name__}: {error}")[:500], time.monotonic() - started)
         seconds, status = time.monotonic() - started, response.status
         if 200 <= status < 300:  # noqa: PLR2004 - RFC 9110, 15.3
             return Answer(None, seconds, status)

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from sqlalchemy import delete, func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from tenants import audit, operations, rosters, states, webhooks
+from tenants import addresses, audit, operations, rosters, states, webhooks
 from tenants.errors import ConflictError, DomainError, InvalidInputError, NotFoundError
 from tenants.models import (
     Account,
@@ -333,6 +333,8 @@ def _apply(services: Services, tenant: Tenant, spec: TenantSpec, key_digest: str
     # None takes a setting back to its beginning
     beginning = _beginning_values(services)
     values = {name: beginning[name] if value is None else value for name, value in spec.changes.items()}
+    if "callback_url" in values:
+        values["callback_url"] = addresses.as_meant(values["callback_url"], tenant.callback_url)
     if key_digest:
         values["key_digest"] = key_digest
     changed = [name for name, value in values.items() if getattr(tenant, name) != value]
@@ -511,8 +513,10 @@ async def change_address(services: Services, instance_name: str, cause: Cause, c
     Raises:
         NotFoundError: there is no such tenant.
         ConflictError: it is being destroyed, or another change is under way.
+        InvalidInputError: it holds what is shown in a password's place.
     """
-    given = {"callback_url": callback_url}
+    known = (await get(services, instance_name)).callback_url
+    given = {"callback_url": addresses.as_meant(callback_url, known)}
     operation = await request(services, instance_name, OperationKind.CHANGE_ADDRESS, cause, given=given)
     assert operation is not None  # noqa: S101 - there is always something to do
     return operation

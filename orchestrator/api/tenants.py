@@ -6,13 +6,13 @@ from http import HTTPStatus
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Response
-from pydantic import BaseModel, ConfigDict, Field, HttpUrl, SecretStr
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, HttpUrl, SecretStr
 
 from orchestrator.api.auth import ACTS_FOR_TENANT, READS, READS_TENANT, WRITES, CauseDep, ServicesDep
 from orchestrator.api.idempotency import IdempotentRoute
 from orchestrator.api.problems import Problem, describe
 from orchestrator.api.views import OperationView, instant, problems
-from tenants import operations, passwords, registry
+from tenants import addresses, operations, passwords, registry
 from tenants.errors import DomainError, InvalidInputError
 from tenants.models import EventFormat, Operation, OperationKind, OwnerOffline, Routing, Tenant, TenantState
 from tenants.scram import Verifier, make_verifier
@@ -52,13 +52,16 @@ class NewTenant(TenantRequest):
     instance_name: str
 
 
+ShownAddress = Annotated[str, AfterValidator(addresses.shown), Field(description="`***` stands for a password in it.")]
+
+
 class TenantView(BaseModel):
     """A tenant."""
 
     instance_name: str
     state: TenantState
     rosters: list[str]
-    callback_url: str | None
+    callback_url: ShownAddress | None
     online_seconds: float
     idle_hours: float
     xmpp: bool
@@ -84,7 +87,7 @@ class TenantLine(BaseModel):
 
     instance_name: str
     state: TenantState
-    callback_url: str | None
+    callback_url: ShownAddress | None
     created_at: datetime
     updated_at: datetime
 

@@ -23,7 +23,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from config.settings import ENV_PREFIX, Settings
-from tenants import audit, registry
+from tenants import addresses, audit, registry
 from tenants.errors import (
     ConflictError,
     DomainError,
@@ -226,6 +226,8 @@ def data_of(row: Any, columns: Iterable[str]) -> dict[str, Any]:
 
 
 def _value(name: str, value: Any) -> Any:
+    if name == "callback_url" and value:
+        return addresses.shown(value)
     return datetime.fromtimestamp(value, UTC) if _is_moment(name) and isinstance(value, float) else value
 
 

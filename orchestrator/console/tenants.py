@@ -13,7 +13,7 @@ from starlette_admin.flash import flash
 from orchestrator.console import tenant
 from orchestrator.console.access import cause_of, services_of
 from orchestrator.console.tables import Table, choice, moment, state, told, told_by_field
-from tenants import importing, portrait, reconcile, registry
+from tenants import addresses, importing, portrait, reconcile, registry
 from tenants.models import EventFormat, OperationKind, OwnerOffline, Role, Routing, TenantState
 from tenants.portrait import Numbers
 from tenants.registry import TenantSpec
@@ -133,6 +133,8 @@ class TenantsTable(Table):
         self, obj: Any, request: Request, include_relationships: bool = True, include_select2: bool = False
     ) -> dict[str, Any]:
         shown = await super().serialize(obj, request, include_relationships, include_select2)
+        if shown.get("callback_url"):
+            shown["callback_url"] = addresses.shown(shown["callback_url"])
         if request.state.action is RequestAction.DETAIL:
             shown |= await tenant.look(request, obj.instance_name)
         return shown
@@ -156,6 +158,8 @@ class TenantsTable(Table):
         found = await registry.get(services, pk)
         wanted = _settings(data)
         with told_by_field({"": "callback_url"}):
+            # in the form stands what is shown of it
+            wanted["callback_url"] = addresses.as_meant(wanted["callback_url"] or None, found.callback_url)
             changes = _checked({name: value for name, value in wanted.items() if value != getattr(found, name)})
             if "callback_url" in changes:
                 await registry.change_address(services, pk, cause_of(request), changes.pop("callback_url"))

@@ -93,6 +93,16 @@ async def test_a_whole_life_by_task_names(client: Client, panel: Panel, system: 
         ("tenants.provision", {"instance_name": "Chat.X"}, "instance_name: must be lower case"),
         ("tenants.provision", {"instance_name": "x", "settings": {"colour": "red"}}, "colour: Extra inputs"),
         ("tenants.provision", {"instance_name": "x", "key_digest": "a secret"}, "key_digest: must be a SHA-256 digest"),
+        (
+            "tenants.change_address",
+            {"instance_name": "x", "callback_url": "https://lhc:word@chat.example.com/"},
+            "callback_url: must not hold a password here",
+        ),
+        (
+            "tenants.provision",
+            {"instance_name": "x", "settings": {"callback_url": "https://lhc:word@chat.example.com/"}},
+            "callback_url: must not hold a password here",
+        ),
         ("tenants.suspend", {"instance_name": "nobody"}, "there is no tenant 'nobody'"),
         ("tenants.bulk", {"kind": "provision", "instance_names": []}, "kind: must be one of"),
     ],
