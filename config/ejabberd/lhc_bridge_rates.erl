@@ -52,8 +52,8 @@ admit({Stanza, #{jid := #jid{luser = User, lserver = Host}} = C2S} = Acc) ->
         _ ->
             lhc_bridge_refusals:note(too_fast),
             Text = <<"Too much was sent in the last seconds. Please send it again later.">>,
-            ejabberd_router:route_error(Stanza, xmpp:err_resource_constraint(Text, xmpp:get_lang(Stanza))),
-            {stop, {drop, C2S}}
+            Error = xmpp:err_resource_constraint(Text, xmpp:get_lang(Stanza)),
+            {stop, {drop, mod_lhc_bridge:answer(Stanza, Error, C2S)}}
     end.
 
 counted(User, Host) ->

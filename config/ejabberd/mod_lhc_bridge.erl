@@ -17,8 +17,8 @@
 %% for lhc_bridge_queue and lhc_bridge_rooms
 -export([is_component/2, component/1, connections/1, tenant/2, tenant_of/2, option/2, hand_over/2, is_operator_of/3,
          take_once/1, is_first/1]).
-%% for lhc_bridge_visitors
--export([group/3]).
+%% for lhc_bridge_visitors and lhc_bridge_rates
+-export([group/3, answer/3]).
 
 -include("logger.hrl").
 -include("ejabberd_router.hrl").
@@ -303,7 +303,8 @@ forbid(Stanza, Text) ->
 refuse(Stanza, Error) ->
     ejabberd_router:route_error(Stanza, Error).
 
-%% Straight to the visitor's client: what is routed to a visitor as an error is kept as a message that came back.
+%% Straight to the client: what is routed to a visitor as an error is kept as a message that came back.
+-spec answer(stanza(), stanza_error(), ejabberd_c2s:state()) -> ejabberd_c2s:state().
 answer(Stanza, Error, C2S) ->
     case lists:member(xmpp:get_type(Stanza), [error, result]) of
         true -> C2S;
@@ -379,9 +380,11 @@ signal(Host, #message{to = #jid{luser = Visitor}} = Msg) ->
 %% client that refuses it. Visitors have no session that would get it, so the component does. And a message that is
 %% marked as sent but once.
 receive_packet(#message{type = error, body = [_ | _], from = From, to = #jid{luser = ?IS_VISITOR} = To} = Msg) ->
-    #jid{luser = Visitor, lserver = Host} = To,
-    is_operator_name(From, To) andalso hand_over(Host, Msg),
-    case ejabberd_sm:get_user_resources(Visitor, Host) of
+    #jid{luser = Visitor, lserver = Host, lresource = Resource} = To,
+    Browsers = ejabberd_sm:get_user_resources(Visitor, Host),
+    %% what a browser wrote is told to that browser, and is nothing that LHC has sent
+    lists:member(Resource, Browsers) orelse (is_operator_name(From, To) andalso hand_over(Host, Msg)),
+    case Browsers of
         [_ | _] -> Msg;
         [] -> {stop, drop}
     end;

@@ -166,6 +166,20 @@ async def test_an_operator_who_writes_as_fast_as_he_can(server: ChatServer, tena
         await until(lambda: sum(one.body == "flood" for one in component.stored) == arrived, "the others arrive")
 
 
+async def test_a_browser_that_writes_as_fast_as_it_can(server: ChatServer, tenant: str) -> None:
+    """Its refusals are told to it, and are not kept as messages that came back."""
+    await server.new_operator(f"bob.{tenant}")
+    async with Component(server) as component, await server.new_visitor(f"visitor.1.{tenant}") as browser:
+        for number in range(200):
+            await browser.write(f"bob.{tenant}", f"flood {number}")
+        await browser.taken()
+        assert browser.errors().count("resource-constraint") >= 100
+        async with server.operator(f"bob.{tenant}") as bob:
+            bob.write(f"visitor.1.{tenant}", "that was all")
+            await until(lambda: "that was all" in component.bodies(f"visitor.1.{tenant}"), "it arrives")
+        assert [one.body for one in component.handed] == ["that was all"]
+
+
 async def test_tenants_that_fill_the_queue(server: ChatServer, tenant: str) -> None:
     """The pool is away, and four tenants fill the queue; the operators of a fifth do not get their messages back."""
 

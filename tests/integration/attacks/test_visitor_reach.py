@@ -14,6 +14,7 @@ from tests.world.component import Component
 from tests.world.hostile_client import conditions, send_all
 from tests.world.hostile_stanzas import KINDS, WORD, stanza
 from tests.world.operator import Operator
+from tests.world.waiting import until
 
 HOST = "localhost"
 _numbers = itertools.count(1)
@@ -174,3 +175,17 @@ async def test_operators_ask_browsers_nothing_and_only_they_refuse(site: Site, c
     site.bob.write(f"visitor.1.{site.tenant}", "that was all")
     await site.browser.reads("that was all")
     assert [one for one in texts(site.browser.stanzas) if WORD in one] == []
+
+
+async def test_what_comes_back_to_a_browser_is_not_kept(site: Site, chat_server: ChatServer) -> None:
+    """As the roster of operators may hold a name without an account: each message to it comes back."""
+    ghost = f"ghost.{site.tenant}"
+    group = {"group": f"operators.{site.tenant}", "grouphost": HOST}
+    await chat_server.command("srg_user_add", user=ghost, host=HOST, **group)
+    async with Component(chat_server) as component:
+        await site.browser.write(ghost, "from the browser")
+        await until(lambda: site.browser.errors() == ["service-unavailable"], "the browser is told")
+        component.say(f"visitor.1.{site.tenant}", ghost, "from LHC")
+        await until(lambda: component.bodies(f"visitor.1.{site.tenant}"), "LHC is told")
+        # beside who came into rooms
+        assert [one.body for one in component.handed if one.body] == ["from LHC"]
