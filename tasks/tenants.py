@@ -1,179 +1,149 @@
 """Workflows as tasks that a control panel may send by name: see docs/celery.md.
 
-Each only opens the operation's row, and answers with it: the work follows in `operations.advance`. A request that
-breaks a rule is the task's failure, with the rule as its message, and changes nothing. Secrets never travel as
-arguments: who sends a key or a password sends its digest or verifier.
+Each only opens the operation's row, and answers with it: the work follows in `operations.advance`. Arguments are
+checked as those of the API are (`tenants.requests`). A request that breaks a rule is the task's failure, with field and
+rule as its message, and changes nothing. Secrets never travel as arguments: who sends a key or a password sends its
+digest or verifier.
 """
 
+import json
 from collections.abc import Awaitable, Callable
-from typing import Any
+from http import HTTPStatus
+from typing import Any, TypeVar
 
-from celery import shared_task
+from celery import Task, shared_task
 
 from config import task_names
 from tasks.runtime import run
-from tenants import addresses, importing, reconcile, registry
+from tenants import addresses, idempotency, importing, reconcile, registry, requests
 from tenants.errors import DomainError, InvalidInputError
+from tenants.idempotency import Answer
 from tenants.models import Operation, OperationKind
-from tenants.secrets import check_digest
+from tenants.requests import Bulk, ChangeAddress, Import, Provision, Reconcile, Request, RotateKeys, TenantRequest
+from tenants.secrets import digest
 from tenants.services import Services
-from tenants.specs import check_first_operator, check_settings
 from tenants.states import Cause
 
 Result = dict[str, Any]
+Asked = TypeVar("Asked", bound=Request)
 
 _ACTOR = "celery"
-_BULK_LIMIT = 1000
-_DEFAULT_OVERLAP = 3600.0
-_OF_MANY = (OperationKind.SUSPEND, OperationKind.RESUME, OperationKind.DESTROY)
-_INTERFACE: dict[str, Any] = {
-    # the only tasks whose results somebody waits for
-    "ignore_result": False,
-    # a request that breaks a rule is the sender's mistake: told to him, no alarm of ours
-    "throws": (DomainError,),
-}
 
 
-@shared_task(name=task_names.PROVISION, **_INTERFACE)
-def provision(
-    instance_name: str,
-    settings: dict[str, Any] | None = None,
-    key_digest: str | None = None,
-    operator: dict[str, Any] | None = None,
-    reason: str | None = None,
-) -> Result:
-    """Create the tenant if need be and start its provisioning; one that exists gets the settings.
+def _task(name: str, schema: type[Asked]) -> Callable[[Callable[[Services, Asked, Cause], Awaitable[Result]]], Any]:
+    """A task of that name, whose arguments are checked by the schema.
 
-    `operator`: the first operator's account, as `username`, `nick` and SCRAM verifier.
+    It takes any arguments: those that its signature refused would be an error of ours, and an alarm. The broker may
+    deliver it again, an hour later: by then another tenant may bear the name, so it is answered as before.
     """
 
-    async def start(services: Services) -> Result:
-        spec = registry.TenantSpec(
-            _settings(settings),
-            key_digest=_digest_or_none(key_digest),
-            operator=operator and check_first_operator(operator),
-        )
-        created = await registry.put(services, instance_name, spec, _cause(reason), own_key=False)
-        return _result(instance_name, created.operation)
+    def make(start: Callable[[Services, Asked, Cause], Awaitable[Result]]) -> Any:
+        def task(self: Task[..., Result], *positional: object, **arguments: object) -> Result:
+            if positional:
+                raise InvalidInputError("arguments", "must be given by name")
+            asked = requests.check(schema, arguments)
+            task_id = digest(_ACTOR, str(self.request.id))
 
-    return run(start)
+            async def once(services: Services) -> Result:
+                known = await idempotency.recall(services, _ACTOR, task_id)
+                if known is not None:
+                    result: Result = json.loads(known.body)
+                    return result
+                result = await start(services, asked, Cause(_ACTOR, asked.reason))
+                await idempotency.keep(services, _ACTOR, task_id, Answer(HTTPStatus.OK, {}, json.dumps(result)))
+                return result
+
+            return run(once)
+
+        task.__doc__ = start.__doc__
+        return shared_task(
+            name=name,
+            bind=True,
+            # the only tasks whose results somebody waits for
+            ignore_result=False,
+            # a request that breaks a rule is the sender's mistake: told to him, no alarm of ours
+            throws=(DomainError,),
+        )(task)
+
+    return make
 
 
-@shared_task(name=task_names.SUSPEND, **_INTERFACE)
-def suspend(instance_name: str, reason: str | None = None) -> Result:
+@_task(task_names.PROVISION, Provision)
+async def provision(services: Services, asked: Provision, cause: Cause) -> Result:
+    """Create the tenant if need be and start its provisioning; one that exists gets the settings."""
+    spec = registry.TenantSpec(_changes(asked), key_digest=asked.key_digest, operator=asked.first_operator())
+    created = await registry.put(services, asked.instance_name, spec, cause, own_key=False)
+    return _result(asked.instance_name, created.operation)
+
+
+@_task(task_names.SUSPEND, TenantRequest)
+async def suspend(services: Services, asked: TenantRequest, cause: Cause) -> Result:
     """Start to suspend the tenant; no operation when it is suspended."""
-    return run(_requested(instance_name, OperationKind.SUSPEND, reason))
+    return await _requested(services, asked, OperationKind.SUSPEND, cause)
 
 
-@shared_task(name=task_names.RESUME, **_INTERFACE)
-def resume(instance_name: str, reason: str | None = None) -> Result:
+@_task(task_names.RESUME, TenantRequest)
+async def resume(services: Services, asked: TenantRequest, cause: Cause) -> Result:
     """Start to resume the tenant; no operation when it is active."""
-    return run(_requested(instance_name, OperationKind.RESUME, reason))
+    return await _requested(services, asked, OperationKind.RESUME, cause)
 
 
-@shared_task(name=task_names.DESTROY, **_INTERFACE)
-def destroy(instance_name: str, reason: str | None = None) -> Result:
+@_task(task_names.DESTROY, TenantRequest)
+async def destroy(services: Services, asked: TenantRequest, cause: Cause) -> Result:
     """Start the tenant's end."""
-    return run(_requested(instance_name, OperationKind.DESTROY, reason))
+    return await _requested(services, asked, OperationKind.DESTROY, cause)
 
 
-@shared_task(name=task_names.CHANGE_ADDRESS, **_INTERFACE)
-def change_address(instance_name: str, callback_url: str | None = None, reason: str | None = None) -> Result:
+@_task(task_names.CHANGE_ADDRESS, ChangeAddress)
+async def change_address(services: Services, asked: ChangeAddress, cause: Cause) -> Result:
     """Start to move the tenant's callbacks; without a URL to the one that its name gives."""
-
-    async def start(services: Services) -> Result:
-        url = _settings({"callback_url": callback_url})["callback_url"]
-        return _result(
-            instance_name, await registry.change_address(services, instance_name, _cause(reason), callback_url=url)
-        )
-
-    return run(start)
+    url = str(asked.callback_url) if asked.callback_url else None
+    addresses.check_no_password(url)
+    return _result(asked.instance_name, await registry.change_address(services, asked.instance_name, cause, url))
 
 
-@shared_task(name=task_names.ROTATE_KEYS, **_INTERFACE)
-def rotate_keys(
-    instance_name: str, key_digest: str, overlap_seconds: float = _DEFAULT_OVERLAP, reason: str | None = None
-) -> Result:
+@_task(task_names.ROTATE_KEYS, RotateKeys)
+async def rotate_keys(services: Services, asked: RotateKeys, cause: Cause) -> Result:
     """Start to give the tenant the key of that digest; the present one opens for `overlap_seconds` more."""
-
-    async def start(services: Services) -> Result:
-        operation = await registry.rotate_keys(
-            services,
-            instance_name,
-            _cause(reason),
-            key_digest=check_digest("key_digest", key_digest),
-            overlap=overlap_seconds,
-        )
-        return _result(instance_name, operation)
-
-    return run(start)
+    operation = await registry.rotate_keys(
+        services, asked.instance_name, cause, key_digest=asked.key_digest, overlap=asked.overlap_seconds
+    )
+    return _result(asked.instance_name, operation)
 
 
-@shared_task(name=task_names.IMPORT, **_INTERFACE)
-def import_tenant(
-    instance_name: str,
-    settings: dict[str, Any] | None = None,
-    key_digest: str | None = None,
-    reason: str | None = None,
-) -> Result:
+@_task(task_names.IMPORT, Import)
+async def import_tenant(services: Services, asked: Import, cause: Cause) -> Result:
     """Start to read a tenant that exists in ejabberd into the registry."""
-
-    async def start(services: Services) -> Result:
-        spec = registry.TenantSpec(_settings(settings), key_digest=_digest_or_none(key_digest))
-        created = await importing.start(services, instance_name, _cause(reason), spec, own_key=False)
-        return _result(instance_name, created.operation)
-
-    return run(start)
+    spec = registry.TenantSpec(_changes(asked), key_digest=asked.key_digest)
+    created = await importing.start(services, asked.instance_name, cause, spec, own_key=False)
+    return _result(asked.instance_name, created.operation)
 
 
-@shared_task(name=task_names.RECONCILE, **_INTERFACE)
-def reconcile_tenants(instance_name: str | None = None, *, dry_run: bool = False, reason: str | None = None) -> Result:
+@_task(task_names.RECONCILE, Reconcile)
+async def reconcile_tenants(services: Services, asked: Reconcile, cause: Cause) -> Result:
     """Start to compare one tenant, or all, with ejabberd, and to mend what differs."""
-
-    async def start(services: Services) -> Result:
-        operation = await reconcile.start(services, _cause(reason), instance_name, dry_run=dry_run)
-        return _result(operation.instance_name, operation)
-
-    return run(start)
+    operation = await reconcile.start(services, cause, asked.instance_name, dry_run=asked.dry_run)
+    return _result(operation.instance_name, operation)
 
 
-@shared_task(name=task_names.BULK, **_INTERFACE)
-def bulk(kind: str, instance_names: list[str], reason: str | None = None) -> Result:
+@_task(task_names.BULK, Bulk)
+async def bulk(services: Services, asked: Bulk, cause: Cause) -> Result:
     """Start to suspend, resume or destroy each of the tenants: what came of each, by name."""
-
-    async def start(services: Services) -> Result:
-        if kind not in _OF_MANY:
-            raise InvalidInputError("kind", f"must be one of {', '.join(_OF_MANY)}")
-        if len(instance_names) > _BULK_LIMIT:
-            raise InvalidInputError("instance_names", f"must be at most {_BULK_LIMIT}")
-        outcomes = await registry.request_many(services, instance_names, OperationKind(kind), _cause(reason))
-        return {
-            name: {"error": str(outcome)} if isinstance(outcome, DomainError) else _result(name, outcome)
-            for name, outcome in outcomes
-        }
-
-    return run(start)
+    outcomes = await registry.request_many(services, asked.instance_names, OperationKind(asked.kind), cause)
+    return {
+        name: {"error": str(outcome)} if isinstance(outcome, DomainError) else _result(name, outcome)
+        for name, outcome in outcomes
+    }
 
 
-def _requested(instance_name: str, kind: OperationKind, reason: str | None) -> Callable[[Services], Awaitable[Result]]:
-    async def start(services: Services) -> Result:
-        return _result(instance_name, await registry.request(services, instance_name, kind, _cause(reason)))
-
-    return start
+async def _requested(services: Services, asked: TenantRequest, kind: OperationKind, cause: Cause) -> Result:
+    return _result(asked.instance_name, await registry.request(services, asked.instance_name, kind, cause))
 
 
-def _settings(values: dict[str, Any] | None) -> dict[str, Any]:
-    checked = check_settings(values or {})
-    addresses.check_no_password(checked.get("callback_url"))
-    return checked
-
-
-def _cause(reason: str | None) -> Cause:
-    return Cause(_ACTOR, reason)
-
-
-def _digest_or_none(key_digest: str | None) -> str | None:
-    return None if key_digest is None else check_digest("key_digest", key_digest)
+def _changes(asked: Import) -> dict[str, Any]:
+    changes = asked.settings.changes() if asked.settings else {}
+    addresses.check_no_password(changes.get("callback_url"))
+    return changes
 
 
 def _result(instance_name: str, operation: Operation | None) -> Result:

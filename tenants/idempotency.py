@@ -83,6 +83,31 @@ async def abandon(services: Services, actor: str, key: str) -> None:
         )
 
 
+async def recall(services: Services, actor: str, key: str) -> Answer | None:
+    """What was answered, for who takes nothing but repeats for one: see `keep`."""
+    async with services.database.read() as session:
+        known = await session.get(IdempotentRequest, (actor, key))
+    return Answer(known.status, known.headers or {}, known.body or "") if known and known.status else None
+
+
+async def keep(services: Services, actor: str, key: str, answer: Answer) -> None:
+    """Keep what was answered, if nothing is kept yet, of a request that may run twice at the same time."""
+    async with services.database.write() as session:
+        await session.execute(
+            services.database.insert(IdempotentRequest)
+            .values(
+                actor=actor,
+                key=key,
+                fingerprint="",
+                status=answer.status,
+                headers=dict(answer.headers),
+                body=answer.body,
+                created_at=services.clock(),
+            )
+            .on_conflict_do_nothing()
+        )
+
+
 async def purge(services: Services) -> None:
     """Forget answers that are older than a day."""
     async with services.database.write() as session:

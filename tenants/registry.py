@@ -34,6 +34,7 @@ from tenants.models import (
     VisitorSession,
 )
 from tenants.naming import STANDALONE_INSTANCE, AccountKind, AccountName, RosterKind, check_instance
+from tenants.requests import MAX_OVERLAP
 from tenants.secrets import digest, matches, new_key
 from tenants.services import Services
 from tenants.states import Cause
@@ -54,9 +55,6 @@ _OF_A_TENANT = (
     Room,
 )
 """What goes with its tenant; what refers to others before them."""
-
-MAX_OVERLAP = 30 * 86400.0
-"""Seconds that a key may open beside its successor."""
 
 _Item = TypeVar("_Item")
 

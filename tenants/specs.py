@@ -77,11 +77,13 @@ def check_first_operator(value: Mapping[str, Any]) -> dict[str, Any]:
     """
     if unknown := set(value) - {"username", "nick", "scram"}:
         raise InvalidInputError(f"operator.{min(unknown)}", "is no field of an operator")
-    nick = value.get("nick")
+    username, nick = value.get("username"), value.get("nick")
+    if not isinstance(username, str):
+        raise InvalidInputError("operator.username", "must be a string")
     if nick is not None and not (isinstance(nick, str) and 0 < len(nick) <= _LONGEST_NICK and nick.isprintable()):
         raise InvalidInputError("operator.nick", f"must be a string of 1 to {_LONGEST_NICK} printable characters")
     return {
-        "username": check_operator(str(value.get("username", "")), "operator.username"),
+        "username": check_operator(username, "operator.username"),
         "nick": nick,
         "scram": Verifier.read(value.get("scram"), "operator.scram").arguments(),
     }

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from datetime import datetime
 from http import HTTPStatus
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Response
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, HttpUrl, SecretStr
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
 
 from orchestrator.api.auth import ACTS_FOR_TENANT, READS, READS_TENANT, WRITES, CauseDep, ServicesDep
 from orchestrator.api.idempotency import IdempotentRoute
@@ -15,6 +15,7 @@ from orchestrator.api.views import OperationView, instant, problems
 from tenants import addresses, operations, passwords, registry
 from tenants.errors import DomainError, InvalidInputError
 from tenants.models import EventFormat, Operation, OperationKind, OwnerOffline, Routing, Tenant, TenantState
+from tenants.requests import BULK_LIMIT, CallbackUrl, InstanceNames, OfMany, Overlap
 from tenants.scram import Verifier, make_verifier
 from tenants.secrets import digest, new_key
 from tenants.services import Services
@@ -22,7 +23,6 @@ from tenants.specs import TenantSettings, check_first_operator
 from tenants.states import Cause
 
 KEY = Field(None, min_length=20, max_length=200, description="The tenant's own key; one is made when none is given.")
-_BULK_LIMIT = 1000
 
 
 class FirstOperator(BaseModel):
@@ -105,13 +105,7 @@ class KeyRequest(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     secret_key: str | None = KEY
-    overlap_seconds: float = Field(
-        3600,
-        strict=True,
-        ge=0,
-        le=registry.MAX_OVERLAP,
-        description="How long the present key opens beside the new one.",
-    )
+    overlap_seconds: Overlap = Field(3600, description="How long the present key opens beside the new one.")
 
 
 class KeyRotation(BaseModel):
@@ -126,9 +120,7 @@ class SigningKeyRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    overlap_seconds: float = Field(
-        3600, strict=True, ge=0, le=registry.MAX_OVERLAP, description="How long both keys sign."
-    )
+    overlap_seconds: Overlap = Field(3600, description="How long both keys sign.")
 
 
 class SigningKey(BaseModel):
@@ -142,7 +134,7 @@ class AddressRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    callback_url: HttpUrl | None = Field(max_length=2000, description="Null: the one that the tenant's name gives.")
+    callback_url: CallbackUrl | None = Field(description="Null: the one that the tenant's name gives.")
 
 
 class BulkRequest(BaseModel):
@@ -150,10 +142,8 @@ class BulkRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    action: Literal["suspend", "resume", "destroy"]
-    instance_names: list[Annotated[str, Field(max_length=63, pattern=r"^[^\x00]*$")]] | None = Field(
-        None, min_length=1, max_length=_BULK_LIMIT
-    )
+    action: OfMany
+    instance_names: InstanceNames | None = None
     state: TenantState | None = Field(None, description="Instead of names: all in this state.")
     search: str | None = Field(
         None, min_length=1, max_length=63, description="Instead of names: all with this part in theirs."
@@ -318,11 +308,9 @@ async def _names(services: Services, wanted: BulkRequest) -> Sequence[str]:
         raise InvalidInputError("instance_names", "give names; or else a state, a part of the name, or both")
     if wanted.instance_names is not None:
         return wanted.instance_names
-    found = await registry.search(services, state=wanted.state, part=wanted.search, limit=_BULK_LIMIT + 1)
-    if len(found) > _BULK_LIMIT:
-        raise InvalidInputError(
-            "state", f"more than {_BULK_LIMIT:,} tenants are found: search for fewer, or give names"
-        )
+    found = await registry.search(services, state=wanted.state, part=wanted.search, limit=BULK_LIMIT + 1)
+    if len(found) > BULK_LIMIT:
+        raise InvalidInputError("state", f"more than {BULK_LIMIT:,} tenants are found: search for fewer, or give names")
     return [tenant.instance_name for tenant in found]
 
 

@@ -31,6 +31,7 @@ from tenants import importing, operations, passwords, registry
 from tenants.errors import DomainError, InvalidInputError
 from tenants.models import Operation, OperationKind, OperationState, TenantState
 from tenants.registry import Created, TenantSpec
+from tenants.requests import MAX_OVERLAP
 from tenants.scram import make_verifier
 from tenants.secrets import digest, new_key
 from tenants.services import Services
@@ -241,7 +242,7 @@ def rotate_keys(
     instance_name: InstanceArgument,
     *,
     overlap: Annotated[
-        float, typer.Option(min=0, max=registry.MAX_OVERLAP, help="Seconds that the present key opens beside the new.")
+        float, typer.Option(min=0, max=MAX_OVERLAP, help="Seconds that the present key opens beside the new.")
     ] = 3600,
     wait: WaitOption = False,
     reason: ReasonOption = None,
