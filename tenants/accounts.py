@@ -19,7 +19,7 @@ from tenants.commands import CloseVisitor
 from tenants.database import rows_changed
 from tenants.ejabberd import NotAppliedError, PasswordRefusedError, UserExistsError, UserUnknownError
 from tenants.errors import InvalidInputError, NotFoundError, QuotaExceededError, TakenError, UnavailableError
-from tenants.models import Account, AccountState, RoomMember, Tenant, TenantState, VisitorSession
+from tenants.models import Account, AccountState, Chat, ChatState, RoomMember, Tenant, TenantState, VisitorSession
 from tenants.naming import AccountKind, AccountName, RosterName
 from tenants.scram import Verifier
 from tenants.secrets import digest, matches, new_key
@@ -125,15 +125,18 @@ async def leave_roster(services: Services, name: AccountName, roster: RosterName
     await services.ejabberd.remove_from_roster(services.naming.username(name), services.naming.group(roster))
 
 
-async def change_password(services: Services, name: AccountName, password: str) -> None:
-    """Set the account's password.
+async def change_password(
+    services: Services, name: AccountName, password: str, *, incarnation: str | None = None
+) -> None:
+    """Set the account's password; given an incarnation, of that very account.
 
     Raises:
         NotFoundError: the tenant has no such account.
     """
     username = services.naming.username(name)
     scram.prepare(password)
-    if await find_settled(services, name) is None:
+    account = await find_settled(services, name)
+    if account is None or incarnation not in {None, account.incarnation}:
         raise NotFoundError(f"there is no account '{username}'")
     # ejabberd first: it may still refuse
     try:
@@ -161,7 +164,8 @@ async def remove(services: Services, name: AccountName) -> None:
     """
     username = services.naming.username(name)
     async with services.database.write() as session:
-        if await admission.is_ending(session, name.instance):
+        tenant = await admission.hold_unless_ending(session, name.instance)
+        if tenant is None:
             return
         # also one that the registry does not know: who registers it at this moment waits
         claimed = await _insert(services, session, name, None, AccountState.REMOVING) or rows_changed(
@@ -176,7 +180,9 @@ async def remove(services: Services, name: AccountName) -> None:
         await find_settled(services, name)
         return
     if name.kind is not AccountKind.OPERATOR:
-        await services.commands.publish(CloseVisitor(instance_name=name.instance, username=username))
+        await services.commands.publish(
+            CloseVisitor(instance_name=name.instance, incarnation=tenant.incarnation, username=username)
+        )
     if left := await remove_claimed(services, [username]):
         raise NotAppliedError("lhc_remove_users", 0, f"{username}: {left.get(username)}")
 
@@ -211,9 +217,20 @@ async def _settle_claims(services: Services, gone: Sequence[str], left: Sequence
         if gone:
             await session.execute(delete(VisitorSession).where(VisitorSession.username.in_(gone)))
             await session.execute(delete(RoomMember).where(RoomMember.username.in_(gone)))
+            await _give_chats_back(session, gone, services.clock())
             await session.execute(delete(Account).where(_removing(gone)))
         if left:
             await session.execute(update(Account).where(_removing(left)).values(last_active_at=0))
+
+
+async def _give_chats_back(session: AsyncSession, owners: Sequence[str], now: float) -> None:
+    """Nobody has the chats of operators who are gone: who bears such a name later is somebody else."""
+    await session.execute(
+        update(Chat)
+        .where(Chat.owner.in_(owners), Chat.state == ChatState.OWNED)
+        .values(owner=None, accepted_by=None, state=ChatState.PENDING, pending_since=now)
+        .execution_options(synchronize_session=False)
+    )
 
 
 def _removing(usernames: Sequence[str]) -> ColumnElement[bool]:
@@ -293,7 +310,7 @@ async def ensure_visitor(services: Services, tenant: Tenant, name: AccountName, 
             return await _learn_password(services, account.username, password)
         if not matches(account.username, password, account.password_digest):
             return False
-        services.known.keep_account(account, account.password_digest)
+        services.known.keep_account(tenant, account, account.password_digest)
         return True
     if not password:
         return False
@@ -313,7 +330,7 @@ async def ensure(services: Services, tenant: Tenant, name: AccountName, nick: st
     if account is None or account.state is not AccountState.ACTIVE:
         await _make(services, tenant, name, new_key(), nick, is_new=account is None)
     elif account.password_digest is not None:
-        services.known.keep_account(account, account.password_digest)
+        services.known.keep_account(tenant, account, account.password_digest)
 
 
 async def register_visitor(services: Services, tenant: Tenant, name: AccountName, password: str, nick: str) -> None:

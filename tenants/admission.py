@@ -142,10 +142,10 @@ async def hold_many(session: AsyncSession, instance_names: Collection[str]) -> t
     return tenants, refused
 
 
-async def is_ending(session: AsyncSession, instance_name: str) -> bool:
-    """Whether all that the tenant has goes, or is gone; if not, it stays so until the end of the transaction."""
+async def hold_unless_ending(session: AsyncSession, instance_name: str) -> Tenant | None:
+    """The tenant, which stays until the end of the transaction; None when all that it has goes, or is gone."""
     tenant = await session.get(Tenant, instance_name, with_for_update={"read": True}, populate_existing=True)
-    return tenant is None or tenant.state in {TenantState.DESTROYING, TenantState.DESTROYED}
+    return None if tenant is None or tenant.state in {TenantState.DESTROYING, TenantState.DESTROYED} else tenant
 
 
 async def is_shut(session: AsyncSession, instance_name: str) -> bool:

@@ -83,13 +83,20 @@ async def _is_recorded(session: AsyncSession, now: float, instance_name: str, ac
 
 
 async def entries(
-    services: Services, instance_name: str | None = None, *, before: int | None = None, limit: int = 50
+    services: Services,
+    instance_name: str | None = None,
+    *,
+    before: int | None = None,
+    since: float = 0,
+    limit: int = 50,
 ) -> list[AuditEntry]:
-    """Entries of a tenant, or of all, newest first. `before`: only ids below this one."""
+    """Entries of a tenant, or of all, newest first, from the time `since` on. `before`: only ids below this one."""
     query = select(AuditEntry).order_by(AuditEntry.id.desc()).limit(limit)
     if instance_name is not None:
         query = query.where(AuditEntry.instance_name == instance_name)
     if before is not None:
         query = query.where(AuditEntry.id < before)
+    if since:
+        query = query.where(AuditEntry.at >= since)
     async with services.database.read() as session:
         return list(await session.scalars(query))

@@ -181,7 +181,13 @@ async def audience(session: AsyncSession, chat: Chat) -> list[str]:
 
 
 async def notices(
-    services: Services, session: AsyncSession, chat: Chat, operators: Iterable[str], because_of: str
+    services: Services,
+    session: AsyncSession,
+    tenant: Tenant,
+    chat: Chat,
+    operators: Iterable[str],
+    *,
+    because_of: str,
 ) -> list[SendMessage]:
     """Tell operators that another has the chat. `because_of`: an id, so that a repeat is shown once."""
     assert chat.owner is not None  # noqa: S101 - asked of owned chats alone
@@ -191,6 +197,7 @@ async def notices(
     return [
         SendMessage(
             instance_name=chat.instance_name,
+            incarnation=tenant.incarnation,
             username=chat.username,
             operator=operator,
             body=f"{ASSISTANT} Chat was already accepted by {name}",
@@ -391,13 +398,14 @@ def _sending(tenant: Tenant, chat: Chat, targets: Sequence[str], lines: Iterable
         operators = [one for one in targets if one not in line.sent_to]
         if operators:
             missing[line.id] = operators
-            commands += [_command(chat, line, operator) for operator in operators]
+            commands += [_command(tenant, chat, line, operator) for operator in operators]
     return _Sending(tenant, chat, targets, missing, commands)
 
 
-def _command(chat: Chat, line: ChatLine, operator: str) -> SendMessage:
+def _command(tenant: Tenant, chat: Chat, line: ChatLine, operator: str) -> SendMessage:
     return SendMessage(
         instance_name=chat.instance_name,
+        incarnation=tenant.incarnation,
         username=chat.username,
         operator=operator,
         body=line.body or "",
@@ -431,7 +439,8 @@ async def _send_all(services: Services, sendings: Sequence[_Sending]) -> dict[in
                     _note_sent(one.tenant, chat, lines[line_id], operators)
             if one.chat.owner is None and chat.owner is not None and chat.accepted_by:
                 # somebody took it while it was being offered
-                late += await notices(services, session, chat, {*one.targets} - {chat.owner}, chat.accepted_by)
+                others = {*one.targets} - {chat.owner}
+                late += await notices(services, session, one.tenant, chat, others, because_of=chat.accepted_by)
     if late:
         await services.commands.publish(*late)
     return lines

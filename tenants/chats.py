@@ -129,7 +129,7 @@ async def assign(services: Services, tenant: Tenant, chat_id: str, operator: Acc
             detail={"chat_id": chat.chat_id, "previous_owner": _ident(services, previous)},
         )
         woken = await events.note(services, session, [happening] if events.is_told(tenant, event) else [])
-        notices = await chat_lines.notices(services, session, chat, others, event_id)
+        notices = await chat_lines.notices(services, session, tenant, chat, others, because_of=event_id)
     await services.commands.publish(*notices)
     await services.delivery.wake(*woken)
     await chat_lines.forward(services, chat.id)
@@ -152,6 +152,7 @@ async def show_typing(services: Services, tenant: Tenant, chat_id: str, *, compo
         *(
             ShowTyping(
                 instance_name=chat.instance_name,
+                incarnation=tenant.incarnation,
                 username=chat.username,
                 operator=operator,
                 composing=composing,
@@ -227,14 +228,18 @@ async def judge(
     if chat is None:
         return Verdict([Happening(Event.INVITATION_CREATED, said.id, said.operator, said.visitor, said.body)])
     if chat.owner is not None and chat.owner != sender:
-        return Verdict(notices=await chat_lines.notices(services, session, chat, [sender], message.stanza_id))
+        return Verdict(
+            notices=await chat_lines.notices(services, session, tenant, chat, [sender], because_of=message.stanza_id)
+        )
     verdict = Verdict()
     if chat.owner is None:
         await _own(session, tenant, chat, sender, services.clock(), accepted_by=message.stanza_id)
     if chat.accepted_by == message.stanza_id:
         # also when it comes again: whoever took it first may have died before the others were told
         others = await _told(session, chat) - {sender}
-        verdict.notices = await chat_lines.notices(services, session, chat, others, message.stanza_id)
+        verdict.notices = await chat_lines.notices(
+            services, session, tenant, chat, others, because_of=message.stanza_id
+        )
         detail = {"chat_id": chat.chat_id}
         accepted = Happening(Event.CHAT_ACCEPTED, f"{said.id}/accepted", said.operator, said.visitor, detail=detail)
         verdict.happenings.append(accepted)

@@ -10,9 +10,14 @@ import msgspec
 
 
 class Command(msgspec.Struct, frozen=True, tag_field="command", kw_only=True):
-    """Base: every command concerns one tenant."""
+    """Base: every command concerns one tenant.
+
+    `incarnation`: that very one, whatever bears its name when the command is carried out. None: as a version before
+    sends it, while both run.
+    """
 
     instance_name: str
+    incarnation: str | None = None
 
 
 class ShowVisitor(Command, frozen=True, tag="show", kw_only=True):

@@ -56,6 +56,8 @@ class KnownVisitor:
 
     username: str
     instance_name: str
+    incarnation: str
+    """The tenant's."""
     kind: AccountKind
     password_digest: str
     nick: str = ""
@@ -124,20 +126,22 @@ class Known:
         self._renewed: dict[str, KnownVisitor] = {}
         """Whose longer window is still to be stored; bounded by `_VISITORS`."""
 
-    def visitor(self, username: str) -> KnownVisitor | None:
-        """The visitor, when it is known to be online for long enough."""
+    def visitor(self, username: str, incarnation: str) -> KnownVisitor | None:
+        """The visitor of that very tenant, when it is known to be online for long enough."""
         known = self._visitors.get(username)
-        return known if known is not None and known.online_until > self._clock() + MARGIN else None
+        if known is None or known.incarnation != incarnation:
+            return None
+        return known if known.online_until > self._clock() + MARGIN else None
 
-    def keep_account(self, account: Account, password_digest: str) -> None:
-        """Remember an active account with the password that it has now."""
+    def keep_account(self, tenant: Tenant, account: Account, password_digest: str) -> None:
+        """Remember an active account of the tenant with the password that it has now."""
         known = self._visitors.get(account.username)
-        if known is not None and known.password_digest == password_digest:
+        if known is not None and (known.incarnation, known.password_digest) == (tenant.incarnation, password_digest):
             return
         if len(self._visitors) >= _VISITORS:
             del self._visitors[next(iter(self._visitors))]
         self._visitors[account.username] = KnownVisitor(
-            account.username, account.instance_name, account.kind, password_digest
+            account.username, account.instance_name, tenant.incarnation, account.kind, password_digest
         )
 
     def keep_session(self, username: str, nick: str, status: str, online_until: float, version: int) -> None:

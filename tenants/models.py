@@ -1,5 +1,6 @@
 """The registry's tables. All times are Unix seconds (float), so that clocks can be passed in and compared anywhere."""
 
+import secrets
 from enum import StrEnum
 from typing import Any
 
@@ -14,6 +15,17 @@ JID_PART = 191
 
 MAX_ID = 2**31 - 1
 """Largest id that the integer columns of every database hold."""
+
+
+def new_incarnation() -> str:
+    """What tells one tenant, or account, from another that bears its name before or after it.
+
+    Empty of those that were there before incarnations were.
+    """
+    return secrets.token_hex(16)
+
+
+_INCARNATION = String(32)
 
 
 class Base(DeclarativeBase):
@@ -158,6 +170,8 @@ class Tenant(Base):
     __tablename__ = "tenants"
 
     instance_name: Mapped[str] = mapped_column(String(63), primary_key=True)
+    incarnation: Mapped[str] = mapped_column(_INCARNATION, default=new_incarnation, server_default="")
+    """Another one each time that a tenant of this name is made; what is issued to the tenant is bound to it."""
     state: Mapped[TenantState] = mapped_column(_text_enum(TenantState))
     key_digest: Mapped[str | None] = mapped_column(String(64))
     """SHA-256 of the tenant's own key, which is random and long; the key itself is shown once and never stored."""
@@ -198,6 +212,8 @@ class Account(Base):
     __tablename__ = "accounts"
 
     username: Mapped[str] = mapped_column(String(JID_PART), primary_key=True)
+    incarnation: Mapped[str] = mapped_column(_INCARNATION, default=new_incarnation, server_default="")
+    """Another one each time that an account of this name is made."""
     instance_name: Mapped[str] = mapped_column(ForeignKey("tenants.instance_name"), index=True)
     kind: Mapped[AccountKind] = mapped_column(_text_enum(AccountKind))
     state: Mapped[AccountState] = mapped_column(_text_enum(AccountState))
@@ -454,6 +470,8 @@ class Token(Base):
     scope: Mapped[Scope] = mapped_column(_text_enum(Scope))
     instance_name: Mapped[str | None] = mapped_column(String(63), index=True)
     """Of scope `tenant`: the one tenant it opens."""
+    incarnation: Mapped[str] = mapped_column(_INCARNATION, default="", server_default="")
+    """That tenant's, when the token was made."""
     created_by: Mapped[str] = mapped_column(String(100))
     created_at: Mapped[float]
     expires_at: Mapped[float | None]
@@ -726,6 +744,8 @@ class OneTimeLink(Base):
     instance_name: Mapped[str | None] = mapped_column(String(63), index=True)
     operator: Mapped[str | None] = mapped_column(String(JID_PART))
     """Whom it is for: a username without the instance."""
+    incarnation: Mapped[str] = mapped_column(_INCARNATION, default="", server_default="")
+    """That operator's account's, when the link was made."""
     created_by: Mapped[str] = mapped_column(String(100))
     created_at: Mapped[float]
     expires_at: Mapped[float] = mapped_column(index=True)

@@ -189,8 +189,11 @@ async def open_operation(
     *,
     given: Mapping[str, Any] | None = None,
     bulk_id: str | None = None,
+    not_before: float = 0,
 ) -> Operation:
     """The unfinished operation of that kind, or a new one with that input. Call `wake` after the commit.
+
+    `not_before`: when a new one may begin (Unix seconds).
 
     Raises:
         ConflictError: one is under way that was given something else.
@@ -217,7 +220,7 @@ async def open_operation(
         input=dict(given or {}),
         # the clocks of two machines differ
         created_at=max(now, newest.created_at + _MOMENT) if newest else now,
-        due_at=now,
+        due_at=max(now, not_before),
         steps=[],
     )
     session.add(operation)
@@ -291,9 +294,10 @@ async def find(
     state: OperationState | None = None,
     bulk_id: str | None = None,
     after: str | None = None,
+    since: float = 0,
     limit: int = 50,
 ) -> list[Operation]:
-    """Operations, newest first. `after`: the id of the last one of the page before.
+    """Operations, newest first, from the time `since` on. `after`: the id of the last one of the page before.
 
     Raises:
         NotFoundError: there is no operation of the id `after`.
@@ -301,6 +305,7 @@ async def find(
     query = select(Operation).order_by(Operation.created_at.desc(), Operation.id.desc()).limit(limit)
     conditions = {"instance_name": instance_name, "kind": kind, "state": state, "bulk_id": bulk_id}
     query = query.filter_by(**{name: value for name, value in conditions.items() if value is not None})
+    query = query.where(Operation.created_at >= since)
     async with services.database.read() as session:
         if after is not None:
             last = await _get(session, after)

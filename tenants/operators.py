@@ -160,7 +160,8 @@ async def accept_invitation(services: Services, link: OneTimeLink, password: str
     """
     assert link.instance_name is not None  # noqa: S101 - of every invitation
     assert link.operator is not None  # noqa: S101 - of every invitation
-    await accounts.change_password(services, name_of(link.instance_name, link.operator), password)
+    name = name_of(link.instance_name, link.operator)
+    await accounts.change_password(services, name, password, incarnation=link.incarnation)
     operator = await get(services, link.instance_name, link.operator)
     await _disconnect(services, operator, link.instance_name, _REPLACED)
     what = f"{link.operator}, by an invitation that {link.created_by} made, from {address}"

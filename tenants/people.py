@@ -5,13 +5,24 @@ import secrets
 from anyio import CapacityLimiter, to_thread
 from argon2 import PasswordHasher
 from argon2.exceptions import Argon2Error, InvalidHashError
-from sqlalchemy import delete, select
+from sqlalchemy import ColumnElement, and_, delete, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from tenants import audit, console_sessions, tokens
 from tenants.console_sessions import Proof, digest_of
 from tenants.errors import InvalidInputError, NotFoundError
-from tenants.models import PANEL_SCOPES, ConsoleUser, OneTimeLink, Purpose, Role, Scope, Token
+from tenants.models import (
+    PANEL_SCOPES,
+    Account,
+    AccountState,
+    ConsoleUser,
+    OneTimeLink,
+    Purpose,
+    Role,
+    Scope,
+    Token,
+)
+from tenants.naming import AccountKind, AccountName
 from tenants.passwords import LONGEST, check_chosen
 from tenants.secrets import same
 from tenants.services import Services
@@ -121,9 +132,16 @@ async def make_login_link(services: Services, role: Role, cause: Cause) -> str:
 async def make_onboarding_link(services: Services, instance_name: str, operator: str, cause: Cause) -> str:
     """The secret of a page where the operator sets a password, once, within `ONBOARDING_SECONDS`.
 
-    A new one makes those before it worthless.
+    A new one makes those before it worthless. It is worthless as soon as this very account is gone.
+
+    Raises:
+        NotFoundError: the tenant has no such operator.
     """
+    username = services.naming.username(AccountName(AccountKind.OPERATOR, operator, instance_name))
     async with services.database.write() as session:
+        account = await session.get(Account, username, with_for_update={"read": True})
+        if account is None or account.state is AccountState.REMOVING:
+            raise NotFoundError(f"tenant '{instance_name}' has no operator '{operator}'")
         await session.execute(
             delete(OneTimeLink).where(OneTimeLink.instance_name == instance_name, OneTimeLink.operator == operator)
         )
@@ -143,29 +161,41 @@ async def make_onboarding_link(services: Services, instance_name: str, operator:
             purpose=Purpose.ONBOARDING,
             instance_name=instance_name,
             operator=operator,
+            incarnation=account.incarnation,
         )
 
 
 async def find_link(services: Services, purpose: Purpose, secret: str) -> OneTimeLink | None:
     """The link, while it is good."""
     async with services.database.read() as session:
-        link = await session.get(OneTimeLink, digest_of(secret))
-    return link if link is not None and link.purpose is purpose and link.expires_at > services.clock() else None
+        link: OneTimeLink | None = await session.scalar(select(OneTimeLink).where(_opens(services, purpose, secret)))
+        return link if link is not None and await _is_of_somebody(services, session, link) else None
 
 
 async def take_link(services: Services, purpose: Purpose, secret: str) -> OneTimeLink | None:
     """The link, when it was good until now: whoever takes it first has it alone."""
     async with services.database.write() as session:
         taken: OneTimeLink | None = await session.scalar(
-            delete(OneTimeLink)
-            .where(
-                OneTimeLink.digest == digest_of(secret),
-                OneTimeLink.purpose == purpose,
-                OneTimeLink.expires_at > services.clock(),
-            )
-            .returning(OneTimeLink)
+            delete(OneTimeLink).where(_opens(services, purpose, secret)).returning(OneTimeLink)
         )
-    return taken
+        return taken if taken is not None and await _is_of_somebody(services, session, taken) else None
+
+
+def _opens(services: Services, purpose: Purpose, secret: str) -> ColumnElement[bool]:
+    return and_(
+        OneTimeLink.digest == digest_of(secret),
+        OneTimeLink.purpose == purpose,
+        OneTimeLink.expires_at > services.clock(),
+    )
+
+
+async def _is_of_somebody(services: Services, session: AsyncSession, link: OneTimeLink) -> bool:
+    """Whether it is for nobody in particular, or for an operator who is still there; not for another of that name."""
+    if link.instance_name is None or link.operator is None:
+        return True
+    name = AccountName(AccountKind.OPERATOR, link.operator, link.instance_name)
+    account = await session.get(Account, services.naming.username(name))
+    return account is not None and account.incarnation == link.incarnation
 
 
 def _add_link(services: Services, session: AsyncSession, cause: Cause, seconds: float, **values: object) -> str:

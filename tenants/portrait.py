@@ -96,7 +96,7 @@ async def paint(services: Services, instance_name: str) -> Portrait:
     Raises:
         NotFoundError: there is no such tenant, nor ever was.
     """
-    await registry.check_known(services, instance_name)
+    await registry.get_known(services, instance_name)
     shown_operators, circuit = await asyncio.gather(
         _operators(services, instance_name), circuits.view(services, instance_name)
     )

@@ -363,8 +363,10 @@ async def _remove_claimed(services: Services, instance_name: str, claimed: Seque
     async with services.database.read() as session:
         query = select(VisitorSession.username).where(VisitorSession.username.in_(going))
         online = list(await session.scalars(query))
-    if online:
-        await services.commands.publish(*(CloseVisitor(instance_name=instance_name, username=name) for name in online))
+        incarnation = await session.scalar(select(Tenant.incarnation).where(Tenant.instance_name == instance_name))
+    await services.commands.publish(
+        *(CloseVisitor(instance_name=instance_name, incarnation=incarnation, username=name) for name in online)
+    )
     return await accounts.remove_claimed(services, going)
 
 

@@ -19,6 +19,7 @@ from tenants.models import (
     Conversation,
     Drift,
     EventFormat,
+    OneTimeLink,
     Operation,
     OperationKind,
     OperationState,
@@ -32,6 +33,7 @@ from tenants.models import (
     TenantState,
     Token,
     VisitorSession,
+    new_incarnation,
 )
 from tenants.naming import STANDALONE_INSTANCE, AccountKind, AccountName, RosterKind, check_instance
 from tenants.requests import MAX_OVERLAP
@@ -39,7 +41,7 @@ from tenants.secrets import digest, matches, new_key
 from tenants.services import Services
 from tenants.states import Cause
 
-_OF_A_TENANT = (
+OF_A_TENANT = (
     VisitorSession,
     OperatorPresence,
     ReturnedMessage,
@@ -48,6 +50,7 @@ _OF_A_TENANT = (
     Circuit,
     Drift,
     Token,
+    OneTimeLink,
     ChatLine,
     Chat,
     Operator,
@@ -55,6 +58,9 @@ _OF_A_TENANT = (
     Room,
 )
 """What goes with its tenant; what refers to others before them."""
+
+NAME_RESTS = 5.0
+"""Seconds from the end of a tenant until another one of its name is provisioned: longer than any process remembers."""
 
 _Item = TypeVar("_Item")
 
@@ -179,15 +185,17 @@ async def get(services: Services, instance_name: str) -> Tenant:
     return tenant
 
 
-async def check_known(services: Services, instance_name: str) -> None:
-    """Whether there is or was such a tenant: what records its life can still be read.
+async def get_known(services: Services, instance_name: str) -> Tenant:
+    """The tenant, also one that is gone: what records its life can still be read.
 
     Raises:
         NotFoundError: there never was one.
     """
     async with services.database.read() as session:
-        if await session.get(Tenant, instance_name) is None:
-            raise NotFoundError(f"there is no tenant '{instance_name}'")
+        tenant: Tenant | None = await session.get(Tenant, instance_name)
+    if tenant is None:
+        raise NotFoundError(f"there is no tenant '{instance_name}'")
+    return tenant
 
 
 async def search(
@@ -224,11 +232,13 @@ async def put(
     check_key(services, instance_name)
     now = services.clock()
     async with services.database.write() as session:
-        tenant = await _lock_or_begin(services, session, instance_name)
+        tenant, is_first = await _lock_or_begin(services, session, instance_name)
         ending = await operations.unfinished(session, instance_name, OperationKind.DESTROY)
         if tenant.state is TenantState.DESTROYING or ending is not None:
             raise ConflictError(f"tenant '{instance_name}' is being destroyed; create it again when that is done")
         new = tenant.state is TenantState.DESTROYED
+        # it was last changed when it was destroyed
+        rests_until = tenant.updated_at + NAME_RESTS if new and not is_first else now
         if must_be_new and not new:
             raise ConflictError(f"there is a tenant '{instance_name}' already")
         secret_key = spec.secret_key or (new_key() if new and own_key and not spec.key_digest else None)
@@ -242,7 +252,7 @@ async def put(
         await session.flush()
         operation = None
         if tenant.state in TO_PROVISION:
-            operation = await _open_making(services, session, tenant, spec, cause, by=by)
+            operation = await _open_making(services, session, tenant, spec, cause, by=by, not_before=rests_until)
         elif spec.operator and not await _has_operator(services, session, instance_name, spec.operator):
             raise InvalidInputError("operator", f"is for a tenant that is being made; '{instance_name}' exists")
     services.known.tenants.forget(instance_name)
@@ -252,7 +262,14 @@ async def put(
 
 
 async def _open_making(
-    services: Services, session: AsyncSession, tenant: Tenant, spec: TenantSpec, cause: Cause, *, by: OperationKind
+    services: Services,
+    session: AsyncSession,
+    tenant: Tenant,
+    spec: TenantSpec,
+    cause: Cause,
+    *,
+    by: OperationKind,
+    not_before: float,
 ) -> Operation:
     """The workflow that makes the tenant: the one under way, or a new one of that kind."""
     given = {"operator": spec.operator} if spec.operator else {}
@@ -260,7 +277,9 @@ async def _open_making(
         same = not given or _operator_of(under_way.input) == _operator_of(given)
         if under_way.kind in _MAKING and same:
             by, given = under_way.kind, {}  # the verifiers of one password differ, since each has a salt of its own
-    return await operations.open_operation(services, session, tenant.instance_name, by, cause, given=given)
+    return await operations.open_operation(
+        services, session, tenant.instance_name, by, cause, given=given, not_before=not_before
+    )
 
 
 def _operator_of(given: Mapping[str, Any]) -> Any:
@@ -278,7 +297,10 @@ async def begin(services: Services, session: AsyncSession, tenant: Tenant, cause
     """A tenant that never was, or is gone, begins with nothing of its former life; its row is locked."""
     now = services.clock()
     await states.transition(session, now, tenant.instance_name, TenantState.PENDING, cause)
+    # once more: something may have come after its former life was forgotten
+    await _clear(session, tenant.instance_name)
     await session.refresh(tenant)
+    tenant.incarnation = new_incarnation()
     tenant.created_at = now
     # whoever had the name before has a key that signs nothing any more
     tenant.signing_version += 1
@@ -286,10 +308,13 @@ async def begin(services: Services, session: AsyncSession, tenant: Tenant, cause
         setattr(tenant, name, value)
 
 
-async def _lock_or_begin(services: Services, session: AsyncSession, instance_name: str) -> Tenant:
-    """The tenant's row, locked. One that never was begins as one that is gone: so many may ask at once."""
+async def _lock_or_begin(services: Services, session: AsyncSession, instance_name: str) -> tuple[Tenant, bool]:
+    """The tenant's row, locked, and whether there never was one of its name.
+
+    That one begins as one that is gone: so many may ask at once.
+    """
     now = services.clock()
-    await session.execute(
+    made = await session.scalar(
         services.database.insert(Tenant)
         .values(
             instance_name=instance_name,
@@ -299,8 +324,9 @@ async def _lock_or_begin(services: Services, session: AsyncSession, instance_nam
             **_beginning_values(services),
         )
         .on_conflict_do_nothing()
+        .returning(Tenant.instance_name)
     )
-    return await session.get_one(Tenant, instance_name, with_for_update=True)
+    return await session.get_one(Tenant, instance_name, with_for_update=True), made is not None
 
 
 def _beginning_values(services: Services) -> dict[str, Any]:
@@ -525,13 +551,17 @@ async def forget(services: Services, session: AsyncSession, instance_name: str, 
 
     Its name and the digest of its key stay as well: its LHC goes on to remove accounts, and is told that they are gone.
     """
-    for model in _OF_A_TENANT:
-        await session.execute(delete(model).where(model.instance_name == instance_name))
+    await _clear(session, instance_name)
     await session.execute(update(Operation).where(Operation.instance_name == instance_name).values(input={}))
     values = _beginning_values(services)
     del values["key_digest"]
     await session.execute(update(Tenant).where(Tenant.instance_name == instance_name).values(**values))
     await states.transition(session, services.clock(), instance_name, TenantState.DESTROYED, cause)
+
+
+async def _clear(session: AsyncSession, instance_name: str) -> None:
+    for model in OF_A_TENANT:
+        await session.execute(delete(model).where(model.instance_name == instance_name))
 
 
 async def count_accounts(session: AsyncSession, instance_name: str) -> dict[AccountKind, int]:

@@ -9,7 +9,7 @@ from sqlalchemy import delete, select, update
 from tenants import admission, audit, signals
 from tenants.commands import SendMessage
 from tenants.errors import ConflictError, NotFoundError
-from tenants.models import ReturnedMessage
+from tenants.models import ReturnedMessage, Tenant, TenantState
 from tenants.naming import AccountName
 from tenants.services import Services
 from tenants.states import Cause
@@ -40,6 +40,10 @@ async def store(services: Services, reports: list[Returned]) -> None:
     """Keep the messages, and tell their tenants; repeats of a report are dropped."""
     now = services.clock()
     async with services.database.write() as session:
+        # of one that is gone nothing is kept: it would be there for the next one of its name
+        tenants, _ = await admission.hold_many(session, {report.visitor.instance for report in reports})
+        there = {name for name, tenant in tenants.items() if tenant.state is not TenantState.DESTROYED}
+        reports = [report for report in reports if report.visitor.instance in there]
         for report in reports:
             await session.execute(
                 services.database.insert(ReturnedMessage)
@@ -84,14 +88,14 @@ async def replay(services: Services, instance_name: str, returned_id: int, cause
         ConflictError: it was sent again already, or the tenant carries no traffic.
         QueueUnavailableError: it could not be accepted.
     """
-    await admission.get(services, instance_name)
+    tenant = await admission.get(services, instance_name)
     async with services.database.read() as session:
         message = await session.get(ReturnedMessage, returned_id)
     if message is None or message.instance_name != instance_name:
         raise NotFoundError(f"tenant '{instance_name}' has no returned message {returned_id}")
     if message.replayed_at is not None:
         raise ConflictError(f"returned message {returned_id} was sent again already")
-    await _send_again(services, message)
+    await _send_again(services, tenant, message)
     await audit.note(services, cause, instance_name, _REPLAYED, f"returned message {returned_id}")
     return message
 
@@ -104,7 +108,7 @@ async def replay_all(services: Services, instance_name: str, cause: Cause) -> in
         ConflictError: the tenant carries no traffic.
         QueueUnavailableError: one could not be accepted; those before it were.
     """
-    await admission.get(services, instance_name)
+    tenant = await admission.get(services, instance_name)
     count = 0
     while True:
         async with services.database.read() as session:
@@ -120,15 +124,16 @@ async def replay_all(services: Services, instance_name: str, cause: Cause) -> in
                 await audit.note(services, cause, instance_name, _REPLAYED, f"all {count} returned messages")
             return count
         for message in messages:
-            await _send_again(services, message)
+            await _send_again(services, tenant, message)
             count += 1
 
 
-async def _send_again(services: Services, message: ReturnedMessage) -> None:
+async def _send_again(services: Services, tenant: Tenant, message: ReturnedMessage) -> None:
     message.replayed_at = services.clock()
     await services.commands.publish(
         SendMessage(
             instance_name=message.instance_name,
+            incarnation=tenant.incarnation,
             username=message.visitor,
             operator=message.operator,
             body=message.body,

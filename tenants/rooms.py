@@ -267,6 +267,7 @@ async def write(
     await services.commands.publish(
         SendToRoom(
             instance_name=tenant.instance_name,
+            incarnation=tenant.incarnation,
             room=services.naming.room(RoomName(room.name, room.instance_name)),
             sender=services.naming.page_operator(who.page_name, tenant.instance_name),
             nick=nick,

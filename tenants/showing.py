@@ -35,6 +35,7 @@ class Showing:
         status: the same, with `keeps_status`.
         password_digest: of an account that is known from memory, and must still have it.
         over: the version that the session must still have, if there is one (`store_over`).
+        incarnation: of the tenant.
     """
 
     name: AccountName
@@ -46,6 +47,7 @@ class Showing:
     keeps_status: bool = False
     password_digest: str | None = None
     over: int | None = None
+    incarnation: str | None = None
 
 
 async def store(services: Services, showing: Showing) -> ShowVisitor:
@@ -171,7 +173,11 @@ async def _upsert(
     if like.over is not None:
         values["over"] = like.over
     rows = await connection.execute(statement, values)
-    return {row.username: ShowVisitor(**row._mapping) for row in rows}  # noqa: SLF001 - its public name
+    incarnations = {one.username: one.incarnation for one in showings}
+    return {
+        row.username: ShowVisitor(**row._mapping, incarnation=incarnations[row.username])  # noqa: SLF001 - its public name
+        for row in rows
+    }
 
 
 def _values(showing: Showing) -> list[object]:

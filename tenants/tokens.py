@@ -60,7 +60,7 @@ async def create(
     )
     async with services.database.write() as session:
         if instance_name is not None:
-            await _check_tenant(session, instance_name)
+            token.incarnation = (await _find_tenant(session, instance_name)).incarnation
         session.add(token)
         audit.record(
             session,
@@ -73,11 +73,12 @@ async def create(
     return token, f"lhc_{token_id}_{secret}"
 
 
-async def _check_tenant(session: AsyncSession, instance_name: str) -> None:
+async def _find_tenant(session: AsyncSession, instance_name: str) -> Tenant:
     """The row stays locked: the end of a tenant removes its tokens, and must not miss one."""
     tenant = await session.get(Tenant, instance_name, with_for_update=True)
     if tenant is None or tenant.state in {TenantState.DESTROYING, TenantState.DESTROYED}:
         raise InvalidInputError("instance_name", "must be the name of a tenant")
+    return tenant
 
 
 async def revoke(services: Services, token_id: str, cause: Cause) -> Token:
@@ -171,6 +172,14 @@ def recall(services: Services, presented: str) -> Token | None:
         return None
     now = services.clock()
     return token if _opens(form[1], token, form[2], now) and not _use_is_to_be_noted(token, now) else None
+
+
+def is_of(token: Token, tenant: Tenant) -> bool:
+    """Whether it is a token of that very tenant, not of one that bore its name before."""
+    return (token.scope, token.instance_name, token.incarnation) == (
+        *(Scope.TENANT, tenant.instance_name),
+        tenant.incarnation,
+    )
 
 
 def is_good(token: Token, now: float) -> bool:

@@ -106,7 +106,7 @@ async def send(
         QueueUnavailableError: the message could not be accepted.
     """
     shown = await showing.store(services, _showing(services, tenant, name, nick, status))
-    message = _message(name.instance, shown.username, services.naming.username(operator), body)
+    message = _message(tenant, shown.username, services.naming.username(operator), body)
     await services.commands.publish(shown, message)
     _remember(services, shown)
 
@@ -148,20 +148,21 @@ async def show_again(services: Services, tenant: Tenant, visitor: KnownVisitor, 
     return True
 
 
-async def send_known(services: Services, visitor: KnownVisitor, operator: AccountName, body: str) -> None:
+async def send_known(
+    services: Services, tenant: Tenant, visitor: KnownVisitor, operator: AccountName, body: str
+) -> None:
     """A message of a visitor who was shown just now, to an operator of the same tenant.
 
     Raises:
         QueueUnavailableError: the message could not be accepted.
     """
-    await services.commands.publish(
-        _message(visitor.instance_name, visitor.username, services.naming.username(operator), body)
-    )
+    await services.commands.publish(_message(tenant, visitor.username, services.naming.username(operator), body))
 
 
-def _message(instance_name: str, username: str, operator: str, body: str) -> SendMessage:
+def _message(tenant: Tenant, username: str, operator: str, body: str) -> SendMessage:
     return SendMessage(
-        instance_name=instance_name,
+        instance_name=tenant.instance_name,
+        incarnation=tenant.incarnation,
         username=username,
         operator=operator,
         body=clean(body),
@@ -192,6 +193,7 @@ def _showing(
         keeps_nick=nick is None,
         keeps_status=status is None,
         password_digest=password_digest,
+        incarnation=tenant.incarnation,
     )
 
 

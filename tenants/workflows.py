@@ -90,6 +90,7 @@ async def _set_address(run: Run) -> None:
 async def _close_sessions(run: Run) -> None:
     """Operators see the visitors leave before the contacts go. The pool removes the rows when it told them."""
     services, instance_name = run.services, run.instance_name
+    # of no incarnation: what a pool process shows of that name is to go, whoever it is
     await services.commands.publish(CloseTenant(instance_name=instance_name))
     deadline = services.clock() + _SESSIONS_CLOSED_WITHIN
     first = left = await _open_sessions(services, instance_name)

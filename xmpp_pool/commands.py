@@ -17,6 +17,7 @@ from itertools import count
 
 import structlog
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from tenants.commands import CloseTenant, SendMessage, SendToRoom
 from tenants.live_view import Broadcast, Way
@@ -24,6 +25,7 @@ from tenants.shard_queues import CommandReader, Delivery
 from tenants.traffic import Traffic
 from xmpp_pool.announcer import Announcer
 from xmpp_pool.gateway import Gateway, StreamLostError
+from xmpp_pool.lives import Lives
 from xmpp_pool.shards import Shards
 
 log = structlog.get_logger(__name__)
@@ -62,6 +64,7 @@ class CommandRunner:
         announcer: Announcer,
         shards: Shards,
         *,
+        lives: Lives,
         traffic: Traffic,
         live_view: Broadcast,
         monotonic: Callable[[], float] = time.monotonic,
@@ -70,6 +73,7 @@ class CommandRunner:
         self._gateway = gateway
         self._announcer = announcer
         self._shards = shards
+        self._lives = lives
         self._traffic = traffic
         self._live_view = live_view
         self._monotonic = monotonic
@@ -103,8 +107,9 @@ class CommandRunner:
             while batch or self._stream != self._gateway.stream_number:
                 try:
                     await self._carry_out(batch, tasks)
-                except StreamLostError:
-                    log.warning("commands will be carried out again", count=len(batch) + len(self._unconfirmed))
+                except (StreamLostError, DBAPIError, PoolTimeoutError) as error:
+                    count = len(batch) + len(self._unconfirmed)
+                    log.warning("commands will be carried out again", count=count, error=type(error).__name__)
                     await asyncio.sleep(_RETRY_PAUSE)
 
     async def _carry_out(self, batch: deque[Delivery], tasks: asyncio.TaskGroup) -> None:
@@ -114,7 +119,9 @@ class CommandRunner:
             self._begin_stream(batch)
         while batch:
             await self._gateway.room()
-            for _ in range(min(_AT_ONCE, len(batch))):
+            at_once = min(_AT_ONCE, len(batch))
+            await self._lives.learn({batch[index].command.instance_name for index in range(at_once)})
+            for _ in range(at_once):
                 if self._shards.serves_shard(batch[0].shard):
                     await self._begin(batch[0], tasks)
                 batch.popleft()
@@ -131,7 +138,10 @@ class CommandRunner:
 
     async def _begin(self, delivery: Delivery, tasks: asyncio.TaskGroup) -> None:
         command = delivery.command
-        if isinstance(command, CloseTenant):
+        if not self._lives.concerns(command):
+            log.info("a command for a tenant that is gone", instance_name=command.instance_name)
+            await self._reader.acknowledge([delivery])
+        elif isinstance(command, CloseTenant):
             # else who was shown before would be shown again after it, if the stream ended now
             await self._confirm()
             self._closing += 1

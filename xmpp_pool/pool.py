@@ -23,6 +23,7 @@ from xmpp_pool.announcer import Announcer
 from xmpp_pool.commands import CommandRunner
 from xmpp_pool.gateway import Gateway, StreamLostError
 from xmpp_pool.inbox import Inbox
+from xmpp_pool.lives import Lives
 from xmpp_pool.operators import OperatorDirectory
 from xmpp_pool.shards import Shards
 from xmpp_pool.signals import Signals
@@ -33,6 +34,7 @@ log = structlog.get_logger(__name__)
 _EXPIRY_PAUSE = 0.5
 _REFUSAL_PAUSE = 2.0
 """How late at most operators see visitors leave whose tenant lost a feature."""
+_LIVES_PAUSE = 2.0
 _SWITCH_PAUSE = 2.0
 """How late at most a tenant's live view is switched on or off here."""
 _TRAFFIC_PAUSE = 5.0
@@ -66,11 +68,13 @@ class Pool:
         self._reader = open_reader(settings.broker_url.get_secret_value(), settings.shard_count)
         self._announcer = Announcer(services, self._gateway, operators, self._shards.serves)
         self._watch = OperatorWatch(services, self._gateway, self._announcer, operators, self._shards)
+        self._lives = Lives(services)
         self._commands = CommandRunner(
             self._reader,
             self._gateway,
             self._announcer,
             self._shards,
+            lives=self._lives,
             traffic=self._traffic,
             live_view=self._live_view,
         )
@@ -92,6 +96,7 @@ class Pool:
                 loops.create_task(self._live_view.run(), name="live view")
                 loops.create_task(self._every(_EXPIRY_PAUSE, self._announcer.expire), name="expiry")
                 loops.create_task(self._every(_REFUSAL_PAUSE, self._announcer.close_refused), name="refusals")
+                loops.create_task(self._every(_LIVES_PAUSE, self._lives.refresh), name="tenants' lives")
                 loops.create_task(self._every(_SWITCH_PAUSE, self._live_view.look), name="live view's switches")
                 loops.create_task(self._every(_TRAFFIC_PAUSE, self._write_traffic), name="traffic")
         finally:

@@ -6,7 +6,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field
 
-from orchestrator.api.auth import READS, READS_HISTORY, ServicesDep
+from orchestrator.api.auth import READS, HistorySince, ServicesDep
 from orchestrator.api.views import View, problems
 from tenants import audit
 from tenants.models import MAX_ID, TenantState
@@ -51,16 +51,18 @@ async def list_entries(
     return await _page(services, instance_name, before, limit)
 
 
-@router.get("/tenants/{instance_name}/audit", dependencies=[READS_HISTORY], responses=problems(404))
+@router.get("/tenants/{instance_name}/audit", responses=problems(404))
 async def list_entries_of_tenant(
-    instance_name: str, services: ServicesDep, before: Before = None, limit: Limit = 50
+    instance_name: str, services: ServicesDep, since: HistorySince, before: Before = None, limit: Limit = 50
 ) -> AuditPage:
     """What was done to the tenant; it can be read when the tenant is gone, too."""
-    return await _page(services, instance_name, before, limit)
+    return await _page(services, instance_name, before, limit, since)
 
 
-async def _page(services: Services, instance_name: str | None, before: int | None, limit: int) -> AuditPage:
-    found = await audit.entries(services, instance_name, before=before, limit=limit + 1)
+async def _page(
+    services: Services, instance_name: str | None, before: int | None, limit: int, since: float = 0
+) -> AuditPage:
+    found = await audit.entries(services, instance_name, before=before, since=since, limit=limit + 1)
     page = found[:limit]
     return AuditPage(
         entries=[AuditView.model_validate(entry) for entry in page],

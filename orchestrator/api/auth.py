@@ -12,7 +12,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from tenants import admission, audit, registry, tokens
 from tenants.errors import InvalidInputError, NotFoundError
-from tenants.models import PANEL_SCOPES, Scope
+from tenants.models import PANEL_SCOPES, Scope, Tenant
 from tenants.secrets import same
 from tenants.services import Services
 from tenants.states import Cause
@@ -22,11 +22,12 @@ bearer = HTTPBearer(auto_error=False, description=f"A token of the scope {', '.j
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Whose token was presented. `instance_name`: the one tenant that a token of scope `tenant` opens."""
+    """Whose token was presented. `instance_name`, `incarnation`: the tenant that a token of scope `tenant` opens."""
 
     actor: str
     scope: Scope
     instance_name: str | None = None
+    incarnation: str = ""
 
 
 async def get_services(request: Request) -> Services:
@@ -48,7 +49,7 @@ async def get_caller(
     token = await tokens.check(services, presented)
     if token is None:
         raise HTTPException(HTTPStatus.UNAUTHORIZED, "the token is missing or wrong", {"WWW-Authenticate": "Bearer"})
-    return Caller(token.name, token.scope, token.instance_name)
+    return Caller(token.name, token.scope, token.instance_name, token.incarnation)
 
 
 CallerDep = Annotated[Caller, Depends(get_caller)]
@@ -76,8 +77,8 @@ async def writes(caller: CallerDep) -> None:
 async def reads_tenant(caller: CallerDep, services: ServicesDep, instance_name: Annotated[str, Path()]) -> None:
     """The panel, or the tenant itself. Whose token is another tenant's is not told which others there are."""
     _check_reads(caller)
-    _check_own(caller, instance_name)
-    await registry.get(services, instance_name)
+    _check_name(caller, instance_name)
+    _check_own(caller, await registry.get(services, instance_name))
 
 
 async def reads_messages(caller: CallerDep, services: ServicesDep, instance_name: Annotated[str, Path()]) -> None:
@@ -87,11 +88,17 @@ async def reads_messages(caller: CallerDep, services: ServicesDep, instance_name
         raise HTTPException(HTTPStatus.FORBIDDEN, f"what people said needs the scope {Scope.PANEL_MESSAGES}")
 
 
-async def reads_history(caller: CallerDep, services: ServicesDep, instance_name: Annotated[str, Path()]) -> None:
-    """As `reads_tenant`, but what is kept of a destroyed tenant can be read as well."""
+async def reads_history(caller: CallerDep, services: ServicesDep, instance_name: Annotated[str, Path()]) -> float:
+    """As `reads_tenant`, but what is kept of a destroyed tenant can be read as well.
+
+    Returns:
+        since when (Unix seconds): a tenant is told nothing of one that bore its name before.
+    """
     _check_reads(caller)
-    _check_own(caller, instance_name)
-    await registry.check_known(services, instance_name)
+    _check_name(caller, instance_name)
+    tenant = await registry.get_known(services, instance_name)
+    _check_own(caller, tenant)
+    return tenant.created_at if caller.scope is Scope.TENANT else 0.0
 
 
 async def writes_tenant(caller: CallerDep, services: ServicesDep, instance_name: Annotated[str, Path()]) -> None:
@@ -102,10 +109,12 @@ async def writes_tenant(caller: CallerDep, services: ServicesDep, instance_name:
 
 async def acts_for_tenant(caller: CallerDep, services: ServicesDep, instance_name: Annotated[str, Path()]) -> None:
     """The tenant itself, or the panel in its stead; its calls are counted."""
-    _check_own(caller, instance_name)
+    _check_name(caller, instance_name)
     if caller.scope not in {Scope.TENANT, Scope.PANEL_WRITE}:
         raise HTTPException(HTTPStatus.FORBIDDEN, "this token may not change anything here")
-    services.calls.admit_known(await admission.look(services, instance_name))
+    tenant = await admission.look(services, instance_name)
+    _check_own(caller, tenant)
+    services.calls.admit_known(tenant)
 
 
 def _check_reads(caller: Caller) -> None:
@@ -113,9 +122,16 @@ def _check_reads(caller: Caller) -> None:
         raise HTTPException(HTTPStatus.FORBIDDEN, f"a token of the scope {caller.scope} opens nothing here")
 
 
-def _check_own(caller: Caller, instance_name: str) -> None:
+def _check_name(caller: Caller, instance_name: str) -> None:
+    """Before the tenant is looked for: others' names tell nothing."""
     if caller.scope is Scope.TENANT and caller.instance_name != instance_name:
         raise NotFoundError(f"there is no tenant '{instance_name}'")
+
+
+def _check_own(caller: Caller, tenant: Tenant) -> None:
+    """Not one that bore the name before, whose token this process may know for a moment more."""
+    if caller.scope is Scope.TENANT and caller.incarnation != tenant.incarnation:
+        raise NotFoundError(f"there is no tenant '{tenant.instance_name}'")
 
 
 async def check_text(request: Request) -> None:
@@ -140,4 +156,5 @@ READS, READS_METRICS, WRITES = (Depends(needed) for needed in (reads, reads_metr
 READS_TENANT, READS_MESSAGES, READS_HISTORY = (
     Depends(needed) for needed in (reads_tenant, reads_messages, reads_history)
 )
+HistorySince = Annotated[float, READS_HISTORY]
 WRITES_TENANT, ACTS_FOR_TENANT = (Depends(needed) for needed in (writes_tenant, acts_for_tenant))

@@ -14,7 +14,6 @@ from orchestrator.api.views import instant
 from tenants import admission, pageviews, tokens, visitors
 from tenants.errors import DomainError
 from tenants.known import KnownVisitor
-from tenants.models import Scope as TokenScope
 from tenants.models import Tenant, Token
 from tenants.naming import AccountKind, AccountName
 from tenants.pageviews import PageView
@@ -84,13 +83,13 @@ def _find(services: Services, scope: Scope) -> tuple[Tenant, KnownVisitor] | Non
         return None
     instance_name, visitor_id = path[3], path[5]
     token = _token(services, scope["headers"])
-    if token is None or (token.scope, token.instance_name) != (TokenScope.TENANT, instance_name):
-        return None
     tenant = services.known.tenants.get(instance_name)
-    if tenant is None or admission.refusal(tenant, AccountKind.VISITOR):
+    if token is None or tenant is None or not tokens.is_of(token, tenant):
+        return None
+    if admission.refusal(tenant, AccountKind.VISITOR):
         return None
     visitor = services.known.visitor(
-        services.naming.username(AccountName(AccountKind.VISITOR, visitor_id, instance_name))
+        services.naming.username(AccountName(AccountKind.VISITOR, visitor_id, instance_name)), tenant.incarnation
     )
     # a name can be put together in several ways; the account is of one kind and of one tenant
     if visitor is None or (visitor.kind, visitor.instance_name) != (AccountKind.VISITOR, instance_name):

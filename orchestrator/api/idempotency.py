@@ -10,8 +10,8 @@ from fastapi import Request, Response
 from fastapi.routing import APIRoute
 from sqlalchemy.exc import DBAPIError
 
-from orchestrator.api.auth import bearer, get_caller
-from tenants import idempotency
+from orchestrator.api.auth import bearer, check_text, get_caller
+from tenants import idempotency, registry
 from tenants.services import Services
 
 log = structlog.get_logger(__name__)
@@ -41,8 +41,11 @@ async def _answer_once(request: Request, key: str, handle: Handler) -> Response:
     services: Services = request.app.state.services
     # before anything else: a token that was revoked is not given answers of its former life
     await get_caller(services, await bearer(request))
-    # whoever bears the same token is the same sender
-    actor = hashlib.sha256(request.headers.get("authorization", "").encode()).hexdigest()
+    await check_text(request)
+    # whoever bears the same token is the same sender; a tenant that is made anew was never asked anything
+    tenant = await registry.find(services, request.path_params.get("instance_name", ""))
+    sender = f"{request.headers.get('authorization', '')}\n{tenant.incarnation if tenant else ''}"
+    actor = hashlib.sha256(sender.encode()).hexdigest()
     known = await idempotency.begin(services, actor, key, await _fingerprint(request))
     if known is not None:
         return Response(known.body, known.status, {**known.headers, "Idempotent-Replayed": "true"})

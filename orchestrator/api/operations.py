@@ -8,7 +8,7 @@ from fastapi import APIRouter, Depends, Header, HTTPException, Query
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from pydantic import BaseModel, Field
 
-from orchestrator.api.auth import READS, READS_HISTORY, WRITES, CallerDep, CauseDep, ServicesDep
+from orchestrator.api.auth import READS, WRITES, CallerDep, CauseDep, HistorySince, ServicesDep
 from orchestrator.api.idempotency import IdempotentRoute
 from orchestrator.api.views import OperationView, problems
 from orchestrator.api.watching import MOST_OF_ONE, Watched, Watching, mark
@@ -59,10 +59,11 @@ async def list_operations(
     return _page(found, limit)
 
 
-@router.get("/tenants/{instance_name}/operations", dependencies=[READS_HISTORY], responses=problems(404))
+@router.get("/tenants/{instance_name}/operations", responses=problems(404))
 async def list_operations_of_tenant(
     instance_name: str,
     services: ServicesDep,
+    since: HistorySince,
     *,
     kind: Kind = None,
     state: State = None,
@@ -71,7 +72,7 @@ async def list_operations_of_tenant(
 ) -> OperationPage:
     """The tenant's operations, newest first; they can be read when the tenant is gone, too."""
     found = await operations.find(
-        services, instance_name=instance_name, kind=kind, state=state, after=after, limit=limit + 1
+        services, instance_name=instance_name, since=since, kind=kind, state=state, after=after, limit=limit + 1
     )
     return _page(found, limit)
 

@@ -71,7 +71,7 @@ def log(
 
     async def read(services: Services) -> list[AuditEntry]:
         if instance_name is not None:
-            await registry.check_known(services, instance_name)
+            await registry.get_known(services, instance_name)
         return await audit.entries(services, instance_name, before=before, limit=limit)
 
     found = run(read)

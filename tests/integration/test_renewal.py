@@ -5,7 +5,7 @@ from sqlalchemy import delete, select, update
 
 from tenants import admission, registry, renewal, visitors
 from tenants.known import MARGIN, TENANT_SECONDS, KnownVisitor
-from tenants.models import Account, AccountState, TenantState, VisitorSession
+from tenants.models import Account, AccountState, Tenant, TenantState, VisitorSession
 from tenants.naming import AccountKind
 from tenants.registry import TenantSpec
 from tenants.secrets import digest
@@ -13,6 +13,7 @@ from tenants.states import Cause
 from tests.world.registry import World
 
 NAME = "visitor.1.acme"
+ACME = Tenant(instance_name="acme", incarnation="1")
 WINDOW = 300.0
 PASSWORD_DIGEST = digest(NAME, "0123456789abcdef0123")
 
@@ -49,12 +50,12 @@ async def come(world: World, username: str) -> None:
                 version=3,
             )
         )
-    world.services.known.keep_account(account, PASSWORD_DIGEST)
+    world.services.known.keep_account(ACME, account, PASSWORD_DIGEST)
     world.services.known.keep_session(username, "nick", "here", now + WINDOW, 3)
 
 
 def known(world: World, username: str = NAME) -> KnownVisitor:
-    found = world.services.known.visitor(username)
+    found = world.services.known.visitor(username, ACME.incarnation)
     assert found is not None
     return found
 
@@ -110,7 +111,7 @@ async def test_many_at_once(world: World) -> None:
             created_at=0,
             last_active_at=0,
         )
-        world.services.known.keep_account(account, PASSWORD_DIGEST)
+        world.services.known.keep_account(ACME, account, PASSWORD_DIGEST)
         world.services.known.keep_session(name, "nick", "here", world.clock() + WINDOW, 1)
         async with world.services.database.write() as session:
             session.add(account)
@@ -138,7 +139,7 @@ async def test_an_account_that_changed_elsewhere_is_known_no_more(world: World, 
     world.clock.now += 10
     world.services.known.renew(known(world), world.clock() + WINDOW, viewed=True)
     await renewal.renew(world.services)
-    assert world.services.known.visitor(NAME) is None
+    assert world.services.known.visitor(NAME, ACME.incarnation) is None
     row = await stored(world)
     assert row is not None
     assert (row.online_until, row.version) == (ends, 3)
@@ -159,7 +160,7 @@ async def test_a_status_that_another_process_showed_later_stays(world: World) ->
     assert row is not None
     assert (row.status, row.version) == ("elsewhere", 4)
     # whether the pool was told is not known here
-    assert world.services.known.visitor(NAME) is None
+    assert world.services.known.visitor(NAME, ACME.incarnation) is None
 
 
 async def test_a_message_does_not_bring_back_where_the_visitor_was_before(world: World) -> None:
@@ -225,13 +226,13 @@ async def test_near_its_end_a_window_is_not_prolonged_from_memory(world: World) 
     world.clock.now += WINDOW - MARGIN - 0.1
     assert known(world)
     world.clock.now += 0.1
-    assert world.services.known.visitor(NAME) is None
+    assert world.services.known.visitor(NAME, ACME.incarnation) is None
 
 
 async def test_a_visitor_who_was_removed_here_is_known_no_more(world: World) -> None:
     world.services.known.renew(known(world), world.clock() + WINDOW + 10, viewed=True)
     world.services.known.forget_visitor(NAME)
-    assert world.services.known.visitor(NAME) is None
+    assert world.services.known.visitor(NAME, ACME.incarnation) is None
     assert world.services.known.take_renewed() == []
 
 

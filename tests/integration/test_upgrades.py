@@ -17,6 +17,9 @@ _MIGRATIONS = ScriptDirectory.from_config(alembic_config())
 _REVISIONS = sorted(script.revision for script in _MIGRATIONS.walk_revisions())
 _HEAD = _REVISIONS[-1]
 
+_EMPTIED = {"0010": "console_sessions"}
+"""Tables that a revision empties on purpose: whoever is logged in logs in once more."""
+
 Contents = dict[str, list[dict[str, Any]]]
 """The rows of each table."""
 
@@ -96,10 +99,13 @@ def test_nothing_is_lost_on_the_way_to_the_newest_revision_and_back(database: En
         fill(connection)
     before = contents(database)
     assert {len(rows) for rows in before.values()} == {2}
+    for later, emptied in _EMPTIED.items():
+        if revision < later:
+            before.pop(emptied, None)
     command.upgrade(alembic_config(), "head")
     assert contents(database, like=before) == before
     command.downgrade(alembic_config(), revision)
-    assert contents(database) == before
+    assert contents(database, like=before) == before
 
 
 _BROKEN = """
@@ -133,6 +139,8 @@ def test_a_revision_that_fails_leaves_nothing_behind_and_those_before_it_stay(
         fill(connection)
     config = migrations_with_one_that_fails(tmp_path / "migrations", "op.execute('no SQL at all')")
     before = contents(database)
+    for emptied in _EMPTIED.values():
+        before.pop(emptied, None)
     with pytest.raises(Exception, match="syntax error"):
         command.upgrade(config, "head")
     with database.connect() as connection:

@@ -76,7 +76,9 @@ async def _view_page(services: Services, said: _Said) -> None:
 async def _send_message(services: Services, said: _Said) -> None:
     nick, status = said.fields.get("nick", DEFAULT_NICK), said.fields.get("status")
     await visitors.show_known(services, said.tenant, said.visitor, nick, status)
-    await visitors.send_known(services, said.visitor, _operator(services, said.fields), said.fields["message"])
+    await visitors.send_known(
+        services, said.tenant, said.visitor, _operator(services, said.fields), said.fields["message"]
+    )
 
 
 def _known(services: Services, path: str, endpoint: str, body: bytes) -> _Said | None:
@@ -89,11 +91,10 @@ def _known(services: Services, path: str, endpoint: str, body: bytes) -> _Said |
 
 
 def _admitted(services: Services, path: str, endpoint: str, fields: Mapping[str, str]) -> _Said | None:
-    visitor = services.known.visitor(local_part(fields["jid"], services.settings.xmpp_host))
-    if visitor is None:
-        return None
-    tenant = services.known.tenants.get(visitor.instance_name)
-    if tenant is None or admission.refusal(tenant, visitor.kind):
+    username = local_part(fields["jid"], services.settings.xmpp_host)
+    tenant = services.known.tenants.get(services.naming.parse_username(username).instance)
+    visitor = services.known.visitor(username, tenant.incarnation) if tenant is not None else None
+    if tenant is None or visitor is None or admission.refusal(tenant, visitor.kind):
         return None
     if path == f"/{endpoint}":
         opened = same(fields["secret_key"], services.settings.hosting_key.get_secret_value())

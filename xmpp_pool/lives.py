@@ -1,0 +1,87 @@
+"""Which tenant bears a name now: a command that waited in the queue may be for one that is gone, with a successor.
+
+Read from the database, since nothing else knows, but not for each command: what was read is believed for less long than
+a name rests between two tenants (`tenants.registry`).
+"""
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import select
+
+from tenants.commands import AnyCommand, CloseTenant, CloseVisitor
+from tenants.models import Tenant, TenantState
+from tenants.services import Services
+
+_BELIEVED_SECONDS = 4.0
+_USED_SECONDS = 60.0
+"""How long after the last command for it a tenant is read again in advance."""
+_NAMES_AT_ONCE = 500
+"""Names in one statement; SQLite takes some thousands."""
+
+
+@dataclass(slots=True)
+class _Life:
+    """`incarnation`: None when there is no such tenant (any more)."""
+
+    incarnation: str | None
+    read_at: float
+    used_at: float
+
+
+class Lives:
+    """What one pool process knows."""
+
+    def __init__(self, services: Services, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._services = services
+        self._monotonic = monotonic
+        self._known: dict[str, _Life] = {}
+
+    async def learn(self, instance_names: Iterable[str]) -> None:
+        """Know these tenants from now on, for a moment.
+
+        Raises:
+            DBAPIError, sqlalchemy.exc.TimeoutError: the registry could not be asked.
+        """
+        now = self._monotonic()
+        unknown: set[str] = set()
+        for name in instance_names:
+            life = self._known.get(name)
+            if life is None or life.read_at < now - _BELIEVED_SECONDS:
+                unknown.add(name)
+            else:
+                life.used_at = now
+        await self._read(sorted(unknown), now)
+
+    async def refresh(self) -> None:
+        """Read those again that are in use, so that no command waits for it; twice within what is believed.
+
+        Raises:
+            as `learn`.
+        """
+        now = self._monotonic()
+        self._known = {name: life for name, life in self._known.items() if life.used_at > now - _USED_SECONDS}
+        await self._read(list(self._known))
+
+    def concerns(self, command: AnyCommand) -> bool:
+        """Whether the command is for the tenant that bears the name now; its name was learned just now."""
+        if command.incarnation is None or isinstance(command, CloseTenant):
+            return True
+        present = self._known[command.instance_name].incarnation
+        # who ends a tenant closes what is shown of it
+        return present == command.incarnation or (present is None and isinstance(command, CloseVisitor))
+
+    async def _read(self, names: Sequence[str], used_at: float | None = None) -> None:
+        now = self._monotonic()
+        for start in range(0, len(names), _NAMES_AT_ONCE):
+            chunk = names[start : start + _NAMES_AT_ONCE]
+            query = select(Tenant.instance_name, Tenant.incarnation).where(
+                Tenant.instance_name.in_(chunk), Tenant.state != TenantState.DESTROYED
+            )
+            async with self._services.database.read() as session:
+                found = {name: incarnation for name, incarnation in await session.execute(query)}  # noqa: C416 - rows are no tuples to mypy
+            for name in chunk:
+                before = self._known.get(name)
+                last = used_at if used_at is not None else before.used_at if before else now
+                self._known[name] = _Life(found.get(name), now, last)
