@@ -23,9 +23,10 @@
 -include("logger.hrl").
 -include_lib("xmpp/include/xmpp.hrl").
 
-%% After lhc_bridge_identity (10), before ejabberd writes its own line into the log (100): that would show what somebody
-%% typed as name, which may have been the password.
--define(AUTH_PRIORITY, 90).
+%% After lhc_bridge_identity (10). Before lhc_bridge_shut (60), which tells a suspended tenant's operator that the password
+%% was right; and before ejabberd writes its own line into the log (100), with what somebody typed as name, which may have
+%% been the password.
+-define(AUTH_PRIORITY, 40).
 
 %% Failures without a consequence. One wrong password makes up to four: clients try one mechanism after the other. Many
 %% people may have one address.

@@ -130,6 +130,14 @@ async def test_whoever_bears_the_name_next_begins_anew(server: ChatServer) -> No
     assert "<success" in await guess(server, "seven.guessing", PASSWORD)
 
 
+async def test_that_a_tenant_is_suspended_tells_nothing_of_a_password_during_a_pause(server: ChatServer) -> None:
+    await server.new_operator("ten.suspended")
+    await server.command("lhc_shut_tenant", host=server.host, tenant="suspended")
+    assert "account-disabled" in await guess(server, "ten.suspended", PASSWORD)
+    await guess_until_paused(FREE_FOR_ACCOUNT, lambda _: guess(server, "ten.suspended"))
+    assert PAUSED in await guess(server, "ten.suspended", PASSWORD)
+
+
 async def test_an_administrator_sees_where_the_guesses_come_from_and_no_secret(server: ChatServer) -> None:
     """The log's lines are what fail2ban reads; nobody writes others' addresses into it."""
     await server.new_operator("eight.guessing")
