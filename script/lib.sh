@@ -12,7 +12,7 @@ as_root() {
 
 # install_packages [rabbitmq] [postgresql] [tests]: ejabberd (with Erlang's compiler and its headers), Redis, openssl,
 # curl, jq, a Python that can make venvs; and those servers, or for the tests all of them, docker-compose, which reads
-# its file without Docker's engine, and a browser.
+# its file without Docker's engine, a browser and two web servers.
 install_packages() {
   local wanted=" $* " missing=()
   case $wanted in *" postgresql "* | *" tests "*)
@@ -25,7 +25,10 @@ install_packages() {
     # for the services of docker-compose.yml, whose user may not reach into root's own folder
     /usr/bin/python3 -c 'import venv, ensurepip' 2>/dev/null || missing+=(python3 python3-venv)
     command -v docker-compose >/dev/null || missing+=(docker-compose)
-    command -v chromium >/dev/null || missing+=(chromium fonts-dejavu-core) ;;
+    command -v chromium >/dev/null || missing+=(chromium fonts-dejavu-core)
+    # the web servers that docs/proxy is for; nginx's folder is not on everybody's path
+    [ -x /usr/sbin/nginx ] || missing+=(nginx-light)
+    command -v caddy >/dev/null || missing+=(caddy) ;;
   esac
   command -v erlc >/dev/null && compgen -G '/usr/lib/*/ejabberd-*/include' >/dev/null || missing+=(ejabberd erlang-base)
   command -v redis-server >/dev/null && command -v redis-cli >/dev/null || missing+=(redis-server)

@@ -1,6 +1,7 @@
 """A visitor's browser that is logged in to ejabberd itself, over WebSocket (RFC 7395), as the page of LHC does it."""
 
 import asyncio
+import ssl
 from contextlib import suppress
 from typing import Self
 from xml.etree import ElementTree as ET
@@ -21,17 +22,26 @@ _NICK = "http://jabber.org/protocol/nick"
 class Browser:
     """One connection; keeps the stanzas that it was sent."""
 
-    def __init__(self, url: str, username: str, host: str, password: str, resource: str = "browser") -> None:
+    def __init__(
+        self,
+        url: str,
+        username: str,
+        host: str,
+        password: str,
+        resource: str = "browser",
+        *,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
         self.jid = f"{username}@{host}/{resource}"
         self.stanzas: list[ET.Element] = []
-        self._url = url
+        self._url, self._tls = url, tls
         self._username, self._host, self._password, self._resource = username, host, password, resource
         self._pings = 0
         self._connection: ClientConnection
         self._reading: asyncio.Task[None]
 
     async def __aenter__(self) -> Self:
-        self._connection = await connect(self._url, subprotocols=[Subprotocol("xmpp")], close_timeout=1)
+        self._connection = await connect(self._url, subprotocols=[Subprotocol("xmpp")], close_timeout=1, ssl=self._tls)
         self._reading = asyncio.create_task(self._read())
         await self._open()
         # what the script of LHC's page speaks (Strophe.js 1.2.2): SCRAM-SHA-1 before PLAIN
