@@ -1,5 +1,7 @@
 # One image for all Python services of docker-compose.yml.
-FROM python:3.11-slim-bookworm AS build
+# by digest in production: script/pin
+ARG PYTHON_IMAGE=python:3.11-slim-bookworm
+FROM ${PYTHON_IMAGE} AS build
 WORKDIR /build
 COPY requirements.lock ./
 RUN python -m venv /opt/orchestrator \
@@ -12,7 +14,7 @@ COPY tenants tenants
 COPY xmpp_pool xmpp_pool
 RUN /opt/orchestrator/bin/pip install --no-cache-dir --no-deps --no-build-isolation .
 
-FROM python:3.11-slim-bookworm
+FROM ${PYTHON_IMAGE}
 RUN useradd --system --uid 10001 --create-home orchestrator
 COPY --from=build /opt/orchestrator /opt/orchestrator
 ENV PATH=/opt/orchestrator/bin:$PATH PYTHONUNBUFFERED=1

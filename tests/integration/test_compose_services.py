@@ -83,8 +83,8 @@ def make(folder: Path) -> Compose:
         user = pwd.getpwnam("postgres") if name == "db" and os.getuid() == 0 else unprivileged()
         own = folder / name
         (own / "tmp").mkdir(parents=True)
-        # ours can write nowhere else, as with `read_only`
-        for writable in (own / "tmp", *([own] if name in SERVERS else [])):
+        # they can write nowhere else, as with `read_only`, but for the folder that stands for a volume
+        for writable in (own / "tmp", *([own] if name in {"db", "rabbitmq"} else [])):
             os.chown(writable, user.pw_uid, user.pw_gid)
         containers[name] = Container(name, known[name], own, moves(own, ports), {"PATH": path}, user=user)
         mount_secrets(containers[name], secrets)
@@ -110,7 +110,7 @@ def moves(own: Path, ports: dict[str, int]) -> dict[str, str]:
         r"\b8000\b": str(ports["api"]),
         r"\b5555\b": str(ports["flower"]),
         r"/run/secrets\b": f"{own}/secrets",
-        r"^/tmp/": f"{own / 'tmp'}/",
+        r"^/tmp(?=/|$)": str(own / "tmp"),
     }
 
 

@@ -93,8 +93,61 @@ def test_every_service_has_its_bounds() -> None:
     for name, service in SERVICES.items():
         assert set(service["deploy"]["resources"]["limits"]) == {"cpus", "memory"}, name
         assert service["logging"]["options"]["max-size"], name
+        assert 0 < service["pids_limit"] <= 512, name
+
+
+def test_no_service_has_a_power_that_it_does_not_need() -> None:
+    for name, service in SERVICES.items():
         assert service["security_opt"] == ["no-new-privileges:true"], name
-    assert all(service["read_only"] for service in OURS.values())
+        assert service["cap_drop"] == ["ALL"], name
+        assert service["read_only"] is True, name
+        assert "/tmp" in service["tmpfs"], name  # noqa: S108 - the container's own
+        assert {"cap_add", "privileged", "devices", "pid", "ipc"}.isdisjoint(service), name
+    # the images of the others name a user themselves
+    assert {name for name, service in SERVICES.items() if "user" in service} == {"db", "rabbitmq"}
+
+
+def test_each_service_has_its_own_secrets_alone() -> None:
+    needed = {
+        "database_password": {"db", "migrate", "api", "worker", "lifecycle", "beat", "pool"},
+        "broker_password": {"api", "worker", "lifecycle", "beat", "pool", "flower"},
+        "component_secret": {"ejabberd", "api", "pool"},
+        "ejabberd_api_secret": {"ejabberd", "api", "lifecycle", "pool"},
+        "signing_master_key": {"api", "worker", "lifecycle"},
+        **{key: {"api"} for key in ("hosting_key", "panel_token", "rpc_password", "console_key")},
+        "flower_password": {"flower"},
+    }
+    given: dict[str, set[str]] = {}
+    for name, service in SERVICES.items():
+        for secret in service["secrets"]:
+            if isinstance(secret, str) and secret.startswith("orchestrator_"):
+                given.setdefault(secret.removeprefix("orchestrator_"), set()).add(name)
+    assert given == needed
+
+
+def test_images_of_others_are_pinned_by_the_script_that_knows_their_tags(tmp_path: Path) -> None:
+    """Against a program in Docker's place: it has no engine here, and the images have their digests elsewhere."""
+    (tmp_path / "docker").write_text('#!/bin/sh\n[ "$1" = pull ] || echo "${5%:*}@sha256:0123456789abcdef"\n')
+    (tmp_path / "docker").chmod(0o755)
+    env_file = tmp_path / "env"
+    env_file.write_text((PROJECT / ".env.example").read_text())
+    subprocess.run(
+        [PROJECT / "script" / "pin", env_file],
+        env={"PATH": f"{tmp_path}:{os.environ['PATH']}"}, check=True, capture_output=True, timeout=60,
+    )  # fmt: skip
+    pinned = dict(line.split("=", 1) for line in env_file.read_text().splitlines() if "=" in line)
+    images = {name: image for name, image in EXAMPLE.items() if name.endswith("_IMAGE")}
+    assert {name: f"{image.partition(':')[0]}@sha256:0123456789abcdef" for name, image in images.items()} == {
+        name: pinned[name] for name in images
+    }
+    assert {name for name in pinned if pinned[name] != EXAMPLE[name]} == set(images)
+    # without a pin it is the same tag everywhere
+    dockerfiles = [(PROJECT / path).read_text() for path in ("Dockerfile", "config/ejabberd/Dockerfile")]
+    for name, image in images.items():
+        assert f"${{{name}:-{image}}}" in TEXT
+        is_built_upon = name not in {"POSTGRES_IMAGE", "RABBITMQ_IMAGE"}
+        assert any(f"ARG {name}={image}\n" in text for text in dockerfiles) is is_built_upon
+    assert all("FROM ${" in line for text in dockerfiles for line in text.splitlines() if line.startswith("FROM"))
 
 
 def test_all_but_the_migration_are_looked_after() -> None:
@@ -129,7 +182,7 @@ def test_the_image_of_ejabberd_disables_what_is_wrong_in_its_version() -> None:
     version = read_version(re.findall(r"/(ejabberd-[\d.]+)", text)[0])
     (disabled,) = re.findall(r"DISABLED_MECHANISMS=\"(.*)\"", text)
     assert version
-    assert f"FROM ejabberd/ecs:{version[0]}.{version[1]:02}" in text
+    assert f"ARG EJABBERD_IMAGE=ejabberd/ecs:{version[0]}.{version[1]:02}" in text
     assert yaml.safe_load(disabled) == list(disabled_mechanisms(version))
 
 
