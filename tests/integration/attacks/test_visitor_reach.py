@@ -186,6 +186,6 @@ async def test_what_comes_back_to_a_browser_is_not_kept(site: Site, chat_server:
         await site.browser.write(ghost, "from the browser")
         await until(lambda: site.browser.errors() == ["service-unavailable"], "the browser is told")
         component.say(f"visitor.1.{site.tenant}", ghost, "from LHC")
-        await until(lambda: component.bodies(f"visitor.1.{site.tenant}"), "LHC is told")
-        # beside who came into rooms
-        assert [one.body for one in component.handed if one.body] == ["from LHC"]
+        visitor = f"visitor.1.{site.tenant}"
+        await until(lambda: component.bodies(visitor), "LHC is told")
+        assert [one.body for one in component.handed if one.visitor == visitor] == ["from LHC"]
