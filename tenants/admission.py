@@ -4,6 +4,7 @@ A tenant that does not is *shut*: nothing comes in, nothing of it is posted to i
 """
 
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 
 from sqlalchemy import and_, not_, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -124,6 +125,14 @@ def check(tenant: Tenant | None, instance_name: str, kind: AccountKind | None) -
     if tenant is None or tenant.state is TenantState.DESTROYED:
         raise NotFoundError(f"there is no tenant '{instance_name}'")
     return _checked(tenant, kind)
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why something that ejabberd handed over is not kept. `later`: it may be tried again later."""
+
+    reason: str
+    later: bool = False
 
 
 async def hold_many(session: AsyncSession, instance_names: Collection[str]) -> tuple[dict[str, Tenant], dict[str, str]]:

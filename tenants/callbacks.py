@@ -10,6 +10,7 @@ from sqlalchemy import select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from tenants import admission, chats, events, leases
+from tenants.admission import Refusal
 from tenants.chats import Verdict
 from tenants.commands import SendMessage
 from tenants.events import Event, Happening
@@ -30,14 +31,14 @@ class OperatorMessage:
     body: str
 
 
-async def store_messages(services: Services, messages: list[OperatorMessage]) -> dict[str, str]:
+async def store_messages(services: Services, messages: list[OperatorMessage]) -> dict[str, Refusal]:
     """Keep the messages, in order, in one transaction; repeats of a stanza id are dropped. Then wake the delivery.
 
     What an operator is told for it (`tenants.chats`) is sent before this returns: should it be called again with the
     same messages, it is told once.
 
     Returns:
-        Why messages were not kept, by their stanza ids: their tenants carry no traffic.
+        Why messages were not kept, by their stanza ids: their tenants carry no traffic, or have too many waiting.
 
     Raises:
         QueueUnavailableError: operators could not be told; the messages are kept, and may be given once more.
@@ -45,8 +46,16 @@ async def store_messages(services: Services, messages: list[OperatorMessage]) ->
     notices: list[SendMessage] = []
     happenings: list[Happening] = []
     async with services.database.write() as session:
-        tenants, refused = await admission.hold_many(session, {message.receiver.instance for message in messages})
-        kept = [message for message in messages if message.receiver.instance not in refused]
+        tenants, shut = await admission.hold_many(session, {message.receiver.instance for message in messages})
+        await services.backlog.look(session, tenants)
+        refused: dict[str, Refusal] = {}
+        for message in messages:
+            name = message.receiver.instance
+            if name in shut:
+                refused[message.stanza_id] = Refusal(shut[name])
+            elif full := services.backlog.add(tenants[name], message.body):
+                refused[message.stanza_id] = Refusal(full, later=True)
+        kept = [message for message in messages if message.stanza_id not in refused]
         receivers = {services.naming.username(message.receiver) for message in kept}
         open_chats = await chats.lock(session, receivers)
         for message in kept:
@@ -61,11 +70,7 @@ async def store_messages(services: Services, messages: list[OperatorMessage]) ->
     if notices:
         await services.commands.publish(*notices)
     await services.delivery.wake(*sorted(woken))
-    return {
-        message.stanza_id: refused[message.receiver.instance]
-        for message in messages
-        if message.receiver.instance in refused
-    }
+    return refused
 
 
 async def _meaning(

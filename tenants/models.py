@@ -189,6 +189,9 @@ class Tenant(Base):
     """Quotas; None is no limit."""
     max_online_visitors: Mapped[int | None]
     calls_per_second: Mapped[float | None]
+    max_rooms: Mapped[int | None]
+    max_waiting_messages: Mapped[int | None]
+    """Messages of operators that may wait for its server; None is as many as anybody may (`tenants.backlog`)."""
     routing: Mapped[Routing] = mapped_column(_text_enum(Routing), server_default=Routing.LHC.value)
     owner_offline: Mapped[OwnerOffline] = mapped_column(
         _text_enum(OwnerOffline), server_default=OwnerOffline.STORE.value

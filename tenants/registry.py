@@ -343,6 +343,8 @@ def _beginning_values(services: Services) -> dict[str, Any]:
         "max_accounts": None,
         "max_online_visitors": None,
         "calls_per_second": None,
+        "max_rooms": None,
+        "max_waiting_messages": None,
         "routing": Routing.LHC,
         "owner_offline": OwnerOffline.STORE,
         "history_hours": 0.0,

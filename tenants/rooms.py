@@ -14,6 +14,7 @@ from sqlalchemy import Select, delete, func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from tenants import admission, events
+from tenants.admission import Refusal
 from tenants.commands import SendToRoom
 from tenants.database import rows_changed
 from tenants.ejabberd import NotAppliedError
@@ -47,7 +48,7 @@ from tenants.visitors import clean
 log = structlog.get_logger(__name__)
 
 MAX_ROOMS = 200
-"""Rooms of a tenant."""
+"""Rooms of a tenant for which nothing else was set."""
 MAX_MEMBERS = 200
 """Members of a room; mod_muc takes as many into one."""
 MAX_NICK = 200
@@ -127,14 +128,15 @@ async def _begin(services: Services, instance_name: str, name: str, title: str, 
     now = services.clock()
     async with services.database.write() as session:
         # alone: two at once could be one more than it may have
-        await admission.hold(session, instance_name, None, alone=True)
+        tenant = await admission.hold(session, instance_name, None, alone=True)
         room = await session.scalar(_of(instance_name, name))
         if room is None:
             count = await session.scalar(
                 select(func.count()).select_from(Room).where(Room.instance_name == instance_name)
             )
-            if (count or 0) >= MAX_ROOMS:
-                raise ConflictError(f"tenant '{instance_name}' has {MAX_ROOMS} rooms, as many as it may have")
+            most = MAX_ROOMS if tenant.max_rooms is None else tenant.max_rooms
+            if (count or 0) >= most:
+                raise ConflictError(f"tenant '{instance_name}' has {most} rooms, as many as it may have")
             room = Room(
                 instance_name=instance_name,
                 name=name,
@@ -357,26 +359,32 @@ class RoomReport:
                 return Event.ROOM_LEFT
 
 
-async def store_reports(services: Services, reports: Sequence[RoomReport]) -> dict[str, str]:
+async def store_reports(services: Services, reports: Sequence[RoomReport]) -> dict[str, Refusal]:
     """Keep what happened, in order, in one transaction; repeats are dropped. Then wake the delivery.
 
     LHC is told of rooms in which somebody writes from its page; those who get webhooks, of all.
 
     Returns:
-        Why some were not kept, by their stanza ids: no such room (any more), or its tenant carries no traffic.
+        Why some were not kept, by their stanza ids: no such room (any more), or its tenant carries no traffic or
+        has too many waiting.
     """
-    refused: dict[str, str] = {}
+    refused: dict[str, Refusal] = {}
     happenings: list[Happening] = []
     async with services.database.write() as session:
         tenants, shut = await admission.hold_many(session, {report.room.instance for report in reports})
+        await services.backlog.look(session, tenants)
         found = {room: await session.scalar(_of(room.instance, room.name)) for room in {one.room for one in reports}}
         for report in reports:
             row = found[report.room]
             if report.room.instance in shut:
-                refused[report.stanza_id] = shut[report.room.instance]
+                refused[report.stanza_id] = Refusal(shut[report.room.instance])
             elif row is None or row.state is RoomState.REMOVING:
-                refused[report.stanza_id] = f"there is no room '{report.room.name}'"
-            elif _is_told(tenants[report.room.instance], row):
+                refused[report.stanza_id] = Refusal(f"there is no room '{report.room.name}'")
+            elif not _is_told(tenants[report.room.instance], row):
+                continue
+            elif full := services.backlog.add(tenants[report.room.instance], report.body):
+                refused[report.stanza_id] = Refusal(full, later=True)
+            else:
                 happenings.append(Happening(report.event, report.stanza_id, report.sender, report.room, report.body))
         woken = await events.note(services, session, happenings)
     await services.delivery.wake(*woken)

@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from config.settings import Settings
+from tenants.backlog import Backlog
 from tenants.batching import Batcher
 from tenants.claims import Keeper
 from tenants.clock import Clock
@@ -42,6 +43,7 @@ class Services:
     lhc: LhcClient
     webhooks: WebhookClient
     calls: CallLimiter
+    backlog: Backlog
     known: Known
     naming: Naming
     wake: Wake
@@ -90,6 +92,7 @@ async def open_services(
         lhc=lhc,
         webhooks=webhooks,
         calls=CallLimiter(database, clock),
+        backlog=Backlog(database, clock),
         known=Known(clock),
         naming=Naming(hosting=settings.hosting),
         wake=wake,

@@ -42,6 +42,15 @@ class TenantSettings(BaseModel):
     calls_per_second: float | None = Field(
         None, strict=True, gt=0, le=100_000, description="Most calls of the tenant's LHC; no limit by default."
     )
+    max_rooms: int | None = Field(None, strict=True, ge=0, le=200, description="Most group chats; 200 by default.")
+    max_waiting_messages: int | None = Field(
+        None,
+        strict=True,
+        ge=1,
+        le=1_000_000,
+        description="Most messages of operators that may wait for the tenant's server, of 8 KB each on average; "
+        "10,000 by default. Beyond it operators get their messages back.",
+    )
 
     routing: Routing | None = Field(
         None, description="Who decides which operator a visitor's message goes to; `lhc` by default."

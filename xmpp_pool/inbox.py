@@ -10,6 +10,7 @@ import structlog
 from sqlalchemy.exc import DBAPIError
 
 from tenants import returned, rooms
+from tenants.admission import Refusal
 from tenants.batching import next_batch
 from tenants.callbacks import OperatorMessage, store_messages
 from tenants.errors import InvalidInputError
@@ -30,6 +31,8 @@ log = structlog.get_logger(__name__)
 _LIMIT = 5000
 """Messages waiting for the database at most; what comes beyond is refused, and the operator is told."""
 _BATCH = 200
+TOO_MANY_WAIT = "not-allowed"
+"""How the bridge is told that the operator may try again later; by `resource-constraint` it would try itself."""
 
 
 class Inbox:
@@ -71,12 +74,15 @@ class Inbox:
                 continue
             for message, reply in batch:
                 # final for the bridge module: the operator is told at once, and why
-                why = refused.get(message.stanza_id)
-                reply("forbidden" if why else None, why or "")
+                refusal = refused.get(message.stanza_id)
+                if refusal is None:
+                    reply(None)
+                else:
+                    reply(TOO_MANY_WAIT if refusal.later else "forbidden", refusal.reason)
 
-    async def _store(self, messages: list[Report]) -> dict[str, str]:
+    async def _store(self, messages: list[Report]) -> dict[str, Refusal]:
         """Store them. Returns why some were refused, by their stanza ids."""
-        refused: dict[str, str] = {}
+        refused: dict[str, Refusal] = {}
         of_operators = [message for message in messages if isinstance(message, OperatorMessage)]
         if of_operators:
             refused = await store_messages(self._services, of_operators)

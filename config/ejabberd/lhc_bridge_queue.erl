@@ -340,7 +340,7 @@ settle({refused, Error}, Visitor, Id, Attempt, #state{host = Host, sent = Sent} 
             case is_final(Error) of
                 true ->
                     {_, Stanza} = first(Host, Visitor),
-                    give_back(decode(Stanza), Error),
+                    give_back(decode(Stanza), told(Error)),
                     advance(Visitor, remove(Visitor, Id, State));
                 false ->
                     park(Visitor, State)
@@ -354,9 +354,17 @@ give_back(#message{} = Msg, Error) ->
 give_back(_Presence, _Error) ->
     ok. % nobody can do anything about it
 
+%% What the operator is told. That the tenant has too much waiting has nothing to do with the queue, so it is not sent
+%% again from here; but the operator may try later.
+told(#stanza_error{reason = 'not-allowed'} = Error) ->
+    lhc_bridge_refusals:note(waiting_full),
+    Error#stanza_error{type = wait, reason = 'resource-constraint'};
+told(Error) ->
+    Error.
+
 %% What is wrong with the message itself stays wrong. Everything else may pass.
 is_final(#stanza_error{reason = Reason}) ->
-    lists:member(Reason, ['bad-request', 'not-acceptable', 'forbidden', 'item-not-found']).
+    lists:member(Reason, ['bad-request', 'not-acceptable', 'forbidden', 'item-not-found', 'not-allowed']).
 
 %% The IQ's id says what it is about, so an answer is understood whenever it comes. A username holds no slash.
 make_iq(Host, Visitor, Id, Attempt, Stanza) ->

@@ -69,6 +69,8 @@ class TenantView(BaseModel):
     max_accounts: int | None
     max_online_visitors: int | None
     calls_per_second: float | None
+    max_rooms: int | None
+    max_waiting_messages: int | None
     routing: Routing
     owner_offline: OwnerOffline
     history_hours: float

@@ -79,6 +79,8 @@ class TenantsTable(Table):
         _setting(IntegerField, "max_accounts", "Most accounts"),
         _setting(IntegerField, "max_online_visitors", "Most visitors online"),
         _setting(FloatField, "calls_per_second", "Most calls a second"),
+        _setting(IntegerField, "max_rooms", "Most group chats"),
+        _setting(IntegerField, "max_waiting_messages", "Most messages waiting"),
         _setting(BooleanField, "xmpp", "XMPP", default=True),
         _setting(BooleanField, "visitor_tracking", "Visitor tracking", default=True),
         _setting(choice, "routing", "Routing", enum=Routing, default=Routing.LHC, required=True),

@@ -7,6 +7,7 @@ import pytest
 from sqlalchemy import select, update
 
 from tenants import admission, callbacks, deliveries, registry, visitors
+from tenants.admission import Refusal
 from tenants.callbacks import OperatorMessage
 from tenants.claiming import claim_next
 from tenants.deliveries import deliver
@@ -102,7 +103,7 @@ async def test_nothing_is_posted_for_a_tenant_that_is_shut(world: World, states:
     assert world.woken == [], "the sweep passes it by"
     assert await message_states(world) == [(MessageState.PENDING, 0)]
     why = f"tenant 'acme' is {states[-1]}, not active"
-    assert await callbacks.store_messages(world.services, [message(2)]) == {"id-2": why}
+    assert await callbacks.store_messages(world.services, [message(2)]) == {"id-2": Refusal(why)}
     assert len(await message_states(world)) == 1
 
 
@@ -195,8 +196,8 @@ async def test_messages_of_several_tenants_are_refused_each_on_its_own(world: Wo
         for name in ("acme", "shut", "nobody")
     }
     assert await callbacks.store_messages(world.services, list(of.values())) == {
-        "shut": "tenant 'shut' is suspending, not active",
-        "nobody": "there is no tenant 'nobody'",
+        "shut": Refusal("tenant 'shut' is suspending, not active"),
+        "nobody": Refusal("there is no tenant 'nobody'"),
     }
     assert await message_states(world) == [(MessageState.PENDING, 0)]
 
@@ -286,7 +287,7 @@ async def test_without_xmpp_messages_wait_and_operators_are_told(world: World) -
     await settings(world, xmpp=False)
     assert await claim_next(world.services, "acme") is None
     assert await callbacks.store_messages(world.services, [message(2)]) == {
-        "id-2": "tenant 'acme' does not have the feature 'xmpp'"
+        "id-2": Refusal("tenant 'acme' does not have the feature 'xmpp'")
     }
 
 
@@ -381,3 +382,26 @@ async def test_a_limit_that_changes_counts_from_then_on(world: World) -> None:
 
 async def test_an_unknown_tenant_has_no_limit(world: World) -> None:
     await Calls(world).limiter.admit("nobody")
+
+
+async def test_messages_that_may_wait(world: World) -> None:
+    """Of one tenant's operators so many, and so many bytes; nobody else is concerned."""
+    await settings(world, max_waiting_messages=3)
+    await world.open_tenant("other")
+
+    def written(number: int, body: str = "hello", instance: str = "acme") -> OperatorMessage:
+        operator = AccountName(AccountKind.OPERATOR, "bob", instance)
+        return OperatorMessage(f"{instance}-{number}", operator, AccountName(AccountKind.VISITOR, "1", instance), body)
+
+    refused = await callbacks.store_messages(world.services, [written(number) for number in range(5)])
+    assert {name: one.later for name, one in refused.items()} == {"acme-3": True, "acme-4": True}
+    assert "3 messages wait" in refused["acme-3"].reason
+    assert await callbacks.store_messages(world.services, [written(1, instance="other")]) == {}
+    # as others see it that did not store them; and what has been delivered waits no more
+    world.clock.now += 10
+    assert set(await callbacks.store_messages(world.services, [written(5)])) == {"acme-5"}
+    async with world.services.database.write() as session:
+        await session.execute(update(CallbackMessage).values(state=MessageState.DELIVERED))
+    world.clock.now += 10
+    long = [written(6, "x" * 20_000), written(7, "x" * 20_000)]
+    assert set(await callbacks.store_messages(world.services, long)) == {"acme-7"}

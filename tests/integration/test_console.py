@@ -17,6 +17,8 @@ FORM = {
     "idle_hours": "24",
     "max_accounts": "",
     "max_online_visitors": "",
+    "max_rooms": "",
+    "max_waiting_messages": "",
     "calls_per_second": "",
     "xmpp": "on",
     "routing": "lhc",

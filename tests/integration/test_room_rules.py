@@ -6,6 +6,7 @@ import pytest
 from sqlalchemy import select
 
 from tenants import admission, rooms
+from tenants.admission import Refusal
 from tenants.ejabberd import EjabberdUnavailableError
 from tenants.errors import ConflictError, ForeignNameError, InvalidInputError, NotFoundError, TakenError
 from tenants.models import Account, AccountState, CallbackMessage, Room, RoomMember, RoomOrigin, RoomState, TenantState
@@ -166,8 +167,8 @@ async def test_what_is_refused(world: World, state: RoomState | None) -> None:
     if state is not None:
         await add(world, room(world, state))
     refused = await rooms.store_reports(world.services, reports())
-    assert refused == dict.fromkeys("123", "there is no room 'jd,br'")
+    assert refused == dict.fromkeys("123", Refusal("there is no room 'jd,br'"))
     await world.enter("acme", TenantState.SUSPENDING, TenantState.SUSPENDED)
     refused = await rooms.store_reports(world.services, reports())
-    assert refused == dict.fromkeys("123", "tenant 'acme' is suspended, not active")
+    assert refused == dict.fromkeys("123", Refusal("tenant 'acme' is suspended, not active"))
     assert await events(world) == []

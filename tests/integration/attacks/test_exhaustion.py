@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.integration.conftest import OPERATOR_PASSWORD, NewTenant, api_of
 from tests.world.chat_server import ChatServer
 from tests.world.component import Component, Handed
+from tests.world.receiver import Callback
 from tests.world.waiting import until
 
 MIB = 1024 * 1024
@@ -221,3 +223,34 @@ async def test_a_long_message_in_a_room(server: ChatServer, tenant: str) -> None
         await operator.is_refused(refused, "not-acceptable")
         operator.write(jid, "x" * 20_000, kind="groupchat")
         await operator.hears(jid, "x" * 20_000)
+
+
+async def test_a_server_that_takes_nothing(new_tenant: NewTenant) -> None:
+    """What waits for it has a bound; its operators are told, and nobody else's wait."""
+    hostile, calm = await new_tenant(max_waiting_messages=5), await new_tenant()
+
+    async def hang(_callback: Callback) -> int:
+        await asyncio.sleep(60)
+        return 200
+
+    hostile.receiver.behaviours[hostile.callback_host] = hang
+    await hostile.lhc.new_operator("bob", OPERATOR_PASSWORD)
+    bob = await hostile.online("bob")
+    await hostile.lhc.new_visitor("visitor.1", "0123456789abcdef0123")
+    sent = [bob.write(hostile.lhc.name(f"visitor.{number}"), "hello") for number in range(1, 21)]
+    refused = await until(lambda: [one for one in bob.messages if one.error], "some come back", 60)
+    assert {one.error for one in refused} == {"resource-constraint"}
+    assert all(one.id in sent and "messages wait for the server" in one.reason for one in refused)
+    other = await calm.operator_online()
+    await calm.lhc.new_visitor("visitor.1", "0123456789abcdef0123")
+    other.write(calm.lhc.name("visitor.1"), "calm")
+    await calm.receiver.message("calm")
+
+
+async def test_rooms_of_a_tenant(new_tenant: NewTenant) -> None:
+    tenant = await new_tenant(max_rooms=1)
+    async with api_of(tenant) as api:
+        assert (await api.http.post("/rooms", json={"name": "one"})).status_code == 201
+        refused = await api.http.post("/rooms", json={"name": "two"})
+        assert refused.status_code == 409
+        assert "has 1 rooms" in refused.text
