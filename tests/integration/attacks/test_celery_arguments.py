@@ -104,6 +104,20 @@ def _arguments(schema: type[requests.Request]) -> st.SearchStrategy[dict[str, An
     return some | st.dictionaries(st.sampled_from([*schema.model_fields, "force", ""]), _JSON, max_size=4)
 
 
+_TYPES: dict[str, tuple[type, ...]] = {
+    **dict.fromkeys(["instance_name", "kind", "key_digest", "callback_url", "reason"], (str,)),
+    **dict.fromkeys(["settings", "operator"], (dict,)),
+    "instance_names": (list,),
+    "overlap_seconds": (int, float),
+    "dry_run": (bool,),
+}
+"""What each argument is in JSON, or null."""
+
+
+def _is_typed(name: str, value: Any) -> bool:
+    return value is None or (isinstance(value, _TYPES[name]) and (name == "dry_run" or not isinstance(value, bool)))
+
+
 @pytest.fixture
 def portal() -> Iterator[BlockingPortal]:
     with start_blocking_portal() as portal:
@@ -134,6 +148,7 @@ def test_any_arguments_are_allowed_or_refused_with_field_and_rule(
             outcome = task.apply(kwargs=arguments)
             if outcome.successful():
                 json.dumps(outcome.result)
+                assert all(_is_typed(*argument) for argument in arguments.items())
                 return
             assert isinstance(outcome.result, DomainError), repr(outcome.result)
             assert portal.call(_rows, world) == before
