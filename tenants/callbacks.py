@@ -63,6 +63,7 @@ async def store_messages(services: Services, messages: list[OperatorMessage]) ->
             verdict = await _meaning(services, session, tenant, message, open_chats)
             notices += verdict.notices
             happenings += [one for one in verdict.happenings if events.is_told(tenant, one.event)]
+        refused = await events.without_repeats(session, refused)
         woken = await events.note(services, session, happenings)
         idle = [receiver for receiver in receivers if services.known.is_to_be_touched(receiver)]
         if idle:

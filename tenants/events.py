@@ -8,7 +8,7 @@ import functools
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy import select, true, update
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -18,6 +18,8 @@ from tenants.json_rows import ROWS, value
 from tenants.models import CallbackMessage, Conversation, EventFormat, MessageState, Tenant
 from tenants.naming import AccountName, RoomName
 from tenants.services import Services
+
+Reason = TypeVar("Reason")
 
 
 class Event(StrEnum):
@@ -97,6 +99,17 @@ async def note(services: Services, session: AsyncSession, happenings: Sequence[H
             .execution_options(synchronize_session=False)
         )
     return set(newly_due.values())
+
+
+async def without_repeats(session: AsyncSession, refused: Mapping[str, Reason]) -> dict[str, Reason]:
+    """Reasons by stanza ids, without those that are kept already.
+
+    They come again because their acknowledgement was lost, and are delivered: nobody may be told that they are not.
+    """
+    if not refused:
+        return {}
+    kept = await session.scalars(select(CallbackMessage.stanza_id).where(CallbackMessage.stanza_id.in_(refused)))
+    return {stanza_id: refused[stanza_id] for stanza_id in refused.keys() - set(kept)}
 
 
 @dataclass(frozen=True, slots=True)

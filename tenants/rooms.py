@@ -386,6 +386,7 @@ async def store_reports(services: Services, reports: Sequence[RoomReport]) -> di
                 refused[report.stanza_id] = Refusal(full, later=True)
             else:
                 happenings.append(Happening(report.event, report.stanza_id, report.sender, report.room, report.body))
+        refused = await events.without_repeats(session, refused)
         woken = await events.note(services, session, happenings)
     await services.delivery.wake(*woken)
     return refused

@@ -103,7 +103,7 @@ async def test_nothing_is_posted_for_a_tenant_that_is_shut(world: World, states:
     assert world.woken == [], "the sweep passes it by"
     assert await message_states(world) == [(MessageState.PENDING, 0)]
     why = f"tenant 'acme' is {states[-1]}, not active"
-    assert await callbacks.store_messages(world.services, [message(2)]) == {"id-2": Refusal(why)}
+    assert await callbacks.store_messages(world.services, [message(1), message(2)]) == {"id-2": Refusal(why)}
     assert len(await message_states(world)) == 1
 
 
@@ -397,6 +397,8 @@ async def test_messages_that_may_wait(world: World) -> None:
     assert {name: one.later for name, one in refused.items()} == {"acme-3": True, "acme-4": True}
     assert "3 messages wait" in refused["acme-3"].reason
     assert await callbacks.store_messages(world.services, [written(1, instance="other")]) == {}
+    # the acknowledgement of what is kept was lost: it is no news that it waits, and nobody is told that it does not
+    assert await callbacks.store_messages(world.services, [written(1), written(3)]) == {"acme-3": refused["acme-3"]}
     # as others see it that did not store them; and what has been delivered waits no more
     world.clock.now += 10
     assert set(await callbacks.store_messages(world.services, [written(5)])) == {"acme-5"}
