@@ -10,7 +10,7 @@
 -include("ejabberd_commands.hrl").
 
 -define(TABLE, ?MODULE).
--define(KINDS, [slow_reader, too_fast, queue_full, waiting_full, offline_full, room_message]).
+-define(KINDS, [slow_reader, too_fast, queue_full, waiting_full, offline_full, room_message, long_frame]).
 
 %% slow_reader: connections that were ended, since too much waited for them.
 %% too_fast: stanzas of clients beyond their rate, or their tenant's.
@@ -18,7 +18,9 @@
 %% waiting_full: messages of operators whose tenant has too many waiting for its server.
 %% offline_full: messages to operators who are away, for which offline storage had no room.
 %% room_message: messages in rooms that were too long.
--type kind() :: slow_reader | too_fast | queue_full | waiting_full | offline_full | room_message.
+%% long_frame: browsers' connections that were ended, since too much came in that makes no stanza.
+-type kind() :: slow_reader | too_fast | queue_full | waiting_full | offline_full | room_message
+              | long_frame.
 
 -spec create_table() -> term().
 create_table() ->

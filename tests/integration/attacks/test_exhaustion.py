@@ -5,7 +5,7 @@ import itertools
 import shutil
 import tempfile
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 
 import pytest
@@ -166,6 +166,37 @@ async def test_an_operator_who_writes_as_fast_as_he_can(server: ChatServer, tena
         assert (await server.refusals())["too_fast"] == before + len(refused)
         arrived = 500 - len(refused)
         await until(lambda: sum(one.body == "flood" for one in component.stored) == arrived, "the others arrive")
+
+
+_HANDSHAKE = (
+    b"GET /ws HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Protocol: xmpp\r\n\r\n"
+)
+_MASK = bytes(4)
+ENDLESS = {
+    "one frame": (b"\x81\xff" + (2**40).to_bytes(8) + _MASK, b"x" * MIB),
+    "fragments": (b"\x01\xfd" + _MASK + b"x" * 125, (b"\x00\xfd" + _MASK + b"x" * 125) * 8000),
+}
+"""How a message of a WebSocket begins that never ends, and how it goes on (RFC 6455, 5)."""
+
+
+@pytest.mark.parametrize(("beginning", "more"), ENDLESS.values(), ids=ENDLESS)
+async def test_a_browser_that_ends_no_message(server: ChatServer, beginning: bytes, more: bytes) -> None:
+    """It need not be logged in: anybody on the web could."""
+    before = server.resident_bytes()
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.ports["websocket"])
+    try:
+        writer.write(_HANDSHAKE)
+        assert b" 101 " in await reader.readuntil(b"\r\n\r\n")
+        writer.write(beginning)
+        with suppress(TimeoutError, ConnectionError):  # it is read slowly, or not at all
+            async with asyncio.timeout(5):
+                for _ in range(200):
+                    writer.write(more)
+                    await writer.drain()
+        assert server.resident_bytes() - before < 40 * MIB
+    finally:
+        writer.transport.abort()
 
 
 async def test_a_browser_that_writes_as_fast_as_it_can(server: ChatServer, tenant: str) -> None:
