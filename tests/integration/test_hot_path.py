@@ -92,13 +92,14 @@ async def test_a_tenant_that_is_suspended_is_refused_within_seconds_and_served_a
 
     await until_async(is_refused, "page views are refused", IN_EFFECT)
     await bob.sees(tenant.lhc.name(VISITOR), kind="unavailable")
-    shown = len(bob.presences)
     resumed = await tenant.panel.http.post(f"/v1/tenants/{tenant.name}/resume")
     await tenant.panel.finished(resumed.json()["id"])
+    # the suspension ended his session
+    bob = await tenant.online("bob")
 
     async def is_seen() -> bool:
         await tenant.lhc.page_view(VISITOR, PASSWORD, status="here")
-        return any(seen.type == "available" for seen in bob.presences[shown:])
+        return any(seen.type == "available" for seen in bob.presences)
 
     await until_async(is_seen, "the visitor is seen again")
 
