@@ -435,7 +435,7 @@ async def _tenants(services: Services, scope: str) -> dict[str, TenantState]:
     if scope != EVERY_TENANT:
         query = query.where(Tenant.instance_name == scope)
     async with services.database.read() as session:
-        return dict((await session.execute(query)).tuples().all())
+        return {row.instance_name: row.state for row in await session.execute(query)}
 
 
 async def _busy(services: Services, scope: str) -> set[str]:

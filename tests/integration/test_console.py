@@ -221,8 +221,9 @@ async def test_support_sees_what_is_said_when_the_switch_is_on(
         while HOSTILE_AS_TEXT not in seen:
             await tenant.lhc.visitor_writes("visitor.1", PASSWORD, "bob", HOSTILE)
             seen += await anext(heard)
-        bob.write(tenant.lhc.name("visitor.1"), "how may I help?")
+        # it may go by another pool process, which knows of the switch a moment later too
         while "how may I help?" not in seen:
+            bob.write(tenant.lhc.name("visitor.1"), "how may I help?")
             seen += await anext(heard)
         assert "<script>" not in seen
         assert "<img" not in seen

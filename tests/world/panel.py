@@ -44,3 +44,11 @@ class Panel:
         operation = await until_async(ended, f"operation {operation_id} ends", seconds)
         assert operation["state"] == "succeeded", operation
         return operation
+
+    async def comes_alive(self, instance_name: str) -> None:
+        """Wait until the tenant is active."""
+
+        async def is_active() -> bool:
+            return (await self.http.get(f"/v1/tenants/{instance_name}")).json()["state"] == "active"  # type: ignore[no-any-return]
+
+        await until_async(is_active, f"tenant {instance_name} is active", 30)
