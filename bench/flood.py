@@ -48,6 +48,8 @@ bytes and as terms, its share of the bridge's queue (16 MB) likewise, and what E
 FACTOR = 3
 """How many times longer the slowest of a hundred may take."""
 WARM_UP = 10
+_AN_OPERATOR_WRITES = 0.1
+"""Seconds between two of its messages, at least: twice as many are refused (`operator_rate` of the bridge module)."""
 _AT_ONCE = 50
 _PIPELINED = 10
 """Requests on a connection that wait for their answers."""
@@ -220,6 +222,7 @@ class Calm:
             started = time.monotonic()
             self._bob.write(self._lhc.name("visitor.1"), body)
             took[TO_LHC].append((await self._receiver.message(body, 60)).at - started)
+            await asyncio.sleep(_AN_OPERATOR_WRITES - (time.monotonic() - started))
             # what was seen is looked through for each
             self._bob.messages.clear()
             self._receiver.callbacks.clear()
