@@ -19,12 +19,12 @@ a JID is a name. LHC knows them by what stands before the instance.
 
 import re
 import stringprep
-import unicodedata
 from dataclasses import dataclass
 from encodings.idna import nameprep
 from enum import StrEnum
 
 from tenants.errors import ForeignNameError, InvalidInputError
+from tenants.prepared_text import is_allowed, is_of_one_direction, normalize
 
 MAX_INSTANCE = 63
 MAX_USERNAME = 64
@@ -42,19 +42,6 @@ _VISITOR_PREFIX = "visitor"
 _CHAT = "chat"
 _PAGE_OPERATOR = ".operator"
 _NO_LOCAL_PART = frozenset("\"&'/:<>@ ")
-_NO_RESOURCE = (
-    stringprep.in_table_a1,  # what did not exist in Unicode 3.2, as most emoji
-    stringprep.in_table_c12,
-    stringprep.in_table_c21_c22,
-    stringprep.in_table_c3,
-    stringprep.in_table_c4,
-    stringprep.in_table_c5,
-    stringprep.in_table_c6,
-    stringprep.in_table_c7,
-    stringprep.in_table_c8,
-    stringprep.in_table_c9,
-)
-"""Tables of RFC 3454 with the characters that no resource may hold."""
 
 
 class AccountKind(StrEnum):
@@ -219,7 +206,7 @@ def check_direction(local: str, field: str = "name") -> str:
     Raises:
         InvalidInputError: naming `field` and the rule.
     """
-    if not _is_of_one_direction(local):
+    if not is_of_one_direction(local):
         raise InvalidInputError(field, "a name in Hebrew or Arabic cannot stand before the tenant's (RFC 3454, 6)")
     return local
 
@@ -229,18 +216,17 @@ def prepare_nick(nick: str) -> str | None:
 
     ejabberd gives a room whatever name it is told, and the room ends when that is no resource.
     """
-    mapped = "".join(char for char in nick if not stringprep.in_table_b1(char))
-    prepared = unicodedata.ucd_3_2_0.normalize("NFKC", mapped)
+    prepared = normalize(nick)
     if not prepared.strip() or len(prepared.encode(errors="replace")) > MAX_NICK_BYTES:
         return None
-    if not all(map(_may_stand_in_a_resource, prepared)) or not _is_of_one_direction(prepared):
+    if not all(map(is_allowed, prepared)) or not is_of_one_direction(prepared):
         return None
     return prepared
 
 
 def mend_nick(nick: str) -> str | None:
     """As `prepare_nick`, without what cannot stand in a name: for LHC, which asks once. None: nothing is left."""
-    possible = " ".join("".join(filter(_may_stand_in_a_resource, nick)).split())
+    possible = " ".join("".join(filter(is_allowed, nick)).split())
     letters = "".join(char for char in possible if char == " " or stringprep.in_table_d1(char))
     return prepare_nick(nick) or prepare_nick(possible) or prepare_nick(" ".join(letters.split()))
 
@@ -259,18 +245,6 @@ def check_nick(nick: str, field: str = "nick") -> str:
             "Arabic holds no other letters, and begins and ends with one of its own",
         )
     return prepared
-
-
-def _may_stand_in_a_resource(char: str) -> bool:
-    return not any(holds(char) for holds in _NO_RESOURCE)
-
-
-def _is_of_one_direction(text: str) -> bool:
-    """Whether the text keeps the rule of RFC 3454, 6, on letters that are written from right to left."""
-    if not any(map(stringprep.in_table_d1, text)):
-        return True
-    ends = stringprep.in_table_d1(text[0]) and stringprep.in_table_d1(text[-1])
-    return ends and not any(map(stringprep.in_table_d2, text))
 
 
 @dataclass(frozen=True, slots=True)

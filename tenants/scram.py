@@ -4,12 +4,11 @@ import asyncio
 import hashlib
 import hmac
 import secrets
-import stringprep
 from base64 import b64decode, b64encode
 from dataclasses import dataclass
-from unicodedata import ucd_3_2_0
 
 from tenants.errors import InvalidInputError
+from tenants.prepared_text import is_allowed, is_of_one_direction, normalize
 
 HASH = "sha"
 """SCRAM-SHA-1, as ejabberd calls it: its `auth_scram_hash` when nothing else is configured."""
@@ -18,18 +17,6 @@ ITERATIONS = 4096
 _DIGEST = "sha1"
 _SALT_BYTES = 16
 _KEY_BYTES = 20
-_PROHIBITED = (
-    stringprep.in_table_c12,
-    stringprep.in_table_c21_c22,
-    stringprep.in_table_c3,
-    stringprep.in_table_c4,
-    stringprep.in_table_c5,
-    stringprep.in_table_c6,
-    stringprep.in_table_c7,
-    stringprep.in_table_c8,
-    stringprep.in_table_c9,
-    stringprep.in_table_a1,
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,19 +82,14 @@ def prepare(password: str) -> str:
     Raises:
         InvalidInputError: it holds what no password may hold, or nothing is left of it.
     """
-    mapped = "".join(character for character in password if not stringprep.in_table_b1(character))
     # this makes plain spaces of the others too, but for one, which ejabberd refuses
-    prepared = ucd_3_2_0.normalize("NFKC", mapped)
+    prepared = normalize(password)
     if not prepared:
         raise InvalidInputError("password", "must not be empty")
-    if any(prohibited(character) for character in prepared for prohibited in _PROHIBITED):
+    if not all(map(is_allowed, prepared)):
         raise InvalidInputError(
             "password", "must not hold control characters, private ones or surrogates (RFC 4013, 2.3)"
         )
-    if any(map(stringprep.in_table_d1, prepared)) and (
-        any(map(stringprep.in_table_d2, prepared))
-        or not stringprep.in_table_d1(prepared[0])
-        or not stringprep.in_table_d1(prepared[-1])
-    ):
+    if not is_of_one_direction(prepared):
         raise InvalidInputError("password", "must not mix directions of writing (RFC 3454, 6)")
     return prepared
