@@ -14,12 +14,13 @@ import heapq
 from collections.abc import Sequence
 from functools import lru_cache
 from http import HTTPStatus
-from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address
+from ipaddress import IPv4Network, IPv6Network, ip_address
 from typing import TYPE_CHECKING, ClassVar, cast
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
+from orchestrator.api.addresses import counted_as
 from orchestrator.api.metrics import count_refusal
 
 if TYPE_CHECKING:
@@ -37,8 +38,6 @@ _SLICE = 16 * 1024
 _SWEEP_SECONDS = 1.0
 _ADDRESSES = 1024
 """Of which we remember what they count as."""
-_NETWORK_GROUPS = len("2001:0db8:0000:0000")
-"""Of an IPv6 address: the network, of which one customer has all addresses."""
 
 
 class Connections:
@@ -91,7 +90,7 @@ class Connections:
             return host
         if any(address in network for network in self._unbounded):
             return None
-        return address.exploded[:_NETWORK_GROUPS] if isinstance(address, IPv6Address) else host
+        return counted_as(host)
 
     def _sweep(self, loop: asyncio.AbstractEventLoop) -> None:
         """End those that have waited for too long, for a request or for their answer to be read."""

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from http import HTTPStatus
-from ipaddress import ip_address, ip_network
 from typing import Any
 
 from limits import RateLimitItemPerMinute
@@ -16,6 +15,7 @@ from starlette.templating import Jinja2Templates
 from starlette_admin.auth import AdminUser, AuthProvider, login_not_required
 from starlette_admin.exceptions import LoginFailed
 
+from orchestrator.api.addresses import counted_as
 from orchestrator.api.metrics import count_failed_login
 from tenants import console_sessions, people
 from tenants.console_sessions import SESSION_SECONDS, Person
@@ -26,7 +26,6 @@ from tenants.states import Cause
 COOKIE = "orchestrator_console"
 _NAME_LIMIT, _ADDRESS_LIMIT = RateLimitItemPerMinute(10, 5), RateLimitItemPerMinute(50, 5)
 """Attempts to log in, for one name and from one address, at each API process."""
-_V6 = 6
 
 
 def services_of(request: Request) -> Services:
@@ -111,22 +110,13 @@ class Access(AuthProvider):
         return [*super().get_routes(templates), Route("/enter/{secret}", enter, methods=["GET", "POST"], name="enter")]
 
     async def _admit(self, request: Request, name: str) -> None:
-        keys: Sequence[tuple[Any, str, str]] = [(_ADDRESS_LIMIT, "address", _counted_as(address_of(request)))]
+        keys: Sequence[tuple[Any, str, str]] = [(_ADDRESS_LIMIT, "address", counted_as(address_of(request)))]
         if name:
             keys = [*keys, (_NAME_LIMIT, "name", name[: people.LONGEST_NAME])]
         for limit, kind, key in keys:
             if not await self._limiter.hit(limit, kind, key):
                 count_failed_login("paused")
                 raise HTTPException(HTTPStatus.TOO_MANY_REQUESTS, "Too many attempts; try again in five minutes.")
-
-
-def _counted_as(address: str) -> str:
-    """Of IPv6 the network: whoever has one address there has them all."""
-    try:
-        parsed = ip_address(address)
-    except ValueError:
-        return address
-    return str(ip_network((parsed, 64), strict=False)) if parsed.version == _V6 else address
 
 
 def _let_in(request: Request, cookie: str) -> Response:
