@@ -3,8 +3,6 @@
 LHC gives up after 5 s, and so do these calls: each must be answered by then.
 """
 
-import os
-import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -13,6 +11,7 @@ import httpx
 import pytest
 
 from tests.integration.conftest import Tenant
+from tests.world.frozen import frozen
 from tests.world.lhc import Lhc
 from tests.world.panel import Panel
 from tests.world.system import System
@@ -52,12 +51,8 @@ class OldLhc:
 @asynccontextmanager
 async def ejabberd_stopped(system: System) -> AsyncIterator[None]:
     """A chat server that takes connections and answers nothing."""
-    pid = system.pid("ejabberd")
-    os.kill(pid, signal.SIGSTOP)
-    try:
+    async with frozen(system.pid("ejabberd")):
         yield
-    finally:
-        os.kill(pid, signal.SIGCONT)
     await system.ready()
 
 

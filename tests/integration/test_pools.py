@@ -18,6 +18,7 @@ from tenants.commands import shard_of
 from tenants.database import Database
 from tenants.models import ShardLease
 from tests.integration.conftest import NewTenant, Tenant
+from tests.world.frozen import freeze
 from tests.world.operator import Operator
 from tests.world.system import PROJECT, System
 from tests.world.waiting import until, until_async
@@ -121,7 +122,7 @@ async def test_others_take_over_from_a_killed_process(new_tenant: NewTenant, dat
     await shared_out_among(database, 2)
 
 
-async def freeze(pid: int, database: Database) -> None:
+async def freeze_between_transactions(pid: int, database: Database) -> None:
     """Stop the process; but not in the middle of a transaction, or nobody else can write to SQLite any more."""
     path = make_url(database.url).database
 
@@ -135,7 +136,7 @@ async def freeze(pid: int, database: Database) -> None:
         return True
 
     async def is_frozen() -> bool:
-        os.kill(pid, signal.SIGSTOP)
+        await freeze(pid)
         if await asyncio.to_thread(try_to_write):
             return True
         os.kill(pid, signal.SIGCONT)
@@ -152,7 +153,7 @@ async def test_a_frozen_process_that_wakes_up_changes_nothing(tenant: Tenant, da
     async with talking(tenant, bob) as bodies:
         await some_more(bodies)
         frozen = await holder_of(database, tenant)
-        await freeze(frozen, database)
+        await freeze_between_transactions(frozen, database)
         try:
             await some_more(bodies)
 

@@ -1,8 +1,6 @@
 """The same conversation on the servers of production: RabbitMQ's quorum queues and PostgreSQL, and their restarts."""
 
 import asyncio
-import os
-import signal
 from pathlib import Path
 
 import pytest
@@ -12,6 +10,7 @@ from config.broker import TRANSPORT_OPTIONS
 from tests.integration.conftest import Tenant, api_of
 from tests.integration.test_chats import ACCEPTED
 from tests.integration.test_rooms import address, groupchat, is_told, make_room, present, rooms_in_ejabberd, said
+from tests.world.frozen import frozen
 from tests.world.system import System
 from tests.world.waiting import until, until_async
 
@@ -120,18 +119,13 @@ async def test_readiness_names_a_server_that_does_not_answer(production: System,
     """Not away but stopped: its socket takes connections, and nothing ever comes back."""
     await production.ready()
     pids = children(production.pid(server))
-    for pid in pids:
-        os.kill(pid, signal.SIGSTOP)
-    try:
+    async with frozen(*pids):
 
         async def named() -> bool:
             parts = await asyncio.wait_for(production.readiness(), 10)
             return parts.get(part, "ok") != "ok"
 
         await until_async(named, f"{part} is named as missing", 20)
-    finally:
-        for pid in pids:
-            os.kill(pid, signal.SIGCONT)
     await production.ready(90)
 
 

@@ -5,6 +5,7 @@ import signal
 from collections.abc import Awaitable, Callable
 
 from tests.integration.conftest import Tenant
+from tests.world.frozen import freeze
 
 NewTenant = Callable[..., Awaitable[Tenant]]
 PASSWORD = "0123456789abcdef0123"
@@ -41,9 +42,9 @@ async def test_an_operator_who_left_while_the_pool_was_away_is_reported(tenant: 
     bob = await tenant.operator_online()
     system = tenant.system
     pids = [system.pid(name) for name in system.pools()]
-    for pid in pids:
-        os.kill(pid, signal.SIGSTOP)
     try:
+        for pid in pids:
+            await freeze(pid)
         await bob.leave()
     finally:
         for pid in pids:

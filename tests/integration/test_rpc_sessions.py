@@ -1,13 +1,12 @@
 """XML-RPC's sessions of clients: an operator's, and a visitor's whose browser is logged in to ejabberd itself."""
 
-import os
-import signal
 from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
 from tests.integration.conftest import Tenant, rpc_of
+from tests.world.frozen import frozen
 from tests.world.operator import Operator
 from tests.world.waiting import until_async
 
@@ -78,12 +77,9 @@ async def test_an_ejabberd_that_hangs_keeps_no_chat_from_beginning(tenant: Tenan
     """LHC asks before it begins a chat, and does not begin it when there is no answer in 5 s."""
     await tenant.lhc.new_visitor("visitor.1", PASSWORD)
     pid = tenant.system.pid("ejabberd")
-    os.kill(pid, signal.SIGSTOP)
-    try:
+    async with frozen(pid):
         assert [session["resource"] for session in await sessions(tenant, "visitor.1")] == ["lhc"]
         assert await sessions(tenant, "bob") == []
-    finally:
-        os.kill(pid, signal.SIGCONT)
 
 
 async def test_a_browser_presents_the_status_it_is_given(tenant: Tenant, browser: Operator) -> None:
