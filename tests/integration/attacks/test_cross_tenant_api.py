@@ -10,8 +10,8 @@ import httpx
 import pytest
 
 from tests.integration.conftest import NewTenant, TenantApi, api_of, rpc_of
-from tests.integration.test_json_face import BODIES
-from tests.integration.test_rpc_isolation import nothing_changes
+from tests.integration.faces.test_json_face import BODIES
+from tests.integration.faces.test_rpc_isolation import nothing_changes
 from tests.world.lhc import Lhc
 from tests.world.panel import Panel
 from tests.world.rpc import METHODS

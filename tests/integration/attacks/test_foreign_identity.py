@@ -17,8 +17,8 @@ import pytest
 from tenants.checkup import WrongError
 from tenants.services import Services
 from tests.integration.conftest import NewTenant, Tenant
-from tests.integration.test_browsers import PASSWORD as VISITOR_PASSWORD
-from tests.integration.test_browsers import new_visitor
+from tests.integration.system.test_browsers import PASSWORD as VISITOR_PASSWORD
+from tests.integration.system.test_browsers import new_visitor
 from tests.world.chat_server import OPERATOR_PASSWORD, ChatServer
 from tests.world.login import Door, Login
 from tests.world.registry import make_world

@@ -14,7 +14,7 @@ from tenants.commands import AnyCommand, SendMessage
 from tenants.models import CallbackMessage, Chat, ChatState
 from tenants.naming import AccountKind, AccountName
 from tests.integration.conftest import TenantApi
-from tests.integration.test_chats import ACCEPTED
+from tests.integration.system.test_chats import ACCEPTED
 from tests.world.registry import World, make_world
 from tests.world.waiting import until, until_async
 

@@ -11,13 +11,13 @@ import pytest
 from standardwebhooks import Webhook, WebhookVerificationError
 
 from tests.integration.conftest import NewTenant, TenantApi
-from tests.integration.test_chats import ACCEPTED, read_by
+from tests.integration.system.test_chats import ACCEPTED, read_by
 from tests.world.operator import Operator
 from tests.world.receiver import Callback
 from tests.world.waiting import until
 from xmpp_pool.stanzas import CHAT_STATES_NS, RECEIPTS_NS
 
-SCHEMA = Path(__file__).parents[2] / "docs" / "events.schema.json"
+SCHEMA = Path(__file__).parents[3] / "docs" / "events.schema.json"
 
 
 class Told:

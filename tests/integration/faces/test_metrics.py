@@ -15,7 +15,7 @@ from tests.world.login import Door, Login
 from tests.world.waiting import until_async
 
 PASSWORD = "0123456789abcdef0123"
-MONITORING = Path(__file__).parents[2] / "docs" / "monitoring"
+MONITORING = Path(__file__).parents[3] / "docs" / "monitoring"
 _OF_OURS = re.compile(r"\blhc_[a-z_]+")
 
 

@@ -19,7 +19,7 @@ from tests.world.system import System
 from tests.world.waiting import until, until_async
 from xmpp_pool.stanzas import RECEIPTS_NS
 
-PAGE = Path(__file__).parents[2] / "docs" / "tenant-api.md"
+PAGE = Path(__file__).parents[3] / "docs" / "tenant-api.md"
 INSTANCE = "acme"
 
 

@@ -8,8 +8,8 @@ from kombu import Connection, Queue
 
 from config.broker import TRANSPORT_OPTIONS
 from tests.integration.conftest import Tenant, api_of
-from tests.integration.test_chats import ACCEPTED
-from tests.integration.test_rooms import address, groupchat, is_told, make_room, present, rooms_in_ejabberd, said
+from tests.integration.system.test_chats import ACCEPTED
+from tests.integration.system.test_rooms import address, groupchat, is_told, make_room, present, rooms_in_ejabberd, said
 from tests.world.frozen import frozen
 from tests.world.system import System
 from tests.world.waiting import until, until_async

@@ -28,7 +28,7 @@ from tests.world.receiver import Behaviour, Callback, Receiver
 from tests.world.registry import Clock
 from tests.world.waiting import DEADLINE
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "webhooks.md"
+PAGE = Path(__file__).resolve().parents[3] / "docs" / "webhooks.md"
 LOOPBACK = (ip_network("127.0.0.0/8"),)
 SETTINGS = Settings(signing_master_key=SecretStr("master"), webhook_networks=LOOPBACK, callback_timeout=10)
 KEY = signing_key(SETTINGS, "acme", 1)
