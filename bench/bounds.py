@@ -16,7 +16,7 @@ from rich.table import Table
 from bench.chaos.load import Load, Shape
 from bench.chaos.memory import Memory
 from bench.chaos.schedule import Kind
-from bench.measured import keep
+from bench.measured import FULL_SPEED, keep
 from orchestrator.launcher.local import Broker, DatabaseServer
 from orchestrator.launcher.up import control
 from tests.world.system import System, start_system
@@ -70,7 +70,7 @@ def main(
     """Measure memory beside dead servers; prints a table and writes bench/results/bounds.json."""
     logging.getLogger("slixmpp").setLevel(logging.CRITICAL)
     console.print(f"Starting a system with {broker} and {database} …")
-    with start_system("--broker", broker.value, "--database", database.value, "--pools", "2") as system:
+    with start_system("--broker", broker.value, "--database", database.value, "--pools", "2", env=FULL_SPEED) as system:
         measured = asyncio.run(run(system, broker, seconds, rate))
     table = Table("most MiB", *measured, title=f"Resident memory, {rate:.0f} messages per second")
     for name in PROCESSES:

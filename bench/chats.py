@@ -24,7 +24,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.latency import PASSWORD
-from bench.measured import Measured, keep, summarise
+from bench.measured import FULL_SPEED, Measured, keep, summarise
 from orchestrator.launcher.local import Broker, DatabaseServer
 from tests.world.operator import Operator
 from tests.world.panel import Panel
@@ -203,7 +203,7 @@ def main(
 ) -> None:
     """Measure chats under load; prints a table and writes bench/results/chats.json."""
     console.print(f"Starting a system with {broker} and {database} …")
-    with start_system("--broker", broker.value, "--database", database.value) as system:
+    with start_system("--broker", broker.value, "--database", database.value, env=FULL_SPEED) as system:
         measured = asyncio.run(run(system.endpoints, tenants, rate or [50, 100, 200], seconds, _WAYS[only]))
     table = Table("rate", "way", "samples", "p50 ms", "p90 ms", "p99 ms", "max ms", "lost", title=f"{tenants} tenants")
     for at_rate, row, lost in measured:

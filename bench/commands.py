@@ -25,7 +25,7 @@ from bench import processor_time
 from bench.component import Component
 from bench.http_load import STAMP
 from bench.latency import PASSWORD
-from bench.measured import Measured, keep, summarise
+from bench.measured import FULL_SPEED, Measured, keep, summarise
 from bench.watching import MARK, Login, Watcher, watching
 from orchestrator.launcher.local import Broker
 from tenants.commands import AnyCommand, SendMessage, ShowVisitor
@@ -191,7 +191,7 @@ def main(
 ) -> None:
     """Measure commands through one pool process; prints a table and writes bench/results/commands.json."""
     console.print(f"Starting a system with {broker} and one pool process …")
-    with start_system("--broker", broker.value, "--pools", "1") as system:
+    with start_system("--broker", broker.value, "--pools", "1", env=FULL_SPEED) as system:
         asyncio.run(set_up(system))
         endpoints = system.endpoints
         login = Login(OPERATOR, str(endpoints["xmpp_host"]), PASSWORD, int(endpoints["c2s_port"]))

@@ -17,7 +17,7 @@ from rich.table import Table
 
 from bench import processor_time
 from bench.crowd import Crowd, crowd
-from bench.measured import keep
+from bench.measured import FULL_SPEED, keep
 from bench.seeding import login_of, open_tenants
 from orchestrator.launcher.local import Broker
 from tenants.commands import ShowVisitor
@@ -82,7 +82,7 @@ def _show(number: int, instance_names: list[str]) -> ShowVisitor:
 
 def run(broker: Broker, pools: int, tenants: int, count: int) -> Row:
     """Measure it on a system of its own."""
-    with start_system("--broker", broker.value, "--pools", str(pools)) as system:
+    with start_system("--broker", broker.value, "--pools", str(pools), env=FULL_SPEED) as system:
         instance_names = [f"bench-scale-{number}" for number in range(tenants)]
         asyncio.run(open_tenants(system, instance_names, "bob"))
         with crowd([login_of(system, f"bob.{name}") for name in instance_names]) as operators:

@@ -19,7 +19,7 @@ from rich.table import Table
 from sqlalchemy import select
 
 from bench.latency import PASSWORD
-from bench.measured import keep
+from bench.measured import FULL_SPEED, keep
 from tenants.commands import shard_of
 from tenants.database import Database
 from tenants.models import ShardLease
@@ -127,7 +127,7 @@ def main(
 ) -> None:
     """Measure takeovers of killed pool processes; prints a table and writes bench/results/takeover-BROKER.json."""
     console.print(f"Starting a system with {broker}, {database} and {pools} pool processes …")
-    with start_system("--broker", broker, "--database", database, "--pools", str(pools)) as system:
+    with start_system("--broker", broker, "--database", database, "--pools", str(pools), env=FULL_SPEED) as system:
         measured = asyncio.run(run(system, kills, pools))
     table = Table("seconds", "visitor -> operator", "operator -> LHC", title=f"Takeover after SIGKILL, {kills} kills")
     ways = [sorted(times) for times in zip(*measured, strict=True)]

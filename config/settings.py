@@ -47,6 +47,13 @@ class Settings(BaseSettings):
     visitor_online_seconds: float = Field(300, gt=0, description="How long one page view keeps a visitor online.")
     account_idle_hours: float = Field(24, gt=0, description="Visitor and chat accounts idle for longer are removed.")
     reconcile_seconds: float = Field(3600, gt=0, description="Interval of comparing ejabberd with the registry.")
+    calls_per_second: float = Field(
+        200,
+        gt=0,
+        le=100_000,
+        description="Page views of one tenant's LHC that are taken each second, and as many other calls, at each API"
+        " process; of a tenant without a limit of its own.",
+    )
     operator_ping_seconds: float = Field(60, gt=0, description="Interval of XEP-0199 pings to each operator.")
     operator_ping_timeout: float = Field(32, gt=0, description="An operator silent for so long is disconnected.")
 

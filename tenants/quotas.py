@@ -1,11 +1,14 @@
-"""How many calls a second a tenant's LHC may make: a token bucket per tenant and process.
+"""How many calls a second a tenant's LHC may make: token buckets per tenant and process.
 
-The count is this process' own: with several API processes a tenant may make as many times more. A tenant without a
-limit costs a look into a dictionary, and a read of the registry in two seconds.
+Page views are counted apart from everything else: however many visitors there are, messages and chats still come
+through. The count is this process' own: with several API processes a tenant may make as many times more.
 """
 
+import asyncio
 import math
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from enum import StrEnum
 
 from sqlalchemy import select
 
@@ -17,18 +20,29 @@ from tenants.models import Tenant
 _FRESH_SECONDS = 2.0
 """How late at most a limit that was changed is known here."""
 _LIMIT = 10_000
-"""Tenants that are remembered; beyond it all are forgotten, which costs a read each and a second's worth of calls."""
+"""Buckets that are remembered; beyond it all are forgotten, which costs a read each and a second's worth of calls."""
 _BURST_SECONDS = 1.0
 """What a tenant did not use in so long may come at once; one call always may."""
 _ROUNDING = 1e-6
 _LONGEST_WAIT = 3600.0
 """Seconds that a call is put off at most: the limit may be another one by then."""
+_PAUSE = 1.0
+"""Seconds at most before a call too many is refused: who calls on and on would take others' time with refusals."""
+
+Sleep = Callable[[float], Awaitable[None]]
+
+
+class CallKind(StrEnum):
+    """What is counted apart."""
+
+    PAGE_VIEW = "page views"
+    OTHER = "other calls"
 
 
 @dataclass(slots=True)
 class _Bucket:
-    rate: float | None = None
-    """Calls per second; None is no limit."""
+    rate: float
+    """Calls per second."""
     read_at: float = -math.inf
     calls: float = math.inf
     """How many calls it may make at the time `at`."""
@@ -36,65 +50,65 @@ class _Bucket:
 
 
 class CallLimiter:
-    """The limits of one process."""
+    """The limits of one process. `default_rate`: calls per second of a tenant without a limit of its own."""
 
-    def __init__(self, database: Database, clock: Clock) -> None:
+    def __init__(self, database: Database, clock: Clock, default_rate: float, sleep: Sleep = asyncio.sleep) -> None:
         self._database = database
         self._clock = clock
-        self._buckets: dict[str, _Bucket] = {}
+        self._default_rate = default_rate
+        self._sleep = sleep
+        self._buckets: dict[tuple[str, CallKind], _Bucket] = {}
 
-    async def admit(self, instance_name: str) -> None:
-        """Count a call of the tenant; nothing is counted of one that is unknown.
+    async def admit(self, instance_name: str, kind: CallKind) -> None:
+        """Count a call of the tenant; one of an unknown tenant counts as well.
+
+        Raises:
+            QuotaExceededError: it is one too many now. It is raised after a pause.
+        """
+        bucket = await self._read_bucket(instance_name, kind)
+        try:
+            _take(bucket, self._clock(), instance_name, kind)
+        except QuotaExceededError as error:
+            await self._sleep(min(error.retry_after, _PAUSE))
+            raise
+
+    def admit_known(self, tenant: Tenant, kind: CallKind) -> None:
+        """`admit` without a pause, of a tenant that was read a moment ago.
 
         Raises:
             QuotaExceededError: it is one too many now.
         """
-        self._count(instance_name, await self._bucket(instance_name))
+        bucket = self._bucket(tenant.instance_name, kind)
+        bucket.rate = tenant.calls_per_second or self._default_rate
+        _take(bucket, self._clock(), tenant.instance_name, kind)
 
-    def admit_known(self, tenant: Tenant) -> None:
-        """`admit`, of a tenant that was read a moment ago.
-
-        Raises:
-            QuotaExceededError: it is one too many now.
-        """
-        bucket = self._buckets.get(tenant.instance_name)
-        if bucket is None:
-            bucket = self._new(tenant.instance_name)
-        bucket.rate = tenant.calls_per_second
-        self._count(tenant.instance_name, bucket)
-
-    def _count(self, instance_name: str, bucket: _Bucket) -> None:
-        if bucket.rate is not None:
-            _take(bucket, bucket.rate, self._clock(), instance_name)
-
-    async def _bucket(self, instance_name: str) -> _Bucket:
+    async def _read_bucket(self, instance_name: str, kind: CallKind) -> _Bucket:
         now = self._clock()
-        known = self._buckets.get(instance_name)
+        known = self._buckets.get((instance_name, kind))
         # an age below zero: the clock was set back
         if known is not None and 0 <= now - known.read_at < _FRESH_SECONDS:
             return known
         async with self._database.read() as session:
             rate = await session.scalar(select(Tenant.calls_per_second).where(Tenant.instance_name == instance_name))
-        # looked up again: another call may have put it there meanwhile
-        bucket = self._buckets.get(instance_name)
+        bucket = self._bucket(instance_name, kind)
+        bucket.rate, bucket.read_at = rate or self._default_rate, now
+        return bucket
+
+    def _bucket(self, instance_name: str, kind: CallKind) -> _Bucket:
+        bucket = self._buckets.get((instance_name, kind))
         if bucket is None:
-            bucket = self._new(instance_name)
-        bucket.rate, bucket.read_at = rate, now
-        return bucket
-
-    def _new(self, instance_name: str) -> _Bucket:
-        if len(self._buckets) >= _LIMIT:
-            self._buckets.clear()
-        bucket = self._buckets[instance_name] = _Bucket()
+            if len(self._buckets) >= _LIMIT:
+                self._buckets.clear()
+            bucket = self._buckets[instance_name, kind] = _Bucket(self._default_rate)
         return bucket
 
 
-def _take(bucket: _Bucket, rate: float, now: float, instance_name: str) -> None:
+def _take(bucket: _Bucket, now: float, instance_name: str, kind: CallKind) -> None:
     # a clock that was set back gives nothing and takes nothing
-    gained = max(now - bucket.at, 0) * rate
-    bucket.calls = min(bucket.calls + gained, max(rate * _BURST_SECONDS, 1))
+    gained = max(now - bucket.at, 0) * bucket.rate
+    bucket.calls = min(bucket.calls + gained, max(bucket.rate * _BURST_SECONDS, 1))
     bucket.at = now
     if bucket.calls < 1 - _ROUNDING:
-        wait = min((1 - bucket.calls) / rate, _LONGEST_WAIT)
-        raise QuotaExceededError(f"tenant '{instance_name}' may make {rate:g} calls a second", wait)
+        wait = min((1 - bucket.calls) / bucket.rate, _LONGEST_WAIT)
+        raise QuotaExceededError(f"tenant '{instance_name}' may make {bucket.rate:g} {kind} a second", wait)
     bucket.calls -= 1

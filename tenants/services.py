@@ -91,7 +91,7 @@ async def open_services(
         commands=commands,
         lhc=lhc,
         webhooks=webhooks,
-        calls=CallLimiter(database, clock),
+        calls=CallLimiter(database, clock, settings.calls_per_second),
         backlog=Backlog(database, clock),
         known=Known(clock),
         naming=Naming(hosting=settings.hosting),

@@ -40,7 +40,12 @@ class TenantSettings(BaseModel):
         None, strict=True, ge=0, le=10_000_000, description="Most visitors online at once; no limit by default."
     )
     calls_per_second: float | None = Field(
-        None, strict=True, gt=0, le=100_000, description="Most calls of the tenant's LHC; no limit by default."
+        None,
+        strict=True,
+        gt=0,
+        le=100_000,
+        description="Most page views of the tenant's LHC, and most other calls; "
+        "`ORCHESTRATOR_CALLS_PER_SECOND` by default.",
     )
     max_rooms: int | None = Field(None, strict=True, ge=0, le=200, description="Most group chats; 200 by default.")
     max_waiting_messages: int | None = Field(

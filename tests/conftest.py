@@ -11,7 +11,12 @@ from tests.world.receiver import Receiver
 from tests.world.system import System, start_system
 
 PING_SECONDS = 2
-SETTINGS = {"ORCHESTRATOR_OPERATOR_PING_SECONDS": str(PING_SECONDS), "ORCHESTRATOR_OPERATOR_PING_TIMEOUT": "3"}
+SETTINGS = {
+    "ORCHESTRATOR_OPERATOR_PING_SECONDS": str(PING_SECONDS),
+    "ORCHESTRATOR_OPERATOR_PING_TIMEOUT": "3",
+    # a test makes in a second what a customer makes in a minute
+    "ORCHESTRATOR_CALLS_PER_SECOND": "100000",
+}
 
 _FIRST_PORT, _PORTS_EACH = 20_000, 1_000
 """Below the range from which the system takes the ports of outgoing connections."""

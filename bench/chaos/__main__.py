@@ -24,6 +24,7 @@ from bench.chaos.mayhem import Mayhem, victims
 from bench.chaos.memory import Memory
 from bench.chaos.report import Result, describe
 from bench.chaos.schedule import Action, plan
+from bench.measured import FULL_SPEED
 from orchestrator.launcher.local import Broker, DatabaseServer
 from tests.world.system import StartError, System, start_system
 
@@ -114,7 +115,7 @@ def main(
     console.print(f"Starting a system with {broker}, {database} and {pools} pool processes …")
     try:
         with start_system(
-            *("--broker", broker, "--database", database, "--pools", str(pools)), keep=lambda: not well
+            *("--broker", broker, "--database", database, "--pools", str(pools)), env=FULL_SPEED, keep=lambda: not well
         ) as system:
             chosen = victims(system, [name for name in victim.split(",") if name])
             actions = plan(seed, chosen, seconds, pause)

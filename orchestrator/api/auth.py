@@ -13,6 +13,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from tenants import admission, audit, registry, tokens
 from tenants.errors import InvalidInputError, NotFoundError
 from tenants.models import PANEL_SCOPES, Scope, Tenant
+from tenants.quotas import CallKind
 from tenants.secrets import same
 from tenants.services import Services
 from tenants.states import Cause
@@ -109,12 +110,22 @@ async def writes_tenant(caller: CallerDep, services: ServicesDep, instance_name:
 
 async def acts_for_tenant(caller: CallerDep, services: ServicesDep, instance_name: Annotated[str, Path()]) -> None:
     """The tenant itself, or the panel in its stead; its calls are counted."""
+    await _check_acts(caller, services, instance_name)
+    await services.calls.admit(instance_name, CallKind.OTHER)
+
+
+async def views_for_tenant(caller: CallerDep, services: ServicesDep, instance_name: Annotated[str, Path()]) -> None:
+    """As `acts_for_tenant`, for a page view."""
+    await _check_acts(caller, services, instance_name)
+    await services.calls.admit(instance_name, CallKind.PAGE_VIEW)
+
+
+async def _check_acts(caller: Caller, services: Services, instance_name: str) -> None:
     _check_name(caller, instance_name)
     if caller.scope not in {Scope.TENANT, Scope.PANEL_WRITE}:
         raise HTTPException(HTTPStatus.FORBIDDEN, "this token may not change anything here")
     tenant = await admission.look(services, instance_name)
     _check_own(caller, tenant)
-    services.calls.admit_known(tenant)
 
 
 def _check_reads(caller: Caller) -> None:
@@ -157,4 +168,6 @@ READS_TENANT, READS_MESSAGES, READS_HISTORY = (
     Depends(needed) for needed in (reads_tenant, reads_messages, reads_history)
 )
 HistorySince = Annotated[float, READS_HISTORY]
-WRITES_TENANT, ACTS_FOR_TENANT = (Depends(needed) for needed in (writes_tenant, acts_for_tenant))
+WRITES_TENANT, ACTS_FOR_TENANT, VIEWS_FOR_TENANT = (
+    Depends(needed) for needed in (writes_tenant, acts_for_tenant, views_for_tenant)
+)

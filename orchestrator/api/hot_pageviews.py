@@ -17,6 +17,7 @@ from tenants.known import KnownVisitor
 from tenants.models import Tenant, Token
 from tenants.naming import AccountKind, AccountName
 from tenants.pageviews import PageView
+from tenants.quotas import CallKind
 from tenants.services import Services
 
 MAX_BODY = 64 * 1024
@@ -62,7 +63,7 @@ async def view_page(services: Services, scope: Scope, body: bytes) -> ASGIApp | 
         tenant, visitor = found
         view = _decoder.decode(body)
         nick, status = visitors.check_text(view.nick, "nick"), pageviews.render(view.page_view())
-        services.calls.admit_known(tenant)
+        services.calls.admit_known(tenant, CallKind.PAGE_VIEW)
     except (msgspec.DecodeError, UnicodeDecodeError, DomainError):
         return None
     try:

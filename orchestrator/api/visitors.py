@@ -6,7 +6,7 @@ from http import HTTPStatus
 from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field
 
-from orchestrator.api.auth import ACTS_FOR_TENANT, ServicesDep
+from orchestrator.api.auth import VIEWS_FOR_TENANT, ServicesDep
 from orchestrator.api.idempotency import IdempotentRoute
 from orchestrator.api.views import XmlText, instant, problems
 from tenants import accounts, admission, pageviews, visitors
@@ -49,7 +49,7 @@ router = APIRouter(
 )
 
 
-@router.post("/{visitor_id}/pageviews", status_code=HTTPStatus.ACCEPTED, dependencies=[ACTS_FOR_TENANT])
+@router.post("/{visitor_id}/pageviews", status_code=HTTPStatus.ACCEPTED, dependencies=[VIEWS_FOR_TENANT])
 async def view_page(instance_name: str, visitor_id: str, view: PageViewRequest, services: ServicesDep) -> VisitorOnline:
     """The visitor is on a page: a contact of the operators, online for the tenant's window; made when it is new."""
     visitor = AccountName(AccountKind.VISITOR, check_identifier(visitor_id, "visitor_id"), instance_name)

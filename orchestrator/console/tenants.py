@@ -78,7 +78,7 @@ class TenantsTable(Table):
         _setting(FloatField, "idle_hours", "Idle hours"),
         _setting(IntegerField, "max_accounts", "Most accounts"),
         _setting(IntegerField, "max_online_visitors", "Most visitors online"),
-        _setting(FloatField, "calls_per_second", "Most calls a second"),
+        _setting(FloatField, "calls_per_second", "Most page views a second, and other calls"),
         _setting(IntegerField, "max_rooms", "Most group chats"),
         _setting(IntegerField, "max_waiting_messages", "Most messages waiting"),
         _setting(BooleanField, "xmpp", "XMPP", default=True),

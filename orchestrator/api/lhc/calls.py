@@ -8,6 +8,7 @@ from tenants import admission
 from tenants.errors import ForeignNameError, InvalidInputError
 from tenants.models import Tenant
 from tenants.naming import AccountKind, AccountName, RosterName, local_part
+from tenants.quotas import CallKind
 from tenants.services import Services
 
 _TEXTS = frozenset(
@@ -99,7 +100,7 @@ class Call:
             self.check_host("grouphost")
         return roster
 
-    async def count(self) -> None:
+    async def count(self, kind: CallKind = CallKind.OTHER) -> None:
         """Count the call for the tenant whom it concerns.
 
         Raises:
@@ -107,7 +108,7 @@ class Call:
         """
         instance_name = self._instance_name()
         if instance_name is not None:
-            await self.services.calls.admit(instance_name)
+            await self.services.calls.admit(instance_name, kind)
 
     def _instance_name(self) -> str | None:
         """The tenant whom the call concerns; None when it names none, and will be refused."""

@@ -22,6 +22,7 @@ from orchestrator.api.lhc import json_calls, rpc_calls
 from orchestrator.api.lhc.calls import ApplicationError, Call, MissingKeyError
 from tenants import registry
 from tenants.errors import DomainError, QuotaExceededError, UnavailableError
+from tenants.quotas import CallKind
 from tenants.secrets import same
 from tenants.services import Services
 
@@ -34,6 +35,7 @@ _OK = "text/html; charset=utf-8"
 _WAIT = {"Retry-After": "5"}
 _PLAIN_ANSWER = {"xmpp", "xmpp-send-message"}
 _OF_VISITORS = {*_PLAIN_ANSWER, "xmpp-register-online-visitor"}
+_PAGE_VIEWS = {"xmpp", "xmpp-register-online-visitor"}
 _TESTING = {"xmpp-testing-json", "xmpp-testing-body"}
 _RPC = "rpc"
 _TENANT_PATH = re.compile(r"/t/([^/]+)(/.*)?")
@@ -91,7 +93,7 @@ class LhcFace:
                 return Response("Forbidden", 403, media_type="text/plain; charset=utf-8")
             with structlog.contextvars.bound_contextvars(endpoint=endpoint, instance_name=confined_to):
                 call = Call(services, data, confined_to, hosting_wide=confined_to is None)
-                await call.count()
+                await call.count(CallKind.PAGE_VIEW if endpoint in _PAGE_VIEWS else CallKind.OTHER)
                 message = await json_calls.HANDLERS[endpoint](call)
         except MissingKeyError:
             # the old server called this one case no error

@@ -17,6 +17,7 @@ from tenants.errors import DomainError
 from tenants.known import KnownVisitor
 from tenants.models import Tenant
 from tenants.naming import AccountKind, AccountName, local_part
+from tenants.quotas import CallKind
 from tenants.secrets import matches, same
 from tenants.services import Services
 from tenants.shard_queues import QueueUnavailableError
@@ -25,6 +26,7 @@ from tenants.visitors import DEFAULT_NICK, DEFAULT_STATUS
 __all__ = ["MAX_BODY", "send_message", "view_page"]
 
 _TENANT = "/t/"
+_MESSAGE = "xmpp-send-message"
 _JSON = (b"content-type", b"application/json")
 _OK = Ready(HTTPStatus.OK, b"text/html; charset=utf-8", b"ok")
 # all values are strings: whatever else there may be is looked at by the face
@@ -104,10 +106,10 @@ def _admitted(services: Services, path: str, endpoint: str, fields: Mapping[str,
         )
     if not opened or not matches(visitor.username, fields["pass"], visitor.password_digest):
         return None
-    if endpoint == "xmpp-send-message" and not _is_to_operator(services, tenant, fields):
+    if endpoint == _MESSAGE and not _is_to_operator(services, tenant, fields):
         return None
     # last, because what is counted here is answered here
-    services.calls.admit_known(tenant)
+    services.calls.admit_known(tenant, CallKind.OTHER if endpoint == _MESSAGE else CallKind.PAGE_VIEW)
     return _Said(tenant, visitor, fields)
 
 

@@ -24,7 +24,7 @@ from tenants.models import (
     VisitorSession,
 )
 from tenants.naming import AccountKind, AccountName
-from tenants.quotas import CallLimiter
+from tenants.quotas import CallKind, CallLimiter
 from tenants.registry import TenantSpec
 from tenants.shard_queues import QueueUnavailableError
 from tenants.states import Cause
@@ -322,21 +322,30 @@ async def test_a_quota_of_none_lets_nobody_in(world: World) -> None:
     assert not await show(world, visitor(1))
 
 
+DEFAULT_RATE = 50
+
+
 class Calls:
     """Counts what a limiter admits."""
 
     def __init__(self, world: World) -> None:
-        self.limiter = CallLimiter(world.services.database, world.clock)
+        self.limiter = CallLimiter(world.services.database, world.clock, DEFAULT_RATE, self._sleep)
+        self.slept: list[float] = []
+
+    async def _sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
 
     async def at_once(self, number: int) -> int:
-        outcomes = await asyncio.gather(*(self.limiter.admit("acme") for _ in range(number)), return_exceptions=True)
+        outcomes = await asyncio.gather(
+            *(self.limiter.admit("acme", CallKind.OTHER) for _ in range(number)), return_exceptions=True
+        )
         assert all(isinstance(outcome, QuotaExceededError | None) for outcome in outcomes)
         return outcomes.count(None)
 
     async def wait(self) -> float:
         """Seconds that a call is told to wait for."""
         with pytest.raises(QuotaExceededError, match="tenant 'acme' may make") as refused:
-            await self.limiter.admit("acme")
+            await self.limiter.admit("acme", CallKind.OTHER)
         return refused.value.retry_after
 
 
@@ -345,6 +354,7 @@ async def test_calls_per_second(world: World) -> None:
     calls = Calls(world)
     assert await calls.at_once(20) == 5
     assert await calls.wait() == pytest.approx(0.2)
+    assert calls.slept == [pytest.approx(0.2)] * 16, "each refusal comes after a pause"
     world.clock.now += 0.41
     assert await calls.at_once(20) == 2
     world.clock.now += 1000
@@ -356,6 +366,7 @@ async def test_less_than_one_call_per_second(world: World) -> None:
     calls = Calls(world)
     assert await calls.at_once(20) == 1
     assert await calls.wait() == pytest.approx(10)
+    assert set(calls.slept) == {1.0}, "of a second at most"
     world.clock.now += 9.9
     assert await calls.at_once(20) == 0
     world.clock.now += 0.1
@@ -364,9 +375,11 @@ async def test_less_than_one_call_per_second(world: World) -> None:
 
 async def test_a_limit_that_changes_counts_from_then_on(world: World) -> None:
     calls = Calls(world)
-    assert await calls.at_once(100) == 100, "no limit"
+    assert await calls.at_once(2 * DEFAULT_RATE) == DEFAULT_RATE, "no limit of its own"
     await settings(world, calls_per_second=0.01)
     world.clock.now += 2
+    assert await calls.at_once(20) == 0, "as many were made just before"
+    world.clock.now += 100
     assert await calls.at_once(20) == 1
     await settings(world, calls_per_second=5)
     world.clock.now += 2
@@ -377,11 +390,18 @@ async def test_a_limit_that_changes_counts_from_then_on(world: World) -> None:
     assert await calls.at_once(20) == 1
     await settings(world, calls_per_second=None)
     world.clock.now += 2
-    assert await calls.at_once(100) == 100
+    assert await calls.at_once(2 * DEFAULT_RATE) == DEFAULT_RATE
 
 
-async def test_an_unknown_tenant_has_no_limit(world: World) -> None:
-    await Calls(world).limiter.admit("nobody")
+async def test_page_views_are_counted_apart(world: World) -> None:
+    await settings(world, calls_per_second=5)
+    calls = Calls(world)
+    assert await calls.at_once(20) == 5
+    await calls.limiter.admit("acme", CallKind.PAGE_VIEW)
+
+
+async def test_an_unknown_tenant_is_counted_like_any_other(world: World) -> None:
+    await Calls(world).limiter.admit("nobody", CallKind.OTHER)
 
 
 async def test_messages_that_may_wait(world: World) -> None:

@@ -14,9 +14,10 @@ PASSWORD = "0123456789abcdef0123"
 
 @pytest.fixture
 async def slow(new_tenant: NewTenant) -> Tenant:
-    """A tenant that may make one call in a long time, and made it."""
+    """A tenant that may make one page view and one other call in a long time, and made both."""
     tenant = await new_tenant(calls_per_second=0.001)
     assert (await tenant.lhc.page_view("visitor.1", PASSWORD)).text == "ok"
+    await tenant.lhc.call("/xmpp-unregister", user=tenant.lhc.name("visitor.2"), host=tenant.host)
     return tenant
 
 
@@ -31,7 +32,8 @@ def told_to_wait(answer: httpx.Response, msg: str) -> bool:
 async def test_a_call_too_many_is_refused_at_each_endpoint(slow: Tenant, endpoint: str) -> None:
     keys = {"jid": f"{slow.lhc.name('visitor.1')}@{slow.host}", "user": slow.lhc.name("visitor.1")}
     answer = await slow.lhc.call(endpoint, **keys, group=f"visitors.{slow.name}", host=slow.host)
-    assert told_to_wait(answer, f"tenant '{slow.name}' may make 0.001 calls a second")
+    counted = "page views" if endpoint == "/xmpp" else "other calls"
+    assert told_to_wait(answer, f"tenant '{slow.name}' may make 0.001 {counted} a second")
     assert 900 < int(answer.headers["Retry-After"]) <= 1000
 
 
@@ -40,7 +42,7 @@ async def test_a_call_too_many_over_xml_rpc_is_a_fault(slow: Tenant) -> None:
     of_the_hoster = {"user": endpoints["rpc_user"], "server": slow.host, "password": endpoints["rpc_password"]}
     of_the_tenant = {"user": slow.name, "server": slow.host, "password": slow.key}
     for credentials in (of_the_hoster, of_the_tenant):
-        with pytest.raises(Fault, match=f"tenant '{slow.name}' may make 0.001 calls a second") as fault:
+        with pytest.raises(Fault, match=f"tenant '{slow.name}' may make 0.001 other calls a second") as fault:
             await rpc(
                 f"{endpoints['api']}/rpc",
                 credentials,
@@ -69,6 +71,20 @@ async def test_a_limit_next_to_nothing_is_tried_again_in_an_hour(new_tenant: New
     tenant = await new_tenant(calls_per_second=5e-324)
     assert (await tenant.lhc.page_view("visitor.1", PASSWORD)).text == "ok"
     assert (await tenant.lhc.page_view("visitor.1", PASSWORD)).headers["Retry-After"] == "3600"
+
+
+async def test_messages_come_through_beside_too_many_page_views(new_tenant: NewTenant) -> None:
+    tenant = await new_tenant()
+    bob = await tenant.operator_online()
+    assert (await tenant.lhc.new_visitor("visitor.1", PASSWORD)).json() == {"error": False, "msg": ""}
+    await tenant.panel.http.put(f"/v1/tenants/{tenant.name}", json={"calls_per_second": 0.5})
+
+    async def refused() -> bool:
+        return (await tenant.lhc.page_view("visitor.1", PASSWORD)).status_code == 429
+
+    await until_async(refused, "the limit is known")
+    assert (await tenant.lhc.visitor_writes("visitor.1", PASSWORD, "bob", "still heard")).text == "ok"
+    await bob.reads("still heard")
 
 
 async def test_a_wrong_key_uses_nothing_up(new_tenant: NewTenant) -> None:
