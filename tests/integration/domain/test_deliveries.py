@@ -566,12 +566,10 @@ async def test_who_was_woken_looks_for_more_for_a_while(
     await until(lambda: sorted(lhc.bodies) == ["body 1", "body 1"], "what nobody was woken for arrives")
     assert ["acme", "other"] in [sorted(names) for names in looks]
 
-    async def is_asleep() -> bool:
-        before = len(looks)
-        await asyncio.sleep(0.2)
-        return len(looks) == before
+    def is_asleep() -> bool:
+        return not any(task.get_name() == "lookout" for task in asyncio.all_tasks())
 
-    await until_async(is_asleep, "it looks no more")
+    await until(is_asleep, "it looks no more")
     await callbacks.store_messages(world.services, [message(2)])
     assert lhc.bodies == ["body 1", "body 1"]
     lookout.wake()
