@@ -8,15 +8,9 @@ import pytest
 
 from tests.world.panel import Panel
 from tests.world.receiver import Receiver
+from tests.world.settings import SETTINGS
 from tests.world.system import System, start_system
-
-PING_SECONDS = 2
-SETTINGS = {
-    "ORCHESTRATOR_OPERATOR_PING_SECONDS": str(PING_SECONDS),
-    "ORCHESTRATOR_OPERATOR_PING_TIMEOUT": "3",
-    # a test makes in a second what a customer makes in a minute
-    "ORCHESTRATOR_CALLS_PER_SECOND": "100000",
-}
+from tests.world.tenant import NewTenant, Tenant, tenants_of
 
 _FIRST_PORT, _PORTS_EACH = 20_000, 1_000
 """Below the range from which the system takes the ports of outgoing connections."""
@@ -54,3 +48,14 @@ async def receiver(system: System) -> AsyncIterator[Receiver]:
 async def panel(system: System) -> AsyncIterator[Panel]:
     async with Panel(system.endpoints["api"], system.endpoints["panel_token"]) as panel:
         yield panel
+
+
+@pytest.fixture
+async def new_tenant(system: System, receiver: Receiver, panel: Panel) -> AsyncIterator[NewTenant]:
+    async with tenants_of(system, receiver, panel) as make:
+        yield make
+
+
+@pytest.fixture
+async def tenant(new_tenant: NewTenant) -> Tenant:
+    return await new_tenant()

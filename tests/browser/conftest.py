@@ -1,18 +1,15 @@
 """The console in a browser: Debian's Chromium, driven by Playwright, at a running system."""
 
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 from playwright.async_api import Browser, StorageState, async_playwright, expect
 
-from tests.browser.somebody import Somebody
-from tests.integration.conftest import new_tenant, tenant
+from tests.browser.somebody import Come, Somebody
 from tests.world.system import PROJECT, System
 from tests.world.waiting import DEADLINE
-
-__all__ = ["new_tenant", "tenant"]
 
 CHROMIUM = "/usr/bin/chromium"
 expect.set_options(timeout=DEADLINE * 1000)
@@ -33,9 +30,6 @@ async def chromium() -> AsyncIterator[Browser]:
         chromium = await playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         yield chromium
         await chromium.close()
-
-
-Come = Callable[..., Awaitable[Somebody]]
 
 
 @pytest.fixture

@@ -3,10 +3,10 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from tests.integration.conftest import Tenant
 from tests.world.panel import Panel
 from tests.world.receiver import Callback, Receiver
 from tests.world.system import System
+from tests.world.tenant import Tenant
 from tests.world.waiting import until_async
 
 PASSWORD = "0123456789abcdef0123"

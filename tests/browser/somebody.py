@@ -1,5 +1,6 @@
 """Somebody at a browser, who notices all that goes wrong in it, and looks at each page in every way."""
 
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -101,3 +102,7 @@ class Somebody:
         else:
             self.troubles.append(f"{self.page.url}: {dialog.type} {dialog.message}")
             await dialog.dismiss()
+
+
+Come = Callable[..., Awaitable[Somebody]]
+"""Opens a browser of somebody's own."""

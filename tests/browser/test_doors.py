@@ -6,29 +6,13 @@ import re
 import pytest
 from playwright.async_api import expect
 
-from tests.browser.conftest import Come
-from tests.browser.somebody import Somebody
-from tests.integration.conftest import Tenant
-from tests.world.system import ORCHESTRATOR, PROJECT, System
+from tests.browser.somebody import Come, Somebody
+from tests.world.console import login_link
+from tests.world.system import System
+from tests.world.tenant import Tenant
 from tests.world.waiting import DEADLINE
 
 PASSWORD = "a-long-password"
-
-
-async def login_link(system: System, role: str = "admin") -> str:
-    """A link as the command line prints it."""
-    process = await asyncio.create_subprocess_exec(
-        ORCHESTRATOR,
-        "console",
-        "link",
-        "--role",
-        role,
-        cwd=PROJECT,
-        env=system.env | {"ORCHESTRATOR_STATE_DIR": str(system.state)},
-        stdout=asyncio.subprocess.PIPE,
-    )
-    printed, _ = await asyncio.wait_for(process.communicate(), 2 * DEADLINE)
-    return printed.decode().strip()
 
 
 async def test_a_password_lets_in_and_a_wrong_one_does_not(admin: Somebody, come: Come, tenant: Tenant) -> None:

@@ -7,7 +7,8 @@ from playwright.async_api import TimeoutError as PlaywrightTimeoutError
 from playwright.async_api import expect
 
 from tests.browser.somebody import Somebody
-from tests.integration.conftest import NewTenant, api_of
+from tests.world.tenant import NewTenant
+from tests.world.tenant_api import api_of
 from tests.world.waiting import until_async
 
 PASSWORD = "0123456789abcdef0123"

@@ -5,10 +5,9 @@ import re
 
 from playwright.async_api import Page, expect
 
-from tests.browser.conftest import Come
-from tests.browser.somebody import Somebody
-from tests.integration.conftest import Tenant
+from tests.browser.somebody import Come, Somebody
 from tests.world.system import System
+from tests.world.tenant import Tenant
 
 _FOCUS = """() => {
     const at = document.activeElement;

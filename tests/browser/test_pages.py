@@ -9,10 +9,10 @@ from playwright.async_api import expect
 
 from tests.browser.shop import open_shop
 from tests.browser.somebody import WIDE, Somebody
-from tests.integration.conftest import Tenant
 from tests.world.panel import Panel
 from tests.world.receiver import Receiver
 from tests.world.system import System
+from tests.world.tenant import Tenant
 
 NAME = "northwind-bakery"
 

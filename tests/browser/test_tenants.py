@@ -5,11 +5,10 @@ import re
 
 from playwright.async_api import expect
 
-from tests.browser.conftest import Come
-from tests.browser.somebody import Somebody
-from tests.browser.test_doors import login_link
-from tests.integration.conftest import Tenant
+from tests.browser.somebody import Come, Somebody
+from tests.world.console import login_link
 from tests.world.system import System
+from tests.world.tenant import Tenant
 
 
 async def act(somebody: Somebody, name: str) -> None:

@@ -1,6 +1,7 @@
 """Somebody at the console, in a browser without scripts; and what there is to be asked for."""
 
-from collections.abc import Iterator
+import asyncio
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from http import HTTPStatus
 
@@ -11,9 +12,28 @@ from starlette.routing import Mount, Route
 from config.settings import Settings
 from orchestrator.console.site import Console
 from orchestrator.console.tables import Table
+from tests.world.system import ORCHESTRATOR, PROJECT, System
+from tests.world.waiting import DEADLINE
 
 PASSWORD = "0123456789abcdef0123"
 """Of everybody who is let in by a test."""
+
+FORM = {
+    "callback_url": "",
+    "online_seconds": "300",
+    "idle_hours": "24",
+    "max_accounts": "",
+    "max_online_visitors": "",
+    "max_rooms": "",
+    "max_waiting_messages": "",
+    "calls_per_second": "",
+    "xmpp": "on",
+    "routing": "lhc",
+    "owner_offline": "store",
+    "history_hours": "0",
+    "event_format": "lhc",
+}
+"""Of a tenant, as a browser sends it."""
 
 
 class Browser:
@@ -82,3 +102,23 @@ def addresses(console: Console) -> Iterator[Address]:
 def tables(console: Console) -> dict[str, Table]:
     """All tables by their key, as it stands in paths."""
     return {str(view.key): view for view in console._model_views if isinstance(view, Table)}  # noqa: SLF001 - no public way
+
+
+OpenBrowser = Callable[[], Browser]
+"""Opens the console as somebody who is not logged in."""
+
+
+async def login_link(system: System, role: str = "admin") -> str:
+    """A link as the command line prints it."""
+    process = await asyncio.create_subprocess_exec(
+        ORCHESTRATOR,
+        "console",
+        "link",
+        "--role",
+        role,
+        cwd=PROJECT,
+        env=system.env | {"ORCHESTRATOR_STATE_DIR": str(system.state)},
+        stdout=asyncio.subprocess.PIPE,
+    )
+    printed, _ = await asyncio.wait_for(process.communicate(), 2 * DEADLINE)
+    return printed.decode().strip()

@@ -6,9 +6,9 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.integration.conftest import Tenant
 from tests.world.login import Door, Login
 from tests.world.system import System
+from tests.world.tenant import Tenant
 
 PASSWORD = "operator-pw"
 

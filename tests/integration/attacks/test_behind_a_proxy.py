@@ -9,10 +9,10 @@ import httpx
 import pytest
 
 from orchestrator.console.access import COOKIE
-from tests.integration.conftest import OpenBrowser, Tenant
 from tests.world.beside import beside
-from tests.world.console import Browser
+from tests.world.console import Browser, OpenBrowser
 from tests.world.system import System
+from tests.world.tenant import Tenant
 
 NAME = "console.example"
 PROXY, STRANGER = "127.0.0.2", "127.0.3.1"

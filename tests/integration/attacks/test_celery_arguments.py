@@ -23,7 +23,7 @@ from tenants.errors import DomainError, InvalidInputError
 from tenants.models import Operation, OperationState, Tenant, TenantState
 from tenants.registry import TenantSpec
 from tenants.states import Cause
-from tests.integration.faces.test_celery_interface import Client
+from tests.world.celery_client import Client
 from tests.world.panel import Panel
 from tests.world.registry import World, emptied_world
 from tests.world.system import System

@@ -9,12 +9,13 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.integration.conftest import NewTenant, TenantApi, api_of, rpc_of
-from tests.integration.faces.test_json_face import BODIES
-from tests.integration.faces.test_rpc_isolation import nothing_changes
+from tests.world.json_bodies import BODIES
 from tests.world.lhc import Lhc
 from tests.world.panel import Panel
 from tests.world.rpc import METHODS
+from tests.world.tenant import NewTenant, rpc_of
+from tests.world.tenant_api import TenantApi, api_of
+from tests.world.tenant_state import nothing_changes
 
 NOBODY = "nowhere"
 THERE = {"chat_id": "12", "username": "bob", "operator": "bob", "name": "team", "visitor_id": "7"}

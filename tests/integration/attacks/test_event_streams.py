@@ -7,8 +7,8 @@ from contextlib import AsyncExitStack
 import httpx
 
 from tenants.models import Operation, OperationKind, OperationState
-from tests.integration.conftest import Tenant
 from tests.world.system import domain_of
+from tests.world.tenant import Tenant
 
 
 async def test_one_token_does_not_take_all_streams(tenant: Tenant) -> None:

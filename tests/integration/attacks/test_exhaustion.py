@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.conftest import OPERATOR_PASSWORD, NewTenant, api_of
 from tests.world.chat_server import ChatServer
 from tests.world.component import Component, Handed
 from tests.world.receiver import Callback
+from tests.world.tenant import NewTenant
+from tests.world.tenant_api import OPERATOR_PASSWORD, api_of
 from tests.world.waiting import until
 
 MIB = 1024 * 1024

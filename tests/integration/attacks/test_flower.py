@@ -6,9 +6,9 @@ import httpx
 import pytest
 from flower.urls import handlers
 
-from tests.integration.conftest import Tenant
 from tests.world.beside import beside
 from tests.world.system import System
+from tests.world.tenant import Tenant
 
 ALL = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 OPEN = "/healthcheck"

@@ -16,13 +16,13 @@ import pytest
 
 from tenants.checkup import WrongError
 from tenants.services import Services
-from tests.integration.conftest import NewTenant, Tenant
-from tests.integration.system.test_browsers import PASSWORD as VISITOR_PASSWORD
-from tests.integration.system.test_browsers import new_visitor
 from tests.world.chat_server import OPERATOR_PASSWORD, ChatServer
 from tests.world.login import Door, Login
 from tests.world.registry import make_world
 from tests.world.system import domain_of
+from tests.world.tenant import NewTenant, Tenant
+from tests.world.visitors import PASSWORD as VISITOR_PASSWORD
+from tests.world.visitors import new_visitor
 from xmpp_pool import login_probe
 
 HOST = "localhost"

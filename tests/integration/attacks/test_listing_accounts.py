@@ -5,8 +5,8 @@ from base64 import b64decode
 
 import pytest
 
-from tests.integration.conftest import Tenant
 from tests.world.login import Door, Login, element, scram
+from tests.world.tenant import Tenant
 
 PASSWORD = "0123456789abcdef0123"
 

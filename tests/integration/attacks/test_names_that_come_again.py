@@ -32,12 +32,12 @@ from tenants.registry import TenantSpec
 from tenants.returned import Returned
 from tenants.services import Services
 from tenants.states import Cause
-from tests.integration.conftest import Tenant as Customer
-from tests.integration.conftest import TenantApi, api_of
 from tests.world.lhc import Lhc
 from tests.world.panel import Panel
 from tests.world.registry import World, make_world
 from tests.world.system import System, domain_of
+from tests.world.tenant import Tenant as Customer
+from tests.world.tenant_api import TenantApi, api_of
 from tests.world.waiting import until, until_async
 from xmpp_pool.lives import Lives
 

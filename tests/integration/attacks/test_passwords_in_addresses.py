@@ -12,10 +12,9 @@ import pytest
 from tenants import registry
 from tenants.addresses import as_meant, check_no_password, shown
 from tenants.errors import InvalidInputError
-from tests.integration.conftest import NewTenant, OpenBrowser, Tenant
-from tests.integration.faces.test_console import FORM
-from tests.world.console import Browser, let_in
+from tests.world.console import FORM, Browser, OpenBrowser, let_in
 from tests.world.system import ORCHESTRATOR, domain_of
+from tests.world.tenant import NewTenant, Tenant
 
 WORD = "tr0ub4dor"
 HIDDEN = "http://lhc:***@"

@@ -5,10 +5,11 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from tests.integration.conftest import Tenant, TenantApi, rpc_of
 from tests.world.chat_server import ChatServer
 from tests.world.component import Component
 from tests.world.operator import Operator
+from tests.world.tenant import Tenant, rpc_of
+from tests.world.tenant_api import TenantApi
 from tests.world.waiting import until
 from xmpp_pool.stanzas import room_message
 

@@ -5,8 +5,8 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 
-from tests.integration.conftest import TenantApi
 from tests.world.panel import Panel
+from tests.world.tenant_api import TenantApi
 
 WORDS = "Rumpelstiltskin ordered a spinning wheel"
 

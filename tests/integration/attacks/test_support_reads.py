@@ -16,9 +16,9 @@ from pydantic import SecretStr
 from orchestrator.console.access import COOKIE
 from tenants import console_sessions, people
 from tenants.models import Role
-from tests.integration.conftest import OpenBrowser, Tenant
-from tests.world.console import PASSWORD, Address, Browser, addresses, let_in, site, tables
+from tests.world.console import PASSWORD, Address, Browser, OpenBrowser, addresses, let_in, site, tables
 from tests.world.system import ORCHESTRATOR, System, domain_of
+from tests.world.tenant import Tenant
 from tests.world.waiting import until, until_async
 
 CONSOLE_PAGE = Path(__file__).resolve().parents[3] / "docs" / "console.md"

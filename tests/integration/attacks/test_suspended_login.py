@@ -2,8 +2,8 @@
 
 import pytest
 
-from tests.integration.conftest import Tenant
 from tests.world.browser import Browser
+from tests.world.tenant import Tenant
 from tests.world.waiting import until
 
 PASSWORD = "0123456789abcdef0123"

@@ -10,9 +10,9 @@ from tenants.errors import InvalidInputError
 from tenants.models import Role
 from tenants.passwords import check_chosen
 from tenants.states import Cause
-from tests.integration.conftest import Tenant
 from tests.world.panel import Panel
 from tests.world.system import ORCHESTRATOR, System, domain_of
+from tests.world.tenant import Tenant
 
 SHORT = "must have 8 to 256 characters"
 COMMON = "must not be one of the commonest passwords, which are guessed first"

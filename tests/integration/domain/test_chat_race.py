@@ -13,9 +13,9 @@ from tenants.callbacks import OperatorMessage, store_messages
 from tenants.commands import AnyCommand, SendMessage
 from tenants.models import CallbackMessage, Chat, ChatState
 from tenants.naming import AccountKind, AccountName
-from tests.integration.conftest import TenantApi
-from tests.integration.system.test_chats import ACCEPTED
+from tests.world.chats import ACCEPTED
 from tests.world.registry import World, make_world
+from tests.world.tenant_api import TenantApi
 from tests.world.waiting import until, until_async
 
 RACES = 200

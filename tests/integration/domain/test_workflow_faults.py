@@ -23,12 +23,12 @@ from tenants.registry import TenantSpec
 from tenants.services import Services, open_services
 from tenants.states import Cause
 from tenants.workflows import WORKFLOWS
-from tests.integration.conftest import Tenant
 from tests.world import mortal
 from tests.world.panel import Panel
 from tests.world.registry import migrate
 from tests.world.rehearsal import RECORDS, rows_of, state_of
 from tests.world.system import System
+from tests.world.tenant import Tenant
 from tests.world.waiting import until_async
 
 PANEL = Cause("panel")

@@ -5,28 +5,12 @@ import csv
 import re
 from http import HTTPStatus
 
-from tests.integration.conftest import OpenBrowser, Tenant
-from tests.world.console import PASSWORD, Browser, let_in
+from tests.world.console import FORM, PASSWORD, Browser, OpenBrowser, let_in
+from tests.world.tenant import Tenant
 from tests.world.waiting import DEADLINE, until_async
 
 HOSTILE = "\"><script>alert(1)</script><img src=x onerror=alert(2)>'{{7*7}}"
 HOSTILE_AS_TEXT = "&lt;script&gt;alert(1)&lt;/script&gt;"
-FORM = {
-    "callback_url": "",
-    "online_seconds": "300",
-    "idle_hours": "24",
-    "max_accounts": "",
-    "max_online_visitors": "",
-    "max_rooms": "",
-    "max_waiting_messages": "",
-    "calls_per_second": "",
-    "xmpp": "on",
-    "routing": "lhc",
-    "owner_offline": "store",
-    "history_hours": "0",
-    "event_format": "lhc",
-}
-"""Of a tenant, as a browser sends it."""
 
 
 async def test_nobody_sees_anything_without_a_login(tenant: Tenant, open_browser: OpenBrowser) -> None:

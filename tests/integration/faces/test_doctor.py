@@ -15,9 +15,9 @@ from config.settings import Settings
 from tenants import checkup
 from tenants.checkup import Finding, WrongError
 from tenants.ejabberd import BRIDGE_VERSION
-from tests.integration.conftest import NewTenant, Tenant
 from tests.world.registry import World, make_world, migrate
 from tests.world.system import System, domain_of
+from tests.world.tenant import NewTenant, Tenant
 from xmpp_pool import handshake
 
 ORCHESTRATOR = str(Path(sys.executable).parent / "orchestrator")

@@ -9,9 +9,10 @@ import pytest
 from sqlalchemy import select
 
 from tenants.models import VisitorSession
-from tests.integration.conftest import NewTenant, Tenant, TenantApi
 from tests.world.lhc import Lhc
 from tests.world.system import domain_of
+from tests.world.tenant import NewTenant, Tenant
+from tests.world.tenant_api import TenantApi
 from tests.world.waiting import until_async
 
 PASSWORD = "0123456789abcdef0123"

@@ -9,15 +9,13 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.integration.conftest import Tenant
+from tests.world.json_bodies import BODIES, DISPLAY_BOTH, DISPLAY_NONE, HOST, NAME, PASSWORD
 from tests.world.lhc import Lhc, php_json
 from tests.world.panel import Panel
 from tests.world.receiver import Receiver
 from tests.world.system import System
+from tests.world.tenant import Tenant
 
-NAME = "json-face"
-HOST = "localhost"
-PASSWORD = "0123456789abcdef0123"
 HTML = "text/html; charset=utf-8"
 
 Said = tuple[int, str, str]
@@ -27,62 +25,6 @@ INVALID_ARGUMENTS: Said = (200, HTML, '{"error":true,"msg":"Invalid arguments"}'
 FORBIDDEN: Said = (403, "text/plain; charset=utf-8", "Forbidden")
 UNKNOWN_USER: Said = (200, HTML, r'{"error":true,"msg":"{not_found,\"unknown_user\"}\n"}')
 UNKNOWN_HOST: Said = (200, HTML, r'{"error":true,"msg":"Error: cannot_register: Unknown virtual host\n"}')
-# after JSON decoding, as the extension sends them
-DISPLAY_NONE = r"\"\""
-DISPLAY_BOTH = r"\"operators.json-face\\nvisitors.json-face\""
-
-BODIES: dict[str, dict[str, Any]] = {
-    "/xmpp": {
-        "jid": "visitor.1.json-face@localhost",
-        "pass": PASSWORD,
-        "host": "127.0.0.1",
-        "nick": "Online visitor",
-        "status": "-",
-    },
-    "/xmpp-send-message": {
-        "jid": "visitor.1.json-face@localhost",
-        "pass": PASSWORD,
-        "host": "127.0.0.1",
-        "operator_username": "bob.json-face@localhost",
-        "message": "hi",
-        "nick": "Online visitor",
-        "status": "-",
-    },
-    "/xmpp-register-online-visitor": {
-        "user": "visitor.1.json-face",
-        "host": HOST,
-        "password": PASSWORD,
-        "hostlogin": "127.0.0.1",
-        "nick": "Online visitor",
-        "status": "-",
-        "group": "visitors.json-face",
-    },
-    "/xmpp-register": {"user": "bob.json-face", "host": HOST, "password": PASSWORD},
-    "/xmpp-change-password": {"user": "bob.json-face", "host": HOST, "password": PASSWORD},
-    "/xmpp-unregister": {"user": "bob.json-face", "host": HOST},
-    "/xmpp-assign-user-to-roaster": {
-        "user": "bob.json-face",
-        "host": HOST,
-        "group": "operators.json-face",
-        "grouphost": HOST,
-    },
-    "/xmpp-delete-user-from-roaster": {
-        "user": "bob.json-face",
-        "host": HOST,
-        "grouphost": HOST,
-        "group": "operators.json-face",
-    },
-    "/xmpp-setup-instance-roasters": {
-        "group": "operators.json-face",
-        "host": HOST,
-        "name": "Operators",
-        "desc": "Operators of json-face",
-        "display": DISPLAY_BOTH,
-        "display_array": ["operators.json-face", "visitors.json-face"],
-    },
-    "/xmpp-delete-instance-roasters": {"group": "operators.json-face", "host": HOST},
-    "/xmpp-does-shared-roaster-exists": {"group": "operators.json-face", "host": HOST},
-}
 PLAIN_ENDPOINTS = ("/xmpp", "/xmpp-send-message")
 REGISTERING = ("/xmpp-register", "/xmpp-register-online-visitor")
 OPTIONAL = {"hostlogin", "nick", "status", "display_array"}

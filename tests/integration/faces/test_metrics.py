@@ -9,9 +9,9 @@ import httpx
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.integration.conftest import Tenant
 from tests.world.console import Browser
 from tests.world.login import Door, Login
+from tests.world.tenant import Tenant
 from tests.world.waiting import until_async
 
 PASSWORD = "0123456789abcdef0123"

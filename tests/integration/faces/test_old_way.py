@@ -10,11 +10,11 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.integration.conftest import Tenant
 from tests.world.frozen import frozen
 from tests.world.lhc import Lhc
 from tests.world.panel import Panel
 from tests.world.system import System
+from tests.world.tenant import Tenant
 from tests.world.waiting import until_async
 
 DONE = {"error": False, "msg": ""}

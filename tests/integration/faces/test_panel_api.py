@@ -10,10 +10,10 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.integration.conftest import Tenant
 from tests.world.lhc import Lhc
 from tests.world.panel import Panel
 from tests.world.system import System
+from tests.world.tenant import Tenant
 from tests.world.waiting import until_async
 
 _numbers = itertools.count(1)

@@ -5,8 +5,8 @@ from xmlrpc.client import Fault
 import httpx
 import pytest
 
-from tests.integration.conftest import NewTenant, Tenant
 from tests.world.lhc import Lhc, rpc
+from tests.world.tenant import NewTenant, Tenant
 from tests.world.waiting import until_async
 
 PASSWORD = "0123456789abcdef0123"

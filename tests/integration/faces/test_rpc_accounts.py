@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from tests.integration.conftest import NewTenant, Tenant, rpc_of, tenants_of
 from tests.world.panel import Panel
 from tests.world.receiver import Receiver
 from tests.world.rpc import Rpc
 from tests.world.system import System
+from tests.world.tenant import NewTenant, Tenant, rpc_of, tenants_of
 
 HOST = "localhost"
 PASSWORD = "0123456789abcdef0123"

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 
 import pytest
 
-from tests.integration.conftest import Tenant
 from tests.world.chat_server import ChatServer
 from tests.world.operator import Operator
 from tests.world.panel import Panel
 from tests.world.receiver import Receiver
 from tests.world.rpc import Rpc, post, shape
 from tests.world.system import System
+from tests.world.tenant import Tenant
 
 HOST = "localhost"
 NAME = "contract"

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from tests.integration.conftest import Tenant
 from tests.world.operator import Operator
 from tests.world.panel import Panel
 from tests.world.receiver import Receiver
 from tests.world.rpc import Encode, Rpc, library_request, php_request, shape
 from tests.world.system import System
+from tests.world.tenant import Tenant
 
 HOST = "localhost"
 OPERATOR_PASSWORD = "operator-pw"

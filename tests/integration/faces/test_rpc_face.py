@@ -8,13 +8,13 @@ from xmlrpc.client import dumps, loads
 import httpx
 import pytest
 
-from tests.integration.conftest import Tenant
 from tests.world.lhc import rpc
 from tests.world.operator import Operator
 from tests.world.panel import Panel
 from tests.world.receiver import Receiver
 from tests.world.rpc import fault_in, php_request, post
 from tests.world.system import System
+from tests.world.tenant import Tenant
 
 NAME, OTHER = "rpc-face", "rpc-face-2"
 HOST = "localhost"

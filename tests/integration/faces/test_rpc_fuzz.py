@@ -15,12 +15,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.integration.conftest import Tenant
 from tests.world.lhc import TIMEOUT
 from tests.world.panel import Panel
 from tests.world.receiver import Receiver
 from tests.world.rpc import METHODS, Rpc, library_request, named
 from tests.world.system import System
+from tests.world.tenant import Tenant
 
 HOST = "localhost"
 NAME = "fuzzed"

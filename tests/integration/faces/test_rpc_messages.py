@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from tests.integration.conftest import Tenant, rpc_of
 from tests.world.operator import Operator
 from tests.world.rpc import Rpc
+from tests.world.tenant import Tenant, rpc_of
 from tests.world.waiting import until_async
 
 HOST = "localhost"

@@ -3,16 +3,10 @@
 import pytest
 
 from orchestrator.client import ApiError, TenantClient
-from tests.integration.conftest import OPERATOR_PASSWORD, NewTenant, TenantApi
-from tests.world.operator import Operator
+from tests.world.chats import ACCEPTED, read_by
+from tests.world.tenant import NewTenant
+from tests.world.tenant_api import OPERATOR_PASSWORD, TenantApi
 from tests.world.waiting import until
-
-
-def read_by(operator: Operator) -> list[str]:
-    return [message.body for message in operator.messages]
-
-
-ACCEPTED = "[[System Assistant]] Chat was already accepted by {}"
 
 
 async def test_the_first_who_answers_owns_the_chat(api: TenantApi) -> None:

@@ -2,8 +2,8 @@
 
 import pytest
 
-from tests.integration.conftest import Tenant
 from tests.world.login import Door, Login
+from tests.world.tenant import Tenant
 
 
 @pytest.mark.parametrize("kind", ["starttls", "tls"])

@@ -6,9 +6,9 @@ from xmlrpc.client import Fault
 
 import pytest
 
-from tests.integration.conftest import Tenant
 from tests.world.lhc import rpc
 from tests.world.receiver import Callback
+from tests.world.tenant import Tenant
 from tests.world.waiting import until
 
 NewTenant = Callable[..., Awaitable[Tenant]]

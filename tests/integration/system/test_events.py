@@ -10,10 +10,11 @@ import jsonschema_rs
 import pytest
 from standardwebhooks import Webhook, WebhookVerificationError
 
-from tests.integration.conftest import NewTenant, TenantApi
-from tests.integration.system.test_chats import ACCEPTED, read_by
+from tests.world.chats import ACCEPTED, read_by
 from tests.world.operator import Operator
 from tests.world.receiver import Callback
+from tests.world.tenant import NewTenant
+from tests.world.tenant_api import TenantApi
 from tests.world.waiting import until
 from xmpp_pool.stanzas import CHAT_STATES_NS, RECEIPTS_NS
 

@@ -6,8 +6,8 @@ from sqlalchemy import select
 
 from tenants import chats
 from tenants.models import Chat, ChatLine, ChatState, LineState
-from tests.integration.conftest import TenantApi
 from tests.world.registry import World
+from tests.world.tenant_api import TenantApi
 from tests.world.waiting import until_async
 
 HOUR = 3600.0

@@ -16,10 +16,10 @@ from sqlalchemy import update
 from tenants.database import Database
 from tenants.models import CallbackMessage, Circuit, Conversation, MessageState
 from tenants.outcomes import MAX_ATTEMPTS
-from tests.integration.conftest import Tenant
 from tests.world.operator import Operator
 from tests.world.receiver import Callback
 from tests.world.system import PROJECT
+from tests.world.tenant import Tenant
 from tests.world.waiting import until, until_async
 
 NewTenant = Callable[..., Awaitable[Tenant]]

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from tests.integration.conftest import NewTenant, Tenant
+from tests.world.tenant import NewTenant, Tenant
 
 PASSWORD = "0123456789abcdef0123"
 OTHER = "another-0123456789ab"

@@ -1,7 +1,7 @@
 """Operator presence for LHC: connect with the first connection, disconnect with the last, ping at the interval."""
 
-from tests.conftest import PING_SECONDS
-from tests.integration.conftest import Tenant
+from tests.world.settings import PING_SECONDS
+from tests.world.tenant import Tenant
 from tests.world.waiting import until
 
 

@@ -17,10 +17,10 @@ from sqlalchemy.engine import make_url
 from tenants.commands import shard_of
 from tenants.database import Database
 from tenants.models import ShardLease
-from tests.integration.conftest import NewTenant, Tenant
 from tests.world.frozen import freeze
 from tests.world.operator import Operator
 from tests.world.system import PROJECT, System
+from tests.world.tenant import NewTenant, Tenant
 from tests.world.waiting import until, until_async
 
 PASSWORD = "0123456789abcdef0123"

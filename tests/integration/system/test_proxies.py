@@ -9,13 +9,13 @@ import httpx
 import pytest
 
 from tenants.models import Operation, OperationKind, OperationState
-from tests.integration.conftest import Tenant
 from tests.world.beside import beside
 from tests.world.browser import Browser
 from tests.world.console import Browser as Console
 from tests.world.proxies import Proxy, start_proxy
 from tests.world.raw import Raw, raw
 from tests.world.system import System, domain_of
+from tests.world.tenant import Tenant
 from tests.world.waiting import until_async
 
 MB = 1024 * 1024

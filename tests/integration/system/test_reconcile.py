@@ -16,13 +16,13 @@ from tenants.models import Account, AccountState
 from tenants.reconcile import start
 from tenants.scram import make_verifier
 from tenants.services import Services
-from tests.integration.conftest import NewTenant, Tenant
 from tests.world.lhc import Lhc
 from tests.world.operator import Operator
 from tests.world.panel import Panel
 from tests.world.registry import World
 from tests.world.rehearsal import PANEL
 from tests.world.system import System, domain_of
+from tests.world.tenant import NewTenant, Tenant
 from tests.world.waiting import until_async
 
 PASSWORD = "0123456789abcdef0123"

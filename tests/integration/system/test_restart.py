@@ -4,8 +4,8 @@ import os
 import signal
 from collections.abc import Awaitable, Callable
 
-from tests.integration.conftest import Tenant
 from tests.world.frozen import freeze
+from tests.world.tenant import Tenant
 
 NewTenant = Callable[..., Awaitable[Tenant]]
 PASSWORD = "0123456789abcdef0123"

@@ -2,7 +2,6 @@
 
 import asyncio
 from functools import partial
-from urllib.parse import quote
 
 import pytest
 from slixmpp.exceptions import IqError
@@ -13,77 +12,30 @@ from orchestrator.client import ApiError, TenantClient
 from tenants.models import Room, RoomOrigin, RoomState
 from tenants.naming import STANDALONE_INSTANCE
 from tenants.rooms import MAX_ROOMS
-from tests.integration.conftest import NewTenant, Tenant, TenantApi, rpc_of
 from tests.world.chat_server import ChatServer
 from tests.world.operator import Operator
 from tests.world.panel import Panel
 from tests.world.receiver import Receiver
+from tests.world.rooms import (
+    HOST,
+    NAME,
+    SERVICE,
+    address,
+    form,
+    groupchat,
+    is_told,
+    make_room,
+    present,
+    rooms_in_ejabberd,
+    said,
+    told,
+)
 from tests.world.rpc import Encode, Rpc, fault_in, library_request, php_request, shape
 from tests.world.system import domain_of, start_system
+from tests.world.tenant import NewTenant, Tenant, rpc_of
+from tests.world.tenant_api import TenantApi
 from tests.world.waiting import until, until_async
 from xmpp_pool.stanzas import BRIDGE_NS
-
-HOST = "localhost"
-SERVICE = f"conference.{HOST}"
-NAME = "jd,br"
-
-
-def address(tenant: Tenant, name: str = NAME) -> str:
-    return f"{name}.{tenant.name}@{SERVICE}"
-
-
-async def make_room(
-    tenant: Tenant,
-    name: str = NAME,
-    *,
-    page_operator: str | None = "John.Doe.operator",
-    encode: Encode = library_request,
-) -> Rpc:
-    """A room as LHC's extension makes it."""
-    rpc = rpc_of(tenant, encode)
-    assert await rpc.call("create_room", {"name": name, "service": SERVICE, "host": HOST}) == {"res": 0}
-    option = {"name": name, "service": SERVICE, "option": "allow_subscription", "value": "true"}
-    assert await rpc.call("change_room_option", option) == {"res": 0}
-    if page_operator:
-        member = {"user": f"{page_operator}@{HOST}", "nick": "John Doe", "room": f"{name}@{SERVICE}", "nodes": ""}
-        assert await rpc.call("subscribe_room", member) == {"nodes": []}
-    return rpc
-
-
-def groupchat(sender: str, body: str, name: str = NAME) -> dict[str, str]:
-    to = f"{name}@{SERVICE}"
-    return {"type": "groupchat", "from": f"{sender}@{HOST}", "to": to, "subject": "", "body": body}
-
-
-def form(**fields: str) -> str:
-    """A callback's body, as WIRE.md's third section has it."""
-    escaped = {name: quote(value, safe="_.-/:").replace("~", "%7E") for name, value in fields.items()}
-    return "&".join(f"{name}={value}" for name, value in escaped.items())
-
-
-def said(tenant: Tenant, sender: str, body: str, name: str = NAME) -> str:
-    who = tenant.lhc.name(sender)
-    return form(body=body, sender=who, receiver=name, server=HOST, type="groupchat")
-
-
-def present(tenant: Tenant, sender: str, status: str, name: str = NAME) -> str:
-    who = tenant.lhc.name(sender)
-    return form(status=status, sender=who, receiver=name, server=HOST, type="presence")
-
-
-def told(tenant: Tenant) -> list[str]:
-    """What LHC was told at its address for messages, byte for byte."""
-    return [
-        one.raw.decode()
-        for one in tenant.receiver.callbacks
-        if one.host == tenant.callback_host and one.path == "/xmppservice/processmessage"
-    ]
-
-
-async def is_told(tenant: Tenant, *bodies: str) -> None:
-    """Wait until LHC was told just that."""
-    await until(lambda: len(told(tenant)) >= len(bodies), f"{len(bodies)} callbacks; got {told(tenant)}")
-    assert told(tenant) == list(bodies)
 
 
 @pytest.mark.parametrize("encode", [library_request, php_request], ids=["library", "PHP"])
@@ -491,11 +443,6 @@ def row(tenant: Tenant, name: str, state: RoomState, changed_at: float) -> Room:
 
 
 # What goes wrong, and the end
-
-
-async def rooms_in_ejabberd(tenant: Tenant) -> list[str]:
-    found = await tenant.system.ejabberd("lhc_rooms", host=HOST, suffix=f".{tenant.name}", after="", limit=1000)
-    return [room.removesuffix(f".{tenant.name}") for room in found]
 
 
 async def test_rooms_go_with_their_tenant(new_tenant: NewTenant) -> None:

@@ -9,8 +9,8 @@ import pytest
 from config.settings import Settings
 from tenants.commands import SendMessage, ShowTyping
 from tenants.shard_queues import CommandPublisher, open_publisher
-from tests.integration.conftest import Tenant
 from tests.world.operator import Operator
+from tests.world.tenant import Tenant
 from tests.world.waiting import until
 from xmpp_pool.stanzas import CHAT_STATES_NS
 

@@ -10,11 +10,11 @@ import pytest
 from config.settings import Settings
 from tenants.commands import ShowVisitor
 from tenants.shard_queues import open_publisher
-from tests.integration.conftest import NewTenant, Tenant
 from tests.world.lhc import rpc
 from tests.world.operator import Operator
 from tests.world.receiver import Callback
 from tests.world.rpc import METHODS, named
+from tests.world.tenant import NewTenant, Tenant
 from tests.world.waiting import until, until_async
 
 PASSWORD = "0123456789abcdef0123"

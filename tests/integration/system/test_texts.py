@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from tenants import chat_lines
 from tenants.errors import InvalidInputError
-from tests.integration.conftest import TenantApi
 from tests.world.operator import Operator
+from tests.world.tenant_api import TenantApi
 from tests.world.waiting import until
 
 MAX_STANZA = 250_000
