@@ -28,8 +28,8 @@ from bench.latency import PASSWORD
 from bench.measured import FULL_SPEED, Measured, keep, summarise
 from bench.watching import MARK, Login, Watcher, watching
 from orchestrator.launcher.local import Broker
-from tenants.commands import AnyCommand, SendMessage, ShowVisitor
-from tenants.services import Services
+from tenants.process.services import Services
+from tenants.shards.commands import AnyCommand, SendMessage, ShowVisitor
 from tests.world.lhc import Lhc
 from tests.world.panel import Panel
 from tests.world.system import System, domain_of, start_system

@@ -12,8 +12,9 @@ from typing import Any
 
 from sqlalchemy import insert, text
 
-from tenants.database import Database
-from tenants.models import (
+from tenants.core.naming import AccountKind
+from tenants.store.database import Database
+from tenants.store.models import (
     Account,
     AccountState,
     AuditEntry,
@@ -41,7 +42,6 @@ from tenants.models import (
     TrafficMinute,
     VisitorSession,
 )
-from tenants.naming import AccountKind
 
 LARGE = "shop-large"
 _DAY = 86_400.0

@@ -26,8 +26,8 @@ from bench.measured import Measured, keep, summarise
 from bench.seeding import login_of, open_tenants, seed
 from bench.watching import MARK, Watcher, watching
 from orchestrator.launcher.local import DatabaseServer
-from tenants.commands import SendMessage
-from tenants.services import Services
+from tenants.process.services import Services
+from tenants.shards.commands import SendMessage
 from tests.world.system import System, domain_of, start_system
 
 CROWDED, OTHER = "bench-crowded", "bench-other"

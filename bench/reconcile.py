@@ -26,14 +26,16 @@ from rich.table import Table
 from bench.latency import PASSWORD
 from bench.measured import keep
 from config.settings import Settings
-from tenants import operations, reconcile, rosters
-from tenants.models import Account, AccountState, Tenant, TenantState
-from tenants.naming import AccountKind, AccountName, RosterKind
-from tenants.operations import Next
-from tenants.scram import make_verifier
-from tenants.services import Services, open_services
-from tenants.states import Cause
-from tenants.workflows import WORKFLOWS
+from tenants.core.naming import AccountKind, AccountName, RosterKind
+from tenants.core.scram import make_verifier
+from tenants.ejabberd import rosters
+from tenants.lifecycle import operations
+from tenants.lifecycle.operations import Next
+from tenants.lifecycle.states import Cause
+from tenants.process.services import Services, open_services
+from tenants.store.models import Account, AccountState, Tenant, TenantState
+from tenants.workflows import reconcile
+from tenants.workflows.workflows import WORKFLOWS
 from tests.world.chat_server import ChatServer
 from tests.world.registry import migrate
 

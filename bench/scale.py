@@ -20,7 +20,7 @@ from bench.crowd import Crowd, crowd
 from bench.measured import FULL_SPEED, keep
 from bench.seeding import login_of, open_tenants
 from orchestrator.launcher.local import Broker
-from tenants.commands import ShowVisitor
+from tenants.shards.commands import ShowVisitor
 from tests.world.system import System, domain_of, start_system
 
 _AT_ONCE = 500

@@ -13,9 +13,9 @@ from sqlalchemy import insert
 
 from bench.latency import PASSWORD
 from bench.watching import Login
-from tenants.database import Database
-from tenants.models import Account, AccountState, VisitorSession
-from tenants.naming import AccountKind
+from tenants.core.naming import AccountKind
+from tenants.store.database import Database
+from tenants.store.models import Account, AccountState, VisitorSession
 from tests.world.lhc import Lhc
 from tests.world.panel import Panel
 from tests.world.system import System

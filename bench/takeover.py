@@ -20,9 +20,9 @@ from sqlalchemy import select
 
 from bench.latency import PASSWORD
 from bench.measured import FULL_SPEED, keep
-from tenants.commands import shard_of
-from tenants.database import Database
-from tenants.models import ShardLease
+from tenants.shards.commands import shard_of
+from tenants.store.database import Database
+from tenants.store.models import ShardLease
 from tests.world.lhc import Lhc
 from tests.world.operator import Operator
 from tests.world.panel import Panel

@@ -24,11 +24,11 @@ from bench.running import running_system
 from config.celery import make_celery
 from config.settings import Settings
 from config.wakeup import celery_wake
-from tenants.models import Account, AccountState, Tenant, TenantState
-from tenants.naming import AccountKind, RosterKind
-from tenants.rosters import group_of
-from tenants.scram import make_verifier
-from tenants.services import Services, open_services
+from tenants.core.naming import AccountKind, RosterKind
+from tenants.core.scram import make_verifier
+from tenants.ejabberd.rosters import group_of
+from tenants.process.services import Services, open_services
+from tenants.store.models import Account, AccountState, Tenant, TenantState
 from tests.world.lhc import Lhc
 from tests.world.operator import Operator
 from tests.world.panel import Panel

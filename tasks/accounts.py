@@ -4,7 +4,7 @@ from celery import shared_task
 
 from config import task_names
 from tasks.runtime import run
-from tenants import expiry
+from tenants.accounts import expiry
 
 
 @shared_task(name=task_names.EXPIRE_ACCOUNTS)

@@ -6,8 +6,11 @@ from celery import shared_task
 
 from config import task_names
 from tasks import runtime
-from tenants import chats, deliveries, heartbeats, idempotency, returned
-from tenants.services import Services
+from tenants.access import idempotency
+from tenants.conversations import chats, returned
+from tenants.delivery import deliveries
+from tenants.process import heartbeats
+from tenants.process.services import Services
 
 
 @shared_task(name=task_names.DELIVER)

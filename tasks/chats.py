@@ -6,7 +6,7 @@ from celery import shared_task
 
 from config import task_names
 from tasks import runtime
-from tenants import chat_lines
+from tenants.conversations import chat_lines
 
 
 @shared_task(name=task_names.FORWARD)

@@ -6,10 +6,12 @@ from celery import Task, shared_task
 
 from config import task_names
 from tasks.runtime import run
-from tenants import claims, heartbeats, operations
-from tenants.models import Operation
-from tenants.services import Services
-from tenants.workflows import WORKFLOWS
+from tenants.lifecycle import operations
+from tenants.process import heartbeats
+from tenants.process.services import Services
+from tenants.store import claims
+from tenants.store.models import Operation
+from tenants.workflows.workflows import WORKFLOWS
 
 _SWEEP_LIMIT = 100
 _TURN_SECONDS = 1.0

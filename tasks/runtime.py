@@ -15,9 +15,9 @@ from celery import Celery, current_app
 
 from config.settings import Settings
 from config.wakeup import celery_wake
-from tenants.lookout import Lookout
-from tenants.runners import Runners
-from tenants.services import Services, open_services
+from tenants.delivery.lookout import Lookout
+from tenants.delivery.runners import Runners
+from tenants.process.services import Services, open_services
 
 Result = TypeVar("Result")
 

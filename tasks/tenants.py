@@ -1,9 +1,9 @@
 """Workflows as tasks that a control panel may send by name: see docs/celery.md.
 
 Each only opens the operation's row, and answers with it: the work follows in `operations.advance`. Arguments are
-checked as those of the API are (`tenants.requests`). A request that breaks a rule is the task's failure, with field and
-rule as its message, and changes nothing. Secrets never travel as arguments: who sends a key or a password sends its
-digest or verifier.
+checked as those of the API are (`tenants.lifecycle.requests`). A request that breaks a rule is the task's failure, with
+field and rule as its message, and changes nothing. Secrets never travel as arguments: who sends a key or a password
+sends its digest or verifier.
 """
 
 import json
@@ -15,14 +15,26 @@ from celery import Task, shared_task
 
 from config import task_names
 from tasks.runtime import run
-from tenants import addresses, idempotency, importing, reconcile, registry, requests
-from tenants.errors import DomainError, InvalidInputError
-from tenants.idempotency import Answer
-from tenants.models import Operation, OperationKind
-from tenants.requests import Bulk, ChangeAddress, Import, Provision, Reconcile, Request, RotateKeys, TenantRequest
-from tenants.secrets import digest
-from tenants.services import Services
-from tenants.states import Cause
+from tenants.access import idempotency
+from tenants.access.idempotency import Answer
+from tenants.core.errors import DomainError, InvalidInputError
+from tenants.core.secrets import digest
+from tenants.lifecycle import registry, requests
+from tenants.lifecycle.requests import (
+    Bulk,
+    ChangeAddress,
+    Import,
+    Provision,
+    Reconcile,
+    Request,
+    RotateKeys,
+    TenantRequest,
+)
+from tenants.lifecycle.states import Cause
+from tenants.outbound import callback_urls
+from tenants.process.services import Services
+from tenants.store.models import Operation, OperationKind
+from tenants.workflows import importing, reconcile
 
 Result = dict[str, Any]
 Asked = TypeVar("Asked", bound=Request)
@@ -98,7 +110,7 @@ async def destroy(services: Services, asked: TenantRequest, cause: Cause) -> Res
 async def change_address(services: Services, asked: ChangeAddress, cause: Cause) -> Result:
     """Start to move the tenant's callbacks; without a URL to the one that its name gives."""
     url = str(asked.callback_url) if asked.callback_url else None
-    addresses.check_no_password(url)
+    callback_urls.check_no_password(url)
     return _result(asked.instance_name, await registry.change_address(services, asked.instance_name, cause, url))
 
 
@@ -142,7 +154,7 @@ async def _requested(services: Services, asked: TenantRequest, kind: OperationKi
 
 def _changes(asked: Import) -> dict[str, Any]:
     changes = asked.settings.changes() if asked.settings else {}
-    addresses.check_no_password(changes.get("callback_url"))
+    callback_urls.check_no_password(changes.get("callback_url"))
     return changes
 
 

@@ -19,10 +19,10 @@ import structlog
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from tenants.commands import CloseTenant, SendMessage, SendToRoom
-from tenants.live_view import Broadcast, Way
-from tenants.shard_queues import CommandReader, Delivery
-from tenants.traffic import Traffic
+from tenants.conversations.live_view import Broadcast, Way
+from tenants.shards.commands import CloseTenant, SendMessage, SendToRoom
+from tenants.shards.queues import CommandReader, Delivery
+from tenants.status.traffic import Traffic
 from xmpp_pool.announcer import Announcer
 from xmpp_pool.gateway import Gateway, StreamLostError
 from xmpp_pool.lives import Lives

@@ -23,8 +23,8 @@ from slixmpp.xmlstream.xmlstream import NotConnectedError
 from sqlalchemy.exc import DBAPIError
 
 from config.settings import Settings
-from tenants.backoff import delay
-from tenants.errors import DomainError
+from tenants.core.backoff import delay
+from tenants.core.errors import DomainError
 from xmpp_pool.stanzas import BRIDGE_NS, COMPONENT_NS, FORWARD_NS
 
 log = structlog.get_logger(__name__)

@@ -9,18 +9,18 @@ from xml.etree import ElementTree as ET
 import structlog
 from sqlalchemy.exc import DBAPIError
 
-from tenants import returned, rooms
-from tenants.admission import Refusal
-from tenants.batching import next_batch
-from tenants.callbacks import OperatorMessage, store_messages
-from tenants.errors import InvalidInputError
-from tenants.live_view import Broadcast, Way
-from tenants.naming import AccountKind, AccountName, local_part
-from tenants.returned import Returned
-from tenants.rooms import RoomReport
-from tenants.services import Services
-from tenants.shard_queues import QueueUnavailableError
-from tenants.traffic import Traffic
+from tenants.conversations import returned, rooms
+from tenants.conversations.callbacks import OperatorMessage, store_messages
+from tenants.conversations.live_view import Broadcast, Way
+from tenants.conversations.returned import Returned
+from tenants.conversations.rooms import RoomReport
+from tenants.core.batching import next_batch
+from tenants.core.errors import InvalidInputError
+from tenants.core.naming import AccountKind, AccountName, local_part
+from tenants.lifecycle.admission import Refusal
+from tenants.process.services import Services
+from tenants.shards.queues import QueueUnavailableError
+from tenants.status.traffic import Traffic
 from xmpp_pool.gateway import Reply
 from xmpp_pool.stanzas import Forwarded, ForwardedError, ForwardedPresence, read_forwarded
 

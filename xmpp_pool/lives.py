@@ -1,7 +1,7 @@
 """Which tenant bears a name now: a command that waited in the queue may be for one that is gone, with a successor.
 
 Read from the database, since nothing else knows, but not for each command: what was read is believed for less long than
-a name rests between two tenants (`tenants.registry`).
+a name rests between two tenants (`tenants.lifecycle.registry`).
 """
 
 import time
@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 from sqlalchemy import select
 
-from tenants.commands import AnyCommand, CloseTenant, CloseVisitor
-from tenants.models import Tenant, TenantState
-from tenants.services import Services
+from tenants.process.services import Services
+from tenants.shards.commands import AnyCommand, CloseTenant, CloseVisitor
+from tenants.store.models import Tenant, TenantState
 
 _BELIEVED_SECONDS = 4.0
 _USED_SECONDS = 60.0

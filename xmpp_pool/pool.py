@@ -14,11 +14,11 @@ from sqlalchemy.exc import DBAPIError
 from config.celery import make_celery
 from config.settings import Settings
 from config.wakeup import celery_wake
-from tenants.leases import Taken, new_member_name
-from tenants.live_view import Broadcast
-from tenants.services import Services, open_services
-from tenants.shard_queues import open_reader
-from tenants.traffic import Traffic
+from tenants.conversations.live_view import Broadcast
+from tenants.process.leases import Taken, new_member_name
+from tenants.process.services import Services, open_services
+from tenants.shards.queues import open_reader
+from tenants.status.traffic import Traffic
 from xmpp_pool.announcer import Announcer
 from xmpp_pool.commands import CommandRunner
 from xmpp_pool.gateway import Gateway, StreamLostError

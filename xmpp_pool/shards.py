@@ -13,11 +13,11 @@ from collections.abc import Awaitable, Callable, Collection, Iterable
 import structlog
 from sqlalchemy.exc import DBAPIError
 
-from tenants import leases
-from tenants.backoff import delay
-from tenants.commands import shard_of
-from tenants.leases import Lease, Taken
-from tenants.services import Services
+from tenants.core.backoff import delay
+from tenants.process import leases
+from tenants.process.leases import Lease, Taken
+from tenants.process.services import Services
+from tenants.shards.commands import shard_of
 from xmpp_pool.gateway import StreamLostError
 
 log = structlog.get_logger(__name__)

@@ -10,11 +10,11 @@ from xml.etree import ElementTree as ET
 import structlog
 from sqlalchemy.exc import DBAPIError
 
-from tenants import signals
-from tenants.errors import InvalidInputError
-from tenants.naming import AccountName
-from tenants.services import Services
-from tenants.signals import Receipt, Typing
+from tenants.conversations import signals
+from tenants.conversations.signals import Receipt, Typing
+from tenants.core.errors import InvalidInputError
+from tenants.core.naming import AccountName
+from tenants.process.services import Services
 from xmpp_pool.inbox import names
 from xmpp_pool.stanzas import read_signal
 

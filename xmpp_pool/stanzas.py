@@ -1,7 +1,8 @@
 """The stanzas we write, as text, and the ones we read.
 
 Written by hand because presence is fanned out by the thousand: the part that is the same for every operator is
-rendered once. All text passes through `escape`; what XML cannot hold was replaced at the boundary (`tenants.visitors`).
+rendered once. All text passes through `escape`; what XML cannot hold was replaced at the boundary
+(`tenants.visitors.visitors`).
 """
 
 from dataclasses import dataclass

@@ -14,13 +14,13 @@ from slixmpp import JID, Presence
 from sqlalchemy import select
 from sqlalchemy.exc import DBAPIError
 
-from tenants import callbacks, chats
-from tenants.commands import shard_of
-from tenants.errors import DomainError, InvalidInputError
-from tenants.leases import LeaseLostError
-from tenants.models import Account
-from tenants.naming import AccountKind, AccountName
-from tenants.services import Services
+from tenants.conversations import callbacks, chats
+from tenants.core.errors import DomainError, InvalidInputError
+from tenants.core.naming import AccountKind, AccountName
+from tenants.process.leases import LeaseLostError
+from tenants.process.services import Services
+from tenants.shards.commands import shard_of
+from tenants.store.models import Account
 from xmpp_pool.announcer import Announcer
 from xmpp_pool.gateway import Gateway, StreamLostError
 from xmpp_pool.operators import Connection, OperatorDirectory

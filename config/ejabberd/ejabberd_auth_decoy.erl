@@ -12,7 +12,7 @@
 
 -include_lib("xmpp/include/scram.hrl").
 
--define(SALT_LENGTH, 16). % ejabberd's own, and that of tenants/scram.py
+-define(SALT_LENGTH, 16). % ejabberd's own, and that of tenants/core/scram.py
 -define(ITERATIONS, 4096). % likewise
 
 -spec start(binary()) -> ok.

@@ -35,8 +35,8 @@ from orchestrator.api.lhc.face import LhcFace
 from orchestrator.console import onboarding
 from orchestrator.console.public_address import PublicAddress
 from orchestrator.console.site import Console
-from tenants import renewal
-from tenants.services import open_services
+from tenants.process.services import open_services
+from tenants.visitors import renewal
 
 
 def create_app() -> FastAPI:

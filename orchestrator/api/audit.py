@@ -8,9 +8,9 @@ from pydantic import BaseModel, Field
 
 from orchestrator.api.auth import READS, HistorySince, ServicesDep
 from orchestrator.api.views import View, problems
-from tenants import audit
-from tenants.models import MAX_ID, TenantState
-from tenants.services import Services
+from tenants.lifecycle import audit
+from tenants.process.services import Services
+from tenants.store.models import MAX_ID, TenantState
 
 
 class AuditView(View):

@@ -10,13 +10,14 @@ from typing import Annotated
 from fastapi import Depends, HTTPException, Path, Query, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
-from tenants import admission, audit, registry, tokens
-from tenants.errors import InvalidInputError, NotFoundError
-from tenants.models import PANEL_SCOPES, Scope, Tenant
-from tenants.quotas import CallKind
-from tenants.secrets import same
-from tenants.services import Services
-from tenants.states import Cause
+from tenants.access import tokens
+from tenants.core.errors import InvalidInputError, NotFoundError
+from tenants.core.secrets import same
+from tenants.lifecycle import admission, audit, registry
+from tenants.lifecycle.states import Cause
+from tenants.process.quotas import CallKind
+from tenants.process.services import Services
+from tenants.store.models import PANEL_SCOPES, Scope, Tenant
 
 bearer = HTTPBearer(auto_error=False, description=f"A token of the scope {', '.join(f'`{scope}`' for scope in Scope)}.")
 

@@ -1,4 +1,4 @@
-"""A tenant's chats, for the tenant itself: the rules are in `tenants.chats`."""
+"""A tenant's chats, for the tenant itself: the rules are in `tenants.conversations.chats`."""
 
 from datetime import datetime
 from http import HTTPStatus
@@ -10,11 +10,14 @@ from pydantic import BaseModel, ConfigDict, Field
 from orchestrator.api.auth import ACTS_FOR_TENANT, READS_MESSAGES, READS_TENANT, ServicesDep
 from orchestrator.api.idempotency import IdempotentRoute
 from orchestrator.api.views import View, XmlText, problems
-from tenants import admission, chat_lines, chats, operators, visitors
-from tenants.errors import ConflictError
-from tenants.models import MAX_ID, Chat, ChatLine, ChatState, LineState, Routing, Tenant
-from tenants.naming import AccountKind, check_identifier
-from tenants.services import Services
+from tenants.accounts import operators
+from tenants.conversations import chat_lines, chats
+from tenants.core.errors import ConflictError
+from tenants.core.naming import AccountKind, check_identifier
+from tenants.lifecycle import admission
+from tenants.process.services import Services
+from tenants.store.models import MAX_ID, Chat, ChatLine, ChatState, LineState, Routing, Tenant
+from tenants.visitors import visitors
 
 Nick = Annotated[XmlText, Field(min_length=1, max_length=200)]
 Message = Annotated[

@@ -13,9 +13,10 @@ from pydantic import BaseModel, Field
 from orchestrator.api.auth import ACTS_FOR_TENANT, READS_TENANT, CauseDep, ServicesDep
 from orchestrator.api.idempotency import IdempotentRoute
 from orchestrator.api.views import View, problems
-from tenants import circuits, delivery_log, returned
-from tenants.circuits import CircuitState
-from tenants.models import MAX_ID, MessageState
+from tenants.conversations import returned
+from tenants.delivery import circuits, delivery_log
+from tenants.delivery.circuits import CircuitState
+from tenants.store.models import MAX_ID, MessageState
 
 MessageId = Annotated[int, Path(ge=1, le=MAX_ID)]
 

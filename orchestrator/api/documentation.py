@@ -7,7 +7,7 @@ from pydantic import TypeAdapter
 
 from orchestrator.api.problems import PREFIX, Problem
 from orchestrator.api.views import document_problem
-from tenants import idempotency
+from tenants.access import idempotency
 
 _IDEMPOTENCY_KEY = {
     "name": "Idempotency-Key",

@@ -9,8 +9,8 @@ from fastapi import APIRouter, Response
 from pydantic import BaseModel
 
 from orchestrator.api.auth import ServicesDep
-from tenants import heartbeats, leases
-from tenants.services import Services
+from tenants.process import heartbeats, leases
+from tenants.process.services import Services
 
 _NOT_KNOWN = "not known"
 _PATIENCE = 4.0

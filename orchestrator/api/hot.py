@@ -2,8 +2,8 @@
 
 A page view without news is noted in memory; one with news is stored and published at once with those of others; a
 message is published. Whatever is not exactly that goes on to the application, which judges it as a whole. So nothing
-is refused here, and nothing is accepted that would have been refused there; `tenants.known` says within which time
-that holds.
+is refused here, and nothing is accepted that would have been refused there; `tenants.process.known` says within which
+time that holds.
 """
 
 from collections.abc import Awaitable, Callable
@@ -15,7 +15,7 @@ from orchestrator.api import hot_pageviews
 from orchestrator.api.lhc import hot as hot_lhc
 from orchestrator.api.metrics import Counting, count
 from orchestrator.api.ready import Ready
-from tenants.services import Services
+from tenants.process.services import Services
 
 Answer = Callable[[Services, Scope, bytes], Awaitable[ASGIApp | None]]
 """Answers a call with that body; None: the application is to judge it, and nothing has changed."""

@@ -11,14 +11,16 @@ from starlette.types import ASGIApp, Scope
 
 from orchestrator.api.ready import Ready
 from orchestrator.api.views import instant
-from tenants import admission, pageviews, tokens, visitors
-from tenants.errors import DomainError
-from tenants.known import KnownVisitor
-from tenants.models import Tenant, Token
-from tenants.naming import AccountKind, AccountName
-from tenants.pageviews import PageView
-from tenants.quotas import CallKind
-from tenants.services import Services
+from tenants.access import tokens
+from tenants.core.errors import DomainError
+from tenants.core.naming import AccountKind, AccountName
+from tenants.lifecycle import admission
+from tenants.process.known import KnownVisitor
+from tenants.process.quotas import CallKind
+from tenants.process.services import Services
+from tenants.store.models import Tenant, Token
+from tenants.visitors import pageviews, visitors
+from tenants.visitors.pageviews import PageView
 
 MAX_BODY = 64 * 1024
 """Bytes: more than any page view has."""

@@ -11,8 +11,9 @@ from fastapi.routing import APIRoute
 from sqlalchemy.exc import DBAPIError
 
 from orchestrator.api.auth import bearer, check_text, get_caller
-from tenants import idempotency, registry
-from tenants.services import Services
+from tenants.access import idempotency
+from tenants.lifecycle import registry
+from tenants.process.services import Services
 
 log = structlog.get_logger(__name__)
 

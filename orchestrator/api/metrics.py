@@ -18,10 +18,10 @@ from prometheus_client.registry import Collector
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from orchestrator.api.auth import READS_METRICS, ServicesDep
-from tenants import overview
-from tenants.ejabberd import EjabberdError, EjabberdUnavailableError
-from tenants.models import OperationState, TenantState
-from tenants.overview import Overview
+from tenants.ejabberd.ejabberd import EjabberdError, EjabberdUnavailableError
+from tenants.status import overview
+from tenants.status.overview import Overview
+from tenants.store.models import OperationState, TenantState
 
 _PREFIX = "lhc_"
 _EJABBERD_SECONDS = 2.0

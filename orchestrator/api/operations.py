@@ -12,9 +12,9 @@ from orchestrator.api.auth import READS, WRITES, CallerDep, CauseDep, HistorySin
 from orchestrator.api.idempotency import IdempotentRoute
 from orchestrator.api.views import OperationView, problems
 from orchestrator.api.watching import MOST_OF_ONE, Watched, Watching, mark
-from tenants import operations
-from tenants.models import Operation, OperationKind, OperationState
-from tenants.workflows import WORKFLOWS
+from tenants.lifecycle import operations
+from tenants.store.models import Operation, OperationKind, OperationState
+from tenants.workflows.workflows import WORKFLOWS
 
 _watching = Watching()
 _RECONNECT_MS = 2000

@@ -10,8 +10,10 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr
 from orchestrator.api.auth import ACTS_FOR_TENANT, READS_TENANT, CauseDep, ServicesDep
 from orchestrator.api.idempotency import IdempotentRoute
 from orchestrator.api.views import XmlText, instant, problems
-from tenants import admission, operators, passwords
-from tenants.naming import AccountKind
+from tenants.access import passwords
+from tenants.accounts import operators
+from tenants.core.naming import AccountKind
+from tenants.lifecycle import admission
 
 Department = Annotated[str, Field(min_length=1, max_length=100)]
 

@@ -15,7 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import BaseRoute, Match, Route
 from starlette.types import Receive, Scope, Send
 
-from tenants.errors import (
+from tenants.core.errors import (
     ConflictError,
     DomainError,
     InvalidInputError,

@@ -11,12 +11,12 @@ from orchestrator.api.auth import READS, READS_HISTORY, WRITES, WRITES_TENANT, C
 from orchestrator.api.idempotency import IdempotentRoute
 from orchestrator.api.tenants import KEY, TenantView, accepted, made_view
 from orchestrator.api.views import OperationView, View, problems
-from tenants import importing, reconcile
-from tenants.drift import DriftKind
-from tenants.models import MAX_ID, Drift
-from tenants.registry import TenantSpec
-from tenants.services import Services
-from tenants.specs import TenantSettings
+from tenants.lifecycle.registry import TenantSpec
+from tenants.lifecycle.specs import TenantSettings
+from tenants.process.services import Services
+from tenants.store.models import MAX_ID, Drift
+from tenants.workflows import importing, reconcile
+from tenants.workflows.drift import DriftKind
 
 
 class ImportRequest(TenantSettings):

@@ -1,4 +1,4 @@
-"""A tenant's rooms, group chats of its operators, for the tenant itself: the rules are in `tenants.rooms`."""
+"""A tenant's rooms, group chats of its operators; the rules are in `tenants.conversations.rooms`."""
 
 from datetime import datetime
 from http import HTTPStatus
@@ -12,11 +12,13 @@ from orchestrator.api.auth import ACTS_FOR_TENANT, READS_TENANT, ServicesDep
 from orchestrator.api.chats import Message, MessageId
 from orchestrator.api.idempotency import IdempotentRoute
 from orchestrator.api.views import View, XmlText, problems
-from tenants import admission, chat_lines, operators, rooms
-from tenants.models import MAX_ID, Room, RoomOrigin
-from tenants.naming import MAX_ROOM, check_nick, is_page_operator
-from tenants.rooms import Person
-from tenants.services import Services
+from tenants.accounts import operators
+from tenants.conversations import chat_lines, rooms
+from tenants.conversations.rooms import Person
+from tenants.core.naming import MAX_ROOM, check_nick, is_page_operator
+from tenants.lifecycle import admission
+from tenants.process.services import Services
+from tenants.store.models import MAX_ID, Room, RoomOrigin
 
 Nick = Annotated[XmlText, Field(min_length=1, max_length=rooms.MAX_NICK)]
 

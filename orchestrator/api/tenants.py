@@ -12,15 +12,17 @@ from orchestrator.api.auth import ACTS_FOR_TENANT, READS, READS_TENANT, WRITES, 
 from orchestrator.api.idempotency import IdempotentRoute
 from orchestrator.api.problems import Problem, describe
 from orchestrator.api.views import OperationView, instant, problems
-from tenants import addresses, operations, passwords, registry
-from tenants.errors import DomainError, InvalidInputError
-from tenants.models import EventFormat, Operation, OperationKind, OwnerOffline, Routing, Tenant, TenantState
-from tenants.requests import BULK_LIMIT, CallbackUrl, InstanceNames, OfMany, Overlap
-from tenants.scram import Verifier, make_verifier
-from tenants.secrets import digest, new_key
-from tenants.services import Services
-from tenants.specs import TenantSettings, check_first_operator
-from tenants.states import Cause
+from tenants.access import passwords
+from tenants.core.errors import DomainError, InvalidInputError
+from tenants.core.scram import Verifier, make_verifier
+from tenants.core.secrets import digest, new_key
+from tenants.lifecycle import operations, registry
+from tenants.lifecycle.requests import BULK_LIMIT, CallbackUrl, InstanceNames, OfMany, Overlap
+from tenants.lifecycle.specs import TenantSettings, check_first_operator
+from tenants.lifecycle.states import Cause
+from tenants.outbound import callback_urls
+from tenants.process.services import Services
+from tenants.store.models import EventFormat, Operation, OperationKind, OwnerOffline, Routing, Tenant, TenantState
 
 KEY = Field(None, min_length=20, max_length=200, description="The tenant's own key; one is made when none is given.")
 
@@ -52,7 +54,9 @@ class NewTenant(TenantRequest):
     instance_name: str
 
 
-ShownAddress = Annotated[str, AfterValidator(addresses.shown), Field(description="`***` stands for a password in it.")]
+ShownAddress = Annotated[
+    str, AfterValidator(callback_urls.shown), Field(description="`***` stands for a password in it.")
+]
 
 
 class TenantView(BaseModel):

@@ -10,8 +10,8 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 from orchestrator.api.auth import WRITES, CauseDep, ServicesDep
 from orchestrator.api.idempotency import IdempotentRoute
 from orchestrator.api.views import View, problems
-from tenants import tokens
-from tenants.models import Scope
+from tenants.access import tokens
+from tenants.store.models import Scope
 
 
 class TokenRequest(BaseModel):

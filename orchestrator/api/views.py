@@ -6,9 +6,9 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from orchestrator.api.problems import MEDIA_TYPE
-from tenants import visitors
-from tenants.errors import InvalidInputError
-from tenants.models import Operation, OperationKind, OperationState, StepState, Wanted
+from tenants.core.errors import InvalidInputError
+from tenants.store.models import Operation, OperationKind, OperationState, StepState, Wanted
+from tenants.visitors import visitors
 
 
 class View(BaseModel):

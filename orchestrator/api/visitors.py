@@ -9,9 +9,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from orchestrator.api.auth import VIEWS_FOR_TENANT, ServicesDep
 from orchestrator.api.idempotency import IdempotentRoute
 from orchestrator.api.views import XmlText, instant, problems
-from tenants import accounts, admission, pageviews, visitors
-from tenants.naming import AccountKind, AccountName, check_identifier
-from tenants.pageviews import PageView
+from tenants.accounts import accounts
+from tenants.core.naming import AccountKind, AccountName, check_identifier
+from tenants.lifecycle import admission
+from tenants.visitors import pageviews, visitors
+from tenants.visitors.pageviews import PageView
 
 
 class PageViewRequest(BaseModel):

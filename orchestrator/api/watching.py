@@ -12,9 +12,9 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from orchestrator.api.views import OperationView
-from tenants import operations
-from tenants.models import UNFINISHED
-from tenants.services import Services
+from tenants.lifecycle import operations
+from tenants.process.services import Services
+from tenants.store.models import UNFINISHED
 
 log = structlog.get_logger(__name__)
 

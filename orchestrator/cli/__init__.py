@@ -65,7 +65,7 @@ def down(*, state: StateOption = None) -> None:
 @app.command()
 def migrate() -> None:
     """Bring the database to the newest schema."""
-    from tenants.migrate import upgrade  # noqa: PLC0415 - see `pool`
+    from tenants.store.migrate import upgrade  # noqa: PLC0415 - see `pool`
 
     upgrade()
 

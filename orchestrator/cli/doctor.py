@@ -6,9 +6,9 @@ import typer
 from rich.table import Table
 
 from orchestrator.cli.running import Exit, InstanceOption, JsonOption, console, messages, plain, run, show_json
-from tenants import checkup
-from tenants.checkup import Finding
-from tenants.services import Services
+from tenants.process.services import Services
+from tenants.status import checkup
+from tenants.status.checkup import Finding
 from xmpp_pool import handshake, login_probe
 
 _MARKS = {True: "[green]✓[/]", False: "[red]✗[/]", None: "[yellow]?[/]"}

@@ -3,8 +3,8 @@
 from enum import StrEnum
 
 from orchestrator.cli.running import console, fail, run
-from tenants import heartbeats, leases
-from tenants.services import Services
+from tenants.process import heartbeats, leases
+from tenants.process.services import Services
 
 
 class Process(StrEnum):

@@ -15,9 +15,10 @@ from orchestrator.cli.running import (
     show_line,
     show_table,
 )
-from tenants import circuits, delivery_log, returned
-from tenants.models import MAX_ID, CallbackMessage, MessageState, ReturnedMessage
-from tenants.services import Services
+from tenants.conversations import returned
+from tenants.delivery import circuits, delivery_log
+from tenants.process.services import Services
+from tenants.store.models import MAX_ID, CallbackMessage, MessageState, ReturnedMessage
 
 _MESSAGE = ("id", "sender", "receiver", "state", "attempts", "last_error", "created_at", "finished_at")
 _RETURNED = ("id", "visitor", "operator", "condition", "reason", "created_at", "replayed_at")

@@ -20,10 +20,10 @@ from orchestrator.cli.running import (
     show_table,
 )
 from orchestrator.cli.watching import follow
-from tenants import operations
-from tenants.models import Operation, OperationKind, OperationState
-from tenants.services import Services
-from tenants.states import Cause
+from tenants.lifecycle import operations
+from tenants.lifecycle.states import Cause
+from tenants.process.services import Services
+from tenants.store.models import Operation, OperationKind, OperationState
 
 app = typer.Typer(no_args_is_help=True, help="Operations: the runs of workflows.")
 
@@ -92,7 +92,7 @@ def retry(
 ) -> None:
     """Go on with an operation that failed or was cancelled, from the step that failed."""
     # here: the workflows bring most of the domain with them
-    from tenants.workflows import WORKFLOWS  # noqa: PLC0415
+    from tenants.workflows.workflows import WORKFLOWS  # noqa: PLC0415
 
     async def go(services: Services, operation_id: str, why: Cause) -> Operation:
         return await operations.retry(services, WORKFLOWS, operation_id, why)

@@ -6,8 +6,8 @@ import typer
 
 from config.settings import Settings
 from orchestrator.cli.running import JsonOption, cause, data_of, run, show_json, show_line, show_table
-from tenants import console_sessions, people
-from tenants.models import Role
+from tenants.access import console_sessions, people
+from tenants.store.models import Role
 
 app = typer.Typer(no_args_is_help=True, help="Who may log in at the web console.")
 

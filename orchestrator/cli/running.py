@@ -23,8 +23,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from config.settings import ENV_PREFIX, Settings
-from tenants import addresses, audit, registry
-from tenants.errors import (
+from tenants.core.errors import (
     ConflictError,
     DomainError,
     InvalidInputError,
@@ -32,8 +31,10 @@ from tenants.errors import (
     QuotaExceededError,
     UnavailableError,
 )
-from tenants.services import Services, open_services
-from tenants.states import Cause
+from tenants.lifecycle import audit, registry
+from tenants.lifecycle.states import Cause
+from tenants.outbound import callback_urls
+from tenants.process.services import Services, open_services
 
 Result = TypeVar("Result")
 
@@ -227,7 +228,7 @@ def data_of(row: Any, columns: Iterable[str]) -> dict[str, Any]:
 
 def _value(name: str, value: Any) -> Any:
     if name == "callback_url" and value:
-        return addresses.shown(value)
+        return callback_urls.shown(value)
     return datetime.fromtimestamp(value, UTC) if _is_moment(name) and isinstance(value, float) else value
 
 

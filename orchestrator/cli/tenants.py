@@ -27,15 +27,17 @@ from orchestrator.cli.running import (
     show_table,
 )
 from orchestrator.cli.watching import follow
-from tenants import importing, operations, passwords, registry
-from tenants.errors import DomainError, InvalidInputError
-from tenants.models import Operation, OperationKind, OperationState, TenantState
-from tenants.registry import Created, TenantSpec
-from tenants.requests import MAX_OVERLAP
-from tenants.scram import make_verifier
-from tenants.secrets import digest, new_key
-from tenants.services import Services
-from tenants.specs import TenantSettings, check_first_operator, check_settings
+from tenants.access import passwords
+from tenants.core.errors import DomainError, InvalidInputError
+from tenants.core.scram import make_verifier
+from tenants.core.secrets import digest, new_key
+from tenants.lifecycle import operations, registry
+from tenants.lifecycle.registry import Created, TenantSpec
+from tenants.lifecycle.requests import MAX_OVERLAP
+from tenants.lifecycle.specs import TenantSettings, check_first_operator, check_settings
+from tenants.process.services import Services
+from tenants.store.models import Operation, OperationKind, OperationState, TenantState
+from tenants.workflows import importing
 
 app = typer.Typer(no_args_is_help=True, help="Tenants: the LHC instances that are served.")
 

@@ -17,8 +17,8 @@ from orchestrator.cli.running import (
     show_line,
     show_table,
 )
-from tenants import tokens
-from tenants.models import Scope
+from tenants.access import tokens
+from tenants.store.models import Scope
 
 app = typer.Typer(no_args_is_help=True, help="Tokens of the API.")
 

@@ -16,10 +16,10 @@ from orchestrator.cli.running import (
     show_limit,
     show_table,
 )
-from tenants import audit, registry
-from tenants import reconcile as reconciliation
-from tenants.models import MAX_ID, AuditEntry, Drift
-from tenants.services import Services
+from tenants.lifecycle import audit, registry
+from tenants.process.services import Services
+from tenants.store.models import MAX_ID, AuditEntry, Drift
+from tenants.workflows import reconcile as reconciliation
 
 _DRIFT = ("instance_name", "kind", "subject", "detail", "found_at", "mended_at")
 _AUDIT = ("id", "at", "instance_name", "action", "old_state", "new_state", "actor", "reason")

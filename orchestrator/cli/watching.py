@@ -8,9 +8,9 @@ from typing import Protocol
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn
 
 from orchestrator.cli.running import messages, plain, run
-from tenants import operations
-from tenants.models import UNFINISHED, Operation, OperationState, OperationStep, StepState
-from tenants.services import Services
+from tenants.lifecycle import operations
+from tenants.process.services import Services
+from tenants.store.models import UNFINISHED, Operation, OperationState, OperationStep, StepState
 
 _POLL_SECONDS = 0.3
 _LINE_EVERY = 10

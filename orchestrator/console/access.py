@@ -17,11 +17,11 @@ from starlette_admin.exceptions import LoginFailed
 
 from orchestrator.api.addresses import counted_as
 from orchestrator.api.metrics import count_failed_login
-from tenants import console_sessions, people
-from tenants.console_sessions import SESSION_SECONDS, Person
-from tenants.models import Purpose, Role
-from tenants.services import Services
-from tenants.states import Cause
+from tenants.access import console_sessions, people
+from tenants.access.console_sessions import SESSION_SECONDS, Person
+from tenants.lifecycle.states import Cause
+from tenants.process.services import Services
+from tenants.store.models import Purpose, Role
 
 COOKIE = "orchestrator_console"
 _NAME_LIMIT, _ADDRESS_LIMIT = RateLimitItemPerMinute(10, 5), RateLimitItemPerMinute(50, 5)

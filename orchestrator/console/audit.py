@@ -3,7 +3,7 @@
 from starlette_admin import StringField
 
 from orchestrator.console.tables import Table, moment, state
-from tenants.models import TenantState
+from tenants.store.models import TenantState
 
 
 class AuditTable(Table):

@@ -1,4 +1,4 @@
-"""The live conversation view: messages of a tenant while they pass by, for support; see `tenants.live_view`."""
+"""The live conversation view: a tenant's messages while they pass by; see `tenants.conversations.live_view`."""
 
 import time
 from collections import Counter
@@ -13,10 +13,12 @@ from starlette_admin.routing import route
 
 from orchestrator.console.access import COOKIE, cause_of, need, person_of, services_of
 from orchestrator.console.pages import Page, instance_name_of
-from tenants import audit, console_sessions, live_view, registry
-from tenants.errors import ConflictError, DomainError, UnavailableError
-from tenants.live_view import Line, Way
-from tenants.models import Role
+from tenants.access import console_sessions
+from tenants.conversations import live_view
+from tenants.conversations.live_view import Line, Way
+from tenants.core.errors import ConflictError, DomainError, UnavailableError
+from tenants.lifecycle import audit, registry
+from tenants.store.models import Role
 
 _MOST, _MOST_OF_ONE = 20, 5
 """Views in one process: of all people, and of one."""

@@ -10,8 +10,8 @@ from starlette_admin.flash import flash
 
 from orchestrator.console.access import cause_of, services_of
 from orchestrator.console.tables import Table, moment, state, told
-from tenants import delivery_log
-from tenants.models import CallbackMessage, MessageState, Role
+from tenants.delivery import delivery_log
+from tenants.store.models import CallbackMessage, MessageState, Role
 
 
 class DeliveriesTable(Table):

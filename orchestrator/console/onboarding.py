@@ -15,10 +15,11 @@ from starlette.templating import Jinja2Templates
 
 from orchestrator.api.auth import ServicesDep
 from orchestrator.console.access import address_of
-from tenants import operators, passwords, people
-from tenants.errors import DomainError, InvalidInputError
-from tenants.models import OneTimeLink, Purpose
-from tenants.services import Services
+from tenants.access import passwords, people
+from tenants.accounts import operators
+from tenants.core.errors import DomainError, InvalidInputError
+from tenants.process.services import Services
+from tenants.store.models import OneTimeLink, Purpose
 
 _templates = Jinja2Templates(directory=Path(__file__).parent / "templates")
 _HEADERS = {

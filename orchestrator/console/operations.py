@@ -13,9 +13,9 @@ from orchestrator.api.views import OperationView
 from orchestrator.console.access import cause_of, services_of
 from orchestrator.console.pages import Page
 from orchestrator.console.tables import Table, choice, moment, state, told
-from tenants import operations
-from tenants.models import OperationKind, OperationState, Role
-from tenants.workflows import WORKFLOWS
+from tenants.lifecycle import operations
+from tenants.store.models import OperationKind, OperationState, Role
+from tenants.workflows.workflows import WORKFLOWS
 
 _MAY: dict[str, frozenset[OperationState]] = {
     "retry": frozenset({OperationState.FAILED, OperationState.CANCELLED}),

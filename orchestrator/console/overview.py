@@ -10,9 +10,9 @@ from starlette_admin.routing import route
 from orchestrator.api import health
 from orchestrator.console.access import services_of
 from orchestrator.console.pages import Page
-from tenants import overview, traffic
-from tenants.models import TenantState
-from tenants.services import Services
+from tenants.process.services import Services
+from tenants.status import overview, traffic
+from tenants.store.models import TenantState
 
 _MINUTES = 60
 _ORDER = tuple(TenantState)

@@ -10,8 +10,8 @@ from starlette_admin.flash import flash
 
 from orchestrator.console.access import cause_of, person_of, services_of
 from orchestrator.console.tables import Table, choice, moment, told
-from tenants import console_sessions
-from tenants.models import ConsoleSession, Role
+from tenants.access import console_sessions
+from tenants.store.models import ConsoleSession, Role
 
 
 class SessionsTable(Table):

@@ -35,9 +35,9 @@ from orchestrator.console.tables import ReadingSession
 from orchestrator.console.tenant import TenantPage
 from orchestrator.console.tenants import TenantsTable
 from orchestrator.console.users import UsersTable
-from tenants.errors import DomainError
-from tenants.models import AuditEntry, CallbackMessage, ConsoleSession, ConsoleUser, Operation, Tenant
-from tenants.services import Services
+from tenants.core.errors import DomainError
+from tenants.process.services import Services
+from tenants.store.models import AuditEntry, CallbackMessage, ConsoleSession, ConsoleUser, Operation, Tenant
 
 _HERE = Path(__file__).parent
 _MOST_EXPORTED = 10_000

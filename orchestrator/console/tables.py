@@ -24,8 +24,8 @@ from starlette_admin.types import ListParams, RowActionsDisplayType, RowActionsP
 
 from orchestrator.console import shown
 from orchestrator.console.access import person_of, services_of
-from tenants.errors import DomainError, InvalidInputError
-from tenants.models import MAX_ID, Role
+from tenants.core.errors import DomainError, InvalidInputError
+from tenants.store.models import MAX_ID, Role
 
 
 class ReadingSession:

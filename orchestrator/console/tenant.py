@@ -12,11 +12,17 @@ from starlette_admin.routing import route
 from orchestrator.api.views import OperationView
 from orchestrator.console.access import cause_of, need, person_of, services_of
 from orchestrator.console.pages import Page, instance_name_of
-from tenants import addresses, delivery_log, lhc, operators, people, portrait, registry, returned
-from tenants.errors import DomainError
-from tenants.models import Role
-from tenants.naming import STANDALONE_INSTANCE
-from tenants.secrets import digest, new_key
+from tenants.access import people
+from tenants.accounts import operators
+from tenants.conversations import returned
+from tenants.core.errors import DomainError
+from tenants.core.naming import STANDALONE_INSTANCE
+from tenants.core.secrets import digest, new_key
+from tenants.delivery import delivery_log
+from tenants.lifecycle import registry
+from tenants.outbound import callback_urls, lhc
+from tenants.status import portrait
+from tenants.store.models import Role
 
 _KEY_OVERLAP = 3600.0
 """Seconds that the key before still opens."""
@@ -115,7 +121,7 @@ async def look(request: Request, instance_name: str) -> dict[str, Any]:
         "seen": seen,
         "now": services.clock(),
         "operations": [OperationView.of(operation) for operation in seen.operations],
-        "callback": addresses.shown(lhc.callback_base(services.settings, instance_name, seen.tenant.callback_url)),
+        "callback": callback_urls.shown(lhc.callback_base(services.settings, instance_name, seen.tenant.callback_url)),
         "lines": settings_of_lhc(request, instance_name, None),
         "flower": f"{flower}/tasks?search={quote(f'kwargs:instance_name={instance_name}')}" if flower else None,
         "is_support": person_of(request).may(Role.SUPPORT),

@@ -13,11 +13,14 @@ from starlette_admin.flash import flash
 from orchestrator.console import tenant
 from orchestrator.console.access import cause_of, services_of
 from orchestrator.console.tables import Table, choice, moment, state, told, told_by_field
-from tenants import addresses, importing, portrait, reconcile, registry
-from tenants.models import EventFormat, OperationKind, OwnerOffline, Role, Routing, TenantState
-from tenants.portrait import Numbers
-from tenants.registry import TenantSpec
-from tenants.specs import TenantSettings
+from tenants.lifecycle import registry
+from tenants.lifecycle.registry import TenantSpec
+from tenants.lifecycle.specs import TenantSettings
+from tenants.outbound import callback_urls
+from tenants.status import portrait
+from tenants.status.portrait import Numbers
+from tenants.store.models import EventFormat, OperationKind, OwnerOffline, Role, Routing, TenantState
+from tenants.workflows import importing, reconcile
 
 _NUMBERS = ("visitors_online", "operators_online", "accounts", "undelivered", "drift")
 _SETTINGS = tuple(TenantSettings.model_fields)
@@ -136,7 +139,7 @@ class TenantsTable(Table):
     ) -> dict[str, Any]:
         shown = await super().serialize(obj, request, include_relationships, include_select2)
         if shown.get("callback_url"):
-            shown["callback_url"] = addresses.shown(shown["callback_url"])
+            shown["callback_url"] = callback_urls.shown(shown["callback_url"])
         if request.state.action is RequestAction.DETAIL:
             shown |= await tenant.look(request, obj.instance_name)
         return shown
@@ -161,7 +164,7 @@ class TenantsTable(Table):
         wanted = _settings(data)
         with told_by_field({"": "callback_url"}):
             # in the form stands what is shown of it
-            wanted["callback_url"] = addresses.as_meant(wanted["callback_url"] or None, found.callback_url)
+            wanted["callback_url"] = callback_urls.as_meant(wanted["callback_url"] or None, found.callback_url)
             changes = _checked({name: value for name, value in wanted.items() if value != getattr(found, name)})
             if "callback_url" in changes:
                 await registry.change_address(services, pk, cause_of(request), changes.pop("callback_url"))

@@ -9,8 +9,8 @@ from starlette_admin.flash import flash
 
 from orchestrator.console.access import cause_of, person_of, services_of
 from orchestrator.console.tables import Table, choice, moment, told, told_by_field
-from tenants import people
-from tenants.models import Role
+from tenants.access import people
+from tenants.store.models import Role
 
 
 class UsersTable(Table):

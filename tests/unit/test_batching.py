@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from tenants.batching import Batcher
-from tenants.errors import UnavailableError
+from tenants.core.batching import Batcher
+from tenants.core.errors import UnavailableError
 
 
 class Work:

@@ -7,11 +7,11 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tenants import rosters
-from tenants.drift import DriftKind, Known, KnownRoom, Pictures, Seen
-from tenants.ejabberd import Roster
-from tenants.models import AccountState, RoomState
-from tenants.naming import AccountKind, AccountName, Naming, RosterKind
+from tenants.core.naming import AccountKind, AccountName, Naming, RosterKind
+from tenants.ejabberd import rosters
+from tenants.ejabberd.ejabberd import Roster
+from tenants.store.models import AccountState, RoomState
+from tenants.workflows.drift import DriftKind, Known, KnownRoom, Pictures, Seen
 
 NAMING = Naming(hosting=True)
 NOW = 1_700_000_000.0

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tenants import commands, registry
-from tenants.models import Base
+from tenants.lifecycle import registry
+from tenants.shards import commands
+from tenants.store.models import Base
 
 _PROJECT = Path(__file__).parents[2]
 

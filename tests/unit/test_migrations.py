@@ -6,7 +6,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import create_engine
 
-from tenants.models import Base
+from tenants.store.models import Base
 from tests.world.registry import migrate
 
 

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from tenants.errors import InvalidInputError
-from tenants.naming import (
+from tenants.core.errors import InvalidInputError
+from tenants.core.naming import (
     STANDALONE_INSTANCE,
     AccountKind,
     AccountName,

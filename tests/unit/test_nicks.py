@@ -7,8 +7,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from slixmpp import JID
 
-from tenants.errors import InvalidInputError
-from tenants.naming import MAX_NICK_BYTES, check_direction, check_nick, mend_nick, prepare_nick
+from tenants.core.errors import InvalidInputError
+from tenants.core.naming import MAX_NICK_BYTES, check_direction, check_nick, mend_nick, prepare_nick
 
 nicks = st.one_of(
     st.text(max_size=40),

@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 PROJECT = Path(__file__).resolve().parents[2]
-CLIENTS = sorted((PROJECT / "tenants").glob("ejabberd*.py"))
+CLIENTS = sorted((PROJECT / "tenants" / "ejabberd").glob("*.py"))
 CALLING = {"_call", "_run", "_pages"}
 """How the client's methods call a command: by its name, as the first argument."""
 

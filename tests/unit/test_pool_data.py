@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tenants.commands import (
+from tenants.shards.commands import (
     AnyCommand,
     CloseTenant,
     CloseVisitor,
@@ -17,7 +17,7 @@ from tenants.commands import (
     encode,
     shard_of,
 )
-from tenants.visitors import clean
+from tenants.visitors.visitors import clean
 from xmpp_pool import stanzas
 from xmpp_pool.operators import Connection, OperatorDirectory
 from xmpp_pool.sessions import Session, SessionTable

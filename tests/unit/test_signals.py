@@ -14,10 +14,10 @@ from sqlalchemy.exc import OperationalError
 from structlog.testing import capture_logs
 
 from config.settings import Settings
-from tenants.naming import AccountKind, AccountName, Naming
-from tenants.services import Services, open_services
-from tenants.signals import Receipt, Typing
-from tenants.visitors import clean
+from tenants.conversations.signals import Receipt, Typing
+from tenants.core.naming import AccountKind, AccountName, Naming
+from tenants.process.services import Services, open_services
+from tenants.visitors.visitors import clean
 from tests.world.waiting import until
 from xmpp_pool import signals, stanzas
 from xmpp_pool.signals import Signals

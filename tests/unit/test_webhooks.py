@@ -12,10 +12,10 @@ from pydantic import SecretStr, ValidationError
 
 from config.settings import ENV_PREFIX, Settings
 from orchestrator.launcher.local import LocalSystem
-from tenants.errors import UnavailableError
-from tenants.hosts import Address, Network, permitted
-from tenants.models import Tenant
-from tenants.webhooks import event_id, signing_key, signing_keys
+from tenants.core.errors import UnavailableError
+from tenants.outbound.addresses import Address, Network, permitted
+from tenants.outbound.webhooks import event_id, signing_key, signing_keys
+from tenants.store.models import Tenant
 
 SETTINGS = Settings(signing_master_key=SecretStr("master"))
 

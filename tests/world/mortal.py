@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from config.settings import Settings
-from tenants import claims, operations
-from tenants.operations import Next, Run, Step, Workflows
-from tenants.services import Services, open_services
-from tenants.workflows import WORKFLOWS
+from tenants.lifecycle import operations
+from tenants.lifecycle.operations import Next, Run, Step, Workflows
+from tenants.process.services import Services, open_services
+from tenants.store import claims
+from tenants.workflows.workflows import WORKFLOWS
 
 _DEATH = 30.0
 """Seconds that a worker may need to come to its end."""

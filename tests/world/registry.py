@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from config.settings import Settings
-from tenants import registry, states
-from tenants.models import Base, TenantState
-from tenants.registry import TenantSpec
-from tenants.services import Services, open_services
-from tenants.states import Cause
+from tenants.lifecycle import registry, states
+from tenants.lifecycle.registry import TenantSpec
+from tenants.lifecycle.states import Cause
+from tenants.process.services import Services, open_services
+from tenants.store.models import Base, TenantState
 
 
 def migrate(url: str) -> None:

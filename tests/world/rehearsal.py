@@ -5,12 +5,12 @@ from dataclasses import dataclass
 
 from sqlalchemy import func, select
 
-from tenants import operations, registry
-from tenants.models import Base, Operation, OperationKind, Tenant, TenantState
-from tenants.operations import Run, Step, Workflow, Workflows
-from tenants.registry import TenantSpec
-from tenants.services import Services
-from tenants.states import Cause
+from tenants.lifecycle import operations, registry
+from tenants.lifecycle.operations import Run, Step, Workflow, Workflows
+from tenants.lifecycle.registry import TenantSpec
+from tenants.lifecycle.states import Cause
+from tenants.process.services import Services
+from tenants.store.models import Base, Operation, OperationKind, Tenant, TenantState
 from tests.world.registry import World
 
 PANEL = Cause("panel")
@@ -39,7 +39,7 @@ class Rehearsal:
         self.ran: list[tuple[OperationKind, str]] = []
 
     def workflows(self) -> Workflows:
-        """Each kind of operation with its states as in `tenants.workflows`."""
+        """Each kind of operation with its states as in `tenants.workflows.workflows`."""
         kind, state = OperationKind, TenantState
         provision = self._workflow(
             kind.PROVISION,

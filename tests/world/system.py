@@ -19,8 +19,8 @@ from celery import Celery
 
 from config.settings import Settings
 from orchestrator.launcher.up import control
-from tenants.ejabberd import call_headers
-from tenants.services import Services, open_services
+from tenants.ejabberd.ejabberd import call_headers
+from tenants.process.services import Services, open_services
 from tests.world.waiting import until, until_async
 
 PROJECT = Path(__file__).resolve().parents[2]

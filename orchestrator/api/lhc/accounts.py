@@ -1,8 +1,8 @@
 """What both faces do about accounts. The caller has looked which keys there are, and words the answer."""
 
-import tenants.accounts
+import tenants.accounts.accounts
 from orchestrator.api.lhc.calls import Call
-from tenants import admission
+from tenants.lifecycle import admission
 
 
 async def register(call: Call) -> str:
@@ -13,7 +13,7 @@ async def register(call: Call) -> str:
     """
     name, password = call.account("user"), call.text("password")
     tenant = await admission.get(call.services, name.instance, name.kind)
-    await tenants.accounts.register(call.services, tenant, name, password)
+    await tenants.accounts.accounts.register(call.services, tenant, name, password)
     return f"{call.services.naming.username(name)}@{call.services.settings.xmpp_host}"
 
 
@@ -26,7 +26,7 @@ async def change_password(call: Call, password: str) -> None:
     call.check_host()
     name = call.account("user")
     await admission.find(call.services, name.instance)
-    await tenants.accounts.change_password(call.services, name, password)
+    await tenants.accounts.accounts.change_password(call.services, name, password)
 
 
 async def unregister(call: Call) -> None:
@@ -35,4 +35,4 @@ async def unregister(call: Call) -> None:
     Of a tenant in any state: LHC asks once, and an account that it has forgotten would stay for ever.
     """
     call.check_host()
-    await tenants.accounts.remove(call.services, call.account("user"))
+    await tenants.accounts.accounts.remove(call.services, call.account("user"))

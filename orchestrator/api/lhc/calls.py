@@ -4,12 +4,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tenants import admission
-from tenants.errors import ForeignNameError, InvalidInputError
-from tenants.models import Tenant
-from tenants.naming import AccountKind, AccountName, RosterName, local_part
-from tenants.quotas import CallKind
-from tenants.services import Services
+from tenants.core.errors import ForeignNameError, InvalidInputError
+from tenants.core.naming import AccountKind, AccountName, RosterName, local_part
+from tenants.lifecycle import admission
+from tenants.process.quotas import CallKind
+from tenants.process.services import Services
+from tenants.store.models import Tenant
 
 _TEXTS = frozenset(
     {

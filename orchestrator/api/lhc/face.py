@@ -20,11 +20,11 @@ from starlette.types import Receive, Scope, Send
 
 from orchestrator.api.lhc import json_calls, rpc_calls
 from orchestrator.api.lhc.calls import ApplicationError, Call, MissingKeyError
-from tenants import registry
-from tenants.errors import DomainError, QuotaExceededError, UnavailableError
-from tenants.quotas import CallKind
-from tenants.secrets import same
-from tenants.services import Services
+from tenants.core.errors import DomainError, QuotaExceededError, UnavailableError
+from tenants.core.secrets import same
+from tenants.lifecycle import registry
+from tenants.process.quotas import CallKind
+from tenants.process.services import Services
 
 log = structlog.get_logger(__name__)
 

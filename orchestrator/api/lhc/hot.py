@@ -12,16 +12,17 @@ from starlette.types import ASGIApp, Scope
 
 from orchestrator.api.lhc.face import MAX_BODY, unavailable
 from orchestrator.api.ready import Ready
-from tenants import admission, registry, visitors
-from tenants.errors import DomainError
-from tenants.known import KnownVisitor
-from tenants.models import Tenant
-from tenants.naming import AccountKind, AccountName, local_part
-from tenants.quotas import CallKind
-from tenants.secrets import matches, same
-from tenants.services import Services
-from tenants.shard_queues import QueueUnavailableError
-from tenants.visitors import DEFAULT_NICK, DEFAULT_STATUS
+from tenants.core.errors import DomainError
+from tenants.core.naming import AccountKind, AccountName, local_part
+from tenants.core.secrets import matches, same
+from tenants.lifecycle import admission, registry
+from tenants.process.known import KnownVisitor
+from tenants.process.quotas import CallKind
+from tenants.process.services import Services
+from tenants.shards.queues import QueueUnavailableError
+from tenants.store.models import Tenant
+from tenants.visitors import visitors
+from tenants.visitors.visitors import DEFAULT_NICK, DEFAULT_STATUS
 
 __all__ = ["MAX_BODY", "send_message", "view_page"]
 

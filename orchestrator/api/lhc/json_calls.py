@@ -9,13 +9,14 @@ from contextlib import contextmanager
 
 import structlog
 
-import tenants.accounts
+import tenants.accounts.accounts
 from orchestrator.api.lhc import accounts, rosters
 from orchestrator.api.lhc.calls import ApplicationError, Call
-from tenants import admission, visitors
-from tenants.errors import InvalidInputError, NotFoundError, TakenError
-from tenants.models import Tenant
-from tenants.naming import AccountKind, AccountName
+from tenants.core.errors import InvalidInputError, NotFoundError, TakenError
+from tenants.core.naming import AccountKind, AccountName
+from tenants.lifecycle import admission
+from tenants.store.models import Tenant
+from tenants.visitors import visitors
 
 log = structlog.get_logger(__name__)
 
@@ -58,7 +59,7 @@ async def register_online_visitor(call: Call) -> str:
     tenant = await admission.recent(call.services, name.instance, name.kind)
     await visitors.check_room(call.services, tenant, name)
     with _taken_named():
-        await tenants.accounts.register_visitor(call.services, tenant, name, password, nick)
+        await tenants.accounts.accounts.register_visitor(call.services, tenant, name, password, nick)
     await visitors.show(call.services, tenant, name, nick, status)
     return ""
 
@@ -144,7 +145,7 @@ HANDLERS: dict[str, Handler] = {
 
 async def _may_speak(call: Call, tenant: Tenant, visitor: AccountName, nick: str) -> bool:
     """A wrong password changes nothing and is answered `ok`: LHC cannot do anything about it."""
-    if await tenants.accounts.ensure_visitor(call.services, tenant, visitor, call.text("pass"), nick):
+    if await tenants.accounts.accounts.ensure_visitor(call.services, tenant, visitor, call.text("pass"), nick):
         return True
     log.warning("wrong password of a visitor, ignored", instance_name=visitor.instance)
     return False

@@ -8,15 +8,17 @@ from collections.abc import Sequence
 
 import structlog
 
-import tenants.rosters
+import tenants.ejabberd.rosters
 from orchestrator.api.lhc.calls import ApplicationError, Call
-from tenants import accounts, admission, operations, registry, visitors
-from tenants.ejabberd import Roster
-from tenants.errors import ForeignNameError, InvalidInputError, NotFoundError, UnavailableError
-from tenants.models import OperationState, TenantState
-from tenants.naming import AccountName, RosterKind, RosterName
-from tenants.services import Services
-from tenants.states import Cause
+from tenants.accounts import accounts
+from tenants.core.errors import ForeignNameError, InvalidInputError, NotFoundError, UnavailableError
+from tenants.core.naming import AccountName, RosterKind, RosterName
+from tenants.ejabberd.ejabberd import Roster
+from tenants.lifecycle import admission, operations, registry
+from tenants.lifecycle.states import Cause
+from tenants.process.services import Services
+from tenants.store.models import OperationState, TenantState
+from tenants.visitors import visitors
 
 log = structlog.get_logger(__name__)
 
@@ -68,7 +70,7 @@ async def set_up(call: Call, *, label: str, description: str, displayed: Sequenc
         if started.operation is not None and not await _finished(call.services, started.operation.id, deadline):
             return
     await admission.get(call.services, roster.instance)
-    wanted = tenants.rosters.wanted(call.services.naming, roster.instance, roster.kind)
+    wanted = tenants.ejabberd.rosters.wanted(call.services.naming, roster.instance, roster.kind)
     written = Roster(visitors.clean(label), visitors.clean(description), wanted.displayed)
     try:
         async with asyncio.timeout_at(deadline):

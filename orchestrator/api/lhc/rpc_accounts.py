@@ -6,7 +6,7 @@ from typing import Any
 from orchestrator.api.lhc import accounts, rosters
 from orchestrator.api.lhc.calls import Call
 from orchestrator.api.lhc.rpc_wire import COMMAND_FAILED, DONE, RpcError
-from tenants.errors import NotFoundError
+from tenants.core.errors import NotFoundError
 
 
 async def register(call: Call) -> dict[str, Any]:

@@ -23,10 +23,10 @@ from orchestrator.api.lhc.rpc_wire import (
     write,
     write_fault,
 )
-from tenants import audit, registry
-from tenants.errors import DomainError, ForeignNameError, InvalidInputError
-from tenants.secrets import same
-from tenants.services import Services
+from tenants.core.errors import DomainError, ForeignNameError, InvalidInputError
+from tenants.core.secrets import same
+from tenants.lifecycle import audit, registry
+from tenants.process.services import Services
 
 log = structlog.get_logger(__name__)
 

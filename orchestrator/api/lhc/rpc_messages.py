@@ -6,8 +6,9 @@ from typing import Any
 from orchestrator.api.lhc.calls import Call
 from orchestrator.api.lhc.rpc_rooms import send_groupchat
 from orchestrator.api.lhc.rpc_wire import DONE
-from tenants import accounts, visitors
-from tenants.errors import InvalidInputError
+from tenants.accounts import accounts
+from tenants.core.errors import InvalidInputError
+from tenants.visitors import visitors
 
 
 async def send_message(call: Call) -> dict[str, Any]:

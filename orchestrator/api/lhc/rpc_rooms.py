@@ -10,11 +10,13 @@ import structlog
 
 from orchestrator.api.lhc.calls import Call
 from orchestrator.api.lhc.rpc_wire import COMMAND_FAILED, DONE, RpcError
-from tenants import admission, rooms, visitors
-from tenants.errors import ForeignNameError, InvalidInputError, NotFoundError, TakenError
-from tenants.models import RoomOrigin, Tenant
-from tenants.naming import STANDALONE_INSTANCE, local_part
-from tenants.rooms import Person
+from tenants.conversations import rooms
+from tenants.conversations.rooms import Person
+from tenants.core.errors import ForeignNameError, InvalidInputError, NotFoundError, TakenError
+from tenants.core.naming import STANDALONE_INSTANCE, local_part
+from tenants.lifecycle import admission
+from tenants.store.models import RoomOrigin, Tenant
+from tenants.visitors import visitors
 
 log = structlog.get_logger(__name__)
 

@@ -10,11 +10,12 @@ from defusedxml.common import DefusedXmlException
 
 from orchestrator.api.lhc.calls import Call
 from orchestrator.api.lhc.rpc_wire import COMMAND_FAILED, DONE, RpcError
-from tenants import admission, visitors
-from tenants.ejabberd import Connection, EjabberdUnavailableError, NoSessionError
-from tenants.errors import ForeignNameError, InvalidInputError
-from tenants.models import VisitorSession
-from tenants.naming import AccountKind, AccountName
+from tenants.core.errors import ForeignNameError, InvalidInputError
+from tenants.core.naming import AccountKind, AccountName
+from tenants.ejabberd.ejabberd import Connection, EjabberdUnavailableError, NoSessionError
+from tenants.lifecycle import admission
+from tenants.store.models import VisitorSession
+from tenants.visitors import visitors
 
 log = structlog.get_logger(__name__)
 

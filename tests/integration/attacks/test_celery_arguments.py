@@ -18,11 +18,11 @@ from sqlalchemy import select, update
 import tasks.tenants
 from config import task_names
 from orchestrator.app import app
-from tenants import registry, requests
-from tenants.errors import DomainError, InvalidInputError
-from tenants.models import Operation, OperationState, Tenant, TenantState
-from tenants.registry import TenantSpec
-from tenants.states import Cause
+from tenants.core.errors import DomainError, InvalidInputError
+from tenants.lifecycle import registry, requests
+from tenants.lifecycle.registry import TenantSpec
+from tenants.lifecycle.states import Cause
+from tenants.store.models import Operation, OperationState, Tenant, TenantState
 from tests.world.celery_client import Client
 from tests.world.panel import Panel
 from tests.world.registry import World, emptied_world

@@ -11,11 +11,19 @@ import pytest
 from sqlalchemy import update
 
 from orchestrator.api.auth import Caller, acts_for_tenant, reads_history, reads_tenant
-from tenants import accounts, callbacks, operations, people, registry, returned, tokens
-from tenants.commands import CloseVisitor, SendMessage, ShowVisitor
-from tenants.errors import NotFoundError
-from tenants.known import TENANT_SECONDS
-from tenants.models import (
+from tenants.access import people, tokens
+from tenants.accounts import accounts
+from tenants.conversations import callbacks, returned
+from tenants.conversations.returned import Returned
+from tenants.core.errors import NotFoundError
+from tenants.core.naming import AccountKind, AccountName
+from tenants.lifecycle import operations, registry
+from tenants.lifecycle.registry import TenantSpec
+from tenants.lifecycle.states import Cause
+from tenants.process.known import TENANT_SECONDS
+from tenants.process.services import Services
+from tenants.shards.commands import CloseVisitor, SendMessage, ShowVisitor
+from tenants.store.models import (
     Account,
     OneTimeLink,
     Operation,
@@ -27,11 +35,6 @@ from tenants.models import (
     Tenant,
     TenantState,
 )
-from tenants.naming import AccountKind, AccountName
-from tenants.registry import TenantSpec
-from tenants.returned import Returned
-from tenants.services import Services
-from tenants.states import Cause
 from tests.world.lhc import Lhc
 from tests.world.panel import Panel
 from tests.world.registry import World, make_world

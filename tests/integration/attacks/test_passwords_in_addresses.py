@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from tenants import registry
-from tenants.addresses import as_meant, check_no_password, shown
-from tenants.errors import InvalidInputError
+from tenants.core.errors import InvalidInputError
+from tenants.lifecycle import registry
+from tenants.outbound.callback_urls import as_meant, check_no_password, shown
 from tests.world.console import FORM, Browser, OpenBrowser, let_in
 from tests.world.system import ORCHESTRATOR, domain_of
 from tests.world.tenant import NewTenant, Tenant

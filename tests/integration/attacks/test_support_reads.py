@@ -14,8 +14,8 @@ import pytest
 from pydantic import SecretStr
 
 from orchestrator.console.access import COOKIE
-from tenants import console_sessions, people
-from tenants.models import Role
+from tenants.access import console_sessions, people
+from tenants.store.models import Role
 from tests.world.console import PASSWORD, Address, Browser, OpenBrowser, addresses, let_in, site, tables
 from tests.world.system import ORCHESTRATOR, System, domain_of
 from tests.world.tenant import Tenant

@@ -5,11 +5,11 @@ import subprocess
 
 import pytest
 
-from tenants import people
-from tenants.errors import InvalidInputError
-from tenants.models import Role
-from tenants.passwords import check_chosen
-from tenants.states import Cause
+from tenants.access import people
+from tenants.access.passwords import check_chosen
+from tenants.core.errors import InvalidInputError
+from tenants.lifecycle.states import Cause
+from tenants.store.models import Role
 from tests.world.panel import Panel
 from tests.world.system import ORCHESTRATOR, System, domain_of
 from tests.world.tenant import Tenant

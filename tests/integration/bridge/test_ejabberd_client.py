@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from tenants.ejabberd import (
+from tenants.ejabberd.ejabberd import (
     Ejabberd,
     EjabberdError,
     EjabberdUnavailableError,

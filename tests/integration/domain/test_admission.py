@@ -6,13 +6,20 @@ from collections.abc import Awaitable
 import pytest
 from sqlalchemy import select, update
 
-from tenants import admission, callbacks, deliveries, registry, visitors
-from tenants.admission import Refusal
-from tenants.callbacks import OperatorMessage
-from tenants.claiming import claim_next
-from tenants.deliveries import deliver
-from tenants.errors import ConflictError, NotFoundError, QuotaExceededError, UnavailableError
-from tenants.models import (
+from tenants.conversations import callbacks
+from tenants.conversations.callbacks import OperatorMessage
+from tenants.core.errors import ConflictError, NotFoundError, QuotaExceededError, UnavailableError
+from tenants.core.naming import AccountKind, AccountName
+from tenants.delivery import deliveries
+from tenants.delivery.claiming import claim_next
+from tenants.delivery.deliveries import deliver
+from tenants.lifecycle import admission, registry
+from tenants.lifecycle.admission import Refusal
+from tenants.lifecycle.registry import TenantSpec
+from tenants.lifecycle.states import Cause
+from tenants.process.quotas import CallKind, CallLimiter
+from tenants.shards.queues import QueueUnavailableError
+from tenants.store.models import (
     Account,
     AccountState,
     CallbackMessage,
@@ -23,11 +30,7 @@ from tenants.models import (
     TenantState,
     VisitorSession,
 )
-from tenants.naming import AccountKind, AccountName
-from tenants.quotas import CallKind, CallLimiter
-from tenants.registry import TenantSpec
-from tenants.shard_queues import QueueUnavailableError
-from tenants.states import Cause
+from tenants.visitors import visitors
 from tests.world.receiver import Callback, Receiver
 from tests.world.registry import World
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import pytest
 from sqlalchemy import func, insert, select, update
 
-from tenants.commands import CloseVisitor, ShowVisitor, shard_of
-from tenants.models import VisitorSession
+from tenants.shards.commands import CloseVisitor, ShowVisitor, shard_of
+from tenants.store.models import VisitorSession
 from tests.world.registry import World
 from tests.world.stream import Stream
 from tests.world.waiting import until

@@ -9,10 +9,10 @@ from multiprocessing.synchronize import Barrier
 
 from sqlalchemy import select
 
-from tenants.callbacks import OperatorMessage, store_messages
-from tenants.commands import AnyCommand, SendMessage
-from tenants.models import CallbackMessage, Chat, ChatState
-from tenants.naming import AccountKind, AccountName
+from tenants.conversations.callbacks import OperatorMessage, store_messages
+from tenants.core.naming import AccountKind, AccountName
+from tenants.shards.commands import AnyCommand, SendMessage
+from tenants.store.models import CallbackMessage, Chat, ChatState
 from tests.world.chats import ACCEPTED
 from tests.world.registry import World, make_world
 from tests.world.tenant_api import TenantApi

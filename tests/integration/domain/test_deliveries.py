@@ -11,24 +11,28 @@ from sqlalchemy.exc import OperationalError
 from starlette.responses import Response, StreamingResponse
 
 from config.settings import Settings
-from tenants import audit, callbacks, circuits, claims, deliveries, delivery_log, leases, outcomes, registry
-from tenants.callbacks import OperatorMessage
-from tenants.circuits import FAILURES_TO_OPEN, CircuitState
-from tenants.claiming import Piece, claim_next
-from tenants.commands import shard_of
-from tenants.deliveries import deliver
-from tenants.errors import ConflictError, NotFoundError
-from tenants.http_posting import MAX_RETRY_AFTER, Answer
-from tenants.leases import Lease
-from tenants.lhc import LhcClient
-from tenants.lookout import Lookout
-from tenants.models import CallbackMessage, Conversation, DeliveryAttempt, MessageState, OperatorPresence
-from tenants.naming import AccountKind, AccountName
-from tenants.outcomes import MAX_ATTEMPTS
-from tenants.registry import TenantSpec
-from tenants.runners import Runners
-from tenants.services import Services
-from tenants.states import Cause
+from tenants.conversations import callbacks
+from tenants.conversations.callbacks import OperatorMessage
+from tenants.core.errors import ConflictError, NotFoundError
+from tenants.core.naming import AccountKind, AccountName
+from tenants.delivery import circuits, deliveries, delivery_log, outcomes
+from tenants.delivery.circuits import FAILURES_TO_OPEN, CircuitState
+from tenants.delivery.claiming import Piece, claim_next
+from tenants.delivery.deliveries import deliver
+from tenants.delivery.lookout import Lookout
+from tenants.delivery.outcomes import MAX_ATTEMPTS
+from tenants.delivery.runners import Runners
+from tenants.lifecycle import audit, registry
+from tenants.lifecycle.registry import TenantSpec
+from tenants.lifecycle.states import Cause
+from tenants.outbound.http_posting import MAX_RETRY_AFTER, Answer
+from tenants.outbound.lhc import LhcClient
+from tenants.process import leases
+from tenants.process.leases import Lease
+from tenants.process.services import Services
+from tenants.shards.commands import shard_of
+from tenants.store import claims
+from tenants.store.models import CallbackMessage, Conversation, DeliveryAttempt, MessageState, OperatorPresence
 from tests.world.receiver import Behaviour, Callback, Receiver
 from tests.world.registry import World
 from tests.world.waiting import until, until_async
@@ -498,7 +502,7 @@ async def test_what_comes_while_the_last_runner_ends_is_not_left(
             runners.start(instance_name)
         return piece
 
-    monkeypatch.setattr("tenants.runners.claim_next", message_comes_in_just_after)
+    monkeypatch.setattr("tenants.delivery.runners.claim_next", message_comes_in_just_after)
     runners.start("acme")
     await until(lambda: lhc.bodies == ["body 1"], "it arrives")
     await runners.stop(10)

@@ -13,14 +13,18 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select, update
 
-from tenants import accounts, callbacks, expiry, registry, scram, visitors
-from tenants.callbacks import OperatorMessage
-from tenants.ejabberd import Ejabberd
-from tenants.errors import DomainError, QuotaExceededError, UnavailableError
-from tenants.models import Account, AccountState, Chat, ChatState, Conversation, TenantState, VisitorSession
-from tenants.naming import AccountKind, AccountName
-from tenants.registry import TenantSpec
-from tenants.states import Cause
+from tenants.accounts import accounts, expiry
+from tenants.conversations import callbacks
+from tenants.conversations.callbacks import OperatorMessage
+from tenants.core import scram
+from tenants.core.errors import DomainError, QuotaExceededError, UnavailableError
+from tenants.core.naming import AccountKind, AccountName
+from tenants.ejabberd.ejabberd import Ejabberd
+from tenants.lifecycle import registry
+from tenants.lifecycle.registry import TenantSpec
+from tenants.lifecycle.states import Cause
+from tenants.store.models import Account, AccountState, Chat, ChatState, Conversation, TenantState, VisitorSession
+from tenants.visitors import visitors
 from tests.world.chat_server import ChatServer
 from tests.world.registry import World, make_world
 

@@ -4,10 +4,11 @@ import asyncio
 
 import pytest
 
-from tenants import callbacks, leases
-from tenants.commands import shard_of
-from tenants.leases import TERM, Lease, LeaseLostError, Taken
-from tenants.naming import AccountKind, AccountName
+from tenants.conversations import callbacks
+from tenants.core.naming import AccountKind, AccountName
+from tenants.process import leases
+from tenants.process.leases import TERM, Lease, LeaseLostError, Taken
+from tenants.shards.commands import shard_of
 from tests.world.registry import World
 from tests.world.waiting import until
 from xmpp_pool.shards import Shards

@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 
 from orchestrator.console.conversation import together
-from tenants import live_view, registry
-from tenants.errors import UnavailableError
-from tenants.live_view import Broadcast, Line, Way
-from tenants.registry import TenantSpec
-from tenants.states import Cause
+from tenants.conversations import live_view
+from tenants.conversations.live_view import Broadcast, Line, Way
+from tenants.core.errors import UnavailableError
+from tenants.lifecycle import registry
+from tenants.lifecycle.registry import TenantSpec
+from tenants.lifecycle.states import Cause
 from tests.world.registry import World, make_world, migrate
 from tests.world.system import System
 from tests.world.waiting import DEADLINE

@@ -4,12 +4,13 @@ import asyncio
 
 import pytest
 
-from tenants import audit, claims, operations, registry, states
-from tenants.errors import ConflictError
-from tenants.models import Operation, TenantState
-from tenants.operations import Next, Run, Step, Workflow
-from tenants.registry import TenantSpec
-from tenants.states import Cause
+from tenants.core.errors import ConflictError
+from tenants.lifecycle import audit, operations, registry, states
+from tenants.lifecycle.operations import Next, Run, Step, Workflow
+from tenants.lifecycle.registry import TenantSpec
+from tenants.lifecycle.states import Cause
+from tenants.store import claims
+from tenants.store.models import Operation, TenantState
 from tests.world.registry import World, migrate
 
 PANEL = Cause("panel")

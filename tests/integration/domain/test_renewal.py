@@ -3,13 +3,14 @@
 import pytest
 from sqlalchemy import delete, select, update
 
-from tenants import admission, registry, renewal, visitors
-from tenants.known import MARGIN, TENANT_SECONDS, KnownVisitor
-from tenants.models import Account, AccountState, Tenant, TenantState, VisitorSession
-from tenants.naming import AccountKind
-from tenants.registry import TenantSpec
-from tenants.secrets import digest
-from tenants.states import Cause
+from tenants.core.naming import AccountKind
+from tenants.core.secrets import digest
+from tenants.lifecycle import admission, registry
+from tenants.lifecycle.registry import TenantSpec
+from tenants.lifecycle.states import Cause
+from tenants.process.known import MARGIN, TENANT_SECONDS, KnownVisitor
+from tenants.store.models import Account, AccountState, Tenant, TenantState, VisitorSession
+from tenants.visitors import renewal, visitors
 from tests.world.registry import World
 
 NAME = "visitor.1.acme"

@@ -5,13 +5,23 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from tenants import admission, rooms
-from tenants.admission import Refusal
-from tenants.ejabberd import EjabberdUnavailableError
-from tenants.errors import ConflictError, ForeignNameError, InvalidInputError, NotFoundError, TakenError
-from tenants.models import Account, AccountState, CallbackMessage, Room, RoomMember, RoomOrigin, RoomState, TenantState
-from tenants.naming import AccountKind, AccountName, RoomName
-from tenants.rooms import MAX_MEMBERS, Person, RoomReport
+from tenants.conversations import rooms
+from tenants.conversations.rooms import MAX_MEMBERS, Person, RoomReport
+from tenants.core.errors import ConflictError, ForeignNameError, InvalidInputError, NotFoundError, TakenError
+from tenants.core.naming import AccountKind, AccountName, RoomName
+from tenants.ejabberd.ejabberd import EjabberdUnavailableError
+from tenants.lifecycle import admission
+from tenants.lifecycle.admission import Refusal
+from tenants.store.models import (
+    Account,
+    AccountState,
+    CallbackMessage,
+    Room,
+    RoomMember,
+    RoomOrigin,
+    RoomState,
+    TenantState,
+)
 from tests.world.registry import World
 
 BOB = AccountName(AccountKind.OPERATOR, "bob", "acme")

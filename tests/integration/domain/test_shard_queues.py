@@ -8,8 +8,8 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from tenants.commands import SendMessage, shard_of
-from tenants.shard_queues import (
+from tenants.shards.commands import SendMessage, shard_of
+from tenants.shards.queues import (
     CommandPublisher,
     CommandReader,
     Delivery,

@@ -5,11 +5,12 @@ import asyncio
 import pytest
 from sqlalchemy import select
 
-from tenants import audit, registry, tokens
-from tenants.errors import InvalidInputError, NotFoundError
-from tenants.models import Scope, Tenant, TenantState, Token
-from tenants.registry import TenantSpec
-from tenants.states import Cause
+from tenants.access import tokens
+from tenants.core.errors import InvalidInputError, NotFoundError
+from tenants.lifecycle import audit, registry
+from tenants.lifecycle.registry import TenantSpec
+from tenants.lifecycle.states import Cause
+from tenants.store.models import Scope, Tenant, TenantState, Token
 from tests.world.registry import World
 
 PANEL = Cause("panel")

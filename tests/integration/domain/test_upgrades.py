@@ -11,7 +11,7 @@ from alembic.config import Config
 from alembic.script import ScriptDirectory
 from sqlalchemy import Column, Connection, Engine, MetaData, create_engine, make_url, select, text, types
 
-from tenants.migrate import alembic_config
+from tenants.store.migrate import alembic_config
 
 _MIGRATIONS = ScriptDirectory.from_config(alembic_config())
 _REVISIONS = sorted(script.revision for script in _MIGRATIONS.walk_revisions())

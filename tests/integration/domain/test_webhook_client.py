@@ -20,10 +20,10 @@ from starlette.responses import RedirectResponse, Response, StreamingResponse
 from yarl import URL
 
 from config.settings import Settings
-from tenants.hosts import Resolve, resolve
-from tenants.http_posting import Answer
-from tenants.models import Tenant
-from tenants.webhooks import WebhookClient, signing_key, signing_keys
+from tenants.outbound.addresses import Resolve, resolve
+from tenants.outbound.http_posting import Answer
+from tenants.outbound.webhooks import WebhookClient, signing_key, signing_keys
+from tenants.store.models import Tenant
 from tests.world.receiver import Behaviour, Callback, Receiver
 from tests.world.registry import Clock
 from tests.world.waiting import DEADLINE

@@ -13,16 +13,17 @@ import pytest
 import redis.asyncio as redis
 
 from orchestrator.launcher.up import control
-from tenants import accounts, operations, registry
-from tenants.errors import ConflictError
-from tenants.models import Circuit, Drift, Operation, OperationState, StepState, TenantState
-from tenants.models import Tenant as TenantRow
-from tenants.naming import AccountKind, AccountName
-from tenants.operations import Next
-from tenants.registry import TenantSpec
-from tenants.services import Services, open_services
-from tenants.states import Cause
-from tenants.workflows import WORKFLOWS
+from tenants.accounts import accounts
+from tenants.core.errors import ConflictError
+from tenants.core.naming import AccountKind, AccountName
+from tenants.lifecycle import operations, registry
+from tenants.lifecycle.operations import Next
+from tenants.lifecycle.registry import TenantSpec
+from tenants.lifecycle.states import Cause
+from tenants.process.services import Services, open_services
+from tenants.store.models import Circuit, Drift, Operation, OperationState, StepState, TenantState
+from tenants.store.models import Tenant as TenantRow
+from tenants.workflows.workflows import WORKFLOWS
 from tests.world import mortal
 from tests.world.panel import Panel
 from tests.world.registry import migrate

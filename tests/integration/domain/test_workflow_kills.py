@@ -6,16 +6,19 @@ from dataclasses import dataclass
 import pytest
 from sqlalchemy import update
 
-from tenants import accounts, importing, operations, reconcile, registry, rosters
-from tenants.ejabberd import Roster
-from tenants.models import Account, Operation, OperationKind, OperationState, Tenant, TenantState
-from tenants.naming import AccountKind, AccountName, RosterKind
-from tenants.registry import TenantSpec
-from tenants.scram import make_verifier
-from tenants.secrets import digest
-from tenants.services import Services, open_services
-from tenants.states import Cause
-from tenants.workflows import WORKFLOWS
+from tenants.accounts import accounts
+from tenants.core.naming import AccountKind, AccountName, RosterKind
+from tenants.core.scram import make_verifier
+from tenants.core.secrets import digest
+from tenants.ejabberd import rosters
+from tenants.ejabberd.ejabberd import Roster
+from tenants.lifecycle import operations, registry
+from tenants.lifecycle.registry import TenantSpec
+from tenants.lifecycle.states import Cause
+from tenants.process.services import Services, open_services
+from tenants.store.models import Account, Operation, OperationKind, OperationState, Tenant, TenantState
+from tenants.workflows import importing, reconcile
+from tenants.workflows.workflows import WORKFLOWS
 from tests.world import mortal
 from tests.world.mortal import Death
 from tests.world.registry import migrate

@@ -10,9 +10,12 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 from sqlalchemy import select
 
-from tenants import claims, operations, registry
-from tenants.errors import ConflictError, NotFoundError
-from tenants.models import (
+from tenants.core.errors import ConflictError, NotFoundError
+from tenants.core.naming import AccountKind
+from tenants.lifecycle import operations, registry
+from tenants.lifecycle.operations import Run
+from tenants.store import claims
+from tenants.store.models import (
     UNFINISHED,
     Account,
     AccountState,
@@ -27,8 +30,6 @@ from tenants.models import (
     TenantState,
     VisitorSession,
 )
-from tenants.naming import AccountKind
-from tenants.operations import Run
 from tests.world.registry import emptied_world
 from tests.world.rehearsal import PANEL, RECORDS, REQUESTS, KilledError, Rehearsal, finish, rotate, rows_of, state_of
 

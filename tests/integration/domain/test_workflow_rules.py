@@ -7,20 +7,13 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from sqlalchemy import select
 
-from tenants import claims, operations, registry
-from tenants.errors import ConflictError, NotFoundError
-from tenants.models import (
-    UNFINISHED,
-    Operation,
-    OperationKind,
-    OperationState,
-    StepState,
-    Tenant,
-    TenantState,
-)
-from tenants.operations import Next, Run
-from tenants.registry import TenantSpec
-from tenants.services import Services
+from tenants.core.errors import ConflictError, NotFoundError
+from tenants.lifecycle import operations, registry
+from tenants.lifecycle.operations import Next, Run
+from tenants.lifecycle.registry import TenantSpec
+from tenants.process.services import Services
+from tenants.store import claims
+from tenants.store.models import UNFINISHED, Operation, OperationKind, OperationState, StepState, Tenant, TenantState
 from tests.world.registry import World, make_world
 from tests.world.rehearsal import (
     ADDRESS,

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from config.settings import Settings
-from tenants import checkup
-from tenants.checkup import Finding, WrongError
-from tenants.ejabberd import BRIDGE_VERSION
+from tenants.ejabberd.ejabberd import BRIDGE_VERSION
+from tenants.status import checkup
+from tenants.status.checkup import Finding, WrongError
 from tests.world.registry import World, make_world, migrate
 from tests.world.system import System, domain_of
 from tests.world.tenant import NewTenant, Tenant

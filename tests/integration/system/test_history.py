@@ -4,8 +4,8 @@ from typing import Any
 
 from sqlalchemy import select
 
-from tenants import chats
-from tenants.models import Chat, ChatLine, ChatState, LineState
+from tenants.conversations import chats
+from tenants.store.models import Chat, ChatLine, ChatState, LineState
 from tests.world.registry import World
 from tests.world.tenant_api import TenantApi
 from tests.world.waiting import until_async

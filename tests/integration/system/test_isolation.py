@@ -13,9 +13,9 @@ import pytest
 from dotenv import dotenv_values
 from sqlalchemy import update
 
-from tenants.database import Database
-from tenants.models import CallbackMessage, Circuit, Conversation, MessageState
-from tenants.outcomes import MAX_ATTEMPTS
+from tenants.delivery.outcomes import MAX_ATTEMPTS
+from tenants.store.database import Database
+from tenants.store.models import CallbackMessage, Circuit, Conversation, MessageState
 from tests.world.operator import Operator
 from tests.world.receiver import Callback
 from tests.world.system import PROJECT

@@ -14,9 +14,9 @@ import pytest
 from sqlalchemy import select
 from sqlalchemy.engine import make_url
 
-from tenants.commands import shard_of
-from tenants.database import Database
-from tenants.models import ShardLease
+from tenants.shards.commands import shard_of
+from tenants.store.database import Database
+from tenants.store.models import ShardLease
 from tests.world.frozen import freeze
 from tests.world.operator import Operator
 from tests.world.system import PROJECT, System

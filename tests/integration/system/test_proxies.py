@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 
-from tenants.models import Operation, OperationKind, OperationState
+from tenants.store.models import Operation, OperationKind, OperationState
 from tests.world.beside import beside
 from tests.world.browser import Browser
 from tests.world.console import Browser as Console

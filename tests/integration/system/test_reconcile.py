@@ -10,12 +10,13 @@ import httpx
 import pytest
 from sqlalchemy import update
 
-from tenants import accounts, registry
-from tenants.errors import ConflictError
-from tenants.models import Account, AccountState
-from tenants.reconcile import start
-from tenants.scram import make_verifier
-from tenants.services import Services
+from tenants.accounts import accounts
+from tenants.core.errors import ConflictError
+from tenants.core.scram import make_verifier
+from tenants.lifecycle import registry
+from tenants.process.services import Services
+from tenants.store.models import Account, AccountState
+from tenants.workflows.reconcile import start
 from tests.world.lhc import Lhc
 from tests.world.operator import Operator
 from tests.world.panel import Panel

@@ -9,9 +9,9 @@ from sqlalchemy import select, update
 
 from orchestrator.api.lhc import rpc_rooms
 from orchestrator.client import ApiError, TenantClient
-from tenants.models import Room, RoomOrigin, RoomState
-from tenants.naming import STANDALONE_INSTANCE
-from tenants.rooms import MAX_ROOMS
+from tenants.conversations.rooms import MAX_ROOMS
+from tenants.core.naming import STANDALONE_INSTANCE
+from tenants.store.models import Room, RoomOrigin, RoomState
 from tests.world.chat_server import ChatServer
 from tests.world.operator import Operator
 from tests.world.panel import Panel

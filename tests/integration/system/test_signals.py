@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator
 import pytest
 
 from config.settings import Settings
-from tenants.commands import SendMessage, ShowTyping
-from tenants.shard_queues import CommandPublisher, open_publisher
+from tenants.shards.commands import SendMessage, ShowTyping
+from tenants.shards.queues import CommandPublisher, open_publisher
 from tests.world.operator import Operator
 from tests.world.tenant import Tenant
 from tests.world.waiting import until

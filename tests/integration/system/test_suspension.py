@@ -8,8 +8,8 @@ from xmlrpc.client import Fault
 import pytest
 
 from config.settings import Settings
-from tenants.commands import ShowVisitor
-from tenants.shard_queues import open_publisher
+from tenants.shards.commands import ShowVisitor
+from tenants.shards.queues import open_publisher
 from tests.world.lhc import rpc
 from tests.world.operator import Operator
 from tests.world.receiver import Callback

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from tenants import chat_lines
-from tenants.errors import InvalidInputError
+from tenants.conversations import chat_lines
+from tenants.core.errors import InvalidInputError
 from tests.world.operator import Operator
 from tests.world.tenant_api import TenantApi
 from tests.world.waiting import until

@@ -1,0 +1,1 @@
+"""Who may call: tokens, users of the console, passwords, and repeated requests."""

@@ -1,0 +1,135 @@
+"""New visitors: accounts and contacts of operators, made for many at once.
+
+What is out of the common (a tenant that may have only so many accounts, a name that is there already) is left to
+`tenants.accounts.accounts`, which does it one by one. As there, the registry's row comes first: a crash leaves no
+orphan.
+"""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import structlog
+from sqlalchemy import delete, update
+
+from tenants.core import scram
+from tenants.core.errors import DomainError
+from tenants.core.naming import AccountName
+from tenants.core.scram import Verifier
+from tenants.core.secrets import digest
+from tenants.ejabberd import rosters
+from tenants.lifecycle import admission
+from tenants.process.services import Services
+from tenants.store.models import Account, AccountState, Tenant
+from tenants.visitors.visitors import DEFAULT_NICK, clean
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Newcomer:
+    name: AccountName
+    username: str
+    group: str
+    """Of the shared roster."""
+    nick: str
+    password_digest: str
+    verifier: Verifier
+
+
+async def create(services: Services, tenant: Tenant, name: AccountName, password: str, nick: str) -> bool:
+    """Whether the visitor's account was made, with that password, a contact of the operators. If not, ask why.
+
+    Raises:
+        InvalidInputError: the password cannot be one.
+        NotFoundError: there is no such tenant.
+        ConflictError: it was shut just now, or lost the feature.
+        EjabberdError, UnavailableError: ejabberd does not do it, or not now.
+    """
+    if tenant.max_accounts is not None:
+        return False
+    username = services.naming.username(name)
+    newcomer = _Newcomer(
+        name=name,
+        username=username,
+        group=rosters.group_of(services.naming, name.instance, name.roster),
+        nick=nick,
+        password_digest=digest(username, password),
+        verifier=await scram.make_verifier(password),
+    )
+    made = await services.together(_create_all, newcomer)
+    if made:
+        account = Account(username=username, instance_name=name.instance, kind=name.kind)
+        services.known.keep_account(tenant, account, newcomer.password_digest)
+    return made
+
+
+async def _create_all(services: Services, newcomers: Sequence[_Newcomer]) -> list[bool | Exception]:
+    # of two with the same name the first is made, and the other one finds it
+    wanted = {one.username: one for one in reversed(newcomers)}
+    new, refused = await _insert(services, wanted)
+    await _set_nicknames(services, [one for one in wanted.values() if one.username in new])
+    members = {username: (wanted[username].group, wanted[username].verifier) for username in new}
+    results = await services.ejabberd.bulk.register_members(members) if members else {}
+    created = {username for username, result in results.items() if result == "created"}
+    # not of those who were created and are no members: without a row nobody would know whose account it is
+    absent = {username for username, result in results.items() if result not in {"created", "no_member"}}
+    made = await _settle(services, created, absent)
+    return [refused.get(one.username) or (one.username in made and wanted[one.username] is one) for one in newcomers]
+
+
+async def _insert(services: Services, wanted: Mapping[str, _Newcomer]) -> tuple[set[str], dict[str, DomainError]]:
+    """Put the rows there. Returns which are new, and whose tenant is shut."""
+    now = services.clock()
+    refused: dict[str, DomainError] = {}
+    rows = []
+    async with services.database.write() as session:
+        tenants, _ = await admission.hold_many(session, {one.name.instance for one in wanted.values()})
+        for username, one in sorted(wanted.items()):
+            try:
+                admission.check(tenants.get(one.name.instance), one.name.instance, one.name.kind)
+            except DomainError as error:
+                refused[username] = error
+                continue
+            rows.append(
+                {
+                    "username": username,
+                    "instance_name": one.name.instance,
+                    "kind": one.name.kind,
+                    "state": AccountState.PENDING,
+                    "password_digest": one.password_digest,
+                    "created_at": now,
+                    "last_active_at": now,
+                }
+            )
+        if not rows:
+            return set(), refused
+        insert = services.database.insert(Account).on_conflict_do_nothing()
+        connection = await session.connection()
+        inserted = await connection.execute(insert.returning(Account.__table__.c.username), rows)
+        return {username for (username,) in inserted}, refused
+
+
+async def _set_nicknames(services: Services, newcomers: Sequence[_Newcomer]) -> None:
+    """Before they are contacts: the roster push takes a contact's name from there."""
+    named = [one for one in newcomers if one.nick and one.nick != DEFAULT_NICK]
+    await asyncio.gather(*(services.ejabberd.set_nickname(one.username, clean(one.nick)) for one in named))
+
+
+async def _settle(services: Services, created: set[str], absent: set[str]) -> set[str]:
+    """The created are there; of the absent the rows go. Returns those whom nobody has removed meanwhile."""
+    made: set[str] = set()
+    pending = Account.state == AccountState.PENDING
+    async with services.database.write() as session:
+        if created:
+            active = await session.scalars(
+                update(Account)
+                .where(Account.username.in_(created), pending)
+                .values(state=AccountState.ACTIVE)
+                .returning(Account.username)
+                .execution_options(synchronize_session=False)
+            )
+            made = set(active)
+        if absent:
+            await session.execute(delete(Account).where(Account.username.in_(absent), pending))
+    return made

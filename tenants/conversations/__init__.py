@@ -1,0 +1,1 @@
+"""Chats, rooms, messages and the signals beside them."""

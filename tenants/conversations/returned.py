@@ -1,0 +1,156 @@
+"""Visitors' messages that came back from ejabberd as errors: kept, and sent to the operator again on demand."""
+
+import uuid
+from dataclasses import dataclass
+
+import structlog
+from sqlalchemy import delete, select, update
+
+from tenants.conversations import signals
+from tenants.core.errors import ConflictError, NotFoundError
+from tenants.core.naming import AccountName
+from tenants.lifecycle import admission, audit
+from tenants.lifecycle.states import Cause
+from tenants.process.services import Services
+from tenants.shards.commands import SendMessage
+from tenants.store.models import ReturnedMessage, Tenant, TenantState
+
+log = structlog.get_logger(__name__)
+
+_KEEP_SECONDS = 30 * 24 * 3600.0
+"""Nobody has asked for such a message again for this long: it is forgotten."""
+_PAGE = 500
+_REPLAYED = "returned.replayed"
+"""In the audit log."""
+
+
+@dataclass(frozen=True, slots=True)
+class Returned:
+    """A message that came back, as the bridge module reports it. `stanza_id` is the report's own id."""
+
+    stanza_id: str
+    message_id: str
+    visitor: AccountName
+    operator: AccountName
+    body: str
+    condition: str
+    reason: str | None
+
+
+async def store(services: Services, reports: list[Returned]) -> None:
+    """Keep the messages, and tell their tenants; repeats of a report are dropped."""
+    now = services.clock()
+    async with services.database.write() as session:
+        # of one that is gone nothing is kept: it would be there for the next one of its name
+        tenants, _ = await admission.hold_many(session, {report.visitor.instance for report in reports})
+        there = {name for name, tenant in tenants.items() if tenant.state is not TenantState.DESTROYED}
+        reports = [report for report in reports if report.visitor.instance in there]
+        for report in reports:
+            await session.execute(
+                services.database.insert(ReturnedMessage)
+                .values(
+                    instance_name=report.visitor.instance,
+                    stanza_id=report.stanza_id,
+                    message_id=report.message_id,
+                    visitor=services.naming.username(report.visitor),
+                    operator=services.naming.username(report.operator),
+                    body=report.body,
+                    condition=report.condition,
+                    reason=report.reason,
+                    created_at=now,
+                )
+                .on_conflict_do_nothing(index_elements=["stanza_id"])
+            )
+        woken = await signals.failed(services, session, reports)
+    await services.delivery.wake(*woken)
+    for report in reports:
+        log.warning("a visitor's message came back", instance_name=report.visitor.instance, condition=report.condition)
+
+
+async def find(services: Services, instance_name: str, *, after: int, limit: int) -> list[ReturnedMessage]:
+    """The tenant's messages that came back, oldest first, from the id `after` on."""
+    async with services.database.read() as session:
+        rows = await session.scalars(
+            select(ReturnedMessage)
+            .where(ReturnedMessage.instance_name == instance_name, ReturnedMessage.id > after)
+            .order_by(ReturnedMessage.id)
+            .limit(limit)
+        )
+        return list(rows)
+
+
+async def replay(services: Services, instance_name: str, returned_id: int, cause: Cause) -> ReturnedMessage:
+    """Send the message to the operator again, under a new id, and give it as it is then.
+
+    Whoever did it stands in the audit log.
+
+    Raises:
+        NotFoundError: the tenant has no such message.
+        ConflictError: it was sent again already, or the tenant carries no traffic.
+        QueueUnavailableError: it could not be accepted.
+    """
+    tenant = await admission.get(services, instance_name)
+    async with services.database.read() as session:
+        message = await session.get(ReturnedMessage, returned_id)
+    if message is None or message.instance_name != instance_name:
+        raise NotFoundError(f"tenant '{instance_name}' has no returned message {returned_id}")
+    if message.replayed_at is not None:
+        raise ConflictError(f"returned message {returned_id} was sent again already")
+    await _send_again(services, tenant, message)
+    await audit.note(services, cause, instance_name, _REPLAYED, f"returned message {returned_id}")
+    return message
+
+
+async def replay_all(services: Services, instance_name: str, cause: Cause) -> int:
+    """Send all of the tenant's messages that were not sent again yet, older ones first. Returns how many.
+
+    Raises:
+        NotFoundError: there is no such tenant.
+        ConflictError: the tenant carries no traffic.
+        QueueUnavailableError: one could not be accepted; those before it were.
+    """
+    tenant = await admission.get(services, instance_name)
+    count = 0
+    while True:
+        async with services.database.read() as session:
+            page = await session.scalars(
+                select(ReturnedMessage)
+                .where(ReturnedMessage.instance_name == instance_name, ReturnedMessage.replayed_at.is_(None))
+                .order_by(ReturnedMessage.id)
+                .limit(_PAGE)
+            )
+            messages = list(page)
+        if not messages:
+            if count:
+                await audit.note(services, cause, instance_name, _REPLAYED, f"all {count} returned messages")
+            return count
+        for message in messages:
+            await _send_again(services, tenant, message)
+            count += 1
+
+
+async def _send_again(services: Services, tenant: Tenant, message: ReturnedMessage) -> None:
+    message.replayed_at = services.clock()
+    await services.commands.publish(
+        SendMessage(
+            instance_name=message.instance_name,
+            incarnation=tenant.incarnation,
+            username=message.visitor,
+            operator=message.operator,
+            body=message.body,
+            # always the same one, so that two who ask at once send one message
+            message_id=uuid.uuid5(uuid.NAMESPACE_OID, message.stanza_id).hex,
+        )
+    )
+    async with services.database.write() as session:
+        await session.execute(
+            update(ReturnedMessage).where(ReturnedMessage.id == message.id).values(replayed_at=message.replayed_at)
+        )
+
+
+async def purge(services: Services) -> None:
+    """Forget messages that came back long ago."""
+    async with services.database.write() as session:
+        await session.execute(
+            delete(ReturnedMessage).where(ReturnedMessage.created_at < services.clock() - _KEEP_SECONDS)
+        )

@@ -1,0 +1,428 @@
+"""Rooms: group chats of a tenant's operators, who are there with XMPP clients or in LHC's page.
+
+A room's row comes first and goes last, so a crash leaves nothing in ejabberd that the registry does not know. What of
+it is said in ejabberd comes through the bridge; what is written in LHC's page goes to the tenant's shard, as visitors'
+messages do.
+"""
+
+import uuid
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import structlog
+from sqlalchemy import Select, delete, func, select, update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from tenants.core.errors import ConflictError, ForeignNameError, InvalidInputError, NotFoundError, TakenError
+from tenants.core.naming import (
+    AccountKind,
+    AccountName,
+    RoomName,
+    check_direction,
+    fold_page_operator,
+    fold_room,
+    is_page_operator,
+    mend_nick,
+    page_operator_of,
+)
+from tenants.delivery import events
+from tenants.delivery.events import Event, Happening
+from tenants.ejabberd.ejabberd import NotAppliedError
+from tenants.lifecycle import admission
+from tenants.lifecycle.admission import Refusal
+from tenants.process.services import Services
+from tenants.shards.commands import SendToRoom
+from tenants.store.database import rows_changed
+from tenants.store.models import (
+    Account,
+    AccountState,
+    EventFormat,
+    Operator,
+    Room,
+    RoomMember,
+    RoomOrigin,
+    RoomState,
+    Tenant,
+)
+from tenants.visitors.visitors import clean
+
+log = structlog.get_logger(__name__)
+
+MAX_ROOMS = 200
+"""Rooms of a tenant for which nothing else was set."""
+MAX_MEMBERS = 200
+"""Members of a room; mod_muc takes as many into one."""
+MAX_NICK = 200
+MAX_BODY = 30_000
+"""Bytes of a message: a room keeps its latest ones in ejabberd's memory."""
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """Who is meant by a name in a tenant's call.
+
+    Attributes:
+        username: as members are kept: an operator's account, or `[name].operator`.
+        page_name: the name under which the person writes in LHC's page.
+        nick: the name to be shown when none was given.
+    """
+
+    username: str
+    page_name: str
+    nick: str
+
+    @property
+    def has_account(self) -> bool:
+        """Whether the person can be there with a client, and be invited."""
+        return self.username != self.page_name
+
+
+def person(services: Services, instance_name: str, username: str, field: str = "user") -> Person:
+    """Read a local part: an operator's account of that tenant, or somebody who writes in its LHC's page.
+
+    Raises:
+        ForeignNameError: an account of another tenant.
+        InvalidInputError: it is nobody's name, or a visitor's.
+    """
+    if is_page_operator(username):
+        folded = fold_page_operator(username, field)
+        shown = username[: -len(page_operator_of(""))].replace(".", " ").strip()
+        return Person(folded, folded, _as_shown(shown) or folded)
+    account = services.naming.parse_username(username, field)
+    if account.kind is not AccountKind.OPERATOR:
+        raise InvalidInputError(field, "must be an operator")
+    if account.instance != instance_name:
+        raise ForeignNameError(field, f"must be of '{instance_name}'")
+    return Person(services.naming.username(account), page_operator_of(account.ident), account.ident)
+
+
+async def create(
+    services: Services, tenant: Tenant, name: str, origin: RoomOrigin, *, title: str | None = None
+) -> Room:
+    """Make a room, in the registry and in ejabberd.
+
+    Raises:
+        InvalidInputError: a room cannot be named so.
+        TakenError: the tenant has a room of that name.
+        ConflictError: the tenant is shut or has as many as it may have; or the room is just being removed.
+        EjabberdUnavailableError: to be asked once more; the reconciliation will make it otherwise.
+    """
+    name = fold_room(name)
+    title = clean(title) if title else name
+    local = check_direction(services.naming.room(RoomName(name, tenant.instance_name)))
+    room_id = await _begin(services, tenant.instance_name, name, title, origin)
+    await _make(services, local, title)
+    async with services.database.write() as session:
+        made = await session.execute(
+            update(Room)
+            .where(Room.id == room_id, Room.state == RoomState.PENDING)
+            .values(state=RoomState.ACTIVE, changed_at=services.clock())
+        )
+    if not rows_changed(made):
+        # somebody else has made it, or the tenant ends: then whoever ends it looks once more at what ejabberd has
+        log.info("room was made or removed meanwhile", instance_name=tenant.instance_name)
+    return await get(services, tenant.instance_name, name)
+
+
+async def _begin(services: Services, instance_name: str, name: str, title: str, origin: RoomOrigin) -> int:
+    """The id of the row, which is new, or of a creation that was not finished."""
+    now = services.clock()
+    async with services.database.write() as session:
+        # alone: two at once could be one more than it may have
+        tenant = await admission.hold(session, instance_name, None, alone=True)
+        room = await session.scalar(_of(instance_name, name))
+        if room is None:
+            count = await session.scalar(
+                select(func.count()).select_from(Room).where(Room.instance_name == instance_name)
+            )
+            most = MAX_ROOMS if tenant.max_rooms is None else tenant.max_rooms
+            if (count or 0) >= most:
+                raise ConflictError(f"tenant '{instance_name}' has {most} rooms, as many as it may have")
+            room = Room(
+                instance_name=instance_name,
+                name=name,
+                title=title,
+                origin=origin,
+                state=RoomState.PENDING,
+                created_at=now,
+                changed_at=now,
+                members=[],
+            )
+            session.add(room)
+            await session.flush()
+        elif room.state is RoomState.ACTIVE:
+            raise TakenError("Room already exists")
+        elif room.state is RoomState.REMOVING:
+            raise ConflictError(f"room '{name}' is being removed; try again in a moment")
+        return room.id
+
+
+async def _make(services: Services, local: str, title: str) -> None:
+    if await services.ejabberd.rooms.make({local: title}):
+        raise NotAppliedError("lhc_make_rooms", 0, f"{local} could not be made")
+
+
+async def get(services: Services, instance_name: str, name: str) -> Room:
+    """The room with its members.
+
+    Raises:
+        InvalidInputError: no room is named so.
+        NotFoundError: the tenant has no such room.
+    """
+    async with services.database.read() as session:
+        return await _get(session, instance_name, fold_room(name))
+
+
+async def find(services: Services, instance_name: str, *, after: int = 0, limit: int = MAX_ROOMS) -> list[Room]:
+    """The tenant's rooms with their members, oldest first."""
+    async with services.database.read() as session:
+        rows = await session.scalars(
+            select(Room)
+            .where(Room.instance_name == instance_name, Room.state == RoomState.ACTIVE, Room.id > after)
+            .order_by(Room.id)
+            .limit(limit)
+        )
+        return list(rows)
+
+
+def address(services: Services, room: Room) -> str:
+    """The room's JID."""
+    return f"{services.naming.room(RoomName(room.name, room.instance_name))}@{services.settings.rooms_jid}"
+
+
+async def put_member(services: Services, tenant: Tenant, name: str, who: Person, nick: str | None = None) -> RoomMember:
+    """Note who is to be in the room, under what name; one who is noted already gets the name.
+
+    What cannot be a name in a room is mended, or as if none was given.
+
+    Raises:
+        InvalidInputError: no room is named so.
+        NotFoundError: the tenant has no such room; or no such account.
+        ConflictError: the tenant is shut; or the room has as many members as it may have.
+    """
+    name = fold_room(name)
+    async with services.database.write() as session:
+        await admission.hold(session, tenant.instance_name, None)
+        room = await _get(session, tenant.instance_name, name, lock=True)
+        if who.has_account:
+            await _check_account(session, who)
+        nick = _as_shown(nick or "") or await _nick_of(session, who)
+        member = next((member for member in room.members if member.username == who.username), None)
+        if member is None:
+            if len(room.members) >= MAX_MEMBERS:
+                raise ConflictError(f"room '{name}' has {MAX_MEMBERS} members, as many as it may have")
+            member = RoomMember(room_id=room.id, username=who.username, nick=nick)
+            session.add(member)
+        member.nick = nick
+    return member
+
+
+async def remove_member(services: Services, instance_name: str, name: str, who: Person) -> None:
+    """The person is no member any more; one who was none is a success.
+
+    Raises:
+        NotFoundError: the tenant has no such room.
+    """
+    async with services.database.write() as session:
+        room = await _get(session, instance_name, fold_room(name))
+        await session.execute(
+            delete(RoomMember).where(RoomMember.room_id == room.id, RoomMember.username == who.username)
+        )
+
+
+async def invite(services: Services, tenant: Tenant, name: str, people: Iterable[Person], reason: str = "") -> None:
+    """Invite those who have accounts and are not there (XEP-0249).
+
+    Raises:
+        InvalidInputError: no room is named so.
+        NotFoundError: the tenant has no such room, or no such account.
+    """
+    room = await get(services, tenant.instance_name, name)
+    invited = [one for one in people if one.has_account]
+    async with services.database.read() as session:
+        for one in invited:
+            await _check_account(session, one)
+    local = services.naming.room(RoomName(room.name, room.instance_name))
+    await services.ejabberd.rooms.invite(local, [one.username for one in invited], clean(reason))
+
+
+async def write(
+    services: Services, tenant: Tenant, name: str, who: Person, body: str, *, message_id: str | None = None
+) -> str:
+    """Say something in the room that was written in LHC's page. Returns the message's id.
+
+    It bears the name that the person has in the room. It is not told to LHC: it comes from there.
+
+    Raises:
+        InvalidInputError: no room is named so, or the message is too long.
+        NotFoundError: the tenant has no such room, or no such account.
+        QueueUnavailableError: it could not be accepted.
+    """
+    if len(body.encode()) > MAX_BODY:
+        raise InvalidInputError("message", f"must be of {MAX_BODY:,} bytes at most in a room")
+    room = await get(services, tenant.instance_name, name)
+    members = {member.username: member.nick for member in room.members}
+    async with services.database.read() as session:
+        if who.has_account:
+            await _check_account(session, who)
+        nick = _as_shown(members.get(who.username, "")) or await _nick_of(session, who)
+    message_id = message_id or uuid.uuid4().hex
+    await services.commands.publish(
+        SendToRoom(
+            instance_name=tenant.instance_name,
+            incarnation=tenant.incarnation,
+            room=services.naming.room(RoomName(room.name, room.instance_name)),
+            sender=services.naming.page_operator(who.page_name, tenant.instance_name),
+            nick=nick,
+            body=body,
+            message_id=message_id,
+        )
+    )
+    return message_id
+
+
+async def destroy(services: Services, instance_name: str, name: str) -> None:
+    """Remove the room, in ejabberd and in the registry; who is in it is told.
+
+    Raises:
+        InvalidInputError: no room is named so.
+        NotFoundError: the tenant has no such room.
+        EjabberdUnavailableError: to be asked once more; the reconciliation will remove it otherwise.
+    """
+    name = fold_room(name)
+    async with services.database.write() as session:
+        room = await session.scalar(_of(instance_name, name).with_for_update())
+        if room is None:
+            raise _unknown(instance_name, name)
+        room.state, room.changed_at = RoomState.REMOVING, services.clock()
+    await finish_removal(services, [room])
+
+
+async def finish_removal(services: Services, found: Sequence[Room]) -> list[str]:
+    """Remove rooms that are marked as such. Returns the local parts of those that ejabberd still has."""
+    locals_of = {services.naming.room(RoomName(room.name, room.instance_name)): room.id for room in found}
+    left = await services.ejabberd.rooms.remove(list(locals_of))
+    gone = [room_id for local, room_id in locals_of.items() if local not in left]
+    async with services.database.write() as session:
+        await session.execute(delete(Room).where(Room.id.in_(gone), Room.state == RoomState.REMOVING))
+    return left
+
+
+async def remove_all(services: Services, instance_name: str) -> list[str]:
+    """Remove all rooms that bear the tenant's name, and its rows. Returns the local parts of those that are left."""
+    # in a standalone system all rooms are its own
+    names = await services.ejabberd.rooms.names(services.naming.username_suffix(instance_name))
+    left = await services.ejabberd.rooms.remove(names)
+    async with services.database.write() as session:
+        await session.execute(delete(Room).where(Room.instance_name == instance_name))
+    return left
+
+
+async def mend(services: Services, instance_name: str, local: str) -> str | None:
+    """Bring a room into the state that the registry says. Returns why that failed.
+
+    A creation or removal that was given up by who began it is finished; a room that the registry does not know goes.
+    """
+    room = services.naming.parse_room(local)
+    async with services.database.write() as session:
+        row = await session.scalar(_of(instance_name, room.name).with_for_update())
+        if row is not None and row.state is RoomState.PENDING:
+            row.state, row.changed_at = RoomState.ACTIVE, services.clock()
+    if row is None or row.state is RoomState.REMOVING:
+        left = await (services.ejabberd.rooms.remove([local]) if row is None else finish_removal(services, [row]))
+        return "is there all the same" if left else None
+    missing = await services.ejabberd.rooms.make({local: row.title})
+    return "could not be made" if missing else None
+
+
+@dataclass(frozen=True, slots=True)
+class RoomReport:
+    """What happened in a room, as the bridge module handed it over. `body`: None when somebody came or went.
+
+    `arrived`: whether somebody came; None when it is a message.
+    """
+
+    stanza_id: str
+    sender: AccountName
+    room: RoomName
+    body: str | None = None
+    arrived: bool | None = None
+
+    @property
+    def event(self) -> Event:
+        """What has happened."""
+        match self.arrived:
+            case None:
+                return Event.ROOM_MESSAGE
+            case True:
+                return Event.ROOM_JOINED
+            case False:
+                return Event.ROOM_LEFT
+
+
+async def store_reports(services: Services, reports: Sequence[RoomReport]) -> dict[str, Refusal]:
+    """Keep what happened, in order, in one transaction; repeats are dropped. Then wake the delivery.
+
+    LHC is told of rooms in which somebody writes from its page; those who get webhooks, of all.
+
+    Returns:
+        Why some were not kept, by their stanza ids: no such room (any more), or its tenant carries no traffic or
+        has too many waiting.
+    """
+    refused: dict[str, Refusal] = {}
+    happenings: list[Happening] = []
+    async with services.database.write() as session:
+        tenants, shut = await admission.hold_many(session, {report.room.instance for report in reports})
+        await services.backlog.look(session, tenants)
+        found = {room: await session.scalar(_of(room.instance, room.name)) for room in {one.room for one in reports}}
+        for report in reports:
+            row = found[report.room]
+            if report.room.instance in shut:
+                refused[report.stanza_id] = Refusal(shut[report.room.instance])
+            elif row is None or row.state is RoomState.REMOVING:
+                refused[report.stanza_id] = Refusal(f"there is no room '{report.room.name}'")
+            elif not _is_told(tenants[report.room.instance], row):
+                continue
+            elif full := services.backlog.add(tenants[report.room.instance], report.body):
+                refused[report.stanza_id] = Refusal(full, later=True)
+            else:
+                happenings.append(Happening(report.event, report.stanza_id, report.sender, report.room, report.body))
+        refused = await events.without_repeats(session, refused)
+        woken = await events.note(services, session, happenings)
+    await services.delivery.wake(*woken)
+    return refused
+
+
+def _is_told(tenant: Tenant, room: Room) -> bool:
+    return tenant.event_format is EventFormat.WEBHOOK or any(is_page_operator(one.username) for one in room.members)
+
+
+async def _get(session: AsyncSession, instance_name: str, name: str, *, lock: bool = False) -> Room:
+    query = _of(instance_name, name)
+    room = await session.scalar(query.with_for_update() if lock else query)
+    if room is None or room.state is not RoomState.ACTIVE:
+        raise _unknown(instance_name, name)
+    return room
+
+
+def _unknown(instance_name: str, name: str) -> NotFoundError:
+    return NotFoundError(f"tenant '{instance_name}' has no room '{name}'")
+
+
+def _of(instance_name: str, name: str) -> Select[Room]:
+    return select(Room).where(Room.instance_name == instance_name, Room.name == name)
+
+
+async def _check_account(session: AsyncSession, who: Person) -> None:
+    account = await session.get(Account, who.username)
+    if account is None or account.state is not AccountState.ACTIVE:
+        raise NotFoundError(f"there is no account '{who.username}'")
+
+
+async def _nick_of(session: AsyncSession, who: Person) -> str:
+    operator = await session.get(Operator, who.username)
+    return _as_shown((operator.nick if operator else None) or "") or who.nick
+
+
+def _as_shown(nick: str) -> str | None:
+    return mend_nick(clean(nick).strip()[:MAX_NICK])

@@ -1,0 +1,128 @@
+"""Small signs between operators' clients and visitors: who is typing, what has arrived, and what came back.
+
+They are events of a conversation. That somebody types is told at most once in a while and is of no use later, so it is
+dropped rather than kept when the tenant cannot be told at once.
+"""
+
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from tenants.conversations import chat_lines
+from tenants.core.naming import AccountName
+from tenants.delivery import events
+from tenants.delivery.events import Event, Happening
+from tenants.lifecycle import admission
+from tenants.process.services import Services
+from tenants.store.models import CallbackMessage, ChatLine, LineState, MessageState, Tenant
+
+if TYPE_CHECKING:
+    from tenants.conversations.returned import Returned
+
+
+@dataclass(frozen=True, slots=True)
+class Typing:
+    """An operator began to write to a visitor, or ceased to (XEP-0085)."""
+
+    sender: AccountName
+    receiver: AccountName
+    composing: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """An operator's client has a visitor's message (XEP-0184). `message_id`: the one that the stanza bore."""
+
+    sender: AccountName
+    receiver: AccountName
+    message_id: str
+
+
+async def typing(services: Services, sign: Typing) -> None:
+    """Tell the tenant, unless it is still to be told of an earlier sign, or has none of such an event."""
+    username = services.naming.username(sign.receiver)
+    async with services.database.write() as session:
+        tenant = await session.get(Tenant, sign.receiver.instance)
+        if tenant is None or admission.refusal(tenant) or not events.is_told(tenant, Event.TYPING):
+            return
+        waits = await session.scalar(
+            select(CallbackMessage.id)
+            .where(
+                CallbackMessage.instance_name == sign.receiver.instance,
+                CallbackMessage.receiver == username,
+                CallbackMessage.state == MessageState.PENDING,
+            )
+            .limit(1)
+        )
+        if waits is not None:
+            return
+        detail = {"composing": sign.composing}
+        happening = Happening(Event.TYPING, uuid.uuid4().hex, sign.sender, sign.receiver, detail=detail)
+        woken = await events.note(services, session, [happening])
+    await services.delivery.wake(*woken)
+
+
+async def receipt(services: Services, receipts: Sequence[Receipt]) -> None:
+    """Note that lines have arrived, and tell their tenants; of each line once, whoever has it first."""
+    async with services.database.write() as session:
+        happenings: list[Happening] = []
+        for one in receipts:
+            line = await _line(session, services, one.receiver, one.message_id)
+            if line is None or line.state is LineState.DELIVERED or not _is_of(services, one, line):
+                continue
+            line.state, line.arrived_at = LineState.DELIVERED, services.clock()
+            tenant = await session.get_one(Tenant, line.instance_name)
+            if events.is_told(tenant, Event.MESSAGE_DELIVERED):
+                happenings.append(
+                    Happening(
+                        Event.MESSAGE_DELIVERED,
+                        f"{line.message_id}/delivered",
+                        one.sender,
+                        one.receiver,
+                        detail={"message_id": line.message_id},
+                    )
+                )
+        woken = await events.note(services, session, happenings)
+    await services.delivery.wake(*woken)
+
+
+async def failed(services: Services, session: AsyncSession, reports: "Sequence[Returned]") -> set[str]:
+    """Note that messages came back, in the transaction that keeps them. Returns the tenants to be woken after it."""
+    happenings: list[Happening] = []
+    for report in reports:
+        tenant = await session.get(Tenant, report.visitor.instance)
+        if tenant is None or not events.is_told(tenant, Event.MESSAGE_FAILED):
+            continue
+        line = await _line(session, services, report.visitor, report.message_id)
+        if line is not None and line.state is not LineState.DELIVERED:
+            line.state = LineState.FAILED
+        detail = {
+            "message_id": line.message_id if line else report.message_id,
+            "condition": report.condition,
+            "reason": report.reason,
+        }
+        event_id = f"{report.stanza_id}/failed"
+        happenings.append(Happening(Event.MESSAGE_FAILED, event_id, report.operator, report.visitor, detail=detail))
+    return await events.note(services, session, happenings)
+
+
+async def _line(session: AsyncSession, services: Services, visitor: AccountName, stanza_id: str) -> ChatLine | None:
+    """The line of that visitor which bore the stanza id (`tenants.conversations.chat_lines.stanza_id`)."""
+    line: ChatLine | None = await session.scalar(
+        select(ChatLine)
+        .where(
+            ChatLine.message_id == stanza_id.rpartition(".")[0],
+            ChatLine.sender == services.naming.username(visitor),
+        )
+        .with_for_update()
+    )
+    return line
+
+
+def _is_of(services: Services, receipt: Receipt, line: ChatLine) -> bool:
+    """Whether the message that arrived is the one that was sent to this very operator."""
+    return receipt.message_id == chat_lines.stanza_id(line.message_id, services.naming.username(receipt.sender))

@@ -1,0 +1,1 @@
+"""Names, rules of text, errors, and other things without input or output."""

@@ -1,0 +1,171 @@
+"""What a tenant is told: the events of its conversations, kept before anybody is told that we have them.
+
+Each conversation's events are delivered one after another (`tenants.delivery.deliveries`). In the format `lhc` only
+messages of operators and what happens in rooms are told, since its extension knows nothing else.
+"""
+
+import functools
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, TypeVar
+
+from sqlalchemy import select, true, update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from tenants.core.naming import AccountName, RoomName
+from tenants.process.services import Services
+from tenants.store.database import Database
+from tenants.store.json_rows import ROWS, value
+from tenants.store.models import CallbackMessage, Conversation, EventFormat, MessageState, Tenant
+
+Reason = TypeVar("Reason")
+
+
+class Event(StrEnum):
+    """What has happened. Schemas are in `docs/webhooks.md`."""
+
+    MESSAGE_CREATED = "message.created"
+    """An operator wrote in a chat."""
+    INVITATION_CREATED = "invitation.created"
+    """An operator wrote to a visitor who has no chat."""
+    CHAT_ACCEPTED = "chat.accepted"
+    CHAT_TRANSFERRED = "chat.transferred"
+    OPERATOR_CONNECTED = "operator.connected"
+    OPERATOR_DISCONNECTED = "operator.disconnected"
+    OPERATOR_PING = "operator.ping"
+    TYPING = "typing"
+    """An operator began or ceased to write."""
+    MESSAGE_DELIVERED = "message.delivered"
+    """An operator's client has a visitor's message."""
+    MESSAGE_FAILED = "message.failed"
+    """A visitor's message came back."""
+    ROOM_MESSAGE = "room.message"
+    """An operator wrote in a room of the tenant's."""
+    ROOM_JOINED = "room.joined"
+    ROOM_LEFT = "room.left"
+
+
+MESSAGES = (Event.MESSAGE_CREATED, Event.INVITATION_CREATED)
+"""They hold what an operator wrote to a visitor."""
+IN_ROOMS = (Event.ROOM_MESSAGE, Event.ROOM_JOINED, Event.ROOM_LEFT)
+
+
+@dataclass(frozen=True, slots=True)
+class Happening:
+    """An event of a conversation.
+
+    Attributes:
+        id: unique for ever; a repeat bears the same.
+        operator: who did it, or whom it concerns.
+        visitor: the visitor or chat whom the conversation is with, or the room that it is in.
+    """
+
+    event: Event
+    id: str
+    operator: AccountName
+    visitor: AccountName | RoomName
+    body: str | None = None
+    detail: Mapping[str, Any] = field(default_factory=dict)
+
+
+def is_told(tenant: Tenant, event: Event) -> bool:
+    """Whether the tenant's format has such an event."""
+    return tenant.event_format is EventFormat.WEBHOOK or event in (*MESSAGES, *IN_ROOMS)
+
+
+async def note(services: Services, session: AsyncSession, happenings: Sequence[Happening]) -> set[str]:
+    """Keep events, in their order; repeats are dropped. Returns the tenants to be woken after the transaction."""
+    if not happenings:
+        return set()
+    now = services.clock()
+    conversations = await _conversations(services, session, {one.visitor for one in happenings})
+    rows = [_row(services, one, conversations[_key(services, one.visitor)], now) for one in happenings]
+    connection = await session.connection()
+    stored = await connection.execute(
+        services.database.insert(CallbackMessage)
+        .on_conflict_do_nothing(index_elements=["stanza_id"])
+        .returning(CallbackMessage.__table__.c.conversation_id),
+        rows,
+    )
+    ids = {conversation_id for (conversation_id,) in stored}
+    # those that are due already are at work, will be, or wait out a failure
+    newly_due = {one.id: one.instance_name for one in conversations.values() if one.due_at is None and one.id in ids}
+    if newly_due:
+        await session.execute(
+            update(Conversation)
+            .where(Conversation.id.in_(newly_due))
+            .values(due_at=now)
+            .execution_options(synchronize_session=False)
+        )
+    return set(newly_due.values())
+
+
+async def without_repeats(session: AsyncSession, refused: Mapping[str, Reason]) -> dict[str, Reason]:
+    """Reasons by stanza ids, without those that are kept already.
+
+    They come again because their acknowledgement was lost, and are delivered: nobody may be told that they are not.
+    """
+    if not refused:
+        return {}
+    kept = await session.scalars(select(CallbackMessage.stanza_id).where(CallbackMessage.stanza_id.in_(refused)))
+    return {stanza_id: refused[stanza_id] for stanza_id in refused.keys() - set(kept)}
+
+
+@dataclass(frozen=True, slots=True)
+class _Conversation:
+    id: int
+    instance_name: str
+    due_at: float | None
+
+
+async def _conversations(
+    services: Services, session: AsyncSession, visitors: Collection[AccountName | RoomName]
+) -> dict[tuple[str, str], _Conversation]:
+    """The conversations with these, locked, so that none is given back as empty meanwhile; made when there is none."""
+    keys = [_key(services, visitor) for visitor in visitors]
+    connection = await session.connection()
+    rows = await connection.execute(
+        _upsert_conversations(services.database), {"rows": {f"{key[0]}/{key[1]}": list(key) for key in keys}}
+    )
+    return {(row.instance_name, row.receiver): _Conversation(row.id, row.instance_name, row.due_at) for row in rows}
+
+
+@functools.lru_cache(maxsize=16)
+def _upsert_conversations(database: Database) -> Any:
+    insert = database.insert(Conversation).from_select(
+        ["instance_name", "receiver"],
+        select(value(0), value(1)).select_from(ROWS).where(true()).order_by(value(0), value(1)),
+    )
+    # a change without effect: it locks the row
+    upsert = insert.on_conflict_do_update(
+        index_elements=["instance_name", "receiver"], set_={"due_at": Conversation.due_at}
+    )
+    columns = Conversation.__table__.c
+    return upsert.returning(columns.id, columns.instance_name, columns.receiver, columns.due_at)
+
+
+def _key(services: Services, visitor: AccountName | RoomName) -> tuple[str, str]:
+    return visitor.instance, _receiver(services, visitor)
+
+
+def _receiver(services: Services, visitor: AccountName | RoomName) -> str:
+    """What LHC calls it. Should a room be named as a visitor is, the two share one line, which harms neither."""
+    return visitor.name if isinstance(visitor, RoomName) else services.naming.username(visitor)
+
+
+def _row(services: Services, one: Happening, conversation: _Conversation, now: float) -> dict[str, Any]:
+    return {
+        "conversation_id": conversation.id,
+        "instance_name": conversation.instance_name,
+        "stanza_id": one.id,
+        "event": one.event,
+        "detail": dict(one.detail) or None,
+        "sender": services.naming.username(one.operator),
+        "receiver": _receiver(services, one.visitor),
+        "server": services.settings.xmpp_host,
+        "body": one.body,
+        "state": MessageState.PENDING,
+        "attempts": 0,
+        "created_at": now,
+    }

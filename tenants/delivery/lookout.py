@@ -1,0 +1,67 @@
+"""A worker that was woken stays awake for a while and looks for itself: one look costs less than one task.
+
+So a busy system sends a few wake-ups a second, however many callbacks there are, and the task monitor stays readable.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+
+import structlog
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+
+from tenants.delivery import deliveries
+from tenants.process.services import Services
+from tenants.process.wakeups import PAUSE as WAKE_PAUSE
+
+log = structlog.get_logger(__name__)
+
+AWAKE_SECONDS = 4 * WAKE_PAUSE
+"""How long one stays awake after the last wake-up: with more of them to come, always."""
+_PAUSE = 0.02
+"""Seconds between two looks; what is due waits half of that."""
+_SHARE = 5
+"""Each look is followed by so many times its own duration, at least: looking never takes the time of delivering."""
+
+
+class Lookout:
+    """Looks for tenants with due callbacks, and starts what delivers them.
+
+    Args:
+        start: gets the tenants' names; those that are being seen to already may be among them.
+        awake: see `AWAKE_SECONDS`.
+    """
+
+    def __init__(self, services: Services, start: Callable[..., None], awake: float = AWAKE_SECONDS) -> None:
+        self._services = services
+        self._start = start
+        self._awake = awake
+        self._until = 0.0
+        self._task: asyncio.Task[None] | None = None
+
+    def wake(self, *instance_names: str) -> None:
+        """Something is due for these tenants, and more may follow."""
+        self._start(*instance_names)
+        self._until = time.monotonic() + self._awake
+        if self._task is None:
+            self._task = asyncio.create_task(self._look_out(), name="lookout")
+
+    async def close(self) -> None:
+        """Look no more."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+
+    async def _look_out(self) -> None:
+        try:
+            while time.monotonic() < self._until:
+                await asyncio.sleep(_PAUSE)
+                began = time.monotonic()
+                self._start(*await deliveries.find_due(self._services))
+                await asyncio.sleep(max(0.0, _SHARE * (time.monotonic() - began) - _PAUSE))
+        except (DBAPIError, PoolTimeoutError) as error:
+            # the next wake-up, or the sweep, begins anew
+            log.warning("no look for due callbacks", error=type(error).__name__)
+        finally:
+            self._task = None

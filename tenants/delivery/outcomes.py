@@ -1,0 +1,216 @@
+"""Records what became of callbacks: those that were received, many at once; the others each by itself."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+import structlog
+from sqlalchemy import insert, or_, select, update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from tenants.core.backoff import delay
+from tenants.delivery import circuits
+from tenants.delivery.claiming import Piece, find_oldest_pending
+from tenants.lifecycle import admission
+from tenants.outbound.http_posting import Answer
+from tenants.process.services import Services
+from tenants.store import claims
+from tenants.store.models import CallbackMessage, Circuit, Conversation, DeliveryAttempt, MessageState, Tenant
+
+log = structlog.get_logger(__name__)
+
+MAX_ATTEMPTS = 12
+"""Tries of one callback; then a message rests as a dead letter. With the delays below that is about ten hours."""
+_FIRST_DELAY, _LONGEST_DELAY, _GROWTH = 2.0, 4 * 3600.0, 3.0
+
+
+async def settle(
+    services: Services, piece: Piece, message: CallbackMessage | None, answer: Answer | None, *, go_on: bool
+) -> CallbackMessage | None:
+    """Record the outcome. No answer: no tenant, or no message.
+
+    Returns the message that follows on the same claim; None: the conversation is given back.
+    """
+    if message is not None and answer is not None and answer.error is None and piece.probe is None:
+        return await services.together(_settle_all, _Received(piece, message, answer, go_on))
+    return await _settle_one(services, piece, message, answer, go_on=go_on)
+
+
+def retry_at(answer: Answer, attempts: int, now: float) -> float | None:
+    """When the callback is to be tried again; None after the last try.
+
+    `Retry-After` can put a try off, never bring it forward: else an LHC that says "at once" would use up the attempts.
+    """
+    if attempts >= MAX_ATTEMPTS:
+        return None
+    backoff = delay(attempts, first=_FIRST_DELAY, longest=_LONGEST_DELAY, growth=_GROWTH)
+    return now + max(backoff, answer.retry_after or 0)
+
+
+async def tell_circuit(services: Services, session: AsyncSession, piece: Piece, answer: Answer | None) -> None:
+    """Let the tenant's circuit know how it went."""
+    if answer is None:
+        await give_probe_back(session, piece)
+    elif answer.error is None:
+        await circuits.close(session, piece.instance_name, services.clock())
+    else:
+        await circuits.failed(services, session, piece.instance_name, piece.probe, answer.retry_after)
+
+
+async def give_probe_back(session: AsyncSession, piece: Piece) -> None:
+    """The piece did not go: if it was a probe, another may."""
+    if piece.probe is not None:
+        await circuits.give_back(session, piece.instance_name, piece.probe)
+
+
+@dataclass(frozen=True, slots=True)
+class _Received:
+    """A message that LHC received. `go_on`: whether another may follow on the same claim."""
+
+    piece: Piece
+    message: CallbackMessage
+    answer: Answer
+    go_on: bool
+
+
+async def _settle_all(services: Services, received: Sequence[_Received]) -> list[CallbackMessage | None]:
+    now = services.clock()
+    names = {one.piece.instance_name for one in received}
+    async with services.database.write() as session:
+        # asked first, because others wait for what is locked below
+        shut, failing = await _look_at(session, names)
+        # the locks make messages that are being stored or replayed just now wait, or be seen
+        held = await _hold(session, received)
+        await _record_received(session, held, now)
+        following = await find_oldest_pending(session, [one.piece.key for one in held])
+        released = {
+            one.piece.key
+            for one in held
+            if not one.go_on or one.piece.key not in following or one.piece.instance_name in shut
+        }
+        going_on = {one.piece.token: following[one.piece.key] for one in held if one.piece.key not in released}
+        await _release(session, released - following.keys(), due_at=None)
+        # behind those of the tenant that have waited longer
+        await _release(session, released & following.keys(), due_at=now)
+        for instance_name in failing:
+            await circuits.close(session, instance_name, now)
+    return [going_on.get(one.piece.token) for one in received]
+
+
+async def _look_at(session: AsyncSession, names: Collection[str]) -> tuple[set[str], list[str]]:
+    """Which of these tenants are shut, and which failed before, by their names."""
+    rows = await session.execute(
+        select(Tenant.instance_name, admission.SHUT, Circuit.failures > 0)
+        .outerjoin(Circuit, Circuit.instance_name == Tenant.instance_name)
+        .where(Tenant.instance_name.in_(names), or_(admission.SHUT, Circuit.failures > 0))
+        .order_by(Tenant.instance_name)
+    )
+    marks = [(name, is_shut, has_failed) for name, is_shut, has_failed in rows]
+    return {name for name, is_shut, _ in marks if is_shut}, [name for name, _, has_failed in marks if has_failed]
+
+
+async def _hold(session: AsyncSession, received: Sequence[_Received]) -> list[_Received]:
+    """Lock the conversations. Returns those whose claims are still held."""
+    rows = await session.execute(
+        select(Conversation.id, Conversation.claim_token)
+        .where(Conversation.id.in_([one.piece.key for one in received]))
+        .order_by(*claims.order_of(Conversation))
+        .with_for_update()
+    )
+    tokens = {key: token for key, token in rows}  # noqa: C416 - rows are no tuples to mypy
+    return [one for one in received if tokens.get(one.piece.key) == one.piece.token]
+
+
+async def _record_received(session: AsyncSession, received: Sequence[_Received], now: float) -> None:
+    if not received:
+        return
+    attempts = [
+        {
+            "message_id": one.message.id,
+            "at": now,
+            "seconds": one.answer.seconds,
+            "http_status": one.answer.http_status,
+            "error": None,
+        }
+        for one in received
+    ]
+    await session.execute(insert(DeliveryAttempt), attempts)
+    await session.execute(
+        update(CallbackMessage)
+        .where(CallbackMessage.id.in_([one.message.id for one in received]))
+        .values(
+            state=MessageState.DELIVERED,
+            attempts=CallbackMessage.attempts + 1,
+            last_error=None,
+            finished_at=now,
+            body=None,
+        )
+        .execution_options(synchronize_session=False)
+    )
+
+
+async def _release(session: AsyncSession, conversation_ids: Collection[int], *, due_at: float | None) -> None:
+    """Give conversations back, which are locked and ours."""
+    if conversation_ids:
+        await session.execute(
+            update(Conversation)
+            .where(Conversation.id.in_(conversation_ids))
+            .values(claim_token=None, claimed_until=None, due_at=due_at)
+            .execution_options(synchronize_session=False)
+        )
+
+
+async def _settle_one(
+    services: Services, piece: Piece, message: CallbackMessage | None, answer: Answer | None, *, go_on: bool
+) -> CallbackMessage | None:
+    async with services.database.write() as session:
+        # see `_settle_all`
+        held = await session.scalar(
+            select(Conversation.claim_token).where(Conversation.id == piece.key).with_for_update()
+        )
+        if held != piece.token:
+            return None
+        again_at = None
+        if message is not None:
+            again_at = await _record(services, session, message, answer)
+        following = None if again_at else (await find_oldest_pending(session, [piece.key])).get(piece.key)
+        well = answer is not None and answer.error is None
+        may_follow = go_on and well and following is not None
+        if not may_follow or await admission.is_shut(session, piece.instance_name):
+            # now, when it holds another message: behind those of the tenant that have waited longer
+            due_at = again_at or (None if following is None else services.clock())
+            await claims.release(session, Conversation, piece.key, piece.token, due_at)
+            following = None
+        await tell_circuit(services, session, piece, answer)
+    return following
+
+
+async def _record(
+    services: Services, session: AsyncSession, message: CallbackMessage, answer: Answer | None
+) -> float | None:
+    """Record what became of the message. Returns when it is to be tried again, or None. No answer: no tenant."""
+    now = services.clock()
+    attempts = message.attempts + 1
+    again_at = None
+    error: str | None
+    if answer is None:
+        state, error = MessageState.DEAD, "the tenant is gone"
+    else:
+        error = answer.error
+        await session.execute(
+            insert(DeliveryAttempt).values(
+                message_id=message.id, at=now, seconds=answer.seconds, http_status=answer.http_status, error=error
+            )
+        )
+        state = MessageState.DELIVERED
+        if error is not None:
+            again_at = retry_at(answer, attempts, now)
+            state = MessageState.DEAD if again_at is None else MessageState.PENDING
+    if error is not None:
+        log.warning("callback failed", message_id=message.id, error=error, attempt=attempts, state=state.value)
+    values: dict[str, object] = {"state": state, "attempts": attempts, "last_error": error}
+    if state is not MessageState.PENDING:
+        values["finished_at"] = now
+    if state is MessageState.DELIVERED:
+        values["body"] = None
+    await session.execute(update(CallbackMessage).where(CallbackMessage.id == message.id).values(**values))
+    return again_at

@@ -1,0 +1,1 @@
+"""The client of ejabberd's admin interface."""

@@ -1,0 +1,410 @@
+"""ejabberd's admin commands over HTTP (`mod_http_api`), in the few shapes that we use.
+
+Facts this rests on, tried on 23.01: an answer of 200 does not mean that anything happened (`srg_create` over an
+existing group), and a body of `1` is a failure. So what matters is read back. From 24.02 the
+unversioned calls mean the newest version of a command and take lists; the client asks for the version once.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+import stamina
+
+from config.ejabberd_versions import Version, read_version
+from tenants.core.errors import DomainError, UnavailableError
+from tenants.ejabberd.ejabberd_bulk import BulkCommands
+from tenants.ejabberd.ejabberd_rooms import RoomCommands
+
+_SECONDS = 10.0
+_CONNECT_SECONDS = 3.0
+_LIMITS = httpx.Limits(max_connections=32, max_keepalive_connections=32, keepalive_expiry=30)
+_CONFLICT = 10090
+_NOT_OUR_SECRET = (httpx.codes.UNAUTHORIZED, 10)
+_LISTS_SINCE = (24, 2)
+_LABEL_SINCE = (21, 7)
+BRIDGE_VERSION = "4"
+"""Of the bridge module that this code works with: `VERSION` in `config/ejabberd/lhc_bridge_admin.erl`."""
+_QUESTIONS = {"check_account", "check_password"}
+
+
+class EjabberdUnavailableError(UnavailableError):
+    """ejabberd cannot be reached, or is not up yet."""
+
+
+class EjabberdError(DomainError):
+    """ejabberd refused a command.
+
+    Attributes:
+        command: the admin command.
+        code: ejabberd's own error code, 0 when it gave none.
+    """
+
+    def __init__(self, command: str, code: int, message: str) -> None:
+        super().__init__(f"ejabberd refused {command}: {message}")
+        self.command = command
+        self.code = code
+
+
+class UserExistsError(EjabberdError):
+    """`register`: the username is taken."""
+
+
+class UserUnknownError(EjabberdError):
+    """`change_password`: there is no such user."""
+
+
+class PasswordRefusedError(EjabberdError):
+    """`register`, `change_password`: SASLprep (RFC 4013) does not take the password."""
+
+
+class NoSessionError(EjabberdError):
+    """`present`: there is no such session."""
+
+
+class NotAppliedError(EjabberdError):
+    """ejabberd said yes, but reading back shows that nothing was done."""
+
+
+@dataclass(frozen=True, slots=True)
+class Roster:
+    """A shared roster group as ejabberd holds it."""
+
+    label: str
+    description: str
+    displayed: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """A connection of one user.
+
+    Attributes:
+        show: as in RFC 6121 (4.7.2.1), or `available`.
+        seconds: its age.
+        transport: `c2s`, `c2s_tls`, `websocket`, ..: how ejabberd calls it.
+    """
+
+    resource: str
+    show: str
+    status: str
+    seconds: int
+    transport: str
+    ip: str
+    port: int
+    priority: int
+    node: str
+
+
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """Where ejabberd listens for clients; `tls` from the first byte."""
+
+    ip: str
+    port: int
+    tls: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ClientSession:
+    """A connected client: the full JID and whether it has sent available presence (RFC 6121, 4.2)."""
+
+    jid: str
+    available: bool
+
+
+class Ejabberd:
+    """The admin client of one virtual host; safe to share between tasks of one event loop.
+
+    Attributes:
+        bulk: the commands that take many names at once.
+        rooms: the commands for group chats.
+    """
+
+    def __init__(self, api_url: str, host: str, secret: str) -> None:
+        self.host = host
+        self.bulk = BulkCommands(self._call, host)
+        self.rooms = RoomCommands(self._call, host)
+        self._http = httpx.AsyncClient(
+            base_url=api_url.rstrip("/") + "/", headers=call_headers(host, secret), limits=_LIMITS
+        )
+        self._version: Version | None = None
+
+    async def close(self) -> None:
+        await self._http.aclose()
+
+    async def version(self) -> Version:
+        """Ejabberd's version as (year, release), asked for once.
+
+        Raises:
+            EjabberdUnavailableError: it cannot be reached.
+            EjabberdError: the answer names no version.
+        """
+        if self._version is None:
+            text = str(await self._call("status"))
+            self._version = read_version(text)
+            if self._version is None:
+                raise EjabberdError("status", 0, f"no version in {text[:200]!r}")
+        return self._version
+
+    async def asks_for_secret(self) -> bool:
+        """Whether the admin API refuses those who know no secret.
+
+        Raises:
+            EjabberdUnavailableError: it cannot be reached.
+        """
+        request = self._http.build_request("POST", "status", json={})
+        request.headers.pop("Authorization", None)
+        try:
+            return (await self._http.send(request)).status_code == httpx.codes.UNAUTHORIZED
+        except httpx.TransportError as error:
+            raise EjabberdUnavailableError(f"ejabberd's API: {type(error).__name__}") from error
+
+    async def bridge_version(self) -> str | None:
+        """Which version of our bridge module is loaded (`lhc_bridge_version`); None when it is not.
+
+        Raises:
+            EjabberdUnavailableError: ejabberd cannot be reached.
+        """
+        try:
+            return str((await self._call("lhc_bridge_version"))["version"])
+        except EjabberdUnavailableError:
+            raise
+        except EjabberdError:
+            return None
+
+    async def client_listeners(self) -> list[Listener]:
+        """Where clients log in over TCP (`lhc_client_listeners` of the bridge)."""
+        answer = await self._call("lhc_client_listeners")
+        return [Listener(ip=str(one["ip"]), port=int(one["port"]), tls=one["tls"] == "true") for one in answer]
+
+    async def register(self, user: str, password: str) -> None:
+        """Create the account (`register`).
+
+        Raises:
+            UserExistsError: the username is taken.
+            PasswordRefusedError: the password cannot be one.
+        """
+        _check_text("register", password)
+        await self._call("register", user=user, host=self.host, password=password)
+
+    async def change_password(self, user: str, password: str) -> None:
+        """Set the password (`change_password`).
+
+        Raises:
+            UserUnknownError: there is no such user.
+            PasswordRefusedError: the password cannot be one.
+        """
+        _check_text("change_password", password)
+        await self._call("change_password", user=user, host=self.host, newpass=password)
+
+    async def has_user(self, user: str) -> bool:
+        """Whether the account exists (`check_account`, whose answer is 0 for yes)."""
+        return bool(await self._call("check_account", user=user, host=self.host) == 0)
+
+    async def check_password(self, user: str, password: str) -> bool:
+        """Whether this is the account's password (`check_password`, whose answer is 0 for yes)."""
+        try:
+            _check_text("check_password", password)
+        except PasswordRefusedError:
+            return False
+        return bool(await self._call("check_password", user=user, host=self.host, password=password) == 0)
+
+    async def set_nickname(self, user: str, nick: str) -> None:
+        """Set the vCard's nickname (`set_nickname`); roster pushes show it as the contact's name."""
+        await self._call("set_nickname", user=user, host=self.host, nickname=nick)
+
+    async def create_roster(self, group: str, roster: Roster) -> None:
+        """Create the shared roster group, or overwrite it (`srg_create`).
+
+        Raises:
+            NotAppliedError: reading back shows something else.
+        """
+        version = await self.version()
+        name = "label" if version >= _LABEL_SINCE else "name"
+        arguments: dict[str, Any] = {"group": group, "host": self.host, name: roster.label}
+        arguments["description"] = roster.description
+        if version >= _LISTS_SINCE:
+            await self._call("srg_create/v1", **arguments, display=list(roster.displayed))
+        else:
+            # version 0 takes one string, its groups separated by a *literal* backslash and n
+            await self._call("srg_create", **arguments, display="\\n".join(roster.displayed))
+        seen = await self.roster(group)
+        if seen != roster:
+            raise NotAppliedError("srg_create", 0, f"{group} reads back as {seen}")
+
+    async def roster(self, group: str) -> Roster | None:
+        """The shared roster group, or None when there is none (`srg_get_info`)."""
+        answer = await self._call("srg_get_info", group=group, host=self.host)
+        info = {str(entry["key"]): entry["value"] for entry in answer}
+        if not info:
+            return None
+        return Roster(
+            label=_text(info.get("label", "")),
+            description=_text(info.get("description", "")),
+            displayed=tuple(_names(info.get("displayed_groups", ""))),
+        )
+
+    async def delete_roster(self, group: str) -> None:
+        """Delete the shared roster group (`srg_delete`); one that is gone already is a success.
+
+        Raises:
+            NotAppliedError: it is still there.
+        """
+        await self._call("srg_delete", group=group, host=self.host)
+        if await self.roster(group) is not None:
+            raise NotAppliedError("srg_delete", 0, f"{group} is still there")
+
+    async def roster_members(self, group: str) -> list[str]:
+        """The local parts of the group's members of this host (`srg_get_members`)."""
+        members = await self._call("srg_get_members", group=group, host=self.host)
+        return [local for local, _, host in (str(member).partition("@") for member in members) if host == self.host]
+
+    async def add_to_roster(self, user: str, group: str) -> None:
+        """Make the user a member; operators online get a roster push, again if they had one.
+
+        Not by `srg_user_add`, which computes the whole roster of every operator, online or not: half a second with
+        5,000 visitors.
+
+        Raises:
+            EjabberdError: there is no such group.
+            NotAppliedError: the user is no member all the same.
+        """
+        if await self.bulk.add_to_roster([user], group):
+            raise NotAppliedError("lhc_add_to_rosters", 0, f"{user} is no member of {group}")
+
+    async def remove_from_roster(self, user: str, group: str) -> None:
+        """Remove the member; operators online get a roster push. Unknown names are a success.
+
+        Raises:
+            NotAppliedError: the user is a member all the same.
+        """
+        if await self.bulk.remove_from_roster([user], group):
+            raise NotAppliedError("lhc_remove_from_rosters", 0, f"{user} is still a member of {group}")
+
+    async def client_sessions(self) -> list[ClientSession]:
+        """Every connected client of the host (`connected_users_info`)."""
+        answer = await self._call("connected_users_info")
+        return [
+            ClientSession(jid=str(entry["jid"]), available=entry["status"] != "unavailable")
+            for entry in answer
+            if str(entry["jid"]).partition("@")[2].partition("/")[0] == self.host
+        ]
+
+    async def connections(self, user: str) -> list[Connection]:
+        """The user's connections now (`user_sessions_info`)."""
+        answer = await self._call("user_sessions_info", user=user, host=self.host)
+        return [
+            Connection(
+                resource=str(entry["resource"]),
+                show=str(entry["status"]),
+                status=str(entry["statustext"]),
+                seconds=int(entry["uptime"]),
+                transport=str(entry["connection"]),
+                ip=str(entry["ip"]),
+                port=int(entry["port"]),
+                priority=int(entry["priority"]),
+                node=str(entry["node"]),
+            )
+            for entry in answer
+        ]
+
+    async def failed_logins(self) -> dict[tuple[str, str], int]:
+        """How many logins failed since ejabberd's start (`lhc_failed_logins` of the bridge).
+
+        By whose they were, `operator` or `visitor`, and how they ended: `refused`, or `paused`: too many had failed.
+        """
+        answer = await self._call("lhc_failed_logins", host=self.host)
+        return {(str(one["who"]), str(one["outcome"])): int(one["count"]) for one in answer}
+
+    async def present(self, user: str, resource: str, *, nick: str | None, status: str | None) -> None:
+        """Let a client session send its presence with another nick or status (`lhc_present` of the bridge).
+
+        None leaves what the client said last. Not by `send_stanza_c2s`, which sends a stanza *to* the client.
+
+        Raises:
+            NoSessionError: there is no such session.
+        """
+        nicks, statuses = ([text] if text is not None else [] for text in (nick, status))
+        answer = await self._call(
+            "lhc_present", user=user, host=self.host, resource=resource, nick=nicks, status=statuses
+        )
+        if answer["result"] != "sent":
+            raise NoSessionError("lhc_present", 0, str(answer["result"]))
+
+    async def refusals(self) -> dict[str, int]:
+        """How much was refused for its size or number since ejabberd began, by kind (`lhc_refusals` of the bridge)."""
+        return {str(one["kind"]): int(one["count"]) for one in await self._call("lhc_refusals")}
+
+    async def tell(self, user: str, text: str) -> None:
+        """Send the user a message from the host itself, which waits for one who is away (`lhc_tell` of the bridge).
+
+        Not by `send_message`, which lets its caller write in anybody's name.
+        """
+        await self._call("lhc_tell", user=user, host=self.host, text=text)
+
+    async def kick(self, user: str, resource: str, reason: str) -> None:
+        """End one client session (`kick_session`)."""
+        await self._call("kick_session", user=user, host=self.host, resource=resource, reason=reason)
+
+    @stamina.retry(on=EjabberdUnavailableError, attempts=3, timeout=15, wait_initial=0.1, wait_max=2)
+    async def _call(self, command: str, *, seconds: float = _SECONDS, **arguments: Any) -> Any:
+        """Run a command. All of them may be repeated, so a lost answer is tried again."""
+        try:
+            timeout = httpx.Timeout(seconds, connect=_CONNECT_SECONDS)
+            response = await self._http.post(command, json=arguments, timeout=timeout)
+        except httpx.TransportError as error:
+            raise EjabberdUnavailableError(f"ejabberd's API: {type(error).__name__} at {command}") from error
+        answer = _decode(response)
+        if response.is_success:
+            # a result code of 1 is a failure, except where it means "no"
+            if answer in (1, "1") and command not in _QUESTIONS:
+                raise EjabberdError(command, 1, "result code 1")
+            return answer
+        code, message = _error(answer)
+        if (response.status_code, code) == _NOT_OUR_SECRET:
+            raise EjabberdUnavailableError(f"ejabberd's API: {message}")
+        if code == _CONFLICT or response.status_code == httpx.codes.CONFLICT:
+            raise UserExistsError(command, code, message)
+        if response.status_code == httpx.codes.NOT_FOUND and command == "change_password":
+            raise UserUnknownError(command, code, message)
+        if response.status_code in {httpx.codes.BAD_GATEWAY, httpx.codes.SERVICE_UNAVAILABLE}:
+            raise EjabberdUnavailableError(f"ejabberd's API: {response.status_code} at {command}")
+        if message == "invalid_password" or "password contains unacceptable" in message:
+            raise PasswordRefusedError(command, code, message)
+        raise EjabberdError(command, code, message or f"HTTP {response.status_code}")
+
+
+def call_headers(host: str, secret: str) -> dict[str, str]:
+    """What each call of the admin API bears (`config/ejabberd/lhc_bridge_api.erl`)."""
+    return {"Host": host} | ({"Authorization": f"Bearer {secret}"} if secret else {})
+
+
+def _check_text(command: str, password: str) -> None:
+    """Raise PasswordRefusedError for what JSON can hold and UTF-8 cannot: a surrogate without its other half."""
+    try:
+        password.encode()
+    except UnicodeEncodeError:
+        raise PasswordRefusedError(command, 0, "the password is no Unicode text") from None
+
+
+def _decode(response: httpx.Response) -> Any:
+    try:
+        return response.json()
+    except ValueError:
+        return response.text
+
+
+def _error(answer: Any) -> tuple[int, str]:
+    if isinstance(answer, dict):
+        return int(answer.get("code", 0)), str(answer.get("message", ""))
+    return 0, str(answer)[:200]
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else "".join(_names(value))
+
+
+def _names(value: Any) -> list[str]:
+    """Group names out of what `srg_get_info` answers: one to a line on 23.x, a JSON list later."""
+    return [str(name) for name in (value if isinstance(value, list) else str(value).split())]

@@ -1,0 +1,1 @@
+"""Tenants: the registry, their states, the operations that change them, and the audit log."""

@@ -1,0 +1,102 @@
+"""The audit log: who did what to which tenant, when and why. Rows are only ever added."""
+
+from typing import TYPE_CHECKING
+
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from tenants.process.services import Services
+from tenants.store.models import AuditEntry, Tenant, TenantState
+
+if TYPE_CHECKING:
+    from tenants.lifecycle.states import Cause
+
+REASON_LIMIT = 500
+"""Characters of a reason that are kept."""
+
+_REFUSAL_SECONDS = 60.0
+"""A refusal of the same kind within so long is not recorded again: whoever is refused must not fill the log."""
+_LOOKED_AT = 100
+"""Entries of the tenant that are looked at for it; a tenant has not as many kinds of refusals."""
+
+
+def record(
+    session: AsyncSession,
+    now: float,
+    *,
+    actor: str,
+    action: str,
+    instance_name: str | None = None,
+    operation_id: str | None = None,
+    old_state: TenantState | None = None,
+    new_state: TenantState | None = None,
+    reason: str | None = None,
+) -> None:
+    """Add an entry, in the transaction that does what it tells of."""
+    session.add(
+        AuditEntry(
+            at=now,
+            actor=actor[:100],
+            action=action,
+            instance_name=instance_name,
+            operation_id=operation_id,
+            old_state=old_state,
+            new_state=new_state,
+            reason=reason[:REASON_LIMIT] if reason else None,
+        )
+    )
+
+
+async def note(services: Services, cause: "Cause", instance_name: str, action: str, what: str) -> None:
+    """Add an entry for what was done in several transactions, after them: `what` it was, and why if that was said."""
+    reason = f"{what}: {cause.reason}" if cause.reason else what
+    async with services.database.write() as session:
+        record(session, services.clock(), actor=cause.actor, action=action, instance_name=instance_name, reason=reason)
+
+
+async def record_refusal(
+    services: Services, instance_name: str, *, actor: str, action: str, what: str, reason: str
+) -> None:
+    """Add an entry, unless there is one of less than a minute ago: the tenant was refused `what`, and why."""
+    now = services.clock()
+    # looked at first without a lock: who is refused in a hurry must not hold up the tenant's own traffic
+    async with services.database.read() as session:
+        if await _is_recorded(session, now, instance_name, action, what):
+            return
+    async with services.database.write() as session:
+        await session.get(Tenant, instance_name, with_for_update=True)  # many may be refused at once
+        if not await _is_recorded(session, now, instance_name, action, what):
+            record(session, now, actor=actor, action=action, instance_name=instance_name, reason=f"{what}: {reason}")
+
+
+async def _is_recorded(session: AsyncSession, now: float, instance_name: str, action: str, what: str) -> bool:
+    latest = (
+        select(AuditEntry)
+        .where(AuditEntry.instance_name == instance_name)
+        .order_by(AuditEntry.id.desc())
+        .limit(_LOOKED_AT)
+    )
+    return any(
+        entry.action == action and entry.at > now - _REFUSAL_SECONDS and (entry.reason or "").startswith(f"{what}: ")
+        for entry in await session.scalars(latest)
+    )
+
+
+async def entries(
+    services: Services,
+    instance_name: str | None = None,
+    *,
+    before: int | None = None,
+    since: float = 0,
+    limit: int = 50,
+) -> list[AuditEntry]:
+    """Entries of a tenant, or of all, newest first, from the time `since` on. `before`: only ids below this one."""
+    query = select(AuditEntry).order_by(AuditEntry.id.desc()).limit(limit)
+    if instance_name is not None:
+        query = query.where(AuditEntry.instance_name == instance_name)
+    if before is not None:
+        query = query.where(AuditEntry.id < before)
+    if since:
+        query = query.where(AuditEntry.at >= since)
+    async with services.database.read() as session:
+        return list(await session.scalars(query))

@@ -1,0 +1,1 @@
+"""What a process opens when it starts, and remembers while it runs."""

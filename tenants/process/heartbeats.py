@@ -1,0 +1,30 @@
+"""Signs of life, written by the very paths that do the work, so that readiness means consumption."""
+
+from sqlalchemy import select
+
+from tenants.process.services import Services
+from tenants.store.models import Heartbeat
+
+WORKER = "worker"
+"""Beat, broker and the worker that delivers callbacks."""
+LIFECYCLE = "lifecycle"
+"""Beat, broker and the worker that runs workflows."""
+FRESH_SECONDS = 15.0
+"""A sign older than this is none."""
+
+
+async def beat(services: Services, name: str) -> None:
+    """Note that the path of that name works, now."""
+    now = services.clock()
+    async with services.database.write() as session:
+        await session.execute(
+            services.database.insert(Heartbeat)
+            .values(name=name, at=now)
+            .on_conflict_do_update(index_elements=["name"], set_={"at": now})
+        )
+
+
+async def fresh(services: Services) -> set[str]:
+    """The names of all that gave a sign of life lately."""
+    async with services.database.read() as session:
+        return set(await session.scalars(select(Heartbeat.name).where(Heartbeat.at > services.clock() - FRESH_SECONDS)))

@@ -1,0 +1,112 @@
+"""What the domain needs from outside, opened once per process and passed in."""
+
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, TypeVar
+
+from config.settings import Settings
+from tenants.core.batching import Batcher
+from tenants.core.clock import Clock
+from tenants.core.naming import Naming
+from tenants.ejabberd.ejabberd import Ejabberd
+from tenants.outbound.lhc import LhcClient
+from tenants.outbound.webhooks import WebhookClient
+from tenants.process.backlog import Backlog
+from tenants.process.known import Known
+from tenants.process.quotas import CallLimiter
+from tenants.process.wakeups import PAUSE, DeliveryWaker, Wake
+from tenants.shards.queues import CommandPublisher, open_publisher
+from tenants.store.claims import Keeper
+from tenants.store.database import Database
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+_AT_ONCE = 500
+"""Things in one batch."""
+_WAITING = 2000
+"""Things of one kind that may wait for their batch."""
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """The servers behind the domain. Closed by `open_services`."""
+
+    settings: Settings
+    database: Database
+    keeper: Keeper
+    ejabberd: Ejabberd
+    commands: CommandPublisher
+    lhc: LhcClient
+    webhooks: WebhookClient
+    calls: CallLimiter
+    backlog: Backlog
+    known: Known
+    naming: Naming
+    wake: Wake
+    delivery: DeliveryWaker
+    clock: Clock
+    _batchers: dict[Callable[..., Any], Batcher[Any, Any]] = field(default_factory=dict)
+
+    async def together(
+        self, work: Callable[["Services", Sequence[Item]], Awaitable[Sequence[Result | Exception]]], item: Item
+    ) -> Result:
+        """Have `work` done for the item, at once with what others ask for at the same time: see `Batcher`.
+
+        Raises:
+            UnavailableError: too many wait for that work.
+            Exception: what the work raised, or gave as this item's result.
+        """
+        batcher = self._batchers.get(work)
+        if batcher is None:
+            batcher = self._batchers[work] = Batcher(partial(work, self), at_most=_AT_ONCE, waiting=_WAITING)
+        result: Result = await batcher.do(item)
+        return result
+
+    async def settle(self) -> None:
+        """Wait until all is done that was asked for."""
+        for batcher in self._batchers.values():
+            await batcher.close()
+
+
+@asynccontextmanager
+async def open_services(
+    settings: Settings, wake: Wake, clock: Clock = time.time, wake_pause: float = PAUSE
+) -> AsyncIterator[Services]:
+    """Open everything once; closed in the end, whatever happens. `wake_pause`: see `DeliveryWaker`."""
+    database = Database(settings.database_url.get_secret_value())
+    ejabberd = Ejabberd(settings.ejabberd_api_url, settings.xmpp_host, settings.ejabberd_api_secret.get_secret_value())
+    commands = open_publisher(settings.broker_url.get_secret_value(), settings.shard_count)
+    lhc = LhcClient(settings, clock)
+    webhooks = WebhookClient(settings, clock)
+    keeper = Keeper(database, clock)
+    services = Services(
+        settings=settings,
+        database=database,
+        keeper=keeper,
+        ejabberd=ejabberd,
+        commands=commands,
+        lhc=lhc,
+        webhooks=webhooks,
+        calls=CallLimiter(database, clock, settings.calls_per_second),
+        backlog=Backlog(database, clock),
+        known=Known(clock),
+        naming=Naming(hosting=settings.hosting),
+        wake=wake,
+        delivery=DeliveryWaker(wake, wake_pause),
+        clock=clock,
+    )
+    try:
+        yield services
+    finally:
+        await services.settle()
+        await services.delivery.close()
+        await commands.close()
+        await keeper.close()
+        await webhooks.close()
+        await lhc.close()
+        await ejabberd.close()
+        await database.close()

@@ -1,0 +1,219 @@
+"""Whether what is configured fits together: each part is asked, and what is wrong comes with what to change.
+
+For people who set a system up, or look for what is broken; `/readyz` is for programs.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+
+from alembic.script import ScriptDirectory
+from sqlalchemy import Float, cast, func, select, text
+from sqlalchemy.exc import DBAPIError
+
+from tenants.core.errors import DomainError, NotFoundError
+from tenants.delivery import telling
+from tenants.ejabberd.ejabberd import BRIDGE_VERSION
+from tenants.lifecycle import registry
+from tenants.outbound import callback_urls
+from tenants.process import heartbeats, leases
+from tenants.process.services import Services
+from tenants.store.migrate import alembic_config
+from tenants.store.models import EventFormat
+
+_SECONDS = 10.0
+"""For each check."""
+_OLDEST_EJABBERD = (23, 1)
+_CLOCK_SECONDS = 1.0
+"""By how much clocks may differ: terms of leases are measured by each machine's own."""
+_SERVER_ERROR = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What one check found.
+
+    Attributes:
+        part: what was looked at.
+        ok: None when it could not be looked at, because of something else that is wrong.
+        found: one line for people.
+        advice: what to change; empty when nothing.
+    """
+
+    part: str
+    ok: bool | None
+    found: str
+    advice: str = ""
+
+
+class WrongError(Exception):
+    """A part is not as it should be."""
+
+    def __init__(self, found: str, advice: str) -> None:
+        super().__init__(found)
+        self.advice = advice
+
+
+Check = Callable[[Services], Awaitable[str]]
+"""Says in a line what is well, or raises WrongError."""
+
+
+async def examine(
+    services: Services, further: Sequence[tuple[str, Check]] = (), instance_name: str | None = None
+) -> list[Finding]:
+    """Look at every part, all at once; `further` parts are those that this package knows nothing of.
+
+    With `instance_name` also whether that tenant's LHC can be reached.
+    """
+    checks = [*_CHECKS, *further]
+    if instance_name is not None:
+
+        async def reach(services: Services) -> str:
+            return await _check_tenant(services, instance_name)
+
+        checks.append((f"tenant {instance_name}", reach))
+    return list(await asyncio.gather(*(_find(services, part, check) for part, check in checks)))
+
+
+async def _find(services: Services, part: str, check: Check) -> Finding:
+    try:
+        async with asyncio.timeout(_SECONDS):
+            return Finding(part, True, await check(services))
+    except WrongError as error:
+        return Finding(part, False, str(error), error.advice)
+    except TimeoutError:
+        return Finding(part, False, f"no answer within {_SECONDS:g} s", _ADVICE.get(part, ""))
+    except DBAPIError as error:
+        found = str(error.orig).partition("\n")[0]
+        # what others need the database for says nothing new
+        return Finding(part, False if part == "database" else None, found, _ADVICE["database"])
+    except (DomainError, OSError) as error:
+        return Finding(part, False, str(error), _ADVICE.get(part, ""))
+
+
+async def _check_keys(services: Services) -> str:
+    settings = services.settings
+    missing = [
+        f"ORCHESTRATOR_{name.upper()} ({what})"
+        for name, what in (
+            ("component_secret", "ejabberd accepts no pool process"),
+            ("ejabberd_api_secret", "ejabberd carries out no command"),
+            ("panel_token", "only tokens that were made at the console open the API"),
+            ("signing_master_key", "no webhooks are sent"),
+        )
+        if not getattr(settings, name).get_secret_value()
+    ]
+    if missing:
+        raise WrongError(f"not set: {'; '.join(missing)}", "set it to a long random value, the same for all processes")
+    return "all are set"
+
+
+async def _check_database(services: Services) -> str:
+    newest = ScriptDirectory.from_config(alembic_config()).get_current_head()
+    async with services.database.read() as session:
+        try:
+            present = await session.scalar(text("SELECT version_num FROM alembic_version"))
+        except DBAPIError as error:
+            if error.connection_invalidated or "alembic_version" not in str(error.orig):
+                raise
+            present = None
+    if present != newest:
+        raise WrongError(f"its schema is {present or 'not there'}, not {newest}", "run `orchestrator migrate`")
+    return f"{services.database.engine.dialect.name}, schema {present}"
+
+
+async def _check_clock(services: Services) -> str:
+    if services.database.is_sqlite:
+        return "the database is on this machine"
+    async with services.database.read() as session:
+        theirs = await session.scalar(select(cast(func.extract("epoch", func.clock_timestamp()), Float)))
+    apart = abs(services.clock() - (theirs or 0.0))
+    if apart > _CLOCK_SECONDS:
+        raise WrongError(f"{apart:.1f} s apart from the database's", "let NTP set the clocks of all machines")
+    return f"{apart:.2f} s apart from the database's"
+
+
+async def _check_broker(services: Services) -> str:
+    await services.commands.check()
+    return services.settings.broker_url.get_secret_value().partition(":")[0]
+
+
+async def _check_ejabberd(services: Services) -> str:
+    version = await services.ejabberd.version()
+    shown = f"{version[0]}.{version[1]:02}"
+    if version < _OLDEST_EJABBERD:
+        raise WrongError(f"version {shown}", "install 23.01 or later")
+    if not await services.ejabberd.asks_for_secret():
+        raise WrongError(
+            "its admin API obeys whoever reaches it, without a secret",
+            "let lhc_bridge_api handle /api in ejabberd.yml, instead of mod_http_api",
+        )
+    return f"version {shown} at {services.settings.ejabberd_api_url}"
+
+
+async def _check_bridge(services: Services) -> str:
+    version = await services.ejabberd.bridge_version()
+    if version is None:
+        raise WrongError(
+            "ejabberd does not know its commands",
+            "compile config/ejabberd/*.erl for ejabberd, and load mod_lhc_bridge in ejabberd.yml",
+        )
+    if version != BRIDGE_VERSION:
+        raise WrongError(
+            f"version {version}, not {BRIDGE_VERSION}", "compile config/ejabberd/*.erl anew, and restart ejabberd"
+        )
+    return f"version {version}"
+
+
+async def _check_workers(services: Services) -> str:
+    fresh = await heartbeats.fresh(services)
+    missing = [name for name in (heartbeats.WORKER, heartbeats.LIFECYCLE) if name not in fresh]
+    if missing:
+        raise WrongError(f"no sign of life of: {', '.join(missing)}", "start workers for all queues, and one beat")
+    return "callbacks and workflows are worked off"
+
+
+async def _check_pools(services: Services) -> str:
+    held, count = await leases.count_held(services), services.settings.shard_count
+    if held < count:
+        raise WrongError(f"{held} of {count} shards are served", "start `orchestrator pool`, or look into its log")
+    return f"all {count} shards are served"
+
+
+async def _check_tenant(services: Services, instance_name: str) -> str:
+    try:
+        tenant = await registry.get(services, instance_name)
+    except NotFoundError as error:
+        raise WrongError(str(error), "create it, or mend the name") from None
+    url = telling.base(services, tenant)
+    shown = callback_urls.shown(url)
+    client = services.webhooks if tenant.event_format is EventFormat.WEBHOOK else services.lhc
+    answer = await client.reach(url)
+    if answer.http_status is None:
+        raise WrongError(f"{shown}: {answer.error}", "mend its callback_url, its name in DNS, or its certificate")
+    if answer.http_status >= _SERVER_ERROR:
+        raise WrongError(f"{shown}: HTTP {answer.http_status}", "look into the log of that web server")
+    return f"{tenant.state}; {shown} answers ({answer.http_status}, {answer.seconds * 1000:.0f} ms)"
+
+
+_CHECKS: tuple[tuple[str, Check], ...] = (
+    ("keys", _check_keys),
+    ("database", _check_database),
+    ("clock", _check_clock),
+    ("broker", _check_broker),
+    ("ejabberd", _check_ejabberd),
+    ("bridge module", _check_bridge),
+    ("workers", _check_workers),
+    ("pools", _check_pools),
+)
+_ADVICE = {
+    "database": "mend ORCHESTRATOR_DATABASE_URL, or start the server",
+    "broker": "mend ORCHESTRATOR_BROKER_URL, or start the server",
+    "ejabberd": (
+        "mend ORCHESTRATOR_EJABBERD_API_URL and _SECRET, or let ejabberd's lhc_bridge_api listen there, with that"
+        " secret as api_secret of mod_lhc_bridge"
+    ),
+    "bridge module": "see ejabberd",
+    "component": "mend ORCHESTRATOR_COMPONENT_HOST and _PORT, or let ejabberd listen there (ejabberd_service)",
+}
+"""What to change where a part does not answer at all."""

@@ -1,0 +1,1 @@
+"""The database: its tables by aggregate, claims on rows, and migrations."""

@@ -1,0 +1,1 @@
+"""Page views, and which visitors are online."""

@@ -1,0 +1,235 @@
+"""Stores that visitors are online: many at once by one statement; one by one where a tenant may have only so many.
+
+Rows are locked in the order of tenants and accounts, then sessions, and of their names, as everybody does: so two who
+do it never wait for each other in a ring.
+"""
+
+import functools
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from sqlalchemy import ColumnElement, Float, Integer, and_, bindparam, cast, func, literal, or_, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
+
+from tenants.core.errors import QuotaExceededError, UnavailableError
+from tenants.core.naming import AccountKind, AccountName, Naming
+from tenants.lifecycle import admission
+from tenants.process.services import Services
+from tenants.shards.commands import ShowVisitor
+from tenants.store.database import Database
+from tenants.store.json_rows import ROWS, value
+from tenants.store.models import Account, AccountState, Tenant, VisitorSession
+
+_CROWD_SECONDS = 30.0
+"""When a visitor who was one too many may try again: somebody will have left."""
+
+
+@dataclass(frozen=True, slots=True)
+class Showing:
+    """A visitor to be shown as online until `online_until` (Unix seconds).
+
+    Attributes:
+        nick: the name to be shown. With `keeps_nick` only if there is no session yet, which else keeps its own.
+        status: the same, with `keeps_status`.
+        password_digest: of an account that is known from memory, and must still have it.
+        over: the version that the session must still have, if there is one (`store_over`).
+        incarnation: of the tenant.
+    """
+
+    name: AccountName
+    username: str
+    nick: str
+    status: str
+    online_until: float
+    keeps_nick: bool = False
+    keeps_status: bool = False
+    password_digest: str | None = None
+    over: int | None = None
+    incarnation: str | None = None
+
+
+async def store(services: Services, showing: Showing) -> ShowVisitor:
+    """Store the session, at once with those of others.
+
+    Raises:
+        NotFoundError: there is no such tenant.
+        ConflictError: it was shut just now, or lost the feature.
+        UnavailableError: the account is gone, or being removed just now.
+    """
+    stored = await services.together(_store_all, showing)
+    if stored is None:
+        # why not?
+        stored = _not_gone(showing, await _store_one(services, showing, None))
+    await _note_activity(services, showing.username)
+    return stored
+
+
+async def store_counted(services: Services, tenant: Tenant, showing: Showing) -> ShowVisitor:
+    """`store`, for a tenant that may have only so many visitors online: further ones come one by one, to be counted.
+
+    Raises:
+        QuotaExceededError: it would be one more than the tenant may have.
+    """
+    stored = _not_gone(showing, await _store_one(services, showing, tenant))
+    await _note_activity(services, showing.username)
+    return stored
+
+
+async def store_over(services: Services, tenant: Tenant | None, showing: Showing) -> ShowVisitor | None:
+    """Store what was seen earlier, unless there is another session by now than that of the version `showing.over`.
+
+    `tenant` is given if it may have only so many visitors online.
+
+    Returns:
+        None: there is another one, or the account is gone.
+
+    Raises:
+        as `store` and `store_counted`.
+    """
+    return await _store_one(services, showing, tenant)
+
+
+async def is_online(session: AsyncSession, username: str, now: float) -> bool:
+    """Whether the visitor has a session that is not over."""
+    return await session.scalar(select(VisitorSession.username).where(online(username, now))) is not None
+
+
+def online(username: str, now: float) -> ColumnElement[bool]:
+    """The condition of the visitor's session, if it is not over."""
+    return and_(VisitorSession.username == username, VisitorSession.online_until > now)
+
+
+async def refuse_crowd(session: AsyncSession, naming: Naming, tenant: Tenant, now: float) -> None:
+    """Raise QuotaExceededError when no further visitor of the tenant may come online."""
+    online = await session.scalar(
+        select(func.count())
+        .select_from(VisitorSession)
+        .where(
+            VisitorSession.instance_name == tenant.instance_name,
+            VisitorSession.online_until > now,
+            VisitorSession.username.not_like(f"%.chat{naming.username_suffix(tenant.instance_name)}"),
+        )
+    )
+    if (online or 0) >= (tenant.max_online_visitors or 0):
+        raise QuotaExceededError(
+            f"tenant '{tenant.instance_name}' may have {tenant.max_online_visitors} visitors online", _CROWD_SECONDS
+        )
+
+
+def _not_gone(showing: Showing, stored: ShowVisitor | None) -> ShowVisitor:
+    if stored is None:
+        gone = f"account '{showing.username}' is being removed just now; it can be made anew in a moment"
+        raise UnavailableError(gone)
+    return stored
+
+
+async def _store_one(services: Services, showing: Showing, counted_for: Tenant | None) -> ShowVisitor | None:
+    now = services.clock()
+    async with services.database.write() as session:
+        further = counted_for is not None and not await is_online(session, showing.username, now)
+        # the door may have been closed since it was asked
+        await admission.hold(session, showing.name.instance, showing.name.kind, alone=further)
+        if counted_for is not None and further:
+            await refuse_crowd(session, services.naming, counted_for, now)
+        stored = await _upsert(services.database, await session.connection(), [showing])
+    return stored.get(showing.username)
+
+
+async def _store_all(services: Services, showings: Sequence[Showing]) -> list[ShowVisitor | None]:
+    """Store sessions of any tenants. None: not stored, for whatever reason."""
+    latest: dict[str, Showing] = {}
+    for one in showings:
+        latest[one.username] = _after(latest.get(one.username), one)
+    alike: defaultdict[tuple[bool, bool], list[Showing]] = defaultdict(list)
+    for one in latest.values():
+        alike[one.keeps_nick, one.keeps_status].append(one)
+    stored: dict[str, ShowVisitor] = {}
+    for group in alike.values():
+        async with services.database.statement() as connection:
+            stored |= await _upsert(services.database, connection, group)
+    return [stored.get(one.username) for one in showings]
+
+
+def _after(earlier: Showing | None, later: Showing) -> Showing:
+    """The two as one: a row is changed once by a statement, and both are told what is true at the end."""
+    if earlier is None:
+        return later
+    if later.keeps_nick:
+        later = replace(later, nick=earlier.nick, keeps_nick=earlier.keeps_nick)
+    if later.keeps_status:
+        later = replace(later, status=earlier.status, keeps_status=earlier.keeps_status)
+    return later
+
+
+async def _upsert(
+    database: Database, connection: AsyncConnection, showings: Sequence[Showing]
+) -> dict[str, ShowVisitor]:
+    """Store the sessions, which are alike in what they keep, of those who may be shown. Returns what was stored."""
+    like = showings[0]
+    statement = _upsert_statement(database, like.keeps_nick, like.keeps_status, like.over is not None)
+    values: dict[str, object] = {"rows": {one.username: _values(one) for one in showings}}
+    if like.over is not None:
+        values["over"] = like.over
+    rows = await connection.execute(statement, values)
+    incarnations = {one.username: one.incarnation for one in showings}
+    return {
+        row.username: ShowVisitor(**row._mapping, incarnation=incarnations[row.username])  # noqa: SLF001 - its public name
+        for row in rows
+    }
+
+
+def _values(showing: Showing) -> list[object]:
+    return [showing.nick, showing.status, showing.online_until, showing.password_digest]
+
+
+@functools.lru_cache(maxsize=16)
+def _upsert_statement(database: Database, keeps_nick: bool, keeps_status: bool, over: bool) -> Any:
+    columns = ["username", "instance_name", "nick", "status", "online_until", "version"]
+    new = (
+        select(Account.username, Account.instance_name, value(0), value(1), cast(value(2), Float), literal(1))
+        .join(ROWS, Account.username == ROWS.c.key)
+        .join(Tenant, Tenant.instance_name == Account.instance_name)
+        .where(
+            Account.state == AccountState.ACTIVE,
+            or_(value(3).is_(None), Account.password_digest == value(3)),
+            admission.OPEN,
+            or_(Account.kind != AccountKind.VISITOR, Tenant.visitor_tracking),
+        )
+        .order_by(Account.username)
+        # they stay so until it is done
+        .with_for_update(read=True, of=[Account, Tenant])
+    )
+    insert = database.insert(VisitorSession).from_select(columns, new)
+    changed = {"online_until": insert.excluded.online_until, "version": VisitorSession.version + 1}
+    if not keeps_nick:
+        changed["nick"] = insert.excluded.nick
+    if not keeps_status:
+        changed["status"] = insert.excluded.status
+    upsert = insert.on_conflict_do_update(
+        index_elements=["username"],
+        set_=changed,
+        where=VisitorSession.version == bindparam("over", type_=Integer) if over else None,
+    )
+    return upsert.returning(*(VisitorSession.__table__.c[name] for name in columns))
+
+
+async def _note_activity(services: Services, username: str) -> None:
+    if services.known.is_to_be_touched(username):
+        await services.together(_touch_all, username)
+
+
+async def _touch_all(services: Services, usernames: Sequence[str]) -> list[None]:
+    """Note that these accounts were active, in the order of their names."""
+    names = set(usernames)
+    async with services.database.write() as session:
+        held = select(Account.username).where(Account.username.in_(names)).order_by(Account.username)
+        await session.execute(held.with_for_update(key_share=True))
+        await session.execute(
+            update(Account)
+            .where(Account.username.in_(names), Account.state == AccountState.ACTIVE)
+            .values(last_active_at=services.clock())
+            .execution_options(synchronize_session=False)
+        )
+    return [None] * len(usernames)
