@@ -11,7 +11,7 @@ import httpx
 from rich.console import Console
 
 from bench.running import running_system
-from tenants.ejabberd.ejabberd import Ejabberd
+from tenants.ejabberd.client import Ejabberd
 from tests.world.lhc import Lhc
 from tests.world.operator import Operator
 from tests.world.panel import Panel

@@ -35,7 +35,7 @@ from tenants.lifecycle.states import Cause
 from tenants.process.services import Services, open_services
 from tenants.store.models import Account, AccountState, Tenant, TenantState
 from tenants.workflows import reconcile
-from tenants.workflows.workflows import WORKFLOWS
+from tenants.workflows.steps import WORKFLOWS
 from tests.world.chat_server import ChatServer
 from tests.world.registry import migrate
 

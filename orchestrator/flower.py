@@ -27,7 +27,7 @@ from tornado.httputil import HTTPMessageDelegate, HTTPServerRequest
 from tornado.web import RequestHandler, StaticFileHandler
 
 from config.settings import FLOWER_USER
-from tenants.core.secrets import same
+from tenants.core.digests import same
 
 _READING = {"GET", "HEAD"}
 _SHOWN: dict[type[RequestHandler], set[str]] = {

@@ -7,8 +7,8 @@ from celery import shared_task
 from config import task_names
 from tasks import runtime
 from tenants.access import idempotency
-from tenants.conversations import chats, returned
-from tenants.delivery import deliveries
+from tenants.conversations import bounces, chats
+from tenants.delivery import worker
 from tenants.process import heartbeats
 from tenants.process.services import Services
 
@@ -27,7 +27,7 @@ def sweep_callbacks() -> None:
     """Wake deliveries that are due: retries and lost wake-ups."""
 
     async def sweep(services: Services) -> None:
-        await deliveries.sweep(services)
+        await worker.sweep(services)
         # beat, broker and worker have all done their part when this is written
         await heartbeats.beat(services, heartbeats.WORKER)
 
@@ -39,8 +39,8 @@ def purge_callbacks() -> None:
     """Forget messages that were delivered, given up or given back long ago, and answers to old requests."""
 
     async def purge(services: Services) -> None:
-        await deliveries.purge(services)
-        await returned.purge(services)
+        await worker.purge(services)
+        await bounces.purge(services)
         await chats.purge(services)
         await idempotency.purge(services)
 

@@ -11,7 +11,7 @@ from tenants.process import heartbeats
 from tenants.process.services import Services
 from tenants.store import claims
 from tenants.store.models import Operation
-from tenants.workflows.workflows import WORKFLOWS
+from tenants.workflows.steps import WORKFLOWS
 
 _SWEEP_LIMIT = 100
 _TURN_SECONDS = 1.0

@@ -15,7 +15,7 @@ from celery import Celery, current_app
 
 from config.settings import Settings
 from config.wakeup import celery_wake
-from tenants.delivery.lookout import Lookout
+from tenants.delivery.poller import Lookout
 from tenants.delivery.runners import Runners
 from tenants.process.services import Services, open_services
 

@@ -17,8 +17,8 @@ from config import task_names
 from tasks.runtime import run
 from tenants.access import idempotency
 from tenants.access.idempotency import Answer
+from tenants.core.digests import digest
 from tenants.core.errors import DomainError, InvalidInputError
-from tenants.core.secrets import digest
 from tenants.lifecycle import registry, requests
 from tenants.lifecycle.requests import (
     Bulk,
@@ -34,7 +34,7 @@ from tenants.lifecycle.states import Cause
 from tenants.outbound import callback_urls
 from tenants.process.services import Services
 from tenants.store.models import Operation, OperationKind
-from tenants.workflows import importing, reconcile
+from tenants.workflows import imports, reconcile
 
 Result = dict[str, Any]
 Asked = TypeVar("Asked", bound=Request)
@@ -127,7 +127,7 @@ async def rotate_keys(services: Services, asked: RotateKeys, cause: Cause) -> Re
 async def import_tenant(services: Services, asked: Import, cause: Cause) -> Result:
     """Start to read a tenant that exists in ejabberd into the registry."""
     spec = registry.TenantSpec(_changes(asked), key_digest=asked.key_digest)
-    created = await importing.start(services, asked.instance_name, cause, spec, own_key=False)
+    created = await imports.start(services, asked.instance_name, cause, spec, own_key=False)
     return _result(asked.instance_name, created.operation)
 
 

@@ -19,7 +19,7 @@ from tenants.process.services import Services
 from tenants.shards.commands import CloseVisitor, SendMessage, SendToRoom, ShowTyping, ShowVisitor, shard_of
 from tenants.store.database import rows_changed
 from tenants.store.models import Tenant, VisitorSession
-from tenants.visitors.visitors import DEFAULT_NICK, RESOURCE
+from tenants.visitors.presence import DEFAULT_NICK, RESOURCE
 from xmpp_pool import stanzas
 from xmpp_pool.fanout import Fanout
 from xmpp_pool.gateway import Gateway, StreamLostError

@@ -7,7 +7,7 @@ from contextlib import suppress
 
 from tenants.process import leases
 from tenants.process.services import Services
-from tenants.status.checkup import WrongError
+from tenants.status.diagnostics import WrongError
 
 LONGEST = 64 * 1024
 _ID = re.compile(rb"<stream:stream[^>]* id=['\"]([^'\"]+)['\"]")
@@ -16,7 +16,7 @@ _OPEN = "<stream:stream xmlns='jabber:component:accept' xmlns:stream='http://eth
 
 
 async def check(services: Services) -> str:
-    """Say how the component is accepted; see `tenants.status.checkup`.
+    """Say how the component is accepted; see `tenants.status.diagnostics`.
 
     Pool processes that serve are proof enough. Only when none does, a connection is made: as long as it is open,
     ejabberd may give it what is for them.

@@ -9,10 +9,10 @@ from xml.etree import ElementTree as ET
 import structlog
 from sqlalchemy.exc import DBAPIError
 
-from tenants.conversations import returned, rooms
-from tenants.conversations.callbacks import OperatorMessage, store_messages
+from tenants.conversations import bounces, rooms
+from tenants.conversations.bounces import Returned
 from tenants.conversations.live_view import Broadcast, Way
-from tenants.conversations.returned import Returned
+from tenants.conversations.operator_messages import OperatorMessage, store_messages
 from tenants.conversations.rooms import RoomReport
 from tenants.core.batching import next_batch
 from tenants.core.errors import InvalidInputError
@@ -95,7 +95,7 @@ class Inbox:
             refused |= await rooms.store_reports(self._services, in_rooms)
         came_back = [message for message in messages if isinstance(message, Returned)]
         if came_back:
-            await returned.store(self._services, came_back)
+            await bounces.store(self._services, came_back)
         return refused
 
     def _show(self, message: OperatorMessage) -> None:

@@ -10,9 +10,9 @@ import ssl
 from base64 import b64encode
 
 from config.ejabberd_versions import disabled_mechanisms
-from tenants.ejabberd.ejabberd import Listener
+from tenants.ejabberd.client import Listener
 from tenants.process.services import Services
-from tenants.status.checkup import WrongError
+from tenants.status.diagnostics import WrongError
 from xmpp_pool.handshake import LONGEST, read_until
 
 _OPEN = (
@@ -27,7 +27,7 @@ _COMPARED = "invalid-authzid"
 
 
 async def check(services: Services) -> str:
-    """Say how clients may log in; see `tenants.status.checkup`.
+    """Say how clients may log in; see `tenants.status.diagnostics`.
 
     Raises:
         WrongError: somebody may be somebody else, or a mechanism is offered that is wrong in this version.

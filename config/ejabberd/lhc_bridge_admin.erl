@@ -24,7 +24,7 @@
 -include_lib("xmpp/include/scram.hrl").
 -include_lib("xmpp/include/xmpp.hrl").
 
-%% Of the whole bridge module: another one when it does anything else for the orchestrator (tenants/ejabberd/ejabberd.py).
+%% Of the whole bridge module: another one when it does anything else for the orchestrator (tenants/ejabberd/client.py).
 -define(VERSION, "4").
 %% Names in one call, and in one answer.
 -define(MAX_NAMES, 1000).

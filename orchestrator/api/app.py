@@ -36,7 +36,7 @@ from orchestrator.console import onboarding
 from orchestrator.console.public_address import PublicAddress
 from orchestrator.console.site import Console
 from tenants.process.services import open_services
-from tenants.visitors import renewal
+from tenants.visitors import write_behind
 
 
 def create_app() -> FastAPI:
@@ -49,7 +49,7 @@ def create_app() -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with (
             open_services(settings, celery_wake(make_celery(settings, "api"))) as services,
-            renewal.running(services),
+            write_behind.running(services),
         ):
             app.state.services = services
             if console is not None:

@@ -11,11 +11,11 @@ from fastapi import Depends, HTTPException, Path, Query, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from tenants.access import tokens
+from tenants.core.digests import same
 from tenants.core.errors import InvalidInputError, NotFoundError
-from tenants.core.secrets import same
 from tenants.lifecycle import admission, audit, registry
 from tenants.lifecycle.states import Cause
-from tenants.process.quotas import CallKind
+from tenants.process.rate_limits import CallKind
 from tenants.process.services import Services
 from tenants.store.models import PANEL_SCOPES, Scope, Tenant
 

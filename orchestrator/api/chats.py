@@ -17,7 +17,7 @@ from tenants.core.naming import AccountKind, check_identifier
 from tenants.lifecycle import admission
 from tenants.process.services import Services
 from tenants.store.models import MAX_ID, Chat, ChatLine, ChatState, LineState, Routing, Tenant
-from tenants.visitors import visitors
+from tenants.visitors import presence
 
 Nick = Annotated[XmlText, Field(min_length=1, max_length=200)]
 Message = Annotated[
@@ -34,8 +34,8 @@ class ChatRequest(BaseModel):
 
     chat_id: str = Field(description="The tenant's own number of the chat.")
     visitor_id: str | None = Field(None, description="The visitor's number; null when nobody known.")
-    nick: Nick = visitors.DEFAULT_NICK
-    status: XmlText = Field(visitors.DEFAULT_STATUS, max_length=10_000, description="What stands beside the nick.")
+    nick: Nick = presence.DEFAULT_NICK
+    status: XmlText = Field(presence.DEFAULT_STATUS, max_length=10_000, description="What stands beside the nick.")
     department: str | None = Field(None, min_length=1, max_length=100, description="Null: anybody may take it.")
     message: Message | None = Field(None, description="The first message.")
 

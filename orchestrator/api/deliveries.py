@@ -13,8 +13,8 @@ from pydantic import BaseModel, Field
 from orchestrator.api.auth import ACTS_FOR_TENANT, READS_TENANT, CauseDep, ServicesDep
 from orchestrator.api.idempotency import IdempotentRoute
 from orchestrator.api.views import View, problems
-from tenants.conversations import returned
-from tenants.delivery import circuits, delivery_log
+from tenants.conversations import bounces
+from tenants.delivery import circuits, history
 from tenants.delivery.circuits import CircuitState
 from tenants.store.models import MAX_ID, MessageState
 
@@ -109,7 +109,7 @@ async def list_deliveries(
     limit: Annotated[int, Query(ge=1, le=500)] = 50,
 ) -> DeliveryPage:
     """The messages of the tenant's operators, oldest first; delivered ones of a day, dead ones of a month."""
-    found = await delivery_log.messages(services, instance_name, state=state, after=after, limit=limit + 1)
+    found = await history.messages(services, instance_name, state=state, after=after, limit=limit + 1)
     page = found[:limit]
     return DeliveryPage(
         deliveries=[DeliveryView.model_validate(message) for message in page],
@@ -120,7 +120,7 @@ async def list_deliveries(
 @router.get("/deliveries/{message_id:int}", dependencies=[READS_TENANT])
 async def get_delivery(instance_name: str, message_id: MessageId, services: ServicesDep) -> DeliveryDetail:
     """A message, with each attempt to deliver it."""
-    message, attempts = await delivery_log.message(services, instance_name, message_id)
+    message, attempts = await history.message(services, instance_name, message_id)
     return DeliveryDetail(
         **DeliveryView.model_validate(message).model_dump(),
         history=[AttemptView.model_validate(attempt) for attempt in attempts],
@@ -130,13 +130,13 @@ async def get_delivery(instance_name: str, message_id: MessageId, services: Serv
 @router.post("/deliveries/replay", status_code=HTTPStatus.ACCEPTED, dependencies=[ACTS_FOR_TENANT])
 async def replay_all(instance_name: str, services: ServicesDep, cause: CauseDep) -> Replayed:
     """Try all dead messages of the tenant again, older ones first, and close its circuit."""
-    return Replayed(replayed=await delivery_log.replay_all(services, instance_name, cause))
+    return Replayed(replayed=await history.replay_all(services, instance_name, cause))
 
 
 @router.post("/deliveries/{message_id:int}/replay", status_code=HTTPStatus.ACCEPTED, dependencies=[ACTS_FOR_TENANT])
 async def replay(instance_name: str, message_id: MessageId, services: ServicesDep, cause: CauseDep) -> DeliveryView:
     """Try a dead message again, and close the tenant's circuit. 409 when it is not dead."""
-    return DeliveryView.model_validate(await delivery_log.replay(services, instance_name, message_id, cause))
+    return DeliveryView.model_validate(await history.replay(services, instance_name, message_id, cause))
 
 
 @router.get("/circuit", dependencies=[READS_TENANT])
@@ -153,7 +153,7 @@ async def list_returned(
     limit: Annotated[int, Query(ge=1, le=500)] = 50,
 ) -> ReturnedMessagePage:
     """Messages of the tenant's visitors that came back within the last month, oldest first."""
-    found = await returned.find(services, instance_name, after=after, limit=limit + 1)
+    found = await bounces.find(services, instance_name, after=after, limit=limit + 1)
     page = found[:limit]
     return ReturnedMessagePage(
         returned_messages=[ReturnedMessageView.model_validate(message) for message in page],
@@ -164,7 +164,7 @@ async def list_returned(
 @router.post("/returned-messages/replay", status_code=HTTPStatus.ACCEPTED, dependencies=[ACTS_FOR_TENANT])
 async def replay_all_returned(instance_name: str, services: ServicesDep, cause: CauseDep) -> Replayed:
     """Send all messages that came back, and were not sent again since, to their operators; older ones first."""
-    return Replayed(replayed=await returned.replay_all(services, instance_name, cause))
+    return Replayed(replayed=await bounces.replay_all(services, instance_name, cause))
 
 
 @router.post(
@@ -174,4 +174,4 @@ async def replay_returned(
     instance_name: str, message_id: MessageId, services: ServicesDep, cause: CauseDep
 ) -> ReturnedMessageView:
     """Send a message that came back to its operator again. 409 when that was done already."""
-    return ReturnedMessageView.model_validate(await returned.replay(services, instance_name, message_id, cause))
+    return ReturnedMessageView.model_validate(await bounces.replay(services, instance_name, message_id, cause))

@@ -2,7 +2,7 @@
 
 A page view without news is noted in memory; one with news is stored and published at once with those of others; a
 message is published. Whatever is not exactly that goes on to the application, which judges it as a whole. So nothing
-is refused here, and nothing is accepted that would have been refused there; `tenants.process.known` says within which
+is refused here, and nothing is accepted that would have been refused there; `tenants.process.cache` says within which
 time that holds.
 """
 

@@ -15,12 +15,12 @@ from tenants.access import tokens
 from tenants.core.errors import DomainError
 from tenants.core.naming import AccountKind, AccountName
 from tenants.lifecycle import admission
-from tenants.process.known import KnownVisitor
-from tenants.process.quotas import CallKind
+from tenants.process.cache import KnownVisitor
+from tenants.process.rate_limits import CallKind
 from tenants.process.services import Services
 from tenants.store.models import Tenant, Token
-from tenants.visitors import pageviews, visitors
-from tenants.visitors.pageviews import PageView
+from tenants.visitors import presence, status_text
+from tenants.visitors.status_text import PageView
 
 MAX_BODY = 64 * 1024
 """Bytes: more than any page view has."""
@@ -32,7 +32,7 @@ _Name = Annotated[str, msgspec.Meta(max_length=100)]
 class _View(msgspec.Struct, forbid_unknown_fields=True):
     """As `orchestrator.api.visitors.PageViewRequest`, which judges whatever this one does not take."""
 
-    nick: Annotated[str, msgspec.Meta(min_length=1, max_length=200)] = visitors.DEFAULT_NICK
+    nick: Annotated[str, msgspec.Meta(min_length=1, max_length=200)] = presence.DEFAULT_NICK
     page: _Text | None = None
     referrer: _Text | None = None
     country: _Name | None = None
@@ -49,7 +49,7 @@ class _View(msgspec.Struct, forbid_unknown_fields=True):
         """
         texts = {name: getattr(self, name) for name in ("page", "referrer", "country", "city", "time_zone")}
         texts["department"] = self.department
-        checked = {name: text if text is None else visitors.check_text(text, name) for name, text in texts.items()}
+        checked = {name: text if text is None else presence.check_text(text, name) for name, text in texts.items()}
         return PageView(**checked, visits=self.visits)
 
 
@@ -64,12 +64,12 @@ async def view_page(services: Services, scope: Scope, body: bytes) -> ASGIApp | 
             return None
         tenant, visitor = found
         view = _decoder.decode(body)
-        nick, status = visitors.check_text(view.nick, "nick"), pageviews.render(view.page_view())
+        nick, status = presence.check_text(view.nick, "nick"), status_text.render(view.page_view())
         services.calls.admit_known(tenant, CallKind.PAGE_VIEW)
     except (msgspec.DecodeError, UnicodeDecodeError, DomainError):
         return None
     try:
-        await visitors.show_known(services, tenant, visitor, nick, status)
+        await presence.show_known(services, tenant, visitor, nick, status)
     except (DomainError, DBAPIError, PoolTimeoutError):
         # it was not quite as it was known, or it cannot be stored; the application says which
         services.known.forget_visitor(visitor.username)

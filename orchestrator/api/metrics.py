@@ -18,7 +18,7 @@ from prometheus_client.registry import Collector
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from orchestrator.api.auth import READS_METRICS, ServicesDep
-from tenants.ejabberd.ejabberd import EjabberdError, EjabberdUnavailableError
+from tenants.ejabberd.client import EjabberdError, EjabberdUnavailableError
 from tenants.status import overview
 from tenants.status.overview import Overview
 from tenants.store.models import OperationState, TenantState

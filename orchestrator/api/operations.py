@@ -14,7 +14,7 @@ from orchestrator.api.views import OperationView, problems
 from orchestrator.api.watching import MOST_OF_ONE, Watched, Watching, mark
 from tenants.lifecycle import operations
 from tenants.store.models import Operation, OperationKind, OperationState
-from tenants.workflows.workflows import WORKFLOWS
+from tenants.workflows.steps import WORKFLOWS
 
 _watching = Watching()
 _RECONNECT_MS = 2000

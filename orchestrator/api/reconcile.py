@@ -12,10 +12,10 @@ from orchestrator.api.idempotency import IdempotentRoute
 from orchestrator.api.tenants import KEY, TenantView, accepted, made_view
 from orchestrator.api.views import OperationView, View, problems
 from tenants.lifecycle.registry import TenantSpec
-from tenants.lifecycle.specs import TenantSettings
+from tenants.lifecycle.tenant_settings import TenantSettings
 from tenants.process.services import Services
 from tenants.store.models import MAX_ID, Drift
-from tenants.workflows import importing, reconcile
+from tenants.workflows import imports, reconcile
 from tenants.workflows.drift import DriftKind
 
 
@@ -101,7 +101,7 @@ async def import_tenant(
     """Read a tenant that exists in ejabberd, made by another system, into the registry."""
     wanted = wanted or ImportRequest()
     spec = TenantSpec(wanted.changes(), secret_key=wanted.secret_key)
-    return await made_view(services, response, await importing.start(services, instance_name, cause, spec))
+    return await made_view(services, response, await imports.start(services, instance_name, cause, spec))
 
 
 async def _page(services: Services, instance_name: str | None, *, unmended: bool, after: int, limit: int) -> DriftPage:

@@ -13,13 +13,13 @@ from orchestrator.api.idempotency import IdempotentRoute
 from orchestrator.api.problems import Problem, describe
 from orchestrator.api.views import OperationView, instant, problems
 from tenants.access import passwords
+from tenants.core.digests import digest, new_key
 from tenants.core.errors import DomainError, InvalidInputError
 from tenants.core.scram import Verifier, make_verifier
-from tenants.core.secrets import digest, new_key
 from tenants.lifecycle import operations, registry
 from tenants.lifecycle.requests import BULK_LIMIT, CallbackUrl, InstanceNames, OfMany, Overlap
-from tenants.lifecycle.specs import TenantSettings, check_first_operator
 from tenants.lifecycle.states import Cause
+from tenants.lifecycle.tenant_settings import TenantSettings, check_first_operator
 from tenants.outbound import callback_urls
 from tenants.process.services import Services
 from tenants.store.models import EventFormat, Operation, OperationKind, OwnerOffline, Routing, Tenant, TenantState

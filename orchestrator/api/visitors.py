@@ -12,8 +12,8 @@ from orchestrator.api.views import XmlText, instant, problems
 from tenants.accounts import accounts
 from tenants.core.naming import AccountKind, AccountName, check_identifier
 from tenants.lifecycle import admission
-from tenants.visitors import pageviews, visitors
-from tenants.visitors.pageviews import PageView
+from tenants.visitors import presence, status_text
+from tenants.visitors.status_text import PageView
 
 
 class PageViewRequest(BaseModel):
@@ -21,7 +21,7 @@ class PageViewRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    nick: XmlText = Field(visitors.DEFAULT_NICK, min_length=1, max_length=200)
+    nick: XmlText = Field(presence.DEFAULT_NICK, min_length=1, max_length=200)
     page: XmlText | None = Field(None, max_length=2000, description="Title or address of the page.")
     referrer: XmlText | None = Field(None, max_length=2000)
     country: XmlText | None = Field(None, max_length=100)
@@ -32,7 +32,7 @@ class PageViewRequest(BaseModel):
 
     def status(self) -> str:
         """The text that operators read."""
-        return pageviews.render(PageView(**self.model_dump(exclude={"nick"})))
+        return status_text.render(PageView(**self.model_dump(exclude={"nick"})))
 
 
 class VisitorOnline(BaseModel):
@@ -56,9 +56,9 @@ async def view_page(instance_name: str, visitor_id: str, view: PageViewRequest, 
     """The visitor is on a page: a contact of the operators, online for the tenant's window; made when it is new."""
     visitor = AccountName(AccountKind.VISITOR, check_identifier(visitor_id, "visitor_id"), instance_name)
     tenant = await admission.recent(services, instance_name, AccountKind.VISITOR)
-    await visitors.check_room(services, tenant, visitor)
+    await presence.check_room(services, tenant, visitor)
     await accounts.ensure(services, tenant, visitor, view.nick)
-    await visitors.show(services, tenant, visitor, view.nick, view.status())
+    await presence.show(services, tenant, visitor, view.nick, view.status())
     return VisitorOnline(
         username=services.naming.username(visitor),
         status=view.status(),

@@ -7,8 +7,8 @@ from rich.table import Table
 
 from orchestrator.cli.running import Exit, InstanceOption, JsonOption, console, messages, plain, run, show_json
 from tenants.process.services import Services
-from tenants.status import checkup
-from tenants.status.checkup import Finding
+from tenants.status import diagnostics
+from tenants.status.diagnostics import Finding
 from xmpp_pool import handshake, login_probe
 
 _MARKS = {True: "[green]✓[/]", False: "[red]✗[/]", None: "[yellow]?[/]"}
@@ -18,7 +18,7 @@ def doctor(*, instance_name: InstanceOption = None, as_json: JsonOption = False)
     """Examine the configuration and the servers; with --instance also whether that tenant's LHC can be reached."""
 
     async def examine(services: Services) -> list[Finding]:
-        return await checkup.examine(
+        return await diagnostics.examine(
             services, [("component", handshake.check), ("logins", login_probe.check)], instance_name
         )
 

@@ -15,8 +15,8 @@ from orchestrator.cli.running import (
     show_line,
     show_table,
 )
-from tenants.conversations import returned
-from tenants.delivery import circuits, delivery_log
+from tenants.conversations import bounces
+from tenants.delivery import circuits, history
 from tenants.process.services import Services
 from tenants.store.models import MAX_ID, CallbackMessage, MessageState, ReturnedMessage
 
@@ -36,7 +36,7 @@ def deliveries(
     """Show what became of a tenant's operators' messages, oldest first, and the circuit breaker of its LHC."""
 
     async def read(services: Services) -> tuple[list[CallbackMessage], circuits.CircuitView]:
-        found = await delivery_log.messages(services, instance_name, state=state, after=after, limit=limit)
+        found = await history.messages(services, instance_name, state=state, after=after, limit=limit)
         return found, await circuits.view(services, instance_name)
 
     found, circuit = run(read)
@@ -62,8 +62,8 @@ def replay(
 
     async def start(services: Services) -> int:
         if message_id is None:
-            return await delivery_log.replay_all(services, instance_name, cause(None))
-        await delivery_log.replay(services, instance_name, message_id, cause(None))
+            return await history.replay_all(services, instance_name, cause(None))
+        await history.replay(services, instance_name, message_id, cause(None))
         return 1
 
     count = run(start)
@@ -86,10 +86,10 @@ def returned_messages(
 
     async def work(services: Services) -> list[ReturnedMessage]:
         if send is not None:
-            await returned.replay(services, instance_name, send, cause(None))
+            await bounces.replay(services, instance_name, send, cause(None))
         if send_all:
-            await returned.replay_all(services, instance_name, cause(None))
-        return await returned.find(services, instance_name, after=after, limit=limit)
+            await bounces.replay_all(services, instance_name, cause(None))
+        return await bounces.find(services, instance_name, after=after, limit=limit)
 
     found = run(work)
     if as_json:

@@ -92,7 +92,7 @@ def retry(
 ) -> None:
     """Go on with an operation that failed or was cancelled, from the step that failed."""
     # here: the workflows bring most of the domain with them
-    from tenants.workflows.workflows import WORKFLOWS  # noqa: PLC0415
+    from tenants.workflows.steps import WORKFLOWS  # noqa: PLC0415
 
     async def go(services: Services, operation_id: str, why: Cause) -> Operation:
         return await operations.retry(services, WORKFLOWS, operation_id, why)

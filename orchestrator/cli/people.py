@@ -6,7 +6,7 @@ import typer
 
 from config.settings import Settings
 from orchestrator.cli.running import JsonOption, cause, data_of, run, show_json, show_line, show_table
-from tenants.access import console_sessions, people
+from tenants.access import console_sessions, console_users
 from tenants.store.models import Role
 
 app = typer.Typer(no_args_is_help=True, help="Who may log in at the web console.")
@@ -20,7 +20,7 @@ _SESSION = ("id", "actor", "role", "address", "created_at", "expires_at")
 @app.command()
 def link(*, role: RoleOption = Role.ADMIN, as_json: JsonOption = False) -> None:
     """Make a link that lets its bearer in once, within a quarter of an hour."""
-    secret = run(lambda services: people.make_login_link(services, role, cause(None)))
+    secret = run(lambda services: console_users.make_login_link(services, role, cause(None)))
     shown = f"{Settings.load().public_url}/console/enter/{secret}"
     if as_json:
         show_json({"link": shown})
@@ -36,14 +36,14 @@ def user(
     password: Annotated[str, typer.Option(prompt=True, hide_input=True, confirmation_prompt=True)],
 ) -> None:
     """Let a person log in with a password, or change role and password."""
-    run(lambda services: people.put_user(services, name, role, password, cause(None)))
+    run(lambda services: console_users.put_user(services, name, role, password, cause(None)))
     show_line(f"{name} may log in as {role}.")
 
 
 @app.command("users")
 def list_users(*, as_json: JsonOption = False) -> None:
     """List who may log in with a password."""
-    found = run(people.users)
+    found = run(console_users.users)
     fields = ("name", "role", "created_at", "changed_at")
     if as_json:
         show_json([{field: getattr(one, field) for field in fields} for one in found])
@@ -54,7 +54,7 @@ def list_users(*, as_json: JsonOption = False) -> None:
 @app.command()
 def remove(name: Annotated[str, typer.Argument(help="Who is to log in no more.")]) -> None:
     """Let a person log in no more, and out now."""
-    run(lambda services: people.remove_user(services, name, cause(None)))
+    run(lambda services: console_users.remove_user(services, name, cause(None)))
     show_line(f"{name} may log in no more.")
 
 

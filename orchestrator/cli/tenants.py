@@ -28,16 +28,16 @@ from orchestrator.cli.running import (
 )
 from orchestrator.cli.watching import follow
 from tenants.access import passwords
+from tenants.core.digests import digest, new_key
 from tenants.core.errors import DomainError, InvalidInputError
 from tenants.core.scram import make_verifier
-from tenants.core.secrets import digest, new_key
 from tenants.lifecycle import operations, registry
 from tenants.lifecycle.registry import Created, TenantSpec
 from tenants.lifecycle.requests import MAX_OVERLAP
-from tenants.lifecycle.specs import TenantSettings, check_first_operator, check_settings
+from tenants.lifecycle.tenant_settings import TenantSettings, check_first_operator, check_settings
 from tenants.process.services import Services
 from tenants.store.models import Operation, OperationKind, OperationState, TenantState
-from tenants.workflows import importing
+from tenants.workflows import imports
 
 app = typer.Typer(no_args_is_help=True, help="Tenants: the LHC instances that are served.")
 
@@ -158,7 +158,7 @@ def import_tenant(
     """Read a tenant that exists in ejabberd, made by another system, into the registry. Its key is shown once."""
 
     async def make(services: Services) -> Created:
-        return await importing.start(services, instance_name, cause(reason), TenantSpec(_settings(settings)))
+        return await imports.start(services, instance_name, cause(reason), TenantSpec(_settings(settings)))
 
     _make(make, wait=wait, as_json=as_json)
 

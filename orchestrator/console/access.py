@@ -17,7 +17,7 @@ from starlette_admin.exceptions import LoginFailed
 
 from orchestrator.api.addresses import counted_as
 from orchestrator.api.metrics import count_failed_login
-from tenants.access import console_sessions, people
+from tenants.access import console_sessions, console_users
 from tenants.access.console_sessions import SESSION_SECONDS, Person
 from tenants.lifecycle.states import Cause
 from tenants.process.services import Services
@@ -78,9 +78,9 @@ class Access(AuthProvider):
         name, services = username.strip(), services_of(request)
         await self._admit(request, name)
         if name:
-            cookie = await people.log_in(services, name, password, address_of(request))
+            cookie = await console_users.log_in(services, name, password, address_of(request))
         else:
-            cookie = await people.log_in_by_token(services, password.strip(), address_of(request))
+            cookie = await console_users.log_in_by_token(services, password.strip(), address_of(request))
         if cookie is None:
             count_failed_login("refused")
             raise LoginFailed("Name or password is wrong." if name else "This is no panel token.")
@@ -99,11 +99,11 @@ class Access(AuthProvider):
             secret = request.path_params["secret"]
             if request.method == "POST":
                 await self._admit(request, "")
-                cookie = await people.log_in_by_link(services_of(request), secret, address_of(request))
+                cookie = await console_users.log_in_by_link(services_of(request), secret, address_of(request))
                 if cookie is not None:
                     return _let_in(request, cookie)
                 count_failed_login("refused")
-            link = await people.find_link(services_of(request), Purpose.LOGIN, secret)
+            link = await console_users.find_link(services_of(request), Purpose.LOGIN, secret)
             status = HTTPStatus.OK if link else HTTPStatus.GONE
             return templates.TemplateResponse(request, "enter.html", {"link": link}, status)
 
@@ -112,7 +112,7 @@ class Access(AuthProvider):
     async def _admit(self, request: Request, name: str) -> None:
         keys: Sequence[tuple[Any, str, str]] = [(_ADDRESS_LIMIT, "address", counted_as(address_of(request)))]
         if name:
-            keys = [*keys, (_NAME_LIMIT, "name", name[: people.LONGEST_NAME])]
+            keys = [*keys, (_NAME_LIMIT, "name", name[: console_users.LONGEST_NAME])]
         for limit, kind, key in keys:
             if not await self._limiter.hit(limit, kind, key):
                 count_failed_login("paused")

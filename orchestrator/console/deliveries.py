@@ -10,7 +10,7 @@ from starlette_admin.flash import flash
 
 from orchestrator.console.access import cause_of, services_of
 from orchestrator.console.tables import Table, moment, state, told
-from tenants.delivery import delivery_log
+from tenants.delivery import history
 from tenants.store.models import CallbackMessage, MessageState, Role
 
 
@@ -64,7 +64,7 @@ class DeliveriesTable(Table):
     ) -> dict[str, Any]:
         shown = await super().serialize(obj, request, include_relationships, include_select2)
         if request.state.action is RequestAction.DETAIL:
-            _, shown["attempts_made"] = await delivery_log.message(services_of(request), obj.instance_name, obj.id)
+            _, shown["attempts_made"] = await history.message(services_of(request), obj.instance_name, obj.id)
         return shown
 
     async def is_row_action_allowed_for_obj(self, request: Request, name: str, obj: Any) -> bool:
@@ -74,5 +74,5 @@ class DeliveriesTable(Table):
     async def replay_delivery(self, request: Request, pk: str) -> None:
         found = await self.find_by_pk(request, pk)
         with told():
-            await delivery_log.replay(services_of(request), found.instance_name, found.id, cause_of(request))
+            await history.replay(services_of(request), found.instance_name, found.id, cause_of(request))
         flash(request, "It is tried again.", "success")

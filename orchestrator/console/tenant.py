@@ -12,16 +12,16 @@ from starlette_admin.routing import route
 from orchestrator.api.views import OperationView
 from orchestrator.console.access import cause_of, need, person_of, services_of
 from orchestrator.console.pages import Page, instance_name_of
-from tenants.access import people
+from tenants.access import console_users
 from tenants.accounts import operators
-from tenants.conversations import returned
+from tenants.conversations import bounces
+from tenants.core.digests import digest, new_key
 from tenants.core.errors import DomainError
 from tenants.core.naming import STANDALONE_INSTANCE
-from tenants.core.secrets import digest, new_key
-from tenants.delivery import delivery_log
+from tenants.delivery import history
 from tenants.lifecycle import registry
 from tenants.outbound import callback_urls, lhc
-from tenants.status import portrait
+from tenants.status import tenant_summary
 from tenants.store.models import Role
 
 _KEY_OVERLAP = 3600.0
@@ -85,7 +85,7 @@ class TenantPage(Page):
             "instance_name": instance_name_of(request),
             "username": username,
             "link": f"{_root(request)}/onboarding/{secret}",
-            "days": people.ONBOARDING_SECONDS / 86400,
+            "days": console_users.ONBOARDING_SECONDS / 86400,
         }
         return self._answer(request, "invited.html", context)
 
@@ -102,8 +102,8 @@ class TenantPage(Page):
     async def replay(self, request: Request) -> Response:
         """Try all dead messages again, and send what came back again."""
         need(request, Role.SUPPORT)
-        dead = await delivery_log.replay_all(services_of(request), instance_name_of(request), cause_of(request))
-        back = await returned.replay_all(services_of(request), instance_name_of(request), cause_of(request))
+        dead = await history.replay_all(services_of(request), instance_name_of(request), cause_of(request))
+        back = await bounces.replay_all(services_of(request), instance_name_of(request), cause_of(request))
         flash(request, f"{dead} dead messages are tried again; {back} that came back were sent again.", "success")
         return _back(request)
 
@@ -115,7 +115,7 @@ async def look(request: Request, instance_name: str) -> dict[str, Any]:
         NotFoundError: there is no such tenant.
     """
     services = services_of(request)
-    seen = await portrait.paint(services, instance_name)
+    seen = await tenant_summary.paint(services, instance_name)
     flower = services.settings.flower_url
     return {
         "seen": seen,

@@ -15,12 +15,12 @@ from orchestrator.console.access import cause_of, services_of
 from orchestrator.console.tables import Table, choice, moment, state, told, told_by_field
 from tenants.lifecycle import registry
 from tenants.lifecycle.registry import TenantSpec
-from tenants.lifecycle.specs import TenantSettings
+from tenants.lifecycle.tenant_settings import TenantSettings
 from tenants.outbound import callback_urls
-from tenants.status import portrait
-from tenants.status.portrait import Numbers
+from tenants.status import tenant_summary
+from tenants.status.tenant_summary import Numbers
 from tenants.store.models import EventFormat, OperationKind, OwnerOffline, Role, Routing, TenantState
-from tenants.workflows import importing, reconcile
+from tenants.workflows import imports, reconcile
 
 _NUMBERS = ("visitors_online", "operators_online", "accounts", "undelivered", "drift")
 _SETTINGS = tuple(TenantSettings.model_fields)
@@ -129,7 +129,7 @@ class TenantsTable(Table):
     async def find_all(self, request: Request, *args: Any, **options: Any) -> Any:
         rows = await super().find_all(request, *args, **options)
         names = [row.instance_name for row in rows]
-        counted = await portrait.numbers(services_of(request), request.state.session, names)
+        counted = await tenant_summary.numbers(services_of(request), request.state.session, names)
         for row in rows:
             _show_numbers(row, counted[row.instance_name])
         return rows
@@ -228,7 +228,7 @@ class TenantsTable(Table):
     async def import_tenant(self, request: Request, _selection: ActionSelection) -> None:
         instance_name = str((await request.form()).get("instance_name", "")).strip()
         with told():
-            await importing.start(services_of(request), instance_name, cause_of(request), TenantSpec(), own_key=False)
+            await imports.start(services_of(request), instance_name, cause_of(request), TenantSpec(), own_key=False)
         flash(request, f"{instance_name} is being imported.", "success")
 
 

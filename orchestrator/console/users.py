@@ -9,7 +9,7 @@ from starlette_admin.flash import flash
 
 from orchestrator.console.access import cause_of, person_of, services_of
 from orchestrator.console.tables import Table, choice, moment, told, told_by_field
-from tenants.access import people
+from tenants.access import console_users
 from tenants.store.models import Role
 
 
@@ -22,11 +22,12 @@ class UsersTable(Table):
     icon = "fa-solid fa-users"
     show_pk_in_forms = True
     fields = (
-        StringField("name", required=True, exclude_from_edit=True, maxlength=people.LONGEST_NAME),
+        StringField("name", required=True, exclude_from_edit=True, maxlength=console_users.LONGEST_NAME),
         choice("role", Role, required=True),
         PasswordField(
             "password",
-            help_text=f"At least {people.SHORTEST_PASSWORD} characters. When changing: empty leaves it as it is.",
+            help_text=f"At least {console_users.SHORTEST_PASSWORD} characters. "
+            "When changing: empty leaves it as it is.",
             exclude_from_list=True,
             exclude_from_detail=True,
             exclude_from_export=True,
@@ -56,7 +57,9 @@ class UsersTable(Table):
         # it must not come back in a form with errors
         password, data["password"] = data.get("password") or None, None
         with told_by_field():
-            return await people.put_user(services_of(request), name, Role(data["role"]), password, cause_of(request))
+            return await console_users.put_user(
+                services_of(request), name, Role(data["role"]), password, cause_of(request)
+            )
 
     async def repr(self, obj: Any, request: Request) -> str:
         return str(obj.name)
@@ -70,5 +73,5 @@ class UsersTable(Table):
     )
     async def remove_user(self, request: Request, pk: str) -> None:
         with told():
-            await people.remove_user(services_of(request), pk, cause_of(request))
+            await console_users.remove_user(services_of(request), pk, cause_of(request))
         flash(request, f"{pk} may log in no more.", "success")

@@ -24,7 +24,7 @@ from orchestrator.launcher.local import (
     LocalSystem,
     write_private,
 )
-from tenants.ejabberd.ejabberd import call_headers
+from tenants.ejabberd.client import call_headers
 
 PROJECT = Path(__file__).resolve().parents[2]
 _CONFIG = PROJECT / "config"

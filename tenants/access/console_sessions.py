@@ -8,8 +8,8 @@ from sqlalchemy import ColumnElement, and_, delete, exists, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from tenants.access import tokens
+from tenants.core.digests import digest
 from tenants.core.errors import NotFoundError
-from tenants.core.secrets import digest
 from tenants.lifecycle import audit
 from tenants.lifecycle.states import Cause
 from tenants.process.services import Services

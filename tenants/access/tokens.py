@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from sqlalchemy import ColumnElement, and_, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from tenants.core.digests import digest, matches, new_key
 from tenants.core.errors import InvalidInputError, NotFoundError
-from tenants.core.secrets import digest, matches, new_key
 from tenants.lifecycle import audit
 from tenants.lifecycle.states import Cause
 from tenants.process.services import Services

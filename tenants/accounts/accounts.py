@@ -14,20 +14,20 @@ import structlog
 from sqlalchemy import ColumnElement, and_, delete, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from tenants.accounts import newcomers
+from tenants.accounts import bulk_registration
 from tenants.core import scram
+from tenants.core.digests import digest, matches, new_key
 from tenants.core.errors import InvalidInputError, NotFoundError, QuotaExceededError, TakenError, UnavailableError
 from tenants.core.naming import AccountKind, AccountName, RosterName
 from tenants.core.scram import Verifier
-from tenants.core.secrets import digest, matches, new_key
 from tenants.ejabberd import rosters
-from tenants.ejabberd.ejabberd import NotAppliedError, PasswordRefusedError, UserExistsError, UserUnknownError
+from tenants.ejabberd.client import NotAppliedError, PasswordRefusedError, UserExistsError, UserUnknownError
 from tenants.lifecycle import admission
 from tenants.process.services import Services
 from tenants.shards.commands import CloseVisitor
 from tenants.store.database import rows_changed
 from tenants.store.models import Account, AccountState, Chat, ChatState, RoomMember, Tenant, TenantState, VisitorSession
-from tenants.visitors.visitors import DEFAULT_NICK, clean
+from tenants.visitors.presence import DEFAULT_NICK, clean
 
 log = structlog.get_logger(__name__)
 
@@ -348,7 +348,7 @@ async def register_visitor(services: Services, tenant: Tenant, name: AccountName
 async def _make(
     services: Services, tenant: Tenant, name: AccountName, password: str, nick: str, *, is_new: bool
 ) -> None:
-    if not is_new or not await newcomers.create(services, tenant, name, password, nick):
+    if not is_new or not await bulk_registration.create(services, tenant, name, password, nick):
         await register(services, tenant, name, password)
         await join_roster(services, name, nick)
 

@@ -34,7 +34,7 @@ from tenants.store.models import (
     Tenant,
     VisitorSession,
 )
-from tenants.visitors import visitors
+from tenants.visitors import presence
 
 log = structlog.get_logger(__name__)
 
@@ -54,7 +54,7 @@ def check_body(body: str, field_name: str = "message") -> str:
     Raises:
         InvalidInputError: it is empty or too long, or holds what XML forbids.
     """
-    body = visitors.check_text(body, field_name)
+    body = presence.check_text(body, field_name)
     if not body:
         raise InvalidInputError(field_name, "must not be empty")
     if len(body.encode(errors="replace")) > MAX_BODY:
@@ -76,7 +76,7 @@ async def write(services: Services, tenant: Tenant, chat_id: str, body: str, mes
     if written.online_until < services.clock() + tenant.online_seconds / 2:
         # Who writes is online. The line is kept, so it matters little when that cannot be told now.
         with suppress(UnavailableError):
-            await visitors.show(services, tenant, services.naming.parse_username(chat.username), chat.nick, None)
+            await presence.show(services, tenant, services.naming.parse_username(chat.username), chat.nick, None)
     if chat.owner is not None:
         return written.line
     await forward(services, chat.id)

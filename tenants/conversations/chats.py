@@ -19,16 +19,16 @@ from tenants.accounts import accounts
 from tenants.conversations import chat_lines
 from tenants.core.errors import ConflictError, NotFoundError, UnavailableError
 from tenants.core.naming import AccountKind, AccountName
-from tenants.delivery import events
-from tenants.delivery.events import Event, Happening
+from tenants.delivery import outbox
+from tenants.delivery.outbox import Event, Happening
 from tenants.lifecycle import admission
 from tenants.process.services import Services
 from tenants.shards.commands import SendMessage, ShowTyping
 from tenants.store.models import Account, AccountState, Chat, ChatLine, ChatState, LineState, Tenant
-from tenants.visitors import visitors
+from tenants.visitors import presence
 
 if TYPE_CHECKING:
-    from tenants.conversations.callbacks import OperatorMessage
+    from tenants.conversations.operator_messages import OperatorMessage
 
 log = structlog.get_logger(__name__)
 
@@ -49,7 +49,7 @@ class NewChat:
     nick: str
     department: str | None
     body: str | None
-    status: str = visitors.DEFAULT_STATUS
+    status: str = presence.DEFAULT_STATUS
 
 
 async def get(services: Services, instance_name: str, chat_id: str) -> Chat:
@@ -93,7 +93,7 @@ async def start(services: Services, tenant: Tenant, new: NewChat) -> tuple[Chat,
     await accounts.ensure(services, tenant, name, new.nick)
     chat, is_new = await _insert(services, tenant, name, new)
     speaker = services.naming.parse_username(chat.username)
-    await visitors.show(services, tenant, speaker, chat.nick, new.status)
+    await presence.show(services, tenant, speaker, chat.nick, new.status)
     await chat_lines.forward(services, chat.id)
     return chat, is_new
 
@@ -125,7 +125,7 @@ async def assign(services: Services, tenant: Tenant, chat_id: str, operator: Acc
             services.naming.parse_username(chat.username),
             detail={"chat_id": chat.chat_id, "previous_owner": _ident(services, previous)},
         )
-        woken = await events.note(services, session, [happening] if events.is_told(tenant, event) else [])
+        woken = await outbox.note(services, session, [happening] if outbox.is_told(tenant, event) else [])
         notices = await chat_lines.notices(services, session, tenant, chat, others, because_of=event_id)
     await services.commands.publish(*notices)
     await services.delivery.wake(*woken)
@@ -190,7 +190,7 @@ async def rename(services: Services, tenant: Tenant, chat_id: str, nick: str, st
     async with services.database.write() as session:
         chat = await _lock_open(session, tenant.instance_name, chat_id)
         chat.nick = nick
-    await visitors.show(services, tenant, services.naming.parse_username(chat.username), nick, status)
+    await presence.show(services, tenant, services.naming.parse_username(chat.username), nick, status)
     return chat
 
 

@@ -25,9 +25,9 @@ from tenants.core.naming import (
     mend_nick,
     page_operator_of,
 )
-from tenants.delivery import events
-from tenants.delivery.events import Event, Happening
-from tenants.ejabberd.ejabberd import NotAppliedError
+from tenants.delivery import outbox
+from tenants.delivery.outbox import Event, Happening
+from tenants.ejabberd.client import NotAppliedError
 from tenants.lifecycle import admission
 from tenants.lifecycle.admission import Refusal
 from tenants.process.services import Services
@@ -44,7 +44,7 @@ from tenants.store.models import (
     RoomState,
     Tenant,
 )
-from tenants.visitors.visitors import clean
+from tenants.visitors.presence import clean
 
 log = structlog.get_logger(__name__)
 
@@ -387,8 +387,8 @@ async def store_reports(services: Services, reports: Sequence[RoomReport]) -> di
                 refused[report.stanza_id] = Refusal(full, later=True)
             else:
                 happenings.append(Happening(report.event, report.stanza_id, report.sender, report.room, report.body))
-        refused = await events.without_repeats(session, refused)
-        woken = await events.note(services, session, happenings)
+        refused = await outbox.without_repeats(session, refused)
+        woken = await outbox.note(services, session, happenings)
     await services.delivery.wake(*woken)
     return refused
 

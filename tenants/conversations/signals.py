@@ -14,14 +14,14 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from tenants.conversations import chat_lines
 from tenants.core.naming import AccountName
-from tenants.delivery import events
-from tenants.delivery.events import Event, Happening
+from tenants.delivery import outbox
+from tenants.delivery.outbox import Event, Happening
 from tenants.lifecycle import admission
 from tenants.process.services import Services
 from tenants.store.models import CallbackMessage, ChatLine, LineState, MessageState, Tenant
 
 if TYPE_CHECKING:
-    from tenants.conversations.returned import Returned
+    from tenants.conversations.bounces import Returned
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ async def typing(services: Services, sign: Typing) -> None:
     username = services.naming.username(sign.receiver)
     async with services.database.write() as session:
         tenant = await session.get(Tenant, sign.receiver.instance)
-        if tenant is None or admission.refusal(tenant) or not events.is_told(tenant, Event.TYPING):
+        if tenant is None or admission.refusal(tenant) or not outbox.is_told(tenant, Event.TYPING):
             return
         waits = await session.scalar(
             select(CallbackMessage.id)
@@ -62,7 +62,7 @@ async def typing(services: Services, sign: Typing) -> None:
             return
         detail = {"composing": sign.composing}
         happening = Happening(Event.TYPING, uuid.uuid4().hex, sign.sender, sign.receiver, detail=detail)
-        woken = await events.note(services, session, [happening])
+        woken = await outbox.note(services, session, [happening])
     await services.delivery.wake(*woken)
 
 
@@ -76,7 +76,7 @@ async def receipt(services: Services, receipts: Sequence[Receipt]) -> None:
                 continue
             line.state, line.arrived_at = LineState.DELIVERED, services.clock()
             tenant = await session.get_one(Tenant, line.instance_name)
-            if events.is_told(tenant, Event.MESSAGE_DELIVERED):
+            if outbox.is_told(tenant, Event.MESSAGE_DELIVERED):
                 happenings.append(
                     Happening(
                         Event.MESSAGE_DELIVERED,
@@ -86,7 +86,7 @@ async def receipt(services: Services, receipts: Sequence[Receipt]) -> None:
                         detail={"message_id": line.message_id},
                     )
                 )
-        woken = await events.note(services, session, happenings)
+        woken = await outbox.note(services, session, happenings)
     await services.delivery.wake(*woken)
 
 
@@ -95,7 +95,7 @@ async def failed(services: Services, session: AsyncSession, reports: "Sequence[R
     happenings: list[Happening] = []
     for report in reports:
         tenant = await session.get(Tenant, report.visitor.instance)
-        if tenant is None or not events.is_told(tenant, Event.MESSAGE_FAILED):
+        if tenant is None or not outbox.is_told(tenant, Event.MESSAGE_FAILED):
             continue
         line = await _line(session, services, report.visitor, report.message_id)
         if line is not None and line.state is not LineState.DELIVERED:
@@ -107,7 +107,7 @@ async def failed(services: Services, session: AsyncSession, reports: "Sequence[R
         }
         event_id = f"{report.stanza_id}/failed"
         happenings.append(Happening(Event.MESSAGE_FAILED, event_id, report.operator, report.visitor, detail=detail))
-    return await events.note(services, session, happenings)
+    return await outbox.note(services, session, happenings)
 
 
 async def _line(session: AsyncSession, services: Services, visitor: AccountName, stanza_id: str) -> ChatLine | None:

@@ -9,9 +9,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from tenants.core.backoff import delay
 from tenants.delivery import circuits
-from tenants.delivery.claiming import Piece, find_oldest_pending
+from tenants.delivery.claim_work import Piece, find_oldest_pending
 from tenants.lifecycle import admission
-from tenants.outbound.http_posting import Answer
+from tenants.outbound.poster import Answer
 from tenants.process.services import Services
 from tenants.store import claims
 from tenants.store.models import CallbackMessage, Circuit, Conversation, DeliveryAttempt, MessageState, Tenant

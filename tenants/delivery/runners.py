@@ -5,9 +5,9 @@ from collections import Counter
 
 import structlog
 
-from tenants.delivery.claiming import claim_next
-from tenants.delivery.deliveries import deliver
-from tenants.outbound.http_posting import MAX_CONNECTIONS
+from tenants.delivery.claim_work import claim_next
+from tenants.delivery.worker import deliver
+from tenants.outbound.poster import MAX_CONNECTIONS
 from tenants.process.services import Services
 
 log = structlog.get_logger(__name__)

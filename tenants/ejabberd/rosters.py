@@ -1,7 +1,7 @@
 """The two shared rosters of a tenant: visitors show nobody, operators show both."""
 
 from tenants.core.naming import Naming, RosterKind, RosterName
-from tenants.ejabberd.ejabberd import Roster
+from tenants.ejabberd.client import Roster
 
 
 def group_of(naming: Naming, instance_name: str, kind: RosterKind) -> str:

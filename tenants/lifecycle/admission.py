@@ -69,7 +69,7 @@ async def read_again(services: Services, instance_names: Sequence[str]) -> None:
 
 
 async def look(services: Services, instance_name: str) -> Tenant:
-    """The tenant, in whatever state, as it was a moment ago (`tenants.process.known`).
+    """The tenant, in whatever state, as it was a moment ago (`tenants.process.cache`).
 
     Raises:
         NotFoundError: there is none.
@@ -84,7 +84,7 @@ async def look(services: Services, instance_name: str) -> Tenant:
 
 
 async def recent(services: Services, instance_name: str, kind: AccountKind | None = None) -> Tenant:
-    """`get`, as it was a moment ago (`tenants.process.known`): for who locks the tenant's row before a change.
+    """`get`, as it was a moment ago (`tenants.process.cache`): for who locks the tenant's row before a change.
 
     Raises:
         NotFoundError: there is none.

@@ -8,9 +8,9 @@ from typing import Any, TypeVar
 from sqlalchemy import delete, func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from tenants.core.digests import digest, matches, new_key
 from tenants.core.errors import ConflictError, DomainError, InvalidInputError, NotFoundError
 from tenants.core.naming import STANDALONE_INSTANCE, AccountKind, AccountName, RosterKind, check_instance
-from tenants.core.secrets import digest, matches, new_key
 from tenants.ejabberd import rosters
 from tenants.lifecycle import audit, operations, states
 from tenants.lifecycle.requests import MAX_OVERLAP
@@ -114,8 +114,8 @@ class TenantSpec:
     Attributes:
         changes: columns of the tenant's row and their values; None takes one back to its beginning.
         secret_key: the tenant's own key; or, from who must not send it, `key_digest`: see
-            `tenants.core.secrets.digest`.
-        operator: the first operator's account, as `tenants.lifecycle.specs.check_first_operator` gives it.
+            `tenants.core.digests.digest`.
+        operator: the first operator's account, as `tenants.lifecycle.tenant_settings.check_first_operator` gives it.
     """
 
     changes: Mapping[str, Any] = field(default_factory=dict)

@@ -8,10 +8,10 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, HttpUrl, StrictBool, ValidationError
 
+from tenants.core.digests import check_digest
 from tenants.core.errors import InvalidInputError
-from tenants.core.secrets import check_digest
 from tenants.lifecycle import audit
-from tenants.lifecycle.specs import TenantSettings, check_first_operator
+from tenants.lifecycle.tenant_settings import TenantSettings, check_first_operator
 
 MAX_OVERLAP = 30 * 86400.0
 """Seconds that a key may open beside its successor."""

@@ -8,7 +8,7 @@ from config.settings import Settings
 from tenants.core.clock import Clock
 from tenants.core.naming import STANDALONE_INSTANCE
 from tenants.outbound.addresses import AnyHost
-from tenants.outbound.http_posting import Answer, Poster
+from tenants.outbound.poster import Answer, Poster
 
 _MESSAGE_PATH = "/xmppservice/processmessage"
 _STATUS_PATH = "/xmppservice/operatorstatus"

@@ -12,7 +12,7 @@ from config.settings import Settings
 from tenants.core.clock import Clock
 from tenants.core.errors import UnavailableError
 from tenants.outbound.addresses import PublicHosts, Resolve, resolve
-from tenants.outbound.http_posting import Answer, Poster
+from tenants.outbound.poster import Answer, Poster
 from tenants.store.models import Tenant
 
 _NO_MASTER_KEY = "no signing_master_key is set"

@@ -11,13 +11,13 @@ from config.settings import Settings
 from tenants.core.batching import Batcher
 from tenants.core.clock import Clock
 from tenants.core.naming import Naming
-from tenants.ejabberd.ejabberd import Ejabberd
+from tenants.ejabberd.client import Ejabberd
 from tenants.outbound.lhc import LhcClient
 from tenants.outbound.webhooks import WebhookClient
 from tenants.process.backlog import Backlog
-from tenants.process.known import Known
-from tenants.process.quotas import CallLimiter
-from tenants.process.wakeups import PAUSE, DeliveryWaker, Wake
+from tenants.process.cache import Known
+from tenants.process.delivery_waker import PAUSE, DeliveryWaker, Wake
+from tenants.process.rate_limits import CallLimiter
 from tenants.shards.queues import CommandPublisher, open_publisher
 from tenants.store.claims import Keeper
 from tenants.store.database import Database

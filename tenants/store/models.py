@@ -558,7 +558,7 @@ class CallbackMessage(Base):
     receiver: Mapped[str] = mapped_column(String(JID_PART))
     server: Mapped[str] = mapped_column(String(255))
     event: Mapped[str] = mapped_column(String(40), server_default="message.created")
-    """What has happened; see `tenants.delivery.events`. The sender is who did it, the receiver whom the conversation is
+    """What has happened; see `tenants.delivery.outbox`. The sender is who did it, the receiver whom the conversation is
     with."""
     detail: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
     """What the event says besides; small, and never what people wrote."""

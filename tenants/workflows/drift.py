@@ -7,7 +7,7 @@ from enum import StrEnum
 from tenants.core.errors import InvalidInputError
 from tenants.core.naming import AccountKind, AccountName, Naming, RosterKind
 from tenants.ejabberd import rosters
-from tenants.ejabberd.ejabberd import Roster
+from tenants.ejabberd.client import Roster
 from tenants.store.models import AccountState, RoomState
 
 OLD_SPELLING = "the old spelling of a visitor's name"

@@ -19,7 +19,7 @@ from tenants.conversations import rooms
 from tenants.core.errors import DomainError, InvalidInputError, UnavailableError
 from tenants.core.naming import AccountKind, AccountName, RoomName, RosterKind
 from tenants.ejabberd import rosters
-from tenants.ejabberd.ejabberd import Roster
+from tenants.ejabberd.client import Roster
 from tenants.lifecycle import operations, registry
 from tenants.lifecycle.operations import Run
 from tenants.lifecycle.states import Cause

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from config.settings import Settings
 from orchestrator.telemetry import hide_secrets
 from tenants.core.backoff import delay
-from tenants.core.secrets import digest, matches, same
-from tenants.outbound.http_posting import MAX_RETRY_AFTER, retry_after
+from tenants.core.digests import digest, matches, same
 from tenants.outbound.lhc import callback_base, message_body, presence_body, status_body
+from tenants.outbound.poster import MAX_RETRY_AFTER, retry_after
 
 
 def test_message_body_is_exact() -> None:

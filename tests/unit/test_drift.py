@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from tenants.core.naming import AccountKind, AccountName, Naming, RosterKind
 from tenants.ejabberd import rosters
-from tenants.ejabberd.ejabberd import Roster
+from tenants.ejabberd.client import Roster
 from tenants.store.models import AccountState, RoomState
 from tenants.workflows.drift import DriftKind, Known, KnownRoom, Pictures, Seen
 

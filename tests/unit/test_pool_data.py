@@ -17,7 +17,7 @@ from tenants.shards.commands import (
     encode,
     shard_of,
 )
-from tenants.visitors.visitors import clean
+from tenants.visitors.presence import clean
 from xmpp_pool import stanzas
 from xmpp_pool.operators import Connection, OperatorDirectory
 from xmpp_pool.sessions import Session, SessionTable

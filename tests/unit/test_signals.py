@@ -17,7 +17,7 @@ from config.settings import Settings
 from tenants.conversations.signals import Receipt, Typing
 from tenants.core.naming import AccountKind, AccountName, Naming
 from tenants.process.services import Services, open_services
-from tenants.visitors.visitors import clean
+from tenants.visitors.presence import clean
 from tests.world.waiting import until
 from xmpp_pool import signals, stanzas
 from xmpp_pool.signals import Signals

@@ -15,7 +15,7 @@ from pydantic import SecretStr
 from config.settings import Settings
 from orchestrator.launcher import servers
 from orchestrator.launcher.local import LISTEN_IP, LocalSystem
-from tenants.ejabberd.ejabberd import Ejabberd, call_headers
+from tenants.ejabberd.client import Ejabberd, call_headers
 from tests.world.browser import Browser
 from tests.world.light_client import LightClient
 from tests.world.operator import Operator

@@ -17,7 +17,7 @@ from tenants.lifecycle import operations
 from tenants.lifecycle.operations import Next, Run, Step, Workflows
 from tenants.process.services import Services, open_services
 from tenants.store import claims
-from tenants.workflows.workflows import WORKFLOWS
+from tenants.workflows.steps import WORKFLOWS
 
 _DEATH = 30.0
 """Seconds that a worker may need to come to its end."""

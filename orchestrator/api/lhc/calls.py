@@ -7,7 +7,7 @@ from typing import Any
 from tenants.core.errors import ForeignNameError, InvalidInputError
 from tenants.core.naming import AccountKind, AccountName, RosterName, local_part
 from tenants.lifecycle import admission
-from tenants.process.quotas import CallKind
+from tenants.process.rate_limits import CallKind
 from tenants.process.services import Services
 from tenants.store.models import Tenant
 

@@ -20,10 +20,10 @@ from starlette.types import Receive, Scope, Send
 
 from orchestrator.api.lhc import json_calls, rpc_calls
 from orchestrator.api.lhc.calls import ApplicationError, Call, MissingKeyError
+from tenants.core.digests import same
 from tenants.core.errors import DomainError, QuotaExceededError, UnavailableError
-from tenants.core.secrets import same
 from tenants.lifecycle import registry
-from tenants.process.quotas import CallKind
+from tenants.process.rate_limits import CallKind
 from tenants.process.services import Services
 
 log = structlog.get_logger(__name__)

@@ -12,17 +12,17 @@ from starlette.types import ASGIApp, Scope
 
 from orchestrator.api.lhc.face import MAX_BODY, unavailable
 from orchestrator.api.ready import Ready
+from tenants.core.digests import matches, same
 from tenants.core.errors import DomainError
 from tenants.core.naming import AccountKind, AccountName, local_part
-from tenants.core.secrets import matches, same
 from tenants.lifecycle import admission, registry
-from tenants.process.known import KnownVisitor
-from tenants.process.quotas import CallKind
+from tenants.process.cache import KnownVisitor
+from tenants.process.rate_limits import CallKind
 from tenants.process.services import Services
 from tenants.shards.queues import QueueUnavailableError
 from tenants.store.models import Tenant
-from tenants.visitors import visitors
-from tenants.visitors.visitors import DEFAULT_NICK, DEFAULT_STATUS
+from tenants.visitors import presence
+from tenants.visitors.presence import DEFAULT_NICK, DEFAULT_STATUS
 
 __all__ = ["MAX_BODY", "send_message", "view_page"]
 
@@ -73,13 +73,13 @@ async def _answer(
 
 async def _view_page(services: Services, said: _Said) -> None:
     nick, status = said.fields.get("nick", DEFAULT_NICK), said.fields.get("status", DEFAULT_STATUS)
-    await visitors.show_known(services, said.tenant, said.visitor, nick, status)
+    await presence.show_known(services, said.tenant, said.visitor, nick, status)
 
 
 async def _send_message(services: Services, said: _Said) -> None:
     nick, status = said.fields.get("nick", DEFAULT_NICK), said.fields.get("status")
-    await visitors.show_known(services, said.tenant, said.visitor, nick, status)
-    await visitors.send_known(
+    await presence.show_known(services, said.tenant, said.visitor, nick, status)
+    await presence.send_known(
         services, said.tenant, said.visitor, _operator(services, said.fields), said.fields["message"]
     )
 

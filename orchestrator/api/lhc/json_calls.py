@@ -16,7 +16,7 @@ from tenants.core.errors import InvalidInputError, NotFoundError, TakenError
 from tenants.core.naming import AccountKind, AccountName
 from tenants.lifecycle import admission
 from tenants.store.models import Tenant
-from tenants.visitors import visitors
+from tenants.visitors import presence
 
 log = structlog.get_logger(__name__)
 
@@ -27,11 +27,11 @@ async def page_view(call: Call) -> None:
     """`/xmpp`: the visitor is on a page."""
     call.require("jid", "pass")
     tenant, visitor = await call.visitor("jid")
-    nick = call.text("nick", visitors.DEFAULT_NICK)
-    status = call.text("status", visitors.DEFAULT_STATUS)
-    await visitors.check_room(call.services, tenant, visitor)
+    nick = call.text("nick", presence.DEFAULT_NICK)
+    status = call.text("status", presence.DEFAULT_STATUS)
+    await presence.check_room(call.services, tenant, visitor)
     if await _may_speak(call, tenant, visitor, nick):
-        await visitors.show(call.services, tenant, visitor, nick, status)
+        await presence.show(call.services, tenant, visitor, nick, status)
 
 
 async def send_message(call: Call) -> None:
@@ -39,11 +39,11 @@ async def send_message(call: Call) -> None:
     call.require("jid", "pass", "operator_username", "message")
     tenant, visitor = await call.visitor("jid")
     operator = call.operator_of(visitor, "operator_username")
-    nick = call.text("nick", visitors.DEFAULT_NICK)
+    nick = call.text("nick", presence.DEFAULT_NICK)
     status = call.text("status") if "status" in call.body else None
     message = call.text("message")
     if await _may_speak(call, tenant, visitor, nick):
-        await visitors.send(call.services, tenant, visitor, operator, body=message, nick=nick, status=status)
+        await presence.send(call.services, tenant, visitor, operator, body=message, nick=nick, status=status)
 
 
 async def register_online_visitor(call: Call) -> str:
@@ -54,13 +54,13 @@ async def register_online_visitor(call: Call) -> str:
     if name.kind is AccountKind.OPERATOR:
         raise InvalidInputError("user", "must be visitor.[id] or visitor.[id].chat")
     rosters.check_member(name, roster)
-    nick, status = call.text("nick", visitors.DEFAULT_NICK), call.text("status")
+    nick, status = call.text("nick", presence.DEFAULT_NICK), call.text("status")
     password = call.text("password")
     tenant = await admission.recent(call.services, name.instance, name.kind)
-    await visitors.check_room(call.services, tenant, name)
+    await presence.check_room(call.services, tenant, name)
     with _taken_named():
         await tenants.accounts.accounts.register_visitor(call.services, tenant, name, password, nick)
-    await visitors.show(call.services, tenant, name, nick, status)
+    await presence.show(call.services, tenant, name, nick, status)
     return ""
 
 

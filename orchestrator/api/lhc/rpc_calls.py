@@ -23,8 +23,8 @@ from orchestrator.api.lhc.rpc_wire import (
     write,
     write_fault,
 )
+from tenants.core.digests import same
 from tenants.core.errors import DomainError, ForeignNameError, InvalidInputError
-from tenants.core.secrets import same
 from tenants.lifecycle import audit, registry
 from tenants.process.services import Services
 

@@ -8,7 +8,7 @@ from orchestrator.api.lhc.rpc_rooms import send_groupchat
 from orchestrator.api.lhc.rpc_wire import DONE
 from tenants.accounts import accounts
 from tenants.core.errors import InvalidInputError
-from tenants.visitors import visitors
+from tenants.visitors import presence
 
 
 async def send_message(call: Call) -> dict[str, Any]:
@@ -25,8 +25,8 @@ async def _chat(call: Call) -> None:
     """A visitor writes to an operator. The account is made if need be: LHC brings no password, and asks for none."""
     tenant, visitor = await call.visitor("from")
     operator = call.operator_of(visitor, "to")
-    await accounts.ensure(call.services, tenant, visitor, visitors.DEFAULT_NICK)
-    await visitors.send(call.services, tenant, visitor, operator, body=call.text("body"), nick=None, status=None)
+    await accounts.ensure(call.services, tenant, visitor, presence.DEFAULT_NICK)
+    await presence.send(call.services, tenant, visitor, operator, body=call.text("body"), nick=None, status=None)
 
 
 _BY_TYPE: dict[str, Callable[[Call], Awaitable[None]]] = {"chat": _chat, "groupchat": send_groupchat}

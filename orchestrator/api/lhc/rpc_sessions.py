@@ -12,10 +12,10 @@ from orchestrator.api.lhc.calls import Call
 from orchestrator.api.lhc.rpc_wire import COMMAND_FAILED, DONE, RpcError
 from tenants.core.errors import ForeignNameError, InvalidInputError
 from tenants.core.naming import AccountKind, AccountName
-from tenants.ejabberd.ejabberd import Connection, EjabberdUnavailableError, NoSessionError
+from tenants.ejabberd.client import Connection, EjabberdUnavailableError, NoSessionError
 from tenants.lifecycle import admission
 from tenants.store.models import VisitorSession
-from tenants.visitors import visitors
+from tenants.visitors import presence
 
 log = structlog.get_logger(__name__)
 
@@ -49,9 +49,9 @@ async def send_stanza_c2s(call: Call) -> dict[str, Any]:
     name, resource = call.account("user"), call.text("resource")
     nick, status = _nick_and_status(call.text("stanza"))
     tenant = await admission.get(call.services, name.instance, name.kind)
-    virtual = await _virtual(call, name) if resource == visitors.RESOURCE else None
+    virtual = await _virtual(call, name) if resource == presence.RESOURCE else None
     if virtual is not None:
-        await visitors.show(call.services, tenant, name, nick or virtual.nick, status)
+        await presence.show(call.services, tenant, name, nick or virtual.nick, status)
         return DONE
     try:
         await call.services.ejabberd.present(call.services.naming.username(name), resource, nick=nick, status=status)
@@ -63,7 +63,7 @@ async def send_stanza_c2s(call: Call) -> dict[str, Any]:
 async def _virtual(call: Call, name: AccountName) -> VisitorSession | None:
     if name.kind is AccountKind.OPERATOR:
         return None
-    return await visitors.find_session(call.services, call.services.naming.username(name))
+    return await presence.find_session(call.services, call.services.naming.username(name))
 
 
 async def _connections(call: Call, name: AccountName) -> list[Connection]:
@@ -99,7 +99,7 @@ def _of_virtual(session: VisitorSession, node: str) -> dict[str, str | int]:
         "node": node,
         "uptime": 0,
         "status": "available",
-        "resource": visitors.RESOURCE,
+        "resource": presence.RESOURCE,
         "statustext": session.status,
     }
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tenants.process.services import Services
-from tenants.status.checkup import WrongError
+from tenants.status.diagnostics import WrongError
 from tests.world.chat_server import OPERATOR_PASSWORD, ChatServer
 from tests.world.login import Door, Login
 from tests.world.registry import make_world

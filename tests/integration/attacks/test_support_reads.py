@@ -14,7 +14,7 @@ import pytest
 from pydantic import SecretStr
 
 from orchestrator.console.access import COOKIE
-from tenants.access import console_sessions, people
+from tenants.access import console_sessions, console_users
 from tenants.store.models import Role
 from tests.world.console import PASSWORD, Address, Browser, OpenBrowser, addresses, let_in, site, tables
 from tests.world.system import ORCHESTRATOR, System, domain_of
@@ -229,7 +229,7 @@ async def test_a_replaced_panel_token_ends_its_sessions(system: System, open_bro
         cookies = {}
         for name, services in (("before", before), ("now", now)):
             presented = services.settings.panel_token.get_secret_value()
-            cookies[name] = await people.log_in_by_token(services, presented, "127.0.0.1")
+            cookies[name] = await console_users.log_in_by_token(services, presented, "127.0.0.1")
             assert await console_sessions.who(services, str(cookies[name])) is not None
     for name, page in (("before", "/console/login"), ("now", "/console/")):
         browser = open_browser()

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from tenants.core import scram
 from tenants.core.errors import InvalidInputError
-from tenants.ejabberd.ejabberd import Ejabberd, EjabberdError, PasswordRefusedError
-from tenants.ejabberd.ejabberd_bulk import BATCH, Kind, Left, SharedRoster
+from tenants.ejabberd.bulk import BATCH, Kind, Left, SharedRoster
+from tenants.ejabberd.client import Ejabberd, EjabberdError, PasswordRefusedError
 from tests.world.chat_server import ChatServer
 from tests.world.component import Component
 from tests.world.waiting import until
@@ -192,7 +192,7 @@ async def test_shared_rosters_are_read_in_pages(
     await ejabberd.bulk.add_to_roster([f"visitor.2.{tenant}", f"visitor.1.{tenant}"], f"visitors.{tenant}")
     expected = sorted(await server.command("srg_list", host=server.host))
     for page in (1, 2, 200):
-        monkeypatch.setattr("tenants.ejabberd.ejabberd_bulk._ROSTER_PAGE", page)
+        monkeypatch.setattr("tenants.ejabberd.bulk._ROSTER_PAGE", page)
         rosters = {roster.group: roster async for roster in ejabberd.bulk.shared_rosters()}
         assert list(rosters) == expected
         visitors, operators = groups_of(tenant)

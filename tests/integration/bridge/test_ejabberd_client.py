@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from tenants.ejabberd.ejabberd import (
+from tenants.ejabberd.client import (
     Ejabberd,
     EjabberdError,
     EjabberdUnavailableError,

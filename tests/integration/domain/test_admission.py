@@ -6,18 +6,18 @@ from collections.abc import Awaitable
 import pytest
 from sqlalchemy import select, update
 
-from tenants.conversations import callbacks
-from tenants.conversations.callbacks import OperatorMessage
+from tenants.conversations import operator_messages
+from tenants.conversations.operator_messages import OperatorMessage
 from tenants.core.errors import ConflictError, NotFoundError, QuotaExceededError, UnavailableError
 from tenants.core.naming import AccountKind, AccountName
-from tenants.delivery import deliveries
-from tenants.delivery.claiming import claim_next
-from tenants.delivery.deliveries import deliver
+from tenants.delivery import worker
+from tenants.delivery.claim_work import claim_next
+from tenants.delivery.worker import deliver
 from tenants.lifecycle import admission, registry
 from tenants.lifecycle.admission import Refusal
 from tenants.lifecycle.registry import TenantSpec
 from tenants.lifecycle.states import Cause
-from tenants.process.quotas import CallKind, CallLimiter
+from tenants.process.rate_limits import CallKind, CallLimiter
 from tenants.shards.queues import QueueUnavailableError
 from tenants.store.models import (
     Account,
@@ -30,7 +30,7 @@ from tenants.store.models import (
     TenantState,
     VisitorSession,
 )
-from tenants.visitors import visitors
+from tenants.visitors import presence
 from tests.world.receiver import Callback, Receiver
 from tests.world.registry import World
 
@@ -75,7 +75,7 @@ async def show(world: World, name: AccountName) -> bool:
     """A page view as far as the broker, which is away. False when the quota refused it."""
     tenant = await registry.get(world.services, "acme")
     try:
-        await visitors.show(world.services, tenant, name, "nick", "status")
+        await presence.show(world.services, tenant, name, "nick", "status")
     except QueueUnavailableError:
         return True
     except QuotaExceededError:
@@ -98,25 +98,25 @@ async def message_states(world: World) -> list[tuple[MessageState, int]]:
 
 @pytest.mark.parametrize("states", SHUT, ids=lambda states: states[-1])
 async def test_nothing_is_posted_for_a_tenant_that_is_shut(world: World, states: tuple[TenantState, ...]) -> None:
-    assert await callbacks.store_messages(world.services, [message(1)]) == {}
+    assert await operator_messages.store_messages(world.services, [message(1)]) == {}
     world.woken.clear()
     await world.enter("acme", *states)
     assert await claim_next(world.services, "acme") is None
-    await deliveries.sweep(world.services)
+    await worker.sweep(world.services)
     assert world.woken == [], "the sweep passes it by"
     assert await message_states(world) == [(MessageState.PENDING, 0)]
     why = f"tenant 'acme' is {states[-1]}, not active"
-    assert await callbacks.store_messages(world.services, [message(1), message(2)]) == {"id-2": Refusal(why)}
+    assert await operator_messages.store_messages(world.services, [message(1), message(2)]) == {"id-2": Refusal(why)}
     assert len(await message_states(world)) == 1
 
 
 async def test_what_waited_goes_when_the_tenant_is_open_again(world: World, free_port: int) -> None:
     async with Receiver(free_port) as lhc:
         await settings(world, callback_url=f"http://127.0.0.1:{free_port}")
-        await callbacks.store_messages(world.services, [message(1), message(2)])
+        await operator_messages.store_messages(world.services, [message(1), message(2)])
         await world.enter("acme", S.SUSPENDING, S.SUSPENDED, S.RESUMING, S.ACTIVE)
         world.woken.clear()
-        await deliveries.sweep(world.services)
+        await worker.sweep(world.services)
         assert world.woken == [("callbacks.deliver", {"instance_names": ["acme"]})]
         while piece := await claim_next(world.services, "acme"):
             await deliver(world.services, piece)
@@ -133,7 +133,7 @@ async def test_a_tenant_that_is_shut_while_a_conversation_is_delivered(world: Wo
     async with Receiver(free_port) as lhc:
         lhc.behaviours["127.0.0.1"] = suspend
         await settings(world, callback_url=f"http://127.0.0.1:{free_port}")
-        await callbacks.store_messages(world.services, [message(1), message(2)])
+        await operator_messages.store_messages(world.services, [message(1), message(2)])
         piece = await claim_next(world.services, "acme")
         assert piece is not None
         await deliver(world.services, piece)
@@ -146,7 +146,7 @@ async def test_a_tenant_that_is_shut_while_a_conversation_is_delivered(world: Wo
 
 async def test_what_was_claimed_before_the_tenant_was_shut_is_given_back(world: World) -> None:
     """By a process that stood still in between."""
-    await callbacks.store_messages(world.services, [message(1)])
+    await operator_messages.store_messages(world.services, [message(1)])
     due_at = world.clock()
     piece = await claim_next(world.services, "acme")
     assert piece is not None
@@ -167,9 +167,9 @@ async def test_the_sweep_finds_the_open_behind_many_that_are_shut(world: World) 
             row = {"state": S.SUSPENDED, "online_seconds": 1, "idle_hours": 1, "created_at": 0, "updated_at": 0}
             session.add(Tenant(instance_name=name, **row))
             session.add(Conversation(instance_name=name, receiver=f"visitor.1.{name}", due_at=number))
-    await callbacks.store_messages(world.services, [message(1)])
+    await operator_messages.store_messages(world.services, [message(1)])
     world.woken.clear()
-    await deliveries.sweep(world.services)
+    await worker.sweep(world.services)
     assert world.woken == [("callbacks.deliver", {"instance_names": ["acme"]})]
 
 
@@ -182,10 +182,10 @@ async def test_a_ping_at_a_tenant_that_is_shut_is_not_told(world: World) -> None
             return await session.scalar(select(OperatorPresence.pending))
 
     await world.enter("acme", S.SUSPENDING)
-    await callbacks.operator_answered(world.services, BOB, "bob.acme@localhost/desk")
+    await operator_messages.operator_answered(world.services, BOB, "bob.acme@localhost/desk")
     assert await pending() is None
     await world.enter("acme", S.SUSPENDED, S.RESUMING, S.ACTIVE)
-    await callbacks.operator_answered(world.services, BOB, "bob.acme@localhost/desk")
+    await operator_messages.operator_answered(world.services, BOB, "bob.acme@localhost/desk")
     assert await pending() is not None
 
 
@@ -198,7 +198,7 @@ async def test_messages_of_several_tenants_are_refused_each_on_its_own(world: Wo
         )
         for name in ("acme", "shut", "nobody")
     }
-    assert await callbacks.store_messages(world.services, list(of.values())) == {
+    assert await operator_messages.store_messages(world.services, list(of.values())) == {
         "shut": Refusal("tenant 'shut' is suspending, not active"),
         "nobody": Refusal("there is no tenant 'nobody'"),
     }
@@ -215,7 +215,7 @@ async def test_an_operators_message_counts_as_activity_once_a_minute(world: Worl
 
     for later, noted in ((10, 10), (69, 10), (70, 70), (100, 70), (131, 131)):
         world.clock.now = began + later
-        await callbacks.store_messages(world.services, [message(later)])
+        await operator_messages.store_messages(world.services, [message(later)])
         assert await last_active() == began + noted
 
 
@@ -224,10 +224,10 @@ async def test_a_page_view_behind_a_closed_door_leaves_nothing(world: World) -> 
     tenant = await registry.get(world.services, "acme")
     await world.enter("acme", S.SUSPENDING)
     with pytest.raises(ConflictError, match="tenant 'acme' is suspending, not active"):
-        await visitors.show(world.services, tenant, visitor(1), "nick", None)
+        await presence.show(world.services, tenant, visitor(1), "nick", None)
     await world.enter("acme", S.DESTROYING, S.DESTROYED)
     with pytest.raises(NotFoundError, match="there is no tenant 'acme'"):
-        await visitors.send(world.services, tenant, visitor(1), BOB, body="hello", nick="nick", status=None)
+        await presence.send(world.services, tenant, visitor(1), BOB, body="hello", nick="nick", status=None)
     assert await online(world) == []
 
 
@@ -257,7 +257,7 @@ async def test_a_page_view_of_an_account_that_goes_leaves_no_session(world: Worl
         await add_account(world, visitor(1), state=state)
     tenant = await registry.get(world.services, "acme")
     with pytest.raises(UnavailableError, match="is being removed"):
-        await visitors.show(world.services, tenant, visitor(1), "nick", None)
+        await presence.show(world.services, tenant, visitor(1), "nick", None)
     assert await online(world) == []
 
 
@@ -286,10 +286,10 @@ async def test_what_a_tenant_may_not_is_refused_by_the_features_name(
 
 
 async def test_without_xmpp_messages_wait_and_operators_are_told(world: World) -> None:
-    await callbacks.store_messages(world.services, [message(1)])
+    await operator_messages.store_messages(world.services, [message(1)])
     await settings(world, xmpp=False)
     assert await claim_next(world.services, "acme") is None
-    assert await callbacks.store_messages(world.services, [message(2)]) == {
+    assert await operator_messages.store_messages(world.services, [message(2)]) == {
         "id-2": Refusal("tenant 'acme' does not have the feature 'xmpp'")
     }
 
@@ -308,9 +308,9 @@ async def test_no_more_visitors_are_online_than_may_be_however_many_come_at_once
     one_more = next(name for name in names if name not in there)
     tenant = await registry.get(world.services, "acme")
     with pytest.raises(QuotaExceededError, match="tenant 'acme' may have 5 visitors online") as refused:
-        await visitors.check_room(world.services, tenant, one_more)
+        await presence.check_room(world.services, tenant, one_more)
     assert refused.value.retry_after > 0
-    await visitors.check_room(world.services, tenant, there[0])
+    await presence.check_room(world.services, tenant, there[0])
     # when one has left, another may come, although the row of the first is not gone yet
     async with world.services.database.write() as session:
         leaves = VisitorSession.username == world.services.naming.username(there[0])
@@ -416,17 +416,19 @@ async def test_messages_that_may_wait(world: World) -> None:
         operator = AccountName(AccountKind.OPERATOR, "bob", instance)
         return OperatorMessage(f"{instance}-{number}", operator, AccountName(AccountKind.VISITOR, "1", instance), body)
 
-    refused = await callbacks.store_messages(world.services, [written(number) for number in range(5)])
+    refused = await operator_messages.store_messages(world.services, [written(number) for number in range(5)])
     assert {name: one.later for name, one in refused.items()} == {"acme-3": True, "acme-4": True}
     assert "3 messages wait" in refused["acme-3"].reason
-    assert await callbacks.store_messages(world.services, [written(1, instance="other")]) == {}
+    assert await operator_messages.store_messages(world.services, [written(1, instance="other")]) == {}
     # the acknowledgement of what is kept was lost: it is no news that it waits, and nobody is told that it does not
-    assert await callbacks.store_messages(world.services, [written(1), written(3)]) == {"acme-3": refused["acme-3"]}
+    assert await operator_messages.store_messages(world.services, [written(1), written(3)]) == {
+        "acme-3": refused["acme-3"]
+    }
     # as others see it that did not store them; and what has been delivered waits no more
     world.clock.now += 10
-    assert set(await callbacks.store_messages(world.services, [written(5)])) == {"acme-5"}
+    assert set(await operator_messages.store_messages(world.services, [written(5)])) == {"acme-5"}
     async with world.services.database.write() as session:
         await session.execute(update(CallbackMessage).values(state=MessageState.DELIVERED))
     world.clock.now += 10
     long = [written(6, "x" * 20_000), written(7, "x" * 20_000)]
-    assert set(await callbacks.store_messages(world.services, long)) == {"acme-7"}
+    assert set(await operator_messages.store_messages(world.services, long)) == {"acme-7"}

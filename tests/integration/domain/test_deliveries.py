@@ -11,22 +11,22 @@ from sqlalchemy.exc import OperationalError
 from starlette.responses import Response, StreamingResponse
 
 from config.settings import Settings
-from tenants.conversations import callbacks
-from tenants.conversations.callbacks import OperatorMessage
+from tenants.conversations import operator_messages
+from tenants.conversations.operator_messages import OperatorMessage
 from tenants.core.errors import ConflictError, NotFoundError
 from tenants.core.naming import AccountKind, AccountName
-from tenants.delivery import circuits, deliveries, delivery_log, outcomes
+from tenants.delivery import circuits, history, outcomes, worker
 from tenants.delivery.circuits import FAILURES_TO_OPEN, CircuitState
-from tenants.delivery.claiming import Piece, claim_next
-from tenants.delivery.deliveries import deliver
-from tenants.delivery.lookout import Lookout
+from tenants.delivery.claim_work import Piece, claim_next
 from tenants.delivery.outcomes import MAX_ATTEMPTS
+from tenants.delivery.poller import Lookout
 from tenants.delivery.runners import Runners
+from tenants.delivery.worker import deliver
 from tenants.lifecycle import audit, registry
 from tenants.lifecycle.registry import TenantSpec
 from tenants.lifecycle.states import Cause
-from tenants.outbound.http_posting import MAX_RETRY_AFTER, Answer
 from tenants.outbound.lhc import LhcClient
+from tenants.outbound.poster import MAX_RETRY_AFTER, Answer
 from tenants.process import leases
 from tenants.process.leases import Lease
 from tenants.process.services import Services
@@ -79,7 +79,7 @@ async def operator_changed(world: World, *, online: bool) -> None:
     """As the pool process tells it that serves the tenant."""
     await leases.prepare(world.services)
     shard = shard_of(BOB.instance, world.services.settings.shard_count)
-    await callbacks.operator_changed(world.services, BOB, online=online, lease=Lease(shard, token=0))
+    await operator_messages.operator_changed(world.services, BOB, online=online, lease=Lease(shard, token=0))
 
 
 @pytest.fixture
@@ -127,9 +127,9 @@ async def circuit_state(world: World, instance_name: str = "acme") -> CircuitSta
 
 
 async def test_messages_are_kept_once_and_in_order(world: World) -> None:
-    await callbacks.store_messages(world.services, [message(1), message(2), message(1)])
-    await callbacks.store_messages(world.services, [message(2), message(3)])
-    await callbacks.store_messages(world.services, [message(3)])
+    await operator_messages.store_messages(world.services, [message(1), message(2), message(1)])
+    await operator_messages.store_messages(world.services, [message(2), message(3)])
+    await operator_messages.store_messages(world.services, [message(3)])
     async with world.services.database.read() as session:
         (conversation,) = await session.scalars(select(Conversation))
     assert [kept.body for kept in await stored(world)] == ["body 1", "body 2", "body 3"]
@@ -145,7 +145,7 @@ async def test_delivery_in_order_with_retries_until_dead(world: World, lhc: Lhc)
         return 500 if callback.form["body"] == "body 1" else 200
 
     lhc.does(refuse_the_first)
-    await callbacks.store_messages(world.services, [message(1), message(2), message(3, visitor=2)])
+    await operator_messages.store_messages(world.services, [message(1), message(2), message(3, visitor=2)])
     for _ in range(MAX_ATTEMPTS + 1):
         await work(world)
         world.clock.now += 4 * 3600
@@ -157,7 +157,7 @@ async def test_delivery_in_order_with_retries_until_dead(world: World, lhc: Lhc)
         (MessageState.DELIVERED, 1, None, None),
         (MessageState.DELIVERED, 1, None, None),
     ]
-    _, attempts = await delivery_log.message(world.services, "acme", rows[0].id)
+    _, attempts = await history.message(world.services, "acme", rows[0].id)
     assert [(attempt.http_status, attempt.error) for attempt in attempts] == [(500, "HTTP 500")] * MAX_ATTEMPTS
     assert [attempt.at for attempt in attempts] == sorted({attempt.at for attempt in attempts})
     async with world.services.database.read() as session:
@@ -167,11 +167,11 @@ async def test_delivery_in_order_with_retries_until_dead(world: World, lhc: Lhc)
 async def test_no_answer_is_recorded_as_such(world: World, lhc: Lhc, unused_tcp_port: int) -> None:
     spec = TenantSpec({"callback_url": f"http://127.0.0.1:{unused_tcp_port}"})
     await registry.put(world.services, "acme", spec, Cause("panel"))
-    await callbacks.store_messages(world.services, [message(1)])
+    await operator_messages.store_messages(world.services, [message(1)])
     await work(world)
     assert lhc.bodies == []
     (row,) = await stored(world)
-    _, (attempt,) = await delivery_log.message(world.services, "acme", row.id)
+    _, (attempt,) = await history.message(world.services, "acme", row.id)
     assert attempt.http_status is None
     assert attempt.error is not None
     assert attempt.error.startswith("ClientConnectorError")
@@ -209,7 +209,7 @@ async def test_retry_after_puts_a_message_off(world: World, lhc: Lhc, status: in
     for value, seconds in (("50", 50.0), (date, 100.0), ("999999", MAX_RETRY_AFTER)):
         lhc.receiver.callbacks.clear()
         lhc.answers(status, **{"Retry-After": value})
-        await callbacks.store_messages(world.services, [message(int(seconds))])
+        await operator_messages.store_messages(world.services, [message(int(seconds))])
         start = world.clock.now
         await work(world)
         lhc.answers(200)
@@ -224,7 +224,7 @@ async def test_retry_after_puts_a_message_off(world: World, lhc: Lhc, status: in
 
 async def test_retry_after_does_not_bring_a_message_forward(world: World, lhc: Lhc) -> None:
     lhc.answers(503, **{"Retry-After": "0"})
-    await callbacks.store_messages(world.services, [message(1)])
+    await operator_messages.store_messages(world.services, [message(1)])
     await work(world)
     await work(world)
     assert lhc.bodies == ["body 1"]
@@ -233,7 +233,7 @@ async def test_retry_after_does_not_bring_a_message_forward(world: World, lhc: L
 async def test_only_the_latest_presence_is_told(world: World, lhc: Lhc) -> None:
     for online in (True, True, False, True, False):
         await operator_changed(world, online=online)
-    await callbacks.operator_answered(world.services, BOB, "bob.acme@localhost/desk")
+    await operator_messages.operator_answered(world.services, BOB, "bob.acme@localhost/desk")
     await work(world)
     await work(world)
     assert lhc.raw == [CONNECT.replace(b"connect", b"disconnect")]
@@ -247,12 +247,12 @@ async def test_a_connection_is_told_again_and_a_ping_is_not(world: World, lhc: L
     await operator_changed(world, online=True)
     await work(world)
     # it does not take the place of the connection that LHC does not know of
-    await callbacks.operator_answered(world.services, BOB, "bob.acme@localhost/desk")
+    await operator_messages.operator_answered(world.services, BOB, "bob.acme@localhost/desk")
     lhc.answers(200)
     world.clock.now += 60
     await work(world)
     assert lhc.raw == [CONNECT, CONNECT]
-    await callbacks.operator_answered(world.services, BOB, "bob.acme@localhost/desk")
+    await operator_messages.operator_answered(world.services, BOB, "bob.acme@localhost/desk")
     lhc.answers(500)
     await work(world)
     lhc.answers(200)
@@ -265,7 +265,7 @@ async def open_circuit(world: World, lhc: Lhc) -> None:
     """Fail with the messages of as many conversations as it takes."""
     lhc.answers(500)
     visitors = range(1, FAILURES_TO_OPEN + 1)
-    await callbacks.store_messages(world.services, [message(visitor, visitor) for visitor in visitors])
+    await operator_messages.store_messages(world.services, [message(visitor, visitor) for visitor in visitors])
     await work(world, at_once=1)
     assert len(lhc.bodies) == FAILURES_TO_OPEN
     lhc.receiver.callbacks.clear()
@@ -277,7 +277,9 @@ async def test_failures_between_successes_do_not_open_the_circuit(world: World, 
 
     lhc.does(refuse_the_first)
     for number in range(1, 2 * FAILURES_TO_OPEN + 1):
-        await callbacks.store_messages(world.services, [message(1, visitor=number), message(2, visitor=100 + number)])
+        await operator_messages.store_messages(
+            world.services, [message(1, visitor=number), message(2, visitor=100 + number)]
+        )
         await work(world, at_once=1)
     assert await circuit_state(world) is CircuitState.CLOSED
     assert lhc.bodies.count("body 1") == 2 * FAILURES_TO_OPEN
@@ -287,12 +289,12 @@ async def test_an_open_circuit_lets_nothing_through(world: World, lhc: Lhc) -> N
     await open_circuit(world, lhc)
     view = await circuits.view(world.services, "acme")
     assert (view.state, view.failures, view.opened_at) == (CircuitState.OPEN, FAILURES_TO_OPEN, world.clock.now)
-    await callbacks.store_messages(world.services, [message(1, visitor=50)])
+    await operator_messages.store_messages(world.services, [message(1, visitor=50)])
     await operator_changed(world, online=True)
-    await callbacks.store_messages(world.services, [message(1, instance="other")])
+    await operator_messages.store_messages(world.services, [message(1, instance="other")])
     attempts = await count_attempts(world)
     world.woken.clear()
-    await deliveries.sweep(world.services)
+    await worker.sweep(world.services)
     assert world.woken == [("callbacks.deliver", {"instance_names": ["other"]})]
     await work(world)
     assert lhc.raw == []
@@ -311,7 +313,7 @@ async def test_one_probe_goes_and_its_failure_opens_the_circuit_for_longer(world
         assert view.next_probe_at is not None
         pauses.append(view.next_probe_at - world.clock.now)
         world.clock.now = view.next_probe_at
-        await callbacks.store_messages(world.services, [message(100 + probes, visitor=100 + probes)])
+        await operator_messages.store_messages(world.services, [message(100 + probes, visitor=100 + probes)])
         assert await circuit_state(world) is CircuitState.HALF_OPEN
         await work(world, at_once=10)
         assert len(lhc.bodies) == probes
@@ -379,7 +381,7 @@ async def test_retry_after_prolongs_the_pause(world: World, lhc: Lhc) -> None:
 async def kill_messages(world: World, lhc: Lhc, *messages: OperatorMessage) -> list[int]:
     """Let these messages die. Returns their ids."""
     lhc.answers(500)
-    await callbacks.store_messages(world.services, list(messages))
+    await operator_messages.store_messages(world.services, list(messages))
     for _ in range(MAX_ATTEMPTS * len(messages)):
         await work(world, "acme")
         await work(world, "other")
@@ -393,32 +395,32 @@ async def kill_messages(world: World, lhc: Lhc, *messages: OperatorMessage) -> l
 async def test_replay_of_one_dead_message(world: World, lhc: Lhc) -> None:
     first, second = await kill_messages(world, lhc, message(1), message(2))
     assert await circuit_state(world) is not CircuitState.CLOSED
-    await callbacks.store_messages(world.services, [message(3)])
-    replayed = await delivery_log.replay(world.services, "acme", second, PANEL)
+    await operator_messages.store_messages(world.services, [message(3)])
+    replayed = await history.replay(world.services, "acme", second, PANEL)
     assert (replayed.state, replayed.attempts, replayed.finished_at) == (MessageState.PENDING, 0, None)
     assert await circuit_state(world) is CircuitState.CLOSED
     with pytest.raises(ConflictError, match="pending, not dead"):
-        await delivery_log.replay(world.services, "acme", second, PANEL)
+        await history.replay(world.services, "acme", second, PANEL)
     await work(world)
     assert lhc.bodies == ["body 2", "body 3"]
-    again, attempts = await delivery_log.message(world.services, "acme", second)
+    again, attempts = await history.message(world.services, "acme", second)
     assert (again.state, again.attempts) == (MessageState.DELIVERED, 1)
     assert len(attempts) == MAX_ATTEMPTS + 1
     with pytest.raises(ConflictError, match="delivered, not dead"):
-        await delivery_log.replay(world.services, "acme", second, PANEL)
+        await history.replay(world.services, "acme", second, PANEL)
     for instance_name, message_id in (("other", first), ("acme", 999_999)):
         with pytest.raises(NotFoundError):
-            await delivery_log.replay(world.services, instance_name, message_id, PANEL)
+            await history.replay(world.services, instance_name, message_id, PANEL)
     assert (await stored(world))[0].state is MessageState.DEAD
 
 
 async def test_replay_of_all_in_order(world: World, lhc: Lhc) -> None:
     await kill_messages(world, lhc, message(1), message(2), message(8, visitor=2), message(9, instance="other"))
-    await callbacks.store_messages(world.services, [message(3)])
+    await operator_messages.store_messages(world.services, [message(3)])
     world.woken.clear()
-    assert await delivery_log.replay_all(world.services, "acme", PANEL) == 3
+    assert await history.replay_all(world.services, "acme", PANEL) == 3
     assert world.woken == [("callbacks.deliver", {"instance_names": ["acme"]})]
-    assert await delivery_log.replay_all(world.services, "acme", PANEL) == 0
+    assert await history.replay_all(world.services, "acme", PANEL) == 0
     logged = [(one.action, one.actor, one.reason) for one in await audit.entries(world.services, "acme", limit=1)]
     assert logged == [("deliveries.replayed", "panel", "all 3 dead deliveries: because")]
     await work(world)
@@ -429,10 +431,10 @@ async def test_replay_of_all_in_order(world: World, lhc: Lhc) -> None:
 
 async def test_pages_of_deliveries(world: World, lhc: Lhc) -> None:
     ids = await kill_messages(world, lhc, *(message(number) for number in range(3)))
-    await callbacks.store_messages(world.services, [message(7), message(1, instance="other")])
+    await operator_messages.store_messages(world.services, [message(7), message(1, instance="other")])
 
     async def page(**wanted: object) -> list[int]:
-        found = await delivery_log.messages(world.services, "acme", **wanted)  # type: ignore[arg-type]
+        found = await history.messages(world.services, "acme", **wanted)  # type: ignore[arg-type]
         return [row.id for row in found]
 
     assert await page(state=MessageState.DEAD, limit=2) == ids[:2]
@@ -443,16 +445,16 @@ async def test_pages_of_deliveries(world: World, lhc: Lhc) -> None:
 
 
 async def test_old_messages_are_forgotten_with_their_attempts(world: World, lhc: Lhc) -> None:
-    await callbacks.store_messages(world.services, [message(1, visitor=1)])
+    await operator_messages.store_messages(world.services, [message(1, visitor=1)])
     await work(world)
     await kill_messages(world, lhc, message(2, visitor=2))
     lhc.answers(500)
-    await callbacks.store_messages(world.services, [message(3, visitor=3)])
+    await operator_messages.store_messages(world.services, [message(3, visitor=3)])
     await work(world)
-    await deliveries.purge(world.services)
+    await worker.purge(world.services)
     assert [row.body for row in await stored(world)] == ["body 2", "body 3"]
     world.clock.now += 31 * DAY
-    await deliveries.purge(world.services)
+    await worker.purge(world.services)
     assert [row.body for row in await stored(world)] == ["body 3"], "what is to be delivered stays, however old"
     assert await count_attempts(world) == 1
     async with world.services.database.read() as session:
@@ -478,7 +480,7 @@ class Hanging:
 
 async def test_runners_of_a_tenant_are_few_and_one_wakeup_is_enough(world: World, lhc: Lhc) -> None:
     hanging = Hanging(lhc)
-    await callbacks.store_messages(world.services, [message(number, visitor=number) for number in range(1, 21)])
+    await operator_messages.store_messages(world.services, [message(number, visitor=number) for number in range(1, 21)])
     runners = Runners(world.services, per_tenant=3)
     runners.start("acme")
     await until(lambda: len(hanging.held) == 3, "three are under way")
@@ -498,7 +500,7 @@ async def test_what_comes_while_the_last_runner_ends_is_not_left(
     async def message_comes_in_just_after(services: Services, instance_name: str) -> Piece | None:
         piece = await claim_next(services, instance_name)
         if not await stored(world):
-            await callbacks.store_messages(services, [message(1)])
+            await operator_messages.store_messages(services, [message(1)])
             runners.start(instance_name)
         return piece
 
@@ -511,7 +513,7 @@ async def test_what_comes_while_the_last_runner_ends_is_not_left(
 async def test_a_full_process_serves_the_waiting_in_turn(world: World, lhc: Lhc) -> None:
     hanging = Hanging(lhc)
     messages = [message(number, number, instance) for number in range(1, 11) for instance in ("acme", "other")]
-    await callbacks.store_messages(world.services, messages)
+    await operator_messages.store_messages(world.services, messages)
     runners = Runners(world.services, per_tenant=3, in_all=3)
     runners.start("acme")
     await until(lambda: len(hanging.held) == 3, "one tenant has taken all places")
@@ -526,7 +528,7 @@ async def test_a_full_process_serves_the_waiting_in_turn(world: World, lhc: Lhc)
 
 async def test_what_is_not_done_when_the_process_ends_is_given_back(world: World, lhc: Lhc) -> None:
     hanging = Hanging(lhc)
-    await callbacks.store_messages(world.services, [message(1), message(2, visitor=2)])
+    await operator_messages.store_messages(world.services, [message(1), message(2, visitor=2)])
     runners = Runners(world.services)
     runners.start("acme")
     await until(lambda: len(hanging.held) == 2, "both are under way")
@@ -540,7 +542,7 @@ async def test_what_is_not_done_when_the_process_ends_is_given_back(world: World
 
 async def test_what_is_under_way_is_finished_when_the_process_ends(world: World, lhc: Lhc) -> None:
     hanging = Hanging(lhc)
-    await callbacks.store_messages(world.services, [message(1), message(2)])
+    await operator_messages.store_messages(world.services, [message(1), message(2)])
     runners = Runners(world.services)
     runners.start("acme")
     await until(lambda: len(hanging.held) == 1, "one is under way")
@@ -557,15 +559,15 @@ async def test_who_was_woken_looks_for_more_for_a_while(
 ) -> None:
     runners = Runners(world.services)
     looks: list[list[str]] = []
-    look = deliveries.find_due
+    look = worker.find_due
 
     async def find_due(services: Services) -> list[str]:
         looks.append(await look(services))
         return looks[-1]
 
-    monkeypatch.setattr(deliveries, "find_due", find_due)
+    monkeypatch.setattr(worker, "find_due", find_due)
     lookout = Lookout(world.services, runners.start, awake=3)
-    await callbacks.store_messages(world.services, [message(1), message(1, instance="other")])
+    await operator_messages.store_messages(world.services, [message(1), message(1, instance="other")])
     lookout.wake()
     await until(lambda: sorted(lhc.bodies) == ["body 1", "body 1"], "what nobody was woken for arrives")
     assert ["acme", "other"] in [sorted(names) for names in looks]
@@ -574,7 +576,7 @@ async def test_who_was_woken_looks_for_more_for_a_while(
         return not any(task.get_name() == "lookout" for task in asyncio.all_tasks())
 
     await until(is_asleep, "it looks no more")
-    await callbacks.store_messages(world.services, [message(2)])
+    await operator_messages.store_messages(world.services, [message(2)])
     assert lhc.bodies == ["body 1", "body 1"]
     lookout.wake()
     await until(lambda: lhc.bodies[2:] == ["body 2"], "it was woken again")
@@ -587,7 +589,7 @@ async def test_a_look_that_fails_is_the_last_until_the_next_wakeup(
 ) -> None:
     runners = Runners(world.services)
     looks = 0
-    look = deliveries.find_due
+    look = worker.find_due
 
     async def find_due(services: Services) -> list[str]:
         nonlocal looks
@@ -596,11 +598,11 @@ async def test_a_look_that_fails_is_the_last_until_the_next_wakeup(
             raise OperationalError("SELECT", {}, OSError("the database is away"))
         return await look(services)
 
-    monkeypatch.setattr(deliveries, "find_due", find_due)
+    monkeypatch.setattr(worker, "find_due", find_due)
     lookout = Lookout(world.services, runners.start, awake=60)
     lookout.wake()
     await until(lambda: looks == 1, "it fails")
-    await callbacks.store_messages(world.services, [message(1)])
+    await operator_messages.store_messages(world.services, [message(1)])
     await asyncio.sleep(0.1)
     assert looks == 1
     lookout.wake()
@@ -610,7 +612,7 @@ async def test_a_look_that_fails_is_the_last_until_the_next_wakeup(
 
 
 async def test_a_claim_is_kept_while_the_work_is_under_way(world: World) -> None:
-    await callbacks.store_messages(world.services, [message(1)])
+    await operator_messages.store_messages(world.services, [message(1)])
     piece = await claim_next(world.services, "acme")
     assert piece is not None
     keeper = claims.Keeper(world.services.database, world.clock, interval=0.01)
@@ -633,7 +635,7 @@ async def test_a_claim_is_kept_while_the_work_is_under_way(world: World) -> None
 
 async def test_of_two_holders_that_are_done_at_once_the_one_with_the_claim_goes_on(world: World) -> None:
     """The other one stood still until its claim was over."""
-    await callbacks.store_messages(world.services, [message(1), message(2)])
+    await operator_messages.store_messages(world.services, [message(1), message(2)])
     late = await claim_next(world.services, "acme")
     world.clock.now += claims.CLAIM_TERM
     holder = await claim_next(world.services, "acme")
@@ -649,7 +651,7 @@ async def test_of_two_holders_that_are_done_at_once_the_one_with_the_claim_goes_
 async def test_of_a_backlog_that_is_claimed_what_waited_longest_comes_first(world: World) -> None:
     for number in range(1, 31):
         world.clock.now += 1
-        await callbacks.store_messages(
+        await operator_messages.store_messages(
             world.services, [message(number, visitor=number, instance=name) for name in ("acme", "other")]
         )
     asked = ["acme"] * 3 + ["other"] * 2

@@ -14,17 +14,17 @@ import pytest
 from sqlalchemy import select, update
 
 from tenants.accounts import accounts, expiry
-from tenants.conversations import callbacks
-from tenants.conversations.callbacks import OperatorMessage
+from tenants.conversations import operator_messages
+from tenants.conversations.operator_messages import OperatorMessage
 from tenants.core import scram
 from tenants.core.errors import DomainError, QuotaExceededError, UnavailableError
 from tenants.core.naming import AccountKind, AccountName
-from tenants.ejabberd.ejabberd import Ejabberd
+from tenants.ejabberd.client import Ejabberd
 from tenants.lifecycle import registry
 from tenants.lifecycle.registry import TenantSpec
 from tenants.lifecycle.states import Cause
 from tenants.store.models import Account, AccountState, Chat, ChatState, Conversation, TenantState, VisitorSession
-from tenants.visitors import visitors
+from tenants.visitors import presence
 from tests.world.chat_server import ChatServer
 from tests.world.registry import World, make_world
 
@@ -145,7 +145,7 @@ async def test_idle_visitors_and_chats_go_and_nobody_else(world: World, server: 
                 )
             )
     message = OperatorMessage("id", operator, talking, "hello")
-    assert await callbacks.store_messages(world.services, [message]) == {}
+    assert await operator_messages.store_messages(world.services, [message]) == {}
     await tenant.change(talking, last_active_at=world.clock() - DAY - 1)
     await world.enter(suspended.name, TenantState.SUSPENDING)
 
@@ -163,7 +163,7 @@ async def test_idle_visitors_and_chats_go_and_nobody_else(world: World, server: 
 
 async def test_an_operators_message_keeps_a_chat(world: World, tenant: Tenant) -> None:
     await tenant.add([tenant.chat(1)], idle=DAY + 1)
-    await callbacks.store_messages(
+    await operator_messages.store_messages(
         world.services, [OperatorMessage("id", tenant.operator("bob"), tenant.chat(1), "hello")]
     )
     async with world.services.database.write() as session:
@@ -259,7 +259,7 @@ async def test_page_views_and_expiry_at_once_never_leave_half_an_account(world: 
         await asyncio.sleep(shuffled.uniform(0, 0.5))
         with suppress(UnavailableError):  # the broker is away, or the account goes: what counts is what is left
             await accounts.ensure_visitor(world.services, row, name, PASSWORD, "nick")
-            await visitors.show(world.services, row, name, "nick", None)
+            await presence.show(world.services, row, name, "nick", None)
 
     async def expire() -> None:
         for _ in range(10):

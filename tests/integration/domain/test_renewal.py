@@ -3,14 +3,14 @@
 import pytest
 from sqlalchemy import delete, select, update
 
+from tenants.core.digests import digest
 from tenants.core.naming import AccountKind
-from tenants.core.secrets import digest
 from tenants.lifecycle import admission, registry
 from tenants.lifecycle.registry import TenantSpec
 from tenants.lifecycle.states import Cause
-from tenants.process.known import MARGIN, TENANT_SECONDS, KnownVisitor
+from tenants.process.cache import MARGIN, TENANT_SECONDS, KnownVisitor
 from tenants.store.models import Account, AccountState, Tenant, TenantState, VisitorSession
-from tenants.visitors import renewal, visitors
+from tenants.visitors import presence, write_behind
 from tests.world.registry import World
 
 NAME = "visitor.1.acme"
@@ -65,7 +65,7 @@ async def view(world: World, later: float, username: str = NAME, *, viewed: bool
     """A page view without news so much later, or a message, and its renewal."""
     world.clock.now += later
     world.services.known.renew(known(world, username), world.clock() + WINDOW, viewed=viewed)
-    await renewal.renew(world.services)
+    await write_behind.renew(world.services)
 
 
 async def stored(world: World, username: str = NAME) -> VisitorSession | None:
@@ -124,7 +124,7 @@ async def test_many_at_once(world: World) -> None:
     world.clock.now += 10
     for name in names:
         world.services.known.renew(known(world, name), world.clock() + WINDOW, viewed=True)
-    await renewal.renew(world.services)
+    await write_behind.renew(world.services)
     async with world.services.database.read() as session:
         ends = await session.scalars(select(VisitorSession.online_until).where(VisitorSession.username != NAME))
         assert set(ends) == {world.clock() + WINDOW}
@@ -139,7 +139,7 @@ async def test_an_account_that_changed_elsewhere_is_known_no_more(world: World, 
     await change_account(world, **columns)
     world.clock.now += 10
     world.services.known.renew(known(world), world.clock() + WINDOW, viewed=True)
-    await renewal.renew(world.services)
+    await write_behind.renew(world.services)
     assert world.services.known.visitor(NAME, ACME.incarnation) is None
     row = await stored(world)
     assert row is not None
@@ -177,7 +177,7 @@ async def test_what_was_seen_earlier_is_not_shown_over_what_came_meanwhile(world
     tenant = await admission.get(world.services, "acme")
     await change(world, status="elsewhere", version=4)
     for over in (3, 0):
-        assert not await visitors.show_again(world.services, tenant, known(world), over)
+        assert not await presence.show_again(world.services, tenant, known(world), over)
     row = await stored(world)
     assert row is not None
     assert (row.status, row.version) == ("elsewhere", 4)
@@ -195,7 +195,7 @@ async def test_the_same_after_something_else_is_shown_again(world: World) -> Non
 async def test_the_same_that_another_process_showed_is_prolonged_in_the_next_round(world: World) -> None:
     await change(world, version=4)
     await view(world, 10)
-    await renewal.renew(world.services)
+    await write_behind.renew(world.services)
     row = await stored(world)
     assert row is not None
     assert (row.version, row.online_until) == (4, world.clock() + WINDOW)
@@ -242,14 +242,14 @@ async def test_a_tenant_is_read_again_while_it_is_used(world: World) -> None:
     assert world.services.known.tenants.get("acme") is not None
     await world.enter("acme", TenantState.SUSPENDING)
     world.clock.now += TENANT_SECONDS / 2
-    await renewal.refresh(world.services)
+    await write_behind.refresh(world.services)
     tenant = world.services.known.tenants.get("acme")
     assert tenant is not None
     assert tenant.state is TenantState.SUSPENDING
     for _ in range(2):
         # the second time nobody has asked for it since it was read
         world.clock.now += TENANT_SECONDS / 2
-        await renewal.refresh(world.services)
+        await write_behind.refresh(world.services)
     world.clock.now += TENANT_SECONDS / 2
     assert world.services.known.tenants.get("acme") is None
 

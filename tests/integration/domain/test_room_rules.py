@@ -9,7 +9,7 @@ from tenants.conversations import rooms
 from tenants.conversations.rooms import MAX_MEMBERS, Person, RoomReport
 from tenants.core.errors import ConflictError, ForeignNameError, InvalidInputError, NotFoundError, TakenError
 from tenants.core.naming import AccountKind, AccountName, RoomName
-from tenants.ejabberd.ejabberd import EjabberdUnavailableError
+from tenants.ejabberd.client import EjabberdUnavailableError
 from tenants.lifecycle import admission
 from tenants.lifecycle.admission import Refusal
 from tenants.store.models import (

@@ -21,7 +21,7 @@ from yarl import URL
 
 from config.settings import Settings
 from tenants.outbound.addresses import Resolve, resolve
-from tenants.outbound.http_posting import Answer
+from tenants.outbound.poster import Answer
 from tenants.outbound.webhooks import WebhookClient, signing_key, signing_keys
 from tenants.store.models import Tenant
 from tests.world.receiver import Behaviour, Callback, Receiver

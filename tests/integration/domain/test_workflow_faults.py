@@ -23,7 +23,7 @@ from tenants.lifecycle.states import Cause
 from tenants.process.services import Services, open_services
 from tenants.store.models import Circuit, Drift, Operation, OperationState, StepState, TenantState
 from tenants.store.models import Tenant as TenantRow
-from tenants.workflows.workflows import WORKFLOWS
+from tenants.workflows.steps import WORKFLOWS
 from tests.world import mortal
 from tests.world.panel import Panel
 from tests.world.registry import migrate

@@ -7,18 +7,18 @@ import pytest
 from sqlalchemy import update
 
 from tenants.accounts import accounts
+from tenants.core.digests import digest
 from tenants.core.naming import AccountKind, AccountName, RosterKind
 from tenants.core.scram import make_verifier
-from tenants.core.secrets import digest
 from tenants.ejabberd import rosters
-from tenants.ejabberd.ejabberd import Roster
+from tenants.ejabberd.client import Roster
 from tenants.lifecycle import operations, registry
 from tenants.lifecycle.registry import TenantSpec
 from tenants.lifecycle.states import Cause
 from tenants.process.services import Services, open_services
 from tenants.store.models import Account, Operation, OperationKind, OperationState, Tenant, TenantState
-from tenants.workflows import importing, reconcile
-from tenants.workflows.workflows import WORKFLOWS
+from tenants.workflows import imports, reconcile
+from tenants.workflows.steps import WORKFLOWS
 from tests.world import mortal
 from tests.world.mortal import Death
 from tests.world.registry import migrate
@@ -118,7 +118,7 @@ async def _import(services: Services, name: str) -> Operation | None:
     for user, group in ((f"bob.{name}", f"operators.{name}"), (f"visitor.1.{name}", f"visitors.{name}")):
         await services.ejabberd.register(user, "secret")
         await services.ejabberd.add_to_roster(user, group)
-    return (await importing.start(services, name, PANEL, TenantSpec(secret_key=KEY))).operation
+    return (await imports.start(services, name, PANEL, TenantSpec(secret_key=KEY))).operation
 
 
 async def _is_known(services: Services, name: str) -> None:

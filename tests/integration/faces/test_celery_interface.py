@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tenants.core.secrets import digest
+from tenants.core.digests import digest
 from tests.world.celery_client import Client
 from tests.world.lhc import Lhc
 from tests.world.panel import Panel

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from config.settings import Settings
-from tenants.ejabberd.ejabberd import BRIDGE_VERSION
-from tenants.status import checkup
-from tenants.status.checkup import Finding, WrongError
+from tenants.ejabberd.client import BRIDGE_VERSION
+from tenants.status import diagnostics
+from tenants.status.diagnostics import Finding, WrongError
 from tests.world.registry import World, make_world, migrate
 from tests.world.system import System, domain_of
 from tests.world.tenant import NewTenant, Tenant
@@ -115,7 +115,7 @@ def changed(world: World, **settings: object) -> None:
 
 
 async def finding(world: World, part: str) -> Finding:
-    return next(one for one in await checkup.examine(world.services) if one.part == part)
+    return next(one for one in await diagnostics.examine(world.services) if one.part == part)
 
 
 async def test_the_component_is_tried_where_no_pool_serves(alone: World, free_port: int) -> None:
@@ -129,7 +129,7 @@ async def test_the_component_is_tried_where_no_pool_serves(alone: World, free_po
     changed(alone, component_port=free_port)
     (closed,) = [
         one
-        for one in await checkup.examine(alone.services, [("component", handshake.check)])
+        for one in await diagnostics.examine(alone.services, [("component", handshake.check)])
         if one.part == "component"
     ]
     assert (closed.ok, "ORCHESTRATOR_COMPONENT_HOST" in closed.advice) == (False, True)
@@ -142,7 +142,7 @@ async def test_the_component_is_tried_where_no_pool_serves(alone: World, free_po
 async def test_an_older_bridge_module_and_a_database_without_tables(
     alone: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(checkup, "BRIDGE_VERSION", "newer")
+    monkeypatch.setattr(diagnostics, "BRIDGE_VERSION", "newer")
     old = await finding(alone, "bridge module")
     assert (old.ok, old.found) == (False, f"version {BRIDGE_VERSION}, not newer")
     assert (await finding(alone, "database")).ok

@@ -18,7 +18,7 @@ from tests.world.waiting import until_async
 PASSWORD = "0123456789abcdef0123"
 VISITOR = "visitor.1"
 WINDOW = 8.0
-"""Seconds: longer than `tenants.process.known.MARGIN`, or nothing would be answered from memory."""
+"""Seconds: longer than `tenants.process.cache.MARGIN`, or nothing would be answered from memory."""
 IN_EFFECT = 5.0
 """Seconds within which a change of a tenant takes effect."""
 

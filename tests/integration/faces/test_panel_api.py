@@ -207,7 +207,7 @@ async def test_both_keys_open_while_they_overlap(tenant: Tenant) -> None:
     async def is_refused() -> bool:
         return not await opens(second)
 
-    # a page view without news is answered from memory: see `tenants.process.known`
+    # a page view without news is answered from memory: see `tenants.process.cache`
     await until_async(is_refused, "the key is refused", 5)
     assert [await opens(key) for key in (tenant.key, second, third["secret_key"])] == [False, False, True]
     log = (tenant.system.state / "logs" / "api.log").read_text()

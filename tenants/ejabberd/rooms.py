@@ -6,7 +6,7 @@ Names are local parts. Each command reads back what it did, and may be repeated.
 
 from collections.abc import Mapping, Sequence
 
-from tenants.ejabberd.ejabberd_bulk import BATCH, Call
+from tenants.ejabberd.bulk import BATCH, Call
 
 _PAGE = 10_000
 _SECONDS = 10.0

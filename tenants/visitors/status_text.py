@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from tenants.visitors.visitors import DEFAULT_STATUS
+from tenants.visitors.presence import DEFAULT_STATUS
 
 _BETWEEN = "\n| "
 """Between two lines, as LHC's extension writes it."""

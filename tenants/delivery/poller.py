@@ -11,9 +11,9 @@ import structlog
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from tenants.delivery import deliveries
+from tenants.delivery import worker
+from tenants.process.delivery_waker import PAUSE as WAKE_PAUSE
 from tenants.process.services import Services
-from tenants.process.wakeups import PAUSE as WAKE_PAUSE
 
 log = structlog.get_logger(__name__)
 
@@ -58,7 +58,7 @@ class Lookout:
             while time.monotonic() < self._until:
                 await asyncio.sleep(_PAUSE)
                 began = time.monotonic()
-                self._start(*await deliveries.find_due(self._services))
+                self._start(*await worker.find_due(self._services))
                 await asyncio.sleep(max(0.0, _SHARE * (time.monotonic() - began) - _PAUSE))
         except (DBAPIError, PoolTimeoutError) as error:
             # the next wake-up, or the sweep, begins anew

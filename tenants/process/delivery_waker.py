@@ -1,6 +1,6 @@
 """Wakes the delivery of callbacks: one task for all tenants that something came for within a moment.
 
-Who is woken stays awake for longer than that moment (`tenants.delivery.lookout`), so what comes within it waits for no
+Who is woken stays awake for longer than that moment (`tenants.delivery.poller`), so what comes within it waits for no
 task.
 """
 

@@ -13,8 +13,8 @@ import stamina
 
 from config.ejabberd_versions import Version, read_version
 from tenants.core.errors import DomainError, UnavailableError
-from tenants.ejabberd.ejabberd_bulk import BulkCommands
-from tenants.ejabberd.ejabberd_rooms import RoomCommands
+from tenants.ejabberd.bulk import BulkCommands
+from tenants.ejabberd.rooms import RoomCommands
 
 _SECONDS = 10.0
 _CONNECT_SECONDS = 3.0

@@ -1,6 +1,6 @@
 """What LHC is to be told: operators' messages, stored before ejabberd is told that we have them, and presence.
 
-Of an operator's presence only the latest is kept. Delivery is in `tenants.delivery.deliveries`; here it is only woken.
+Of an operator's presence only the latest is kept. Delivery is in `tenants.delivery.worker`; here it is only woken.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,8 +12,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from tenants.conversations import chats
 from tenants.conversations.chats import Verdict
 from tenants.core.naming import AccountName
-from tenants.delivery import events
-from tenants.delivery.events import Event, Happening
+from tenants.delivery import outbox
+from tenants.delivery.outbox import Event, Happening
 from tenants.lifecycle import admission
 from tenants.lifecycle.admission import Refusal
 from tenants.outbound.lhc import status_body
@@ -65,9 +65,9 @@ async def store_messages(services: Services, messages: list[OperatorMessage]) ->
             tenant = tenants[message.receiver.instance]
             verdict = await _meaning(services, session, tenant, message, open_chats)
             notices += verdict.notices
-            happenings += [one for one in verdict.happenings if events.is_told(tenant, one.event)]
-        refused = await events.without_repeats(session, refused)
-        woken = await events.note(services, session, happenings)
+            happenings += [one for one in verdict.happenings if outbox.is_told(tenant, one.event)]
+        refused = await outbox.without_repeats(session, refused)
+        woken = await outbox.note(services, session, happenings)
         idle = [receiver for receiver in receivers if services.known.is_to_be_touched(receiver)]
         if idle:
             await _note_activity(session, idle, services.clock())

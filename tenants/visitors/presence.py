@@ -12,12 +12,12 @@ from sqlalchemy import select
 
 from tenants.core.errors import InvalidInputError
 from tenants.core.naming import AccountKind, AccountName
-from tenants.process.known import KnownVisitor
+from tenants.process.cache import KnownVisitor
 from tenants.process.services import Services
 from tenants.shards.commands import SendMessage, ShowVisitor
 from tenants.store.models import Tenant, VisitorSession
-from tenants.visitors import showing
-from tenants.visitors.showing import Showing
+from tenants.visitors import sessions
+from tenants.visitors.sessions import Showing
 
 DEFAULT_NICK = "Online visitor"
 DEFAULT_STATUS = "-"
@@ -51,7 +51,7 @@ async def find_session(services: Services, username: str) -> VisitorSession | No
     """The visitor's session, while it is online."""
     async with services.database.read() as session:
         found: VisitorSession | None = await session.scalar(
-            select(VisitorSession).where(showing.online(username, services.clock()))
+            select(VisitorSession).where(sessions.online(username, services.clock()))
         )
     return found
 
@@ -64,8 +64,8 @@ async def check_room(services: Services, tenant: Tenant, name: AccountName) -> N
     """
     if _is_counted(tenant, name):
         async with services.database.read() as session:
-            if not await showing.is_online(session, services.naming.username(name), services.clock()):
-                await showing.refuse_crowd(session, services.naming, tenant, services.clock())
+            if not await sessions.is_online(session, services.naming.username(name), services.clock()):
+                await sessions.refuse_crowd(session, services.naming, tenant, services.clock())
 
 
 async def show(services: Services, tenant: Tenant, name: AccountName, nick: str | None, status: str | None) -> None:
@@ -79,9 +79,9 @@ async def show(services: Services, tenant: Tenant, name: AccountName, nick: str 
     """
     said = _showing(services, tenant, name, nick, status)
     if _is_counted(tenant, name):
-        shown = await showing.store_counted(services, tenant, said)
+        shown = await sessions.store_counted(services, tenant, said)
     else:
-        shown = await showing.store(services, said)
+        shown = await sessions.store(services, said)
     await services.commands.publish(shown)
     _remember(services, shown)
 
@@ -105,7 +105,7 @@ async def send(
         UnavailableError: the account is gone, or being removed just now.
         QueueUnavailableError: the message could not be accepted.
     """
-    shown = await showing.store(services, _showing(services, tenant, name, nick, status))
+    shown = await sessions.store(services, _showing(services, tenant, name, nick, status))
     message = _message(tenant, shown.username, services.naming.username(operator), body)
     await services.commands.publish(shown, message)
     _remember(services, shown)
@@ -124,7 +124,7 @@ async def show_known(services: Services, tenant: Tenant, visitor: KnownVisitor, 
         return
     name = services.naming.parse_username(visitor.username)
     said = _showing(services, tenant, name, nick, status, password_digest=visitor.password_digest)
-    shown = await showing.store(services, said)
+    shown = await sessions.store(services, said)
     await services.commands.publish(shown)
     _remember(services, shown)
 
@@ -140,7 +140,7 @@ async def show_again(services: Services, tenant: Tenant, visitor: KnownVisitor, 
     """
     name = services.naming.parse_username(visitor.username)
     said = replace(_showing(services, tenant, name, visitor.nick, visitor.status), over=over)
-    shown = await showing.store_over(services, tenant if _is_counted(tenant, name) else None, said)
+    shown = await sessions.store_over(services, tenant if _is_counted(tenant, name) else None, said)
     if shown is None:
         return False
     await services.commands.publish(shown)

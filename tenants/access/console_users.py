@@ -11,9 +11,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from tenants.access import console_sessions, tokens
 from tenants.access.console_sessions import Proof, digest_of
 from tenants.access.passwords import LONGEST, check_chosen
+from tenants.core.digests import same
 from tenants.core.errors import InvalidInputError, NotFoundError
 from tenants.core.naming import AccountKind, AccountName
-from tenants.core.secrets import same
 from tenants.lifecycle import audit
 from tenants.lifecycle.states import Cause
 from tenants.process.services import Services

@@ -12,8 +12,8 @@ from sqlalchemy import Float, cast, func, select, text
 from sqlalchemy.exc import DBAPIError
 
 from tenants.core.errors import DomainError, NotFoundError
-from tenants.delivery import telling
-from tenants.ejabberd.ejabberd import BRIDGE_VERSION
+from tenants.delivery import send
+from tenants.ejabberd.client import BRIDGE_VERSION
 from tenants.lifecycle import registry
 from tenants.outbound import callback_urls
 from tenants.process import heartbeats, leases
@@ -185,7 +185,7 @@ async def _check_tenant(services: Services, instance_name: str) -> str:
         tenant = await registry.get(services, instance_name)
     except NotFoundError as error:
         raise WrongError(str(error), "create it, or mend the name") from None
-    url = telling.base(services, tenant)
+    url = send.base(services, tenant)
     shown = callback_urls.shown(url)
     client = services.webhooks if tenant.event_format is EventFormat.WEBHOOK else services.lhc
     answer = await client.reach(url)

@@ -5,11 +5,11 @@ from datetime import UTC, datetime
 from typing import Any
 
 from tenants.core.naming import AccountKind, Naming
-from tenants.delivery import events
-from tenants.delivery.events import Event
+from tenants.delivery import outbox
+from tenants.delivery.outbox import Event
 from tenants.outbound import webhooks
-from tenants.outbound.http_posting import Answer
 from tenants.outbound.lhc import callback_base, message_body, presence_body
+from tenants.outbound.poster import Answer
 from tenants.process.services import Services
 from tenants.store.models import CallbackMessage, EventFormat, OperatorPresence, Tenant
 
@@ -23,11 +23,11 @@ _OF_ACTION = {
 async def tell(services: Services, tenant: Tenant, message: CallbackMessage) -> Answer:
     """Tell of an event of a conversation."""
     if tenant.event_format is EventFormat.WEBHOOK:
-        of = _room_data if message.event in events.IN_ROOMS else _conversation_data
+        of = _room_data if message.event in outbox.IN_ROOMS else _conversation_data
         data = of(services.naming, message)
         payload = {"type": message.event, "timestamp": _rfc3339(message.created_at), "data": data}
         return await _post(services, tenant, webhooks.event_id(message.stanza_id), payload)
-    if not events.is_told(tenant, Event(message.event)):
+    if not outbox.is_told(tenant, Event(message.event)):
         # kept while the tenant had the other format: LHC's extension knows nothing of it
         return Answer(None, 0.0)
     return await services.lhc.post_message(base(services, tenant), _lhc_form(message))
@@ -69,7 +69,7 @@ def _conversation_data(naming: Naming, message: CallbackMessage) -> dict[str, An
     else:
         data["chat_id"] = visitor.ident
     data |= message.detail or {}
-    if message.event in events.MESSAGES:
+    if message.event in outbox.MESSAGES:
         data |= {"message": message.body or "", "message_id": webhooks.event_id(message.stanza_id)}
     return data
 

@@ -16,11 +16,11 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from tenants.access import tokens
 from tenants.core.errors import DomainError
 from tenants.lifecycle import admission
-from tenants.process.known import TOUCH_SECONDS, KnownVisitor
+from tenants.process.cache import TOUCH_SECONDS, KnownVisitor
 from tenants.process.services import Services
 from tenants.store.json_rows import ROWS, value
 from tenants.store.models import Account, AccountState, VisitorSession
-from tenants.visitors import visitors
+from tenants.visitors import presence
 
 log = structlog.get_logger(__name__)
 
@@ -208,8 +208,8 @@ async def _show_again(services: Services, visitor: KnownVisitor, row: VisitorSes
         tenant = await admission.get(services, name.instance, name.kind)
         if row is not None and visitor.viewed_until < row.online_until:
             # it wrote since; where it is, somebody else knows better
-            await visitors.show(services, tenant, name, None, None)
-        elif not await visitors.show_again(services, tenant, visitor, row.version if row else 0):
+            await presence.show(services, tenant, name, None, None)
+        elif not await presence.show_again(services, tenant, visitor, row.version if row else 0):
             # there is news meanwhile
             services.known.give_back([visitor])
     except DomainError as error:

@@ -3,7 +3,7 @@
 A piece is the oldest pending message of a conversation, or the latest presence of an operator. Messages of one
 conversation go one after another; conversations go side by side. How many pieces a process does at once is the matter
 of `tenants.delivery.runners`; what several of them ask of the database at the same time is done at once
-(`tenants.delivery.claiming`, `tenants.delivery.outcomes`).
+(`tenants.delivery.claim_work`, `tenants.delivery.outcomes`).
 """
 
 import asyncio
@@ -13,8 +13,8 @@ import structlog
 from sqlalchemy import delete, exists, func, or_, select, union_all
 
 from config import task_names
-from tenants.delivery import outcomes, telling
-from tenants.delivery.claiming import Piece, find_oldest_pending
+from tenants.delivery import outcomes, send
+from tenants.delivery.claim_work import Piece, find_oldest_pending
 from tenants.lifecycle import admission, registry
 from tenants.process.services import Services
 from tenants.store import claims
@@ -82,7 +82,7 @@ async def _deliver_messages(services: Services, piece: Piece, may_go_on: Callabl
     for left in reversed(range(_AT_ONCE)):
         answer = None
         if message is not None and tenant is not None:
-            answer = await telling.tell(services, tenant, message)
+            answer = await send.tell(services, tenant, message)
         message = await outcomes.settle(services, piece, message, answer, go_on=left > 0 and may_go_on())
         if message is None:
             return
@@ -97,7 +97,7 @@ async def _deliver_presence(services: Services, piece: Piece) -> None:
         return
     answer = None
     if told is not None and told.pending is not None and tenant is not None:
-        answer = await telling.tell_presence(services, tenant, told, told.pending)
+        answer = await send.tell_presence(services, tenant, told, told.pending)
     now = services.clock()
     async with services.database.write() as session:
         current = await session.get(OperatorPresence, piece.key, with_for_update=True)

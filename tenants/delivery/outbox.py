@@ -1,6 +1,6 @@
 """What a tenant is told: the events of its conversations, kept before anybody is told that we have them.
 
-Each conversation's events are delivered one after another (`tenants.delivery.deliveries`). In the format `lhc` only
+Each conversation's events are delivered one after another (`tenants.delivery.worker`). In the format `lhc` only
 messages of operators and what happens in rooms are told, since its extension knows nothing else.
 """
 

@@ -11,14 +11,14 @@ from tenants.conversations import rooms
 from tenants.core.errors import DomainError, InvalidInputError
 from tenants.core.naming import AccountKind, AccountName, RosterKind
 from tenants.core.scram import Verifier
-from tenants.delivery import delivery_log
+from tenants.delivery import history
 from tenants.ejabberd import rosters
 from tenants.lifecycle import registry
 from tenants.lifecycle.operations import Run, Step, Workflow, Workflows
 from tenants.process.services import Services
 from tenants.shards.commands import CloseTenant
 from tenants.store.models import Account, OperationKind, Tenant, TenantState, VisitorSession
-from tenants.workflows import importing, reconcile
+from tenants.workflows import imports, reconcile
 
 Thing = TypeVar("Thing")
 
@@ -70,7 +70,7 @@ async def _create_operator(run: Run) -> None:
 
 async def _wake_deliveries(run: Run) -> None:
     """What waited for the tenant, or for its new address, is due at once."""
-    await delivery_log.go_on(run.services, run.instance_name)
+    await history.go_on(run.services, run.instance_name)
 
 
 async def _install_key(run: Run) -> None:
@@ -282,7 +282,7 @@ WORKFLOWS: Workflows = {
     OperationKind.IMPORT: Workflow(
         steps=(
             _enter("begin", TenantState.PROVISIONING),
-            Step("read_accounts", importing.read_accounts),
+            Step("read_accounts", imports.read_accounts),
             *_ROSTERS,
             Step("verify", _verify_rosters),
             _enter("activate", TenantState.ACTIVE),

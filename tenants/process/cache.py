@@ -1,9 +1,9 @@
 """What an API process knows of tenants, tokens and visitors, so that most calls are judged without a database.
 
 A page view that says what was said before, of a visitor who is online, changes nothing but how long the visitor stays
-online. Such a one is answered from here, and `tenants.visitors.renewal` writes the longer windows behind, many at once.
-All else goes the slow way, by the database, which also fills this memory. Nothing is refused from here: who is not
-known, is shut, or has another key or password is judged by the database.
+online. Such a one is answered from here, and `tenants.visitors.write_behind` writes the longer windows behind, many at
+once. All else goes the slow way, by the database, which also fills this memory. Nothing is refused from here: who is
+not known, is shut, or has another key or password is judged by the database.
 
 How far what is known may be from the truth, and what comes of it:
 
@@ -21,12 +21,12 @@ How far what is known may be from the truth, and what comes of it:
   visitor with another status meanwhile, or closed it (a tenant that was suspended and resumed, or destroyed and made
   anew); or what was stored could not be told, and was refused. A renewal counts only for the version that is known
   here; else the page view is carried out once more, the slow way, unless a later one was stored
-  (`tenants.visitors.renewal`).
+  (`tenants.visitors.write_behind`).
 * *Expiry*: a page view counts here only while the stored end is more than `MARGIN` away, so that its renewal is
   written before; later ones go the slow way. An account is touched at most a minute late, while its visitor is online,
   and who is online is not idle.
 * *A crash* of this process loses the renewals that were not written yet, those of the last
-  `tenants.visitors.renewal.PAUSE`: by so much those visitors leave early at most, unless they view another page.
+  `tenants.visitors.write_behind.PAUSE`: by so much those visitors leave early at most, unless they view another page.
 """
 
 from collections.abc import Iterable
