@@ -19,7 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from tenants.core.clock import Clock
 from tenants.store.database import Database, rows_changed
 from tenants.store.json_rows import ROWS, value
-from tenants.store.models import Claimable, Conversation
+from tenants.store.models import Claimable
 
 log = structlog.get_logger(__name__)
 
@@ -80,7 +80,7 @@ async def claim_all(
 
 def order_of(model: type[Claimable]) -> list[Any]:
     """The order in which rows are locked by who locks several, so that nobody waits for each other in a ring."""
-    return [model.instance_name, model.receiver] if model is Conversation else [key_of(model)]
+    return [getattr(model, column) for column in model.LOCK_ORDER] or [key_of(model)]
 
 
 async def renew(session: AsyncSession, model: type[Claimable], key: object, token: str, now: float) -> bool:

@@ -1,0 +1,93 @@
+"""The registry's tables, by aggregate; here all together, so that whoever has one has the metadata of all."""
+
+from tenants.store.models.access import (
+    PANEL_SCOPES,
+    ConsoleSession,
+    ConsoleUser,
+    IdempotentRequest,
+    OneTimeLink,
+    Purpose,
+    Role,
+    Scope,
+    Token,
+)
+from tenants.store.models.accounts import Account, AccountState, Operator, VisitorSession
+from tenants.store.models.base import MAX_ID, Base, Claimable, new_incarnation
+from tenants.store.models.chats import Chat, ChatLine, ChatState, LineState, ReturnedMessage
+from tenants.store.models.delivery import (
+    CallbackMessage,
+    Circuit,
+    Conversation,
+    DeliveryAttempt,
+    MessageState,
+    OperatorPresence,
+)
+from tenants.store.models.operations import (
+    EVERY_TENANT,
+    UNFINISHED,
+    AuditEntry,
+    Drift,
+    Operation,
+    OperationKind,
+    OperationState,
+    OperationStep,
+    StepState,
+    Wanted,
+)
+from tenants.store.models.processes import Heartbeat, PoolMember, ShardLease, TrafficMinute
+from tenants.store.models.rooms import Room, RoomMember, RoomOrigin, RoomState
+from tenants.store.models.tenants import EventFormat, OwnerOffline, Routing, Tenant, TenantState
+
+__all__ = [
+    "EVERY_TENANT",
+    "MAX_ID",
+    "PANEL_SCOPES",
+    "UNFINISHED",
+    "Account",
+    "AccountState",
+    "AuditEntry",
+    "Base",
+    "CallbackMessage",
+    "Chat",
+    "ChatLine",
+    "ChatState",
+    "Circuit",
+    "Claimable",
+    "ConsoleSession",
+    "ConsoleUser",
+    "Conversation",
+    "DeliveryAttempt",
+    "Drift",
+    "EventFormat",
+    "Heartbeat",
+    "IdempotentRequest",
+    "LineState",
+    "MessageState",
+    "OneTimeLink",
+    "Operation",
+    "OperationKind",
+    "OperationState",
+    "OperationStep",
+    "Operator",
+    "OperatorPresence",
+    "OwnerOffline",
+    "PoolMember",
+    "Purpose",
+    "ReturnedMessage",
+    "Role",
+    "Room",
+    "RoomMember",
+    "RoomOrigin",
+    "RoomState",
+    "Routing",
+    "Scope",
+    "ShardLease",
+    "StepState",
+    "Tenant",
+    "TenantState",
+    "Token",
+    "TrafficMinute",
+    "VisitorSession",
+    "Wanted",
+    "new_incarnation",
+]
