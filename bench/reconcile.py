@@ -30,8 +30,8 @@ from tenants.core.naming import AccountKind, AccountName, RosterKind
 from tenants.core.scram import make_verifier
 from tenants.ejabberd import rosters
 from tenants.lifecycle import operations
+from tenants.lifecycle.audit import Cause
 from tenants.lifecycle.operations import Next
-from tenants.lifecycle.states import Cause
 from tenants.process.services import Services, open_services
 from tenants.store.models import Account, AccountState, Tenant, TenantState
 from tenants.workflows import reconcile

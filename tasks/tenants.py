@@ -20,6 +20,7 @@ from tenants.access.idempotency import Answer
 from tenants.core.digests import digest
 from tenants.core.errors import DomainError, InvalidInputError
 from tenants.lifecycle import registry, requests
+from tenants.lifecycle.audit import Cause
 from tenants.lifecycle.requests import (
     Bulk,
     ChangeAddress,
@@ -30,7 +31,6 @@ from tenants.lifecycle.requests import (
     RotateKeys,
     TenantRequest,
 )
-from tenants.lifecycle.states import Cause
 from tenants.outbound import callback_urls
 from tenants.process.services import Services
 from tenants.store.models import Operation, OperationKind

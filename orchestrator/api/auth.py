@@ -14,7 +14,7 @@ from tenants.access import tokens
 from tenants.core.digests import same
 from tenants.core.errors import InvalidInputError, NotFoundError
 from tenants.lifecycle import admission, audit, registry
-from tenants.lifecycle.states import Cause
+from tenants.lifecycle.audit import Cause
 from tenants.process.rate_limits import CallKind
 from tenants.process.services import Services
 from tenants.store.models import PANEL_SCOPES, Scope, Tenant

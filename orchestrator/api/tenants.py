@@ -17,8 +17,8 @@ from tenants.core.digests import digest, new_key
 from tenants.core.errors import DomainError, InvalidInputError
 from tenants.core.scram import Verifier, make_verifier
 from tenants.lifecycle import operations, registry
+from tenants.lifecycle.audit import Cause
 from tenants.lifecycle.requests import BULK_LIMIT, CallbackUrl, InstanceNames, OfMany, Overlap
-from tenants.lifecycle.states import Cause
 from tenants.lifecycle.tenant_settings import TenantSettings, check_first_operator
 from tenants.outbound import callback_urls
 from tenants.process.services import Services

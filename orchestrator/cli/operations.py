@@ -21,7 +21,7 @@ from orchestrator.cli.running import (
 )
 from orchestrator.cli.watching import follow
 from tenants.lifecycle import operations
-from tenants.lifecycle.states import Cause
+from tenants.lifecycle.audit import Cause
 from tenants.process.services import Services
 from tenants.store.models import Operation, OperationKind, OperationState
 

@@ -32,7 +32,7 @@ from tenants.core.errors import (
     UnavailableError,
 )
 from tenants.lifecycle import audit, registry
-from tenants.lifecycle.states import Cause
+from tenants.lifecycle.audit import Cause
 from tenants.outbound import callback_urls
 from tenants.process.services import Services, open_services
 

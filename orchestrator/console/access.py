@@ -19,7 +19,7 @@ from orchestrator.api.addresses import counted_as
 from orchestrator.api.metrics import count_failed_login
 from tenants.access import console_sessions, console_users
 from tenants.access.console_sessions import SESSION_SECONDS, Person
-from tenants.lifecycle.states import Cause
+from tenants.lifecycle.audit import Cause
 from tenants.process.services import Services
 from tenants.store.models import Purpose, Role
 

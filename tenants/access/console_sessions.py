@@ -11,7 +11,7 @@ from tenants.access import tokens
 from tenants.core.digests import digest
 from tenants.core.errors import NotFoundError
 from tenants.lifecycle import audit
-from tenants.lifecycle.states import Cause
+from tenants.lifecycle.audit import Cause
 from tenants.process.services import Services
 from tenants.store.models import ConsoleSession, ConsoleUser, OneTimeLink, Role, Token
 
@@ -67,7 +67,7 @@ async def begin(services: Services, actor: str, role: Role, proof: Proof, addres
                 expires_at=now + SESSION_SECONDS,
             )
         )
-        audit.record(session, now, actor=actor, action="console login", reason=f"{role}, from {address}")
+        audit.record(session, now, Cause(actor), "console login", what=f"{role}, from {address}")
     return cookie
 
 
@@ -147,6 +147,4 @@ def _settings_digest(services: Services) -> str:
 
 
 def _record(session: AsyncSession, services: Services, cause: Cause, actor: str, which: str) -> None:
-    audit.record(
-        session, services.clock(), actor=cause.actor, action="console session ended", reason=f"{actor}: {which}"
-    )
+    audit.record(session, services.clock(), cause, "console session ended", what=f"{actor}: {which}")

@@ -15,7 +15,7 @@ from tenants.core.digests import same
 from tenants.core.errors import InvalidInputError, NotFoundError
 from tenants.core.naming import AccountKind, AccountName
 from tenants.lifecycle import audit
-from tenants.lifecycle.states import Cause
+from tenants.lifecycle.audit import Cause
 from tenants.process.services import Services
 from tenants.store.models import (
     PANEL_SCOPES,
@@ -67,7 +67,7 @@ async def put_user(services: Services, name: str, role: Role, password: str | No
             user.password_hash = password_hash or user.password_hash
             await console_sessions.end_of_user(session, user)
         action = "console user added" if is_new else "console user changed"
-        audit.record(session, now, actor=cause.actor, action=action, reason=f"{name} ({role})")
+        audit.record(session, now, cause, action, what=f"{name} ({role})")
     return user
 
 
@@ -83,7 +83,7 @@ async def remove_user(services: Services, name: str, cause: Cause) -> None:
             raise NotFoundError(f"nobody at the console is called '{name}'")
         await console_sessions.end_of_user(session, user)
         await session.delete(user)
-        audit.record(session, services.clock(), actor=cause.actor, action="console user removed", reason=name)
+        audit.record(session, services.clock(), cause, "console user removed", what=name)
 
 
 async def users(services: Services) -> list[ConsoleUser]:
@@ -149,10 +149,10 @@ async def make_onboarding_link(services: Services, instance_name: str, operator:
         audit.record(
             session,
             services.clock(),
-            actor=cause.actor,
-            action="operator invited",
+            Cause(cause.actor),
+            "operator invited",
             instance_name=instance_name,
-            reason=operator,
+            what=operator,
         )
         return _add_link(
             services,

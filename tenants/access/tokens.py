@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from tenants.core.digests import digest, matches, new_key
 from tenants.core.errors import InvalidInputError, NotFoundError
 from tenants.lifecycle import audit
-from tenants.lifecycle.states import Cause
+from tenants.lifecycle.audit import Cause
 from tenants.process.services import Services
 from tenants.store.models import Scope, Tenant, TenantState, Token
 
@@ -62,14 +62,8 @@ async def create(
         if instance_name is not None:
             token.incarnation = (await _find_tenant(session, instance_name)).incarnation
         session.add(token)
-        audit.record(
-            session,
-            now,
-            actor=created_by,
-            action="token created",
-            instance_name=instance_name,
-            reason=f"{token_id} ({scope}) for {name}" + (f": {reason}" if reason else ""),
-        )
+        what = f"{token_id} ({scope}) for {name}"
+        audit.record(session, now, Cause(created_by, reason), "token created", instance_name=instance_name, what=what)
     return token, f"lhc_{token_id}_{secret}"
 
 
@@ -92,14 +86,8 @@ async def revoke(services: Services, token_id: str, cause: Cause) -> Token:
         token = await _get(session, token_id, lock=True)
         if token.revoked_at is None:
             token.revoked_at = now
-            audit.record(
-                session,
-                now,
-                actor=cause.actor,
-                action="token revoked",
-                instance_name=token.instance_name,
-                reason=f"{token_id} for {token.name}" + (f": {cause.reason}" if cause.reason else ""),
-            )
+            what = f"{token_id} for {token.name}"
+            audit.record(session, now, cause, "token revoked", instance_name=token.instance_name, what=what)
     services.known.tokens.forget(token_id)
     return token
 

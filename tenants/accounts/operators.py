@@ -15,7 +15,7 @@ from tenants.core.errors import ConflictError, NotFoundError
 from tenants.core.naming import AccountKind, AccountName, check_operator
 from tenants.ejabberd.client import Connection
 from tenants.lifecycle import audit
-from tenants.lifecycle.states import Cause
+from tenants.lifecycle.audit import Cause
 from tenants.process.services import Services
 from tenants.store.models import Account, AccountState, OneTimeLink, Operator, Tenant
 

@@ -10,7 +10,7 @@ from tenants.conversations import signals
 from tenants.core.errors import ConflictError, NotFoundError
 from tenants.core.naming import AccountName
 from tenants.lifecycle import admission, audit
-from tenants.lifecycle.states import Cause
+from tenants.lifecycle.audit import Cause
 from tenants.process.services import Services
 from tenants.shards.commands import SendMessage
 from tenants.store.models import ReturnedMessage, Tenant, TenantState

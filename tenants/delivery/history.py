@@ -6,7 +6,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from tenants.core.errors import ConflictError, NotFoundError
 from tenants.delivery import circuits
 from tenants.lifecycle import audit
-from tenants.lifecycle.states import Cause
+from tenants.lifecycle.audit import Cause
 from tenants.process.services import Services
 from tenants.store.database import rows_changed
 from tenants.store.models import CallbackMessage, Conversation, DeliveryAttempt, MessageState

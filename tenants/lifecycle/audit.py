@@ -1,15 +1,12 @@
 """The audit log: who did what to which tenant, when and why. Rows are only ever added."""
 
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
 
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from tenants.process.services import Services
-from tenants.store.models import AuditEntry, Tenant, TenantState
-
-if TYPE_CHECKING:
-    from tenants.lifecycle.states import Cause
+from tenants.store.models import AuditEntry, Operation, Tenant, TenantState
 
 REASON_LIMIT = 500
 """Characters of a reason that are kept."""
@@ -20,38 +17,64 @@ _LOOKED_AT = 100
 """Entries of the tenant that are looked at for it; a tenant has not as many kinds of refusals."""
 
 
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """Who wants something done, and why."""
+
+    actor: str
+    reason: str | None = None
+    operation_id: str | None = None
+
+    @classmethod
+    def of(cls, operation: Operation) -> "Cause":
+        """The cause of what a workflow does: whoever asked for it."""
+        return cls(operation.requested_by, operation.reason, operation.id)
+
+
 def record(
     session: AsyncSession,
     now: float,
-    *,
-    actor: str,
+    cause: Cause,
     action: str,
+    *,
     instance_name: str | None = None,
     operation_id: str | None = None,
     old_state: TenantState | None = None,
     new_state: TenantState | None = None,
-    reason: str | None = None,
+    what: str | None = None,
 ) -> None:
-    """Add an entry, in the transaction that does what it tells of."""
+    """Add an entry, in the transaction that does what it tells of.
+
+    Args:
+        session: that transaction.
+        now: the time.
+        cause: who did it, and why.
+        action: what was done; one of few words, which people filter by.
+        instance_name: the tenant that it was done to.
+        operation_id: the operation, where the cause does not name it.
+        old_state: the tenant's state before.
+        new_state: the tenant's state after.
+        what: what exactly it was done to; stands before the reason.
+    """
+    reason = ": ".join(part for part in (what, cause.reason) if part)
     session.add(
         AuditEntry(
             at=now,
-            actor=actor[:100],
+            actor=cause.actor[:100],
             action=action,
             instance_name=instance_name,
-            operation_id=operation_id,
+            operation_id=operation_id or cause.operation_id,
             old_state=old_state,
             new_state=new_state,
-            reason=reason[:REASON_LIMIT] if reason else None,
+            reason=reason[:REASON_LIMIT] or None,
         )
     )
 
 
-async def note(services: Services, cause: "Cause", instance_name: str, action: str, what: str) -> None:
+async def note(services: Services, cause: Cause, instance_name: str, action: str, what: str) -> None:
     """Add an entry for what was done in several transactions, after them: `what` it was, and why if that was said."""
-    reason = f"{what}: {cause.reason}" if cause.reason else what
     async with services.database.write() as session:
-        record(session, services.clock(), actor=cause.actor, action=action, instance_name=instance_name, reason=reason)
+        record(session, services.clock(), cause, action, instance_name=instance_name, what=what)
 
 
 async def record_refusal(
@@ -66,7 +89,7 @@ async def record_refusal(
     async with services.database.write() as session:
         await session.get(Tenant, instance_name, with_for_update=True)  # many may be refused at once
         if not await _is_recorded(session, now, instance_name, action, what):
-            record(session, now, actor=actor, action=action, instance_name=instance_name, reason=f"{what}: {reason}")
+            record(session, now, Cause(actor, reason), action, instance_name=instance_name, what=what)
 
 
 async def _is_recorded(session: AsyncSession, now: float, instance_name: str, action: str, what: str) -> bool:

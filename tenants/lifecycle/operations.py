@@ -21,7 +21,7 @@ from config import task_names
 from tenants.core.backoff import delay
 from tenants.core.errors import ConflictError, InvalidInputError, NotFoundError
 from tenants.lifecycle import audit, states
-from tenants.lifecycle.states import Cause
+from tenants.lifecycle.audit import Cause
 from tenants.process.services import Services
 from tenants.store import claims
 from tenants.store.database import rows_changed
@@ -617,12 +617,4 @@ async def _close(session: AsyncSession, operation_id: str, state: OperationState
 
 
 def _record(session: AsyncSession, now: float, operation: Operation, cause: Cause, action: str) -> None:
-    audit.record(
-        session,
-        now,
-        actor=cause.actor,
-        action=action,
-        instance_name=operation.instance_name,
-        operation_id=operation.id,
-        reason=cause.reason,
-    )
+    audit.record(session, now, cause, action, instance_name=operation.instance_name, operation_id=operation.id)

@@ -13,8 +13,8 @@ from tenants.core.errors import ConflictError, DomainError, InvalidInputError, N
 from tenants.core.naming import STANDALONE_INSTANCE, AccountKind, AccountName, RosterKind, check_instance
 from tenants.ejabberd import rosters
 from tenants.lifecycle import audit, operations, states
+from tenants.lifecycle.audit import Cause
 from tenants.lifecycle.requests import MAX_OVERLAP
-from tenants.lifecycle.states import Cause
 from tenants.outbound import callback_urls, webhooks
 from tenants.process.services import Services
 from tenants.store.models import (
@@ -373,14 +373,7 @@ def _apply(services: Services, tenant: Tenant, spec: TenantSpec, key_digest: str
 
 
 def _record_changes(session: AsyncSession, now: float, instance_name: str, changed: list[str], cause: Cause) -> None:
-    audit.record(
-        session,
-        now,
-        actor=cause.actor,
-        action="settings changed",
-        instance_name=instance_name,
-        reason=", ".join(changed) + (f": {cause.reason}" if cause.reason else ""),
-    )
+    audit.record(session, now, cause, "settings changed", instance_name=instance_name, what=", ".join(changed))
 
 
 async def request(
@@ -525,14 +518,7 @@ async def rotate_signing_key(services: Services, instance_name: str, cause: Caus
         key = webhooks.signing_key(services.settings, instance_name, tenant.signing_version + 1)
         tenant.signing_version += 1
         tenant.previous_signing_until = now + overlap
-        audit.record(
-            session,
-            now,
-            actor=cause.actor,
-            action="signing key rotated",
-            instance_name=instance_name,
-            reason=cause.reason,
-        )
+        audit.record(session, now, cause, "signing key rotated", instance_name=instance_name)
     return key
 
 

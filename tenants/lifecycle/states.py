@@ -6,15 +6,15 @@ pending --> provisioning --> active --> suspending --> suspended --> resuming --
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from sqlalchemy import update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from tenants.core.errors import ConflictError
 from tenants.lifecycle import audit
+from tenants.lifecycle.audit import Cause
 from tenants.store.database import rows_changed
-from tenants.store.models import Operation, Tenant, TenantState
+from tenants.store.models import Tenant, TenantState
 
 _S = TenantState
 _BEFORE: Mapping[TenantState, frozenset[TenantState]] = {
@@ -29,20 +29,6 @@ _BEFORE: Mapping[TenantState, frozenset[TenantState]] = {
     _S.DESTROYED: frozenset({_S.DESTROYING}),
 }
 """The states that each one may follow."""
-
-
-@dataclass(frozen=True, slots=True)
-class Cause:
-    """Who wants a transition, and why."""
-
-    actor: str
-    reason: str | None = None
-    operation_id: str | None = None
-
-    @classmethod
-    def of(cls, operation: Operation) -> "Cause":
-        """The cause of what a workflow does: whoever asked for it."""
-        return cls(operation.requested_by, operation.reason, operation.id)
 
 
 async def transition(session: AsyncSession, now: float, instance_name: str, new: TenantState, cause: Cause) -> None:
@@ -64,14 +50,4 @@ async def transition(session: AsyncSession, now: float, instance_name: str, new:
     )
     if not rows_changed(changed):
         raise ConflictError(f"tenant '{instance_name}' is not {old} any more")
-    audit.record(
-        session,
-        now,
-        actor=cause.actor,
-        action="state",
-        instance_name=instance_name,
-        operation_id=cause.operation_id,
-        old_state=old,
-        new_state=new,
-        reason=cause.reason,
-    )
+    audit.record(session, now, cause, "state", instance_name=instance_name, old_state=old, new_state=new)

@@ -9,9 +9,9 @@ from tenants.core.errors import ConflictError, InvalidInputError
 from tenants.core.naming import AccountKind, AccountName, RosterKind
 from tenants.ejabberd import rosters
 from tenants.lifecycle import operations, registry
+from tenants.lifecycle.audit import Cause
 from tenants.lifecycle.operations import Run
 from tenants.lifecycle.registry import Created, TenantSpec
-from tenants.lifecycle.states import Cause
 from tenants.process.services import Services
 from tenants.store.models import OperationKind, Tenant
 

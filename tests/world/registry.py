@@ -11,8 +11,8 @@ from typing import Any
 
 from config.settings import Settings
 from tenants.lifecycle import registry, states
+from tenants.lifecycle.audit import Cause
 from tenants.lifecycle.registry import TenantSpec
-from tenants.lifecycle.states import Cause
 from tenants.process.services import Services, open_services
 from tenants.store.models import Base, TenantState
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from sqlalchemy import func, select
 
 from tenants.lifecycle import operations, registry
+from tenants.lifecycle.audit import Cause
 from tenants.lifecycle.operations import Run, Step, Workflow, Workflows
 from tenants.lifecycle.registry import TenantSpec
-from tenants.lifecycle.states import Cause
 from tenants.process.services import Services
 from tenants.store.models import Base, Operation, OperationKind, Tenant, TenantState
 from tests.world.registry import World

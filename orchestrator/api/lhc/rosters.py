@@ -15,7 +15,7 @@ from tenants.core.errors import ForeignNameError, InvalidInputError, NotFoundErr
 from tenants.core.naming import AccountName, RosterKind, RosterName
 from tenants.ejabberd.client import Roster
 from tenants.lifecycle import admission, operations, registry
-from tenants.lifecycle.states import Cause
+from tenants.lifecycle.audit import Cause
 from tenants.process.services import Services
 from tenants.store.models import OperationState, TenantState
 from tenants.visitors import presence

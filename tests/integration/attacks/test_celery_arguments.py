@@ -20,8 +20,8 @@ from config import task_names
 from orchestrator.app import app
 from tenants.core.errors import DomainError, InvalidInputError
 from tenants.lifecycle import registry, requests
+from tenants.lifecycle.audit import Cause
 from tenants.lifecycle.registry import TenantSpec
-from tenants.lifecycle.states import Cause
 from tenants.store.models import Operation, OperationState, Tenant, TenantState
 from tests.world.celery_client import Client
 from tests.world.panel import Panel

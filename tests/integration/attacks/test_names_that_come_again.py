@@ -18,8 +18,8 @@ from tenants.conversations.bounces import Returned
 from tenants.core.errors import NotFoundError
 from tenants.core.naming import AccountKind, AccountName
 from tenants.lifecycle import operations, registry
+from tenants.lifecycle.audit import Cause
 from tenants.lifecycle.registry import TenantSpec
-from tenants.lifecycle.states import Cause
 from tenants.process.cache import TENANT_SECONDS
 from tenants.process.services import Services
 from tenants.shards.commands import CloseVisitor, SendMessage, ShowVisitor

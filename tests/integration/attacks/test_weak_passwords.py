@@ -8,7 +8,7 @@ import pytest
 from tenants.access import console_users
 from tenants.access.passwords import check_chosen
 from tenants.core.errors import InvalidInputError
-from tenants.lifecycle.states import Cause
+from tenants.lifecycle.audit import Cause
 from tenants.store.models import Role
 from tests.world.panel import Panel
 from tests.world.system import ORCHESTRATOR, System, domain_of

@@ -15,8 +15,8 @@ from tenants.delivery.claim_work import claim_next
 from tenants.delivery.worker import deliver
 from tenants.lifecycle import admission, registry
 from tenants.lifecycle.admission import Refusal
+from tenants.lifecycle.audit import Cause
 from tenants.lifecycle.registry import TenantSpec
-from tenants.lifecycle.states import Cause
 from tenants.process.rate_limits import CallKind, CallLimiter
 from tenants.shards.queues import QueueUnavailableError
 from tenants.store.models import (

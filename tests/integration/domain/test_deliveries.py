@@ -23,8 +23,8 @@ from tenants.delivery.poller import Lookout
 from tenants.delivery.runners import Runners
 from tenants.delivery.worker import deliver
 from tenants.lifecycle import audit, registry
+from tenants.lifecycle.audit import Cause
 from tenants.lifecycle.registry import TenantSpec
-from tenants.lifecycle.states import Cause
 from tenants.outbound.lhc import LhcClient
 from tenants.outbound.poster import MAX_RETRY_AFTER, Answer
 from tenants.process import leases

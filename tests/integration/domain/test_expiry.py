@@ -21,8 +21,8 @@ from tenants.core.errors import DomainError, QuotaExceededError, UnavailableErro
 from tenants.core.naming import AccountKind, AccountName
 from tenants.ejabberd.client import Ejabberd
 from tenants.lifecycle import registry
+from tenants.lifecycle.audit import Cause
 from tenants.lifecycle.registry import TenantSpec
-from tenants.lifecycle.states import Cause
 from tenants.store.models import Account, AccountState, Chat, ChatState, Conversation, TenantState, VisitorSession
 from tenants.visitors import presence
 from tests.world.chat_server import ChatServer

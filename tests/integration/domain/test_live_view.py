@@ -12,8 +12,8 @@ from tenants.conversations import live_view
 from tenants.conversations.live_view import Broadcast, Line, Way
 from tenants.core.errors import UnavailableError
 from tenants.lifecycle import registry
+from tenants.lifecycle.audit import Cause
 from tenants.lifecycle.registry import TenantSpec
-from tenants.lifecycle.states import Cause
 from tests.world.registry import World, make_world, migrate
 from tests.world.system import System
 from tests.world.waiting import DEADLINE

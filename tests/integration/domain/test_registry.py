@@ -6,9 +6,9 @@ import pytest
 
 from tenants.core.errors import ConflictError
 from tenants.lifecycle import audit, operations, registry, states
+from tenants.lifecycle.audit import Cause
 from tenants.lifecycle.operations import Next, Run, Step, Workflow
 from tenants.lifecycle.registry import TenantSpec
-from tenants.lifecycle.states import Cause
 from tenants.store import claims
 from tenants.store.models import Operation, TenantState
 from tests.world.registry import World, migrate

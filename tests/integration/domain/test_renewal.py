@@ -6,8 +6,8 @@ from sqlalchemy import delete, select, update
 from tenants.core.digests import digest
 from tenants.core.naming import AccountKind
 from tenants.lifecycle import admission, registry
+from tenants.lifecycle.audit import Cause
 from tenants.lifecycle.registry import TenantSpec
-from tenants.lifecycle.states import Cause
 from tenants.process.cache import MARGIN, TENANT_SECONDS, KnownVisitor
 from tenants.store.models import Account, AccountState, Tenant, TenantState, VisitorSession
 from tenants.visitors import presence, write_behind

@@ -8,8 +8,8 @@ from sqlalchemy import select
 from tenants.access import tokens
 from tenants.core.errors import InvalidInputError, NotFoundError
 from tenants.lifecycle import audit, registry
+from tenants.lifecycle.audit import Cause
 from tenants.lifecycle.registry import TenantSpec
-from tenants.lifecycle.states import Cause
 from tenants.store.models import Scope, Tenant, TenantState, Token
 from tests.world.registry import World
 

@@ -8,8 +8,8 @@ from sqlalchemy import event
 from orchestrator.api.views import OperationView
 from orchestrator.api.watching import Watched, Watching, mark
 from tenants.lifecycle import operations, registry
+from tenants.lifecycle.audit import Cause
 from tenants.lifecycle.registry import TenantSpec
-from tenants.lifecycle.states import Cause
 from tenants.store.models import Operation, OperationState, OperationStep, StepState
 from tests.world.registry import World
 

@@ -17,9 +17,9 @@ from tenants.accounts import accounts
 from tenants.core.errors import ConflictError
 from tenants.core.naming import AccountKind, AccountName
 from tenants.lifecycle import operations, registry
+from tenants.lifecycle.audit import Cause
 from tenants.lifecycle.operations import Next
 from tenants.lifecycle.registry import TenantSpec
-from tenants.lifecycle.states import Cause
 from tenants.process.services import Services, open_services
 from tenants.store.models import Circuit, Drift, Operation, OperationState, StepState, TenantState
 from tenants.store.models import Tenant as TenantRow

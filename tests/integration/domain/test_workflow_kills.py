@@ -13,8 +13,8 @@ from tenants.core.scram import make_verifier
 from tenants.ejabberd import rosters
 from tenants.ejabberd.client import Roster
 from tenants.lifecycle import operations, registry
+from tenants.lifecycle.audit import Cause
 from tenants.lifecycle.registry import TenantSpec
-from tenants.lifecycle.states import Cause
 from tenants.process.services import Services, open_services
 from tenants.store.models import Account, Operation, OperationKind, OperationState, Tenant, TenantState
 from tenants.workflows import imports, reconcile
