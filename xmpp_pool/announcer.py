@@ -14,12 +14,13 @@ from typing import TypeVar
 from sqlalchemy import delete, select, tuple_
 from sqlalchemy.exc import DBAPIError
 
+from tenants.core.text import DEFAULT_NICK
 from tenants.lifecycle import admission
 from tenants.process.services import Services
 from tenants.shards.commands import CloseVisitor, SendMessage, SendToRoom, ShowTyping, ShowVisitor, shard_of
 from tenants.store.database import rows_changed
 from tenants.store.models import Tenant, VisitorSession
-from tenants.visitors.presence import DEFAULT_NICK, RESOURCE
+from tenants.visitors.presence import RESOURCE
 from xmpp_pool import stanzas
 from xmpp_pool.fanout import Fanout
 from xmpp_pool.gateway import Gateway, StreamLostError

@@ -10,10 +10,9 @@ import structlog
 from sqlalchemy.exc import DBAPIError
 
 from tenants.conversations import bounces, rooms
-from tenants.conversations.bounces import Returned
 from tenants.conversations.live_view import Broadcast, Way
-from tenants.conversations.operator_messages import OperatorMessage, store_messages
-from tenants.conversations.rooms import RoomReport
+from tenants.conversations.operator_messages import store_messages
+from tenants.conversations.reports import OperatorMessage, Returned, RoomReport
 from tenants.core.batching import next_batch
 from tenants.core.errors import InvalidInputError
 from tenants.core.naming import AccountKind, AccountName, local_part

@@ -11,7 +11,7 @@ import structlog
 from sqlalchemy.exc import DBAPIError
 
 from tenants.conversations import signals
-from tenants.conversations.signals import Receipt, Typing
+from tenants.conversations.reports import Receipt, Typing
 from tenants.core.errors import InvalidInputError
 from tenants.core.naming import AccountName
 from tenants.process.services import Services

@@ -2,7 +2,7 @@
 
 Written by hand because presence is fanned out by the thousand: the part that is the same for every operator is
 rendered once. All text passes through `escape`; what XML cannot hold was replaced at the boundary
-(`tenants.visitors.presence`).
+(`tenants.core.text`).
 """
 
 from dataclasses import dataclass

@@ -14,7 +14,7 @@ from slixmpp import JID, Presence
 from sqlalchemy import select
 from sqlalchemy.exc import DBAPIError
 
-from tenants.conversations import chats, operator_messages
+from tenants.conversations import chats, operator_presence
 from tenants.core.errors import DomainError, InvalidInputError
 from tenants.core.naming import AccountKind, AccountName
 from tenants.process.leases import LeaseLostError
@@ -168,7 +168,7 @@ class OperatorWatch:
         """Compare what LHC believes with who is online, and show the visitors to all who are; for these tenants."""
         online = self._operators.usernames()
         believed = {
-            one.username for one in await operator_messages.online_operators(self._services) if ours(one.instance_name)
+            one.username for one in await operator_presence.online_operators(self._services) if ours(one.instance_name)
         }
         for username in believed - online:
             await self._tell_lhc(self._services.naming.parse_username(username), online=False)
@@ -185,7 +185,7 @@ class OperatorWatch:
         if lease is None:
             return
         try:
-            await operator_messages.operator_changed(self._services, name, online=online, lease=lease)
+            await operator_presence.operator_changed(self._services, name, online=online, lease=lease)
         except LeaseLostError:
             log.info("left to who serves the tenant now", instance_name=name.instance)
 
@@ -196,7 +196,7 @@ class OperatorWatch:
                 answered = await self._gateway.ping(instance_name, jid, settings.operator_ping_timeout)
                 name = self._services.naming.parse_username(username)
                 if answered:
-                    await operator_messages.operator_answered(self._services, name, jid)
+                    await operator_presence.operator_answered(self._services, name, jid)
                     return
                 log.info("operator does not answer, disconnected", instance_name=instance_name)
                 await self._services.ejabberd.kick(username, JID(jid).resource, "No answer to a ping")

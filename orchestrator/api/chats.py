@@ -14,6 +14,7 @@ from tenants.accounts import operators
 from tenants.conversations import chat_lines, chats
 from tenants.core.errors import ConflictError
 from tenants.core.naming import AccountKind, check_identifier
+from tenants.core.text import DEFAULT_NICK
 from tenants.lifecycle import admission
 from tenants.process.services import Services
 from tenants.store.models import MAX_ID, Chat, ChatLine, ChatState, LineState, Routing, Tenant
@@ -34,7 +35,7 @@ class ChatRequest(BaseModel):
 
     chat_id: str = Field(description="The tenant's own number of the chat.")
     visitor_id: str | None = Field(None, description="The visitor's number; null when nobody known.")
-    nick: Nick = presence.DEFAULT_NICK
+    nick: Nick = DEFAULT_NICK
     status: XmlText = Field(presence.DEFAULT_STATUS, max_length=10_000, description="What stands beside the nick.")
     department: str | None = Field(None, min_length=1, max_length=100, description="Null: anybody may take it.")
     message: Message | None = Field(None, description="The first message.")

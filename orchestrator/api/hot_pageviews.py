@@ -14,6 +14,7 @@ from orchestrator.api.views import instant
 from tenants.access import tokens
 from tenants.core.errors import DomainError
 from tenants.core.naming import AccountKind, AccountName
+from tenants.core.text import DEFAULT_NICK, check_text
 from tenants.lifecycle import admission
 from tenants.process.cache import KnownVisitor
 from tenants.process.rate_limits import CallKind
@@ -32,7 +33,7 @@ _Name = Annotated[str, msgspec.Meta(max_length=100)]
 class _View(msgspec.Struct, forbid_unknown_fields=True):
     """As `orchestrator.api.visitors.PageViewRequest`, which judges whatever this one does not take."""
 
-    nick: Annotated[str, msgspec.Meta(min_length=1, max_length=200)] = presence.DEFAULT_NICK
+    nick: Annotated[str, msgspec.Meta(min_length=1, max_length=200)] = DEFAULT_NICK
     page: _Text | None = None
     referrer: _Text | None = None
     country: _Name | None = None
@@ -49,7 +50,7 @@ class _View(msgspec.Struct, forbid_unknown_fields=True):
         """
         texts = {name: getattr(self, name) for name in ("page", "referrer", "country", "city", "time_zone")}
         texts["department"] = self.department
-        checked = {name: text if text is None else presence.check_text(text, name) for name, text in texts.items()}
+        checked = {name: text if text is None else check_text(text, name) for name, text in texts.items()}
         return PageView(**checked, visits=self.visits)
 
 
@@ -64,7 +65,7 @@ async def view_page(services: Services, scope: Scope, body: bytes) -> ASGIApp | 
             return None
         tenant, visitor = found
         view = _decoder.decode(body)
-        nick, status = presence.check_text(view.nick, "nick"), status_text.render(view.page_view())
+        nick, status = check_text(view.nick, "nick"), status_text.render(view.page_view())
         services.calls.admit_known(tenant, CallKind.PAGE_VIEW)
     except (msgspec.DecodeError, UnicodeDecodeError, DomainError):
         return None

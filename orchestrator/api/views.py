@@ -7,8 +7,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from orchestrator.api.problems import MEDIA_TYPE
 from tenants.core.errors import InvalidInputError
+from tenants.core.text import check_text
 from tenants.store.models import Operation, OperationKind, OperationState, StepState, Wanted
-from tenants.visitors import presence
 
 
 class View(BaseModel):
@@ -19,7 +19,7 @@ class View(BaseModel):
 
 def _check_text(value: str) -> str:
     try:
-        return presence.check_text(value, "text")
+        return check_text(value, "text")
     except InvalidInputError as error:
         raise ValueError(error.rule) from None
 

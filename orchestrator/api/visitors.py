@@ -11,6 +11,7 @@ from orchestrator.api.idempotency import IdempotentRoute
 from orchestrator.api.views import XmlText, instant, problems
 from tenants.accounts import accounts
 from tenants.core.naming import AccountKind, AccountName, check_identifier
+from tenants.core.text import DEFAULT_NICK
 from tenants.lifecycle import admission
 from tenants.visitors import presence, status_text
 from tenants.visitors.status_text import PageView
@@ -21,7 +22,7 @@ class PageViewRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    nick: XmlText = Field(presence.DEFAULT_NICK, min_length=1, max_length=200)
+    nick: XmlText = Field(DEFAULT_NICK, min_length=1, max_length=200)
     page: XmlText | None = Field(None, max_length=2000, description="Title or address of the page.")
     referrer: XmlText | None = Field(None, max_length=2000)
     country: XmlText | None = Field(None, max_length=100)

@@ -6,7 +6,7 @@ import typer
 
 from config.settings import Settings
 from orchestrator.cli.running import JsonOption, cause, data_of, run, show_json, show_line, show_table
-from tenants.access import console_sessions, console_users
+from tenants.access import console_sessions, console_users, one_time_links
 from tenants.store.models import Role
 
 app = typer.Typer(no_args_is_help=True, help="Who may log in at the web console.")
@@ -20,7 +20,7 @@ _SESSION = ("id", "actor", "role", "address", "created_at", "expires_at")
 @app.command()
 def link(*, role: RoleOption = Role.ADMIN, as_json: JsonOption = False) -> None:
     """Make a link that lets its bearer in once, within a quarter of an hour."""
-    secret = run(lambda services: console_users.make_login_link(services, role, cause(None)))
+    secret = run(lambda services: one_time_links.make_login(services, role, cause(None)))
     shown = f"{Settings.load().public_url}/console/enter/{secret}"
     if as_json:
         show_json({"link": shown})

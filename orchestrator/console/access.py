@@ -17,7 +17,7 @@ from starlette_admin.exceptions import LoginFailed
 
 from orchestrator.api.addresses import counted_as
 from orchestrator.api.metrics import count_failed_login
-from tenants.access import console_sessions, console_users
+from tenants.access import console_sessions, console_users, one_time_links
 from tenants.access.console_sessions import SESSION_SECONDS, Person
 from tenants.lifecycle.audit import Cause
 from tenants.process.services import Services
@@ -103,7 +103,7 @@ class Access(AuthProvider):
                 if cookie is not None:
                     return _let_in(request, cookie)
                 count_failed_login("refused")
-            link = await console_users.find_link(services_of(request), Purpose.LOGIN, secret)
+            link = await one_time_links.find(services_of(request), Purpose.LOGIN, secret)
             status = HTTPStatus.OK if link else HTTPStatus.GONE
             return templates.TemplateResponse(request, "enter.html", {"link": link}, status)
 

@@ -15,7 +15,7 @@ from starlette.templating import Jinja2Templates
 
 from orchestrator.api.auth import ServicesDep
 from orchestrator.console.access import address_of
-from tenants.access import console_users, passwords
+from tenants.access import one_time_links, passwords
 from tenants.accounts import operators
 from tenants.core.errors import DomainError, InvalidInputError
 from tenants.process.services import Services
@@ -36,7 +36,7 @@ router = APIRouter(include_in_schema=False)
 @router.get("/onboarding/{secret}", name="onboarding")
 async def show(request: Request, secret: str, services: ServicesDep) -> Response:
     """The page; what only fetches it does not use it up."""
-    link = await console_users.find_link(services, Purpose.ONBOARDING, secret)
+    link = await one_time_links.find(services, Purpose.ONBOARDING, secret)
     return _page(request, services, link) if link else _gone(request)
 
 
@@ -49,14 +49,14 @@ async def set_password(
     again: Annotated[str, Form(max_length=1000)] = "",
 ) -> Response:
     """Set the password, and use the link up; when it is refused, the link stays good."""
-    link = await console_users.find_link(services, Purpose.ONBOARDING, secret)
+    link = await one_time_links.find(services, Purpose.ONBOARDING, secret)
     if link is None or link.instance_name is None or link.operator is None:
         return _gone(request)
     if (rule := _broken_rule(password, again, link.operator, link.instance_name)) is not None:
         return _page(request, services, link, error=rule)
     try:
         await operators.get(services, link.instance_name, link.operator)
-        if await console_users.take_link(services, Purpose.ONBOARDING, secret) is None:
+        if await one_time_links.take(services, Purpose.ONBOARDING, secret) is None:
             return _gone(request)
         await operators.accept_invitation(services, link, password, address_of(request))
     except DomainError as error:

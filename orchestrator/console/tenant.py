@@ -12,7 +12,7 @@ from starlette_admin.routing import route
 from orchestrator.api.views import OperationView
 from orchestrator.console.access import cause_of, need, person_of, services_of
 from orchestrator.console.pages import Page, instance_name_of
-from tenants.access import console_users
+from tenants.access import one_time_links
 from tenants.accounts import operators
 from tenants.conversations import bounces
 from tenants.core.digests import digest, new_key
@@ -85,7 +85,7 @@ class TenantPage(Page):
             "instance_name": instance_name_of(request),
             "username": username,
             "link": f"{_root(request)}/onboarding/{secret}",
-            "days": console_users.ONBOARDING_SECONDS / 86400,
+            "days": one_time_links.ONBOARDING_SECONDS / 86400,
         }
         return self._answer(request, "invited.html", context)
 

@@ -20,6 +20,7 @@ from tenants.core.digests import digest, matches, new_key
 from tenants.core.errors import InvalidInputError, NotFoundError, QuotaExceededError, TakenError, UnavailableError
 from tenants.core.naming import AccountKind, AccountName, RosterName
 from tenants.core.scram import Verifier
+from tenants.core.text import DEFAULT_NICK, clean
 from tenants.ejabberd import rosters
 from tenants.ejabberd.client import NotAppliedError, PasswordRefusedError, UserExistsError, UserUnknownError
 from tenants.lifecycle import admission
@@ -27,7 +28,6 @@ from tenants.process.services import Services
 from tenants.shards.commands import CloseVisitor
 from tenants.store.database import rows_changed
 from tenants.store.models import Account, AccountState, Chat, ChatState, RoomMember, Tenant, TenantState, VisitorSession
-from tenants.visitors.presence import DEFAULT_NICK, clean
 
 log = structlog.get_logger(__name__)
 

@@ -17,11 +17,11 @@ from tenants.core.digests import digest
 from tenants.core.errors import DomainError
 from tenants.core.naming import AccountName
 from tenants.core.scram import Verifier
+from tenants.core.text import DEFAULT_NICK, clean
 from tenants.ejabberd import rosters
 from tenants.lifecycle import admission
 from tenants.process.services import Services
 from tenants.store.models import Account, AccountState, Tenant
-from tenants.visitors.presence import DEFAULT_NICK, clean
 
 log = structlog.get_logger(__name__)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import select
 
-from tenants.access import console_users, passwords
+from tenants.access import one_time_links, passwords
 from tenants.accounts import accounts
 from tenants.core.digests import new_key
 from tenants.core.errors import ConflictError, NotFoundError
@@ -134,7 +134,7 @@ async def add_and_invite(services: Services, tenant: Tenant, username: str, caus
     if not await put(services, tenant, username, {}, new_key()):
         # somebody else was quicker, and may have handed the account on already
         await _tell(services, services.naming.username(name_of(tenant.instance_name, username)))
-    return await console_users.make_onboarding_link(services, tenant.instance_name, username, cause)
+    return await one_time_links.make_onboarding(services, tenant.instance_name, username, cause)
 
 
 async def invite(services: Services, instance_name: str, username: str, cause: Cause) -> str:
@@ -146,7 +146,7 @@ async def invite(services: Services, instance_name: str, username: str, cause: C
     """
     await get(services, instance_name, username)
     await _tell(services, services.naming.username(name_of(instance_name, username)))
-    return await console_users.make_onboarding_link(services, instance_name, username, cause)
+    return await one_time_links.make_onboarding(services, instance_name, username, cause)
 
 
 async def _tell(services: Services, username: str) -> None:

@@ -1,14 +1,13 @@
 """Visitors' messages that came back from ejabberd as errors: kept, and sent to the operator again on demand."""
 
 import uuid
-from dataclasses import dataclass
 
 import structlog
 from sqlalchemy import delete, select, update
 
 from tenants.conversations import signals
+from tenants.conversations.reports import Returned
 from tenants.core.errors import ConflictError, NotFoundError
-from tenants.core.naming import AccountName
 from tenants.lifecycle import admission, audit
 from tenants.lifecycle.audit import Cause
 from tenants.process.services import Services
@@ -22,19 +21,6 @@ _KEEP_SECONDS = 30 * 24 * 3600.0
 _PAGE = 500
 _REPLAYED = "returned.replayed"
 """In the audit log."""
-
-
-@dataclass(frozen=True, slots=True)
-class Returned:
-    """A message that came back, as the bridge module reports it. `stanza_id` is the report's own id."""
-
-    stanza_id: str
-    message_id: str
-    visitor: AccountName
-    operator: AccountName
-    body: str
-    condition: str
-    reason: str | None
 
 
 async def store(services: Services, reports: list[Returned]) -> None:

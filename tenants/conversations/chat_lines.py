@@ -19,6 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from tenants.core.errors import ConflictError, DomainError, InvalidInputError, NotFoundError, UnavailableError
 from tenants.core.naming import AccountKind
+from tenants.core.text import check_text
 from tenants.lifecycle import admission
 from tenants.process.services import Services
 from tenants.shards.commands import SendMessage
@@ -54,7 +55,7 @@ def check_body(body: str, field_name: str = "message") -> str:
     Raises:
         InvalidInputError: it is empty or too long, or holds what XML forbids.
     """
-    body = presence.check_text(body, field_name)
+    body = check_text(body, field_name)
     if not body:
         raise InvalidInputError(field_name, "must not be empty")
     if len(body.encode(errors="replace")) > MAX_BODY:

@@ -8,7 +8,6 @@ first one owns it, under the lock of its row, and the others are told. What visi
 import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
 
 import structlog
 from sqlalchemy import Select, delete, select
@@ -17,6 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from config import task_names
 from tenants.accounts import accounts
 from tenants.conversations import chat_lines
+from tenants.conversations.reports import OperatorMessage
 from tenants.core.errors import ConflictError, NotFoundError, UnavailableError
 from tenants.core.naming import AccountKind, AccountName
 from tenants.delivery import outbox
@@ -26,9 +26,6 @@ from tenants.process.services import Services
 from tenants.shards.commands import SendMessage, ShowTyping
 from tenants.store.models import Account, AccountState, Chat, ChatLine, ChatState, LineState, Tenant
 from tenants.visitors import presence
-
-if TYPE_CHECKING:
-    from tenants.conversations.operator_messages import OperatorMessage
 
 log = structlog.get_logger(__name__)
 
@@ -214,7 +211,7 @@ class Verdict:
 
 
 async def judge(
-    services: Services, session: AsyncSession, tenant: Tenant, message: "OperatorMessage", chat: Chat | None
+    services: Services, session: AsyncSession, tenant: Tenant, message: OperatorMessage, chat: Chat | None
 ) -> Verdict:
     """What an operator's message to a visitor means, in the transaction that keeps it. A repeat means the same.
 
@@ -397,7 +394,7 @@ async def _told(session: AsyncSession, chat: Chat) -> set[str]:
 
 
 async def _remember(
-    services: Services, session: AsyncSession, chat: Chat, message: "OperatorMessage", sender: str
+    services: Services, session: AsyncSession, chat: Chat, message: OperatorMessage, sender: str
 ) -> None:
     """Keep what the operator wrote for the chat's history."""
     await session.execute(

@@ -13,10 +13,10 @@ import structlog
 from sqlalchemy import Select, delete, func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from tenants.conversations.reports import RoomReport
 from tenants.core.errors import ConflictError, ForeignNameError, InvalidInputError, NotFoundError, TakenError
 from tenants.core.naming import (
     AccountKind,
-    AccountName,
     RoomName,
     check_direction,
     fold_page_operator,
@@ -25,8 +25,9 @@ from tenants.core.naming import (
     mend_nick,
     page_operator_of,
 )
+from tenants.core.text import clean
 from tenants.delivery import outbox
-from tenants.delivery.outbox import Event, Happening
+from tenants.delivery.outbox import Happening
 from tenants.ejabberd.client import NotAppliedError
 from tenants.lifecycle import admission
 from tenants.lifecycle.admission import Refusal
@@ -44,7 +45,6 @@ from tenants.store.models import (
     RoomState,
     Tenant,
 )
-from tenants.visitors.presence import clean
 
 log = structlog.get_logger(__name__)
 
@@ -333,31 +333,6 @@ async def mend(services: Services, instance_name: str, local: str) -> str | None
         return "is there all the same" if left else None
     missing = await services.ejabberd.rooms.make({local: row.title})
     return "could not be made" if missing else None
-
-
-@dataclass(frozen=True, slots=True)
-class RoomReport:
-    """What happened in a room, as the bridge module handed it over. `body`: None when somebody came or went.
-
-    `arrived`: whether somebody came; None when it is a message.
-    """
-
-    stanza_id: str
-    sender: AccountName
-    room: RoomName
-    body: str | None = None
-    arrived: bool | None = None
-
-    @property
-    def event(self) -> Event:
-        """What has happened."""
-        match self.arrived:
-            case None:
-                return Event.ROOM_MESSAGE
-            case True:
-                return Event.ROOM_JOINED
-            case False:
-                return Event.ROOM_LEFT
 
 
 async def store_reports(services: Services, reports: Sequence[RoomReport]) -> dict[str, Refusal]:

@@ -6,40 +6,18 @@ dropped rather than kept when the tenant cannot be told at once.
 
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from tenants.conversations import chat_lines
+from tenants.conversations.reports import Receipt, Returned, Typing
 from tenants.core.naming import AccountName
 from tenants.delivery import outbox
 from tenants.delivery.outbox import Event, Happening
 from tenants.lifecycle import admission
 from tenants.process.services import Services
 from tenants.store.models import CallbackMessage, ChatLine, LineState, MessageState, Tenant
-
-if TYPE_CHECKING:
-    from tenants.conversations.bounces import Returned
-
-
-@dataclass(frozen=True, slots=True)
-class Typing:
-    """An operator began to write to a visitor, or ceased to (XEP-0085)."""
-
-    sender: AccountName
-    receiver: AccountName
-    composing: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Receipt:
-    """An operator's client has a visitor's message (XEP-0184). `message_id`: the one that the stanza bore."""
-
-    sender: AccountName
-    receiver: AccountName
-    message_id: str
 
 
 async def typing(services: Services, sign: Typing) -> None:
@@ -90,7 +68,7 @@ async def receipt(services: Services, receipts: Sequence[Receipt]) -> None:
     await services.delivery.wake(*woken)
 
 
-async def failed(services: Services, session: AsyncSession, reports: "Sequence[Returned]") -> set[str]:
+async def failed(services: Services, session: AsyncSession, reports: Sequence[Returned]) -> set[str]:
     """Note that messages came back, in the transaction that keeps them. Returns the tenants to be woken after it."""
     happenings: list[Happening] = []
     for report in reports:

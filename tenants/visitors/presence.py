@@ -4,14 +4,13 @@ The row is what a pool process restores after a restart, and what `user_sessions
 what makes the pool act at once.
 """
 
-import re
 import uuid
 from dataclasses import replace
 
 from sqlalchemy import select
 
-from tenants.core.errors import InvalidInputError
 from tenants.core.naming import AccountKind, AccountName
+from tenants.core.text import DEFAULT_NICK, clean
 from tenants.process.cache import KnownVisitor
 from tenants.process.services import Services
 from tenants.shards.commands import SendMessage, ShowVisitor
@@ -19,32 +18,9 @@ from tenants.store.models import Tenant, VisitorSession
 from tenants.visitors import sessions
 from tenants.visitors.sessions import Showing
 
-DEFAULT_NICK = "Online visitor"
 DEFAULT_STATUS = "-"
 RESOURCE = "lhc"
 """The resource of every virtual session."""
-
-_LINE_END = re.compile("\r\n?")
-_FORBIDDEN_IN_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-
-
-def clean(text: str) -> str:
-    """The text as XML can carry it: line ends are line feeds (XML 1.0, 2.11), what it forbids (2.2) becomes U+FFFD.
-
-    A visitor's message must not be lost for a vertical tab that came with a paste, and must not break the stream.
-    """
-    return _FORBIDDEN_IN_XML.sub("\ufffd", _LINE_END.sub("\n", text))
-
-
-def check_text(text: str, field: str) -> str:
-    """The text with line feeds for line ends, which is how it arrives.
-
-    Raises:
-        InvalidInputError: it holds what XML forbids, and could not arrive as it is.
-    """
-    if _FORBIDDEN_IN_XML.search(text):
-        raise InvalidInputError(field, "must not hold control characters or surrogates (XML 1.0, 2.2)")
-    return _LINE_END.sub("\n", text)
 
 
 async def find_session(services: Services, username: str) -> VisitorSession | None:

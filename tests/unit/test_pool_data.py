@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tenants.core.text import clean
 from tenants.shards.commands import (
     AnyCommand,
     CloseTenant,
@@ -17,7 +18,6 @@ from tenants.shards.commands import (
     encode,
     shard_of,
 )
-from tenants.visitors.presence import clean
 from xmpp_pool import stanzas
 from xmpp_pool.operators import Connection, OperatorDirectory
 from xmpp_pool.sessions import Session, SessionTable

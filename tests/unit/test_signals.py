@@ -14,10 +14,10 @@ from sqlalchemy.exc import OperationalError
 from structlog.testing import capture_logs
 
 from config.settings import Settings
-from tenants.conversations.signals import Receipt, Typing
+from tenants.conversations.reports import Receipt, Typing
 from tenants.core.naming import AccountKind, AccountName, Naming
+from tenants.core.text import clean
 from tenants.process.services import Services, open_services
-from tenants.visitors.presence import clean
 from tests.world.waiting import until
 from xmpp_pool import signals, stanzas
 from xmpp_pool.signals import Signals

@@ -15,6 +15,7 @@ from orchestrator.api.ready import Ready
 from tenants.core.digests import matches, same
 from tenants.core.errors import DomainError
 from tenants.core.naming import AccountKind, AccountName, local_part
+from tenants.core.text import DEFAULT_NICK
 from tenants.lifecycle import admission, registry
 from tenants.process.cache import KnownVisitor
 from tenants.process.rate_limits import CallKind
@@ -22,7 +23,7 @@ from tenants.process.services import Services
 from tenants.shards.queues import QueueUnavailableError
 from tenants.store.models import Tenant
 from tenants.visitors import presence
-from tenants.visitors.presence import DEFAULT_NICK, DEFAULT_STATUS
+from tenants.visitors.presence import DEFAULT_STATUS
 
 __all__ = ["MAX_BODY", "send_message", "view_page"]
 

@@ -14,6 +14,7 @@ from orchestrator.api.lhc import accounts, rosters
 from orchestrator.api.lhc.calls import ApplicationError, Call
 from tenants.core.errors import InvalidInputError, NotFoundError, TakenError
 from tenants.core.naming import AccountKind, AccountName
+from tenants.core.text import DEFAULT_NICK
 from tenants.lifecycle import admission
 from tenants.store.models import Tenant
 from tenants.visitors import presence
@@ -27,7 +28,7 @@ async def page_view(call: Call) -> None:
     """`/xmpp`: the visitor is on a page."""
     call.require("jid", "pass")
     tenant, visitor = await call.visitor("jid")
-    nick = call.text("nick", presence.DEFAULT_NICK)
+    nick = call.text("nick", DEFAULT_NICK)
     status = call.text("status", presence.DEFAULT_STATUS)
     await presence.check_room(call.services, tenant, visitor)
     if await _may_speak(call, tenant, visitor, nick):
@@ -39,7 +40,7 @@ async def send_message(call: Call) -> None:
     call.require("jid", "pass", "operator_username", "message")
     tenant, visitor = await call.visitor("jid")
     operator = call.operator_of(visitor, "operator_username")
-    nick = call.text("nick", presence.DEFAULT_NICK)
+    nick = call.text("nick", DEFAULT_NICK)
     status = call.text("status") if "status" in call.body else None
     message = call.text("message")
     if await _may_speak(call, tenant, visitor, nick):
@@ -54,7 +55,7 @@ async def register_online_visitor(call: Call) -> str:
     if name.kind is AccountKind.OPERATOR:
         raise InvalidInputError("user", "must be visitor.[id] or visitor.[id].chat")
     rosters.check_member(name, roster)
-    nick, status = call.text("nick", presence.DEFAULT_NICK), call.text("status")
+    nick, status = call.text("nick", DEFAULT_NICK), call.text("status")
     password = call.text("password")
     tenant = await admission.recent(call.services, name.instance, name.kind)
     await presence.check_room(call.services, tenant, name)

@@ -13,12 +13,12 @@ from orchestrator.api.lhc.calls import ApplicationError, Call
 from tenants.accounts import accounts
 from tenants.core.errors import ForeignNameError, InvalidInputError, NotFoundError, UnavailableError
 from tenants.core.naming import AccountName, RosterKind, RosterName
+from tenants.core.text import clean
 from tenants.ejabberd.client import Roster
 from tenants.lifecycle import admission, operations, registry
 from tenants.lifecycle.audit import Cause
 from tenants.process.services import Services
 from tenants.store.models import OperationState, TenantState
-from tenants.visitors import presence
 
 log = structlog.get_logger(__name__)
 
@@ -71,7 +71,7 @@ async def set_up(call: Call, *, label: str, description: str, displayed: Sequenc
             return
     await admission.get(call.services, roster.instance)
     wanted = tenants.ejabberd.rosters.wanted(call.services.naming, roster.instance, roster.kind)
-    written = Roster(presence.clean(label), presence.clean(description), wanted.displayed)
+    written = Roster(clean(label), clean(description), wanted.displayed)
     try:
         async with asyncio.timeout_at(deadline):
             await call.services.ejabberd.create_roster(call.services.naming.group(roster), written)

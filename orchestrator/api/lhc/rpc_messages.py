@@ -8,6 +8,7 @@ from orchestrator.api.lhc.rpc_rooms import send_groupchat
 from orchestrator.api.lhc.rpc_wire import DONE
 from tenants.accounts import accounts
 from tenants.core.errors import InvalidInputError
+from tenants.core.text import DEFAULT_NICK
 from tenants.visitors import presence
 
 
@@ -25,7 +26,7 @@ async def _chat(call: Call) -> None:
     """A visitor writes to an operator. The account is made if need be: LHC brings no password, and asks for none."""
     tenant, visitor = await call.visitor("from")
     operator = call.operator_of(visitor, "to")
-    await accounts.ensure(call.services, tenant, visitor, presence.DEFAULT_NICK)
+    await accounts.ensure(call.services, tenant, visitor, DEFAULT_NICK)
     await presence.send(call.services, tenant, visitor, operator, body=call.text("body"), nick=None, status=None)
 
 

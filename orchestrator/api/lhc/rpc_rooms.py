@@ -14,9 +14,9 @@ from tenants.conversations import rooms
 from tenants.conversations.rooms import Person
 from tenants.core.errors import ForeignNameError, InvalidInputError, NotFoundError, TakenError
 from tenants.core.naming import STANDALONE_INSTANCE, local_part
+from tenants.core.text import clean
 from tenants.lifecycle import admission
 from tenants.store.models import RoomOrigin, Tenant
-from tenants.visitors import presence
 
 log = structlog.get_logger(__name__)
 
@@ -90,7 +90,7 @@ async def send_groupchat(call: Call) -> None:
     tenant = await _tenant(call)
     who = _person(call, "from")
     room = local_part(call.text("to"), call.services.settings.rooms_jid, "to")
-    body = presence.clean(call.text("body"))
+    body = clean(call.text("body"))
     try:
         if body:
             await rooms.write(call.services, tenant, room, who, body)

@@ -11,10 +11,10 @@ import pytest
 from sqlalchemy import update
 
 from orchestrator.api.auth import Caller, acts_for_tenant, reads_history, reads_tenant
-from tenants.access import console_users, tokens
+from tenants.access import one_time_links, tokens
 from tenants.accounts import accounts
-from tenants.conversations import bounces, operator_messages
-from tenants.conversations.bounces import Returned
+from tenants.conversations import bounces, operator_presence
+from tenants.conversations.reports import Returned
 from tenants.core.errors import NotFoundError
 from tenants.core.naming import AccountKind, AccountName
 from tenants.lifecycle import operations, registry
@@ -54,7 +54,7 @@ async def test_a_tenant_gets_nothing_of_the_one_that_bore_its_name(api: TenantAp
     # issued: a token (of `api`), a key and the one before it, an invitation, answers that are kept
     first_key, old_key = old.key, await _rotated(panel, name, "rotation-1")
     async with domain_of(system) as services:
-        invitation = await console_users.make_onboarding_link(services, name, "bob", _PANEL)
+        invitation = await one_time_links.make_onboarding(services, name, "bob", _PANEL)
         old_life = (await registry.get(services, name)).incarnation
     # known: a visitor's page view, a chat, a room, what its LHC did not take, what came back
     await api.http.post("/visitors/7/pageviews", json={"nick": "Old", "page": "/old"})
@@ -123,7 +123,7 @@ async def test_an_operator_gets_nothing_of_the_one_who_bore_the_name(api: Tenant
     await api.http.post("/rooms", json={"name": "sales"})
     await api.http.put("/rooms/sales/members/bob", json={"nick": "Old Bob"})
     async with domain_of(system) as services:
-        invitation = await console_users.make_onboarding_link(services, tenant.name, "bob", _PANEL)
+        invitation = await one_time_links.make_onboarding(services, tenant.name, "bob", _PANEL)
         await bob.leave()
         # it waits in ejabberd for who is away
         await api.write("1", "For the one who was here")
@@ -243,7 +243,7 @@ async def test_what_came_after_the_end_is_not_there_for_the_next(world: World) -
     async with services.database.read() as session:
         assert await session.get(OperatorPresence, "bob.acme") is None
         assert await session.get(OneTimeLink, "d") is None
-    assert await operator_messages.online_operators(services) == []
+    assert await operator_presence.online_operators(services) == []
 
 
 async def test_an_invitation_is_for_one_account_alone(world: World) -> None:
@@ -251,17 +251,17 @@ async def test_an_invitation_is_for_one_account_alone(world: World) -> None:
     await world.open_tenant("acme")
     bob = AccountName(AccountKind.OPERATOR, "bob", "acme")
     with pytest.raises(NotFoundError):
-        await console_users.make_onboarding_link(services, "acme", "bob", _PANEL)
+        await one_time_links.make_onboarding(services, "acme", "bob", _PANEL)
     for number in range(2):
         await accounts.adopt(services, "acme", [bob])
-        secret = await console_users.make_onboarding_link(services, "acme", "bob", _PANEL)
-        assert await console_users.find_link(services, Purpose.ONBOARDING, secret), number
+        secret = await one_time_links.make_onboarding(services, "acme", "bob", _PANEL)
+        assert await one_time_links.find(services, Purpose.ONBOARDING, secret), number
         async with services.database.write() as session:
             await session.delete(await session.get_one(Account, "bob.acme"))
-        assert await console_users.find_link(services, Purpose.ONBOARDING, secret) is None
+        assert await one_time_links.find(services, Purpose.ONBOARDING, secret) is None
         await accounts.adopt(services, "acme", [bob])
-        assert await console_users.find_link(services, Purpose.ONBOARDING, secret) is None
-        assert await console_users.take_link(services, Purpose.ONBOARDING, secret) is None
+        assert await one_time_links.find(services, Purpose.ONBOARDING, secret) is None
+        assert await one_time_links.take(services, Purpose.ONBOARDING, secret) is None
 
 
 async def test_commands_that_waited_are_not_for_the_successor(world: World) -> None:

@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 
-from tenants.access import console_users
+from tenants.access import console_users, one_time_links
 from tenants.access.passwords import check_chosen
 from tenants.core.errors import InvalidInputError
 from tenants.lifecycle.audit import Cause
@@ -87,7 +87,7 @@ async def test_people_at_the_console_need_a_longer_one(system: System) -> None:
 async def test_an_invitation_is_not_used_up_by_a_weak_one(panel: Panel, tenant: Tenant) -> None:
     await tenant.lhc.new_operator("bob", "operator-pw")
     async with domain_of(tenant.system) as services:
-        link = await console_users.make_onboarding_link(services, tenant.name, "bob", Cause("test"))
+        link = await one_time_links.make_onboarding(services, tenant.name, "bob", Cause("test"))
     for password in ("hunter2", "password123"):
         page = await panel.http.post(f"/onboarding/{link}", data={"password": password, "again": password})
         assert page.status_code == 422

@@ -6,8 +6,8 @@ from collections.abc import Awaitable
 import pytest
 from sqlalchemy import select, update
 
-from tenants.conversations import operator_messages
-from tenants.conversations.operator_messages import OperatorMessage
+from tenants.conversations import operator_messages, operator_presence
+from tenants.conversations.reports import OperatorMessage
 from tenants.core.errors import ConflictError, NotFoundError, QuotaExceededError, UnavailableError
 from tenants.core.naming import AccountKind, AccountName
 from tenants.delivery import worker
@@ -182,10 +182,10 @@ async def test_a_ping_at_a_tenant_that_is_shut_is_not_told(world: World) -> None
             return await session.scalar(select(OperatorPresence.pending))
 
     await world.enter("acme", S.SUSPENDING)
-    await operator_messages.operator_answered(world.services, BOB, "bob.acme@localhost/desk")
+    await operator_presence.operator_answered(world.services, BOB, "bob.acme@localhost/desk")
     assert await pending() is None
     await world.enter("acme", S.SUSPENDED, S.RESUMING, S.ACTIVE)
-    await operator_messages.operator_answered(world.services, BOB, "bob.acme@localhost/desk")
+    await operator_presence.operator_answered(world.services, BOB, "bob.acme@localhost/desk")
     assert await pending() is not None
 
 

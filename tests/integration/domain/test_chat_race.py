@@ -9,7 +9,8 @@ from multiprocessing.synchronize import Barrier
 
 from sqlalchemy import select
 
-from tenants.conversations.operator_messages import OperatorMessage, store_messages
+from tenants.conversations.operator_messages import store_messages
+from tenants.conversations.reports import OperatorMessage
 from tenants.core.naming import AccountKind, AccountName
 from tenants.shards.commands import AnyCommand, SendMessage
 from tenants.store.models import CallbackMessage, Chat, ChatState

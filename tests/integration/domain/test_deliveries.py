@@ -11,8 +11,8 @@ from sqlalchemy.exc import OperationalError
 from starlette.responses import Response, StreamingResponse
 
 from config.settings import Settings
-from tenants.conversations import operator_messages
-from tenants.conversations.operator_messages import OperatorMessage
+from tenants.conversations import operator_messages, operator_presence
+from tenants.conversations.reports import OperatorMessage
 from tenants.core.errors import ConflictError, NotFoundError
 from tenants.core.naming import AccountKind, AccountName
 from tenants.delivery import circuits, history, outcomes, worker
@@ -79,7 +79,7 @@ async def operator_changed(world: World, *, online: bool) -> None:
     """As the pool process tells it that serves the tenant."""
     await leases.prepare(world.services)
     shard = shard_of(BOB.instance, world.services.settings.shard_count)
-    await operator_messages.operator_changed(world.services, BOB, online=online, lease=Lease(shard, token=0))
+    await operator_presence.operator_changed(world.services, BOB, online=online, lease=Lease(shard, token=0))
 
 
 @pytest.fixture
@@ -233,7 +233,7 @@ async def test_retry_after_does_not_bring_a_message_forward(world: World, lhc: L
 async def test_only_the_latest_presence_is_told(world: World, lhc: Lhc) -> None:
     for online in (True, True, False, True, False):
         await operator_changed(world, online=online)
-    await operator_messages.operator_answered(world.services, BOB, "bob.acme@localhost/desk")
+    await operator_presence.operator_answered(world.services, BOB, "bob.acme@localhost/desk")
     await work(world)
     await work(world)
     assert lhc.raw == [CONNECT.replace(b"connect", b"disconnect")]
@@ -247,12 +247,12 @@ async def test_a_connection_is_told_again_and_a_ping_is_not(world: World, lhc: L
     await operator_changed(world, online=True)
     await work(world)
     # it does not take the place of the connection that LHC does not know of
-    await operator_messages.operator_answered(world.services, BOB, "bob.acme@localhost/desk")
+    await operator_presence.operator_answered(world.services, BOB, "bob.acme@localhost/desk")
     lhc.answers(200)
     world.clock.now += 60
     await work(world)
     assert lhc.raw == [CONNECT, CONNECT]
-    await operator_messages.operator_answered(world.services, BOB, "bob.acme@localhost/desk")
+    await operator_presence.operator_answered(world.services, BOB, "bob.acme@localhost/desk")
     lhc.answers(500)
     await work(world)
     lhc.answers(200)

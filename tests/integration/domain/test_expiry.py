@@ -15,7 +15,7 @@ from sqlalchemy import select, update
 
 from tenants.accounts import accounts, expiry
 from tenants.conversations import operator_messages
-from tenants.conversations.operator_messages import OperatorMessage
+from tenants.conversations.reports import OperatorMessage
 from tenants.core import scram
 from tenants.core.errors import DomainError, QuotaExceededError, UnavailableError
 from tenants.core.naming import AccountKind, AccountName

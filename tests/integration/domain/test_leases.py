@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from tenants.conversations import operator_messages
+from tenants.conversations import operator_presence
 from tenants.core.naming import AccountKind, AccountName
 from tenants.process import leases
 from tenants.process.leases import TERM, Lease, LeaseLostError, Taken
@@ -87,15 +87,15 @@ async def test_members_are_counted_while_they_say_so(prepared: World) -> None:
 async def test_a_holder_of_yesterday_tells_lhc_nothing(prepared: World) -> None:
     shard = shard_of("acme", SHARDS)
     old = next(lease for lease in await take(prepared, "a") if lease.shard == shard)
-    await operator_messages.operator_changed(prepared.services, BOB, online=True, lease=old)
+    await operator_presence.operator_changed(prepared.services, BOB, online=True, lease=old)
     prepared.clock.now += TERM
     new = next(lease for lease in await take(prepared, "b") if lease.shard == shard)
     assert new.token > old.token
     with pytest.raises(LeaseLostError):
-        await operator_messages.operator_changed(prepared.services, BOB, online=False, lease=old)
-    assert [one.username for one in await operator_messages.online_operators(prepared.services)] == ["bob.acme"]
-    await operator_messages.operator_changed(prepared.services, BOB, online=False, lease=new)
-    assert await operator_messages.online_operators(prepared.services) == []
+        await operator_presence.operator_changed(prepared.services, BOB, online=False, lease=old)
+    assert [one.username for one in await operator_presence.online_operators(prepared.services)] == ["bob.acme"]
+    await operator_presence.operator_changed(prepared.services, BOB, online=False, lease=new)
+    assert await operator_presence.online_operators(prepared.services) == []
 
 
 async def test_to_take_a_shard_back_does_not_revive_the_old_token(prepared: World) -> None:

@@ -6,7 +6,8 @@ import pytest
 from sqlalchemy import select
 
 from tenants.conversations import rooms
-from tenants.conversations.rooms import MAX_MEMBERS, Person, RoomReport
+from tenants.conversations.reports import RoomReport
+from tenants.conversations.rooms import MAX_MEMBERS, Person
 from tenants.core.errors import ConflictError, ForeignNameError, InvalidInputError, NotFoundError, TakenError
 from tenants.core.naming import AccountKind, AccountName, RoomName
 from tenants.ejabberd.client import EjabberdUnavailableError

@@ -1,0 +1,63 @@
+"""Operators' presence, of which LHC is told. Only the latest of each operator is kept."""
+
+from sqlalchemy import select
+
+from tenants.core.naming import AccountName
+from tenants.lifecycle import admission
+from tenants.outbound.lhc import status_body
+from tenants.process import leases
+from tenants.process.leases import Lease
+from tenants.process.services import Services
+from tenants.store.models import OperatorPresence
+
+
+async def operator_changed(services: Services, name: AccountName, *, online: bool, lease: Lease) -> None:
+    """Record that an operator's first connection came or the last one went; LHC is told of what is new to it.
+
+    Raises:
+        LeaseLostError: the shard is another's by now, who knows better.
+    """
+    username = services.naming.username(name)
+    action = "connect" if online else "disconnect"
+    body = status_body(action=action, user=username, server=services.settings.xmpp_host)
+    async with services.database.write() as session:
+        await leases.check(session, lease)
+        known = await session.get(OperatorPresence, username, with_for_update=True)
+        if (known is not None and known.online == online) or (known is None and not online):
+            return
+        if known is None:
+            known = OperatorPresence(username=username, instance_name=name.instance, version=0)
+            session.add(known)
+        known.online = online
+        _set_pending(known, body, services.clock(), retried=True)
+    await services.delivery.wake(name.instance)
+
+
+async def operator_answered(services: Services, name: AccountName, jid: str) -> None:
+    """An operator's client answered a ping: LHC is told, unless it is still to be told of the connection itself.
+
+    That of a tenant that is shut is not told: it would say nothing new later.
+    """
+    username = services.naming.username(name)
+    async with services.database.write() as session:
+        if await admission.is_shut(session, name.instance):
+            return
+        known = await session.get(OperatorPresence, username, with_for_update=True)
+        if known is None or not known.online or (known.pending and known.retried):
+            return
+        _set_pending(known, status_body(action="ping", user=jid), services.clock(), retried=False)
+    await services.delivery.wake(name.instance)
+
+
+async def online_operators(services: Services) -> list[OperatorPresence]:
+    """The operators that LHC believes, or is about to be told, to be online."""
+    async with services.database.read() as session:
+        return list(await session.scalars(select(OperatorPresence).where(OperatorPresence.online)))
+
+
+def _set_pending(presence: OperatorPresence, body: str, now: float, *, retried: bool) -> None:
+    presence.pending = body
+    presence.retried = retried
+    presence.version += 1
+    presence.attempts = 0
+    presence.due_at = now

@@ -1,0 +1,72 @@
+"""What the bridge module reports, as the pool hands it to the domain."""
+
+from dataclasses import dataclass
+
+from tenants.core.naming import AccountName, RoomName
+from tenants.delivery.outbox import Event
+
+
+@dataclass(frozen=True, slots=True)
+class OperatorMessage:
+    """A chat message of an operator to a visitor, as the bridge module handed it over."""
+
+    stanza_id: str
+    sender: AccountName
+    receiver: AccountName
+    body: str
+
+
+@dataclass(frozen=True, slots=True)
+class Typing:
+    """An operator began to write to a visitor, or ceased to (XEP-0085)."""
+
+    sender: AccountName
+    receiver: AccountName
+    composing: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """An operator's client has a visitor's message (XEP-0184). `message_id`: the one that the stanza bore."""
+
+    sender: AccountName
+    receiver: AccountName
+    message_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Returned:
+    """A message that came back, as the bridge module reports it. `stanza_id` is the report's own id."""
+
+    stanza_id: str
+    message_id: str
+    visitor: AccountName
+    operator: AccountName
+    body: str
+    condition: str
+    reason: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class RoomReport:
+    """What happened in a room, as the bridge module handed it over. `body`: None when somebody came or went.
+
+    `arrived`: whether somebody came; None when it is a message.
+    """
+
+    stanza_id: str
+    sender: AccountName
+    room: RoomName
+    body: str | None = None
+    arrived: bool | None = None
+
+    @property
+    def event(self) -> Event:
+        """What has happened."""
+        match self.arrived:
+            case None:
+                return Event.ROOM_MESSAGE
+            case True:
+                return Event.ROOM_JOINED
+            case False:
+                return Event.ROOM_LEFT

@@ -1,0 +1,29 @@
+"""Texts of people: what XML can carry of them, and the nick of a visitor who has none."""
+
+import re
+
+from tenants.core.errors import InvalidInputError
+
+DEFAULT_NICK = "Online visitor"
+
+_LINE_END = re.compile("\r\n?")
+_FORBIDDEN_IN_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+
+def clean(text: str) -> str:
+    """The text as XML can carry it: line ends are line feeds (XML 1.0, 2.11), what it forbids (2.2) becomes U+FFFD.
+
+    A visitor's message must not be lost for a vertical tab that came with a paste, and must not break the stream.
+    """
+    return _FORBIDDEN_IN_XML.sub("\ufffd", _LINE_END.sub("\n", text))
+
+
+def check_text(text: str, field: str) -> str:
+    """The text with line feeds for line ends, which is how it arrives.
+
+    Raises:
+        InvalidInputError: it holds what XML forbids, and could not arrive as it is.
+    """
+    if _FORBIDDEN_IN_XML.search(text):
+        raise InvalidInputError(field, "must not hold control characters or surrogates (XML 1.0, 2.2)")
+    return _LINE_END.sub("\n", text)
