@@ -14,13 +14,19 @@ from urllib.parse import quote
 import httpx
 from pydantic import BaseModel
 
-from orchestrator.api.chats import ChatPage, ChatView, LinePage, LineView
-from orchestrator.api.deliveries import DeliveryPage, DeliveryView, Replayed, ReturnedMessagePage, ReturnedMessageView
-from orchestrator.api.operators import Kicked, OperatorPage, OperatorView
-from orchestrator.api.problems import Problem
-from orchestrator.api.rooms import RoomPage, RoomView, SaidView
-from orchestrator.api.tenants import SigningKey
-from orchestrator.api.visitors import VisitorOnline
+from orchestrator.api.http.problems import Problem
+from orchestrator.api.resources.chats import ChatPage, ChatView, LinePage, LineView
+from orchestrator.api.resources.deliveries import (
+    DeliveryPage,
+    DeliveryView,
+    Replayed,
+    ReturnedMessagePage,
+    ReturnedMessageView,
+)
+from orchestrator.api.resources.operators import Kicked, OperatorPage, OperatorView
+from orchestrator.api.resources.rooms import RoomPage, RoomView, SaidView
+from orchestrator.api.resources.tenants import SigningKey
+from orchestrator.api.resources.visitors import VisitorOnline
 
 Model = TypeVar("Model", bound=BaseModel)
 

@@ -12,26 +12,24 @@ from config.celery import make_celery
 from config.settings import Settings
 from config.wakeup import celery_wake
 from orchestrator import telemetry
-from orchestrator.api import (
+from orchestrator.api.fast_path.hot import HotPath
+from orchestrator.api.http import documentation, metrics, problems
+from orchestrator.api.http.auth import check_text
+from orchestrator.api.http.bodies import MAX_BODY, BodyRules
+from orchestrator.api.lhc.face import LhcFace
+from orchestrator.api.resources import (
     audit,
     chats,
     deliveries,
-    documentation,
     health,
-    metrics,
     operations,
     operators,
-    problems,
     reconcile,
     rooms,
     tenants,
     tokens,
     visitors,
 )
-from orchestrator.api.auth import check_text
-from orchestrator.api.bodies import MAX_BODY, BodyRules
-from orchestrator.api.hot import HotPath
-from orchestrator.api.lhc.face import LhcFace
 from orchestrator.console import onboarding
 from orchestrator.console.public_address import PublicAddress
 from orchestrator.console.site import Console

@@ -5,7 +5,7 @@ import resource
 import uvicorn
 
 from config.settings import Settings
-from orchestrator.api.protocol import BoundedProtocol, Connections
+from orchestrator.api.http.protocol import BoundedProtocol, Connections
 
 _MOST_WAITING = 4000
 _MOST_FILES = 65_536

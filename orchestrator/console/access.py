@@ -15,8 +15,8 @@ from starlette.templating import Jinja2Templates
 from starlette_admin.auth import AdminUser, AuthProvider, login_not_required
 from starlette_admin.exceptions import LoginFailed
 
-from orchestrator.api.addresses import counted_as
-from orchestrator.api.metrics import count_failed_login
+from orchestrator.api.http.addresses import counted_as
+from orchestrator.api.http.metrics import count_failed_login
 from tenants.access import console_sessions, console_users, one_time_links
 from tenants.access.console_sessions import SESSION_SECONDS, Person
 from tenants.lifecycle.audit import Cause

@@ -13,7 +13,7 @@ from fastapi import APIRouter, Form, Request
 from starlette.responses import HTMLResponse, Response
 from starlette.templating import Jinja2Templates
 
-from orchestrator.api.auth import ServicesDep
+from orchestrator.api.http.auth import ServicesDep
 from orchestrator.console.access import address_of
 from tenants.access import one_time_links, passwords
 from tenants.accounts import operators

@@ -9,7 +9,7 @@ from starlette_admin.actions import row_action
 from starlette_admin.flash import flash
 from starlette_admin.routing import route
 
-from orchestrator.api.views import OperationView
+from orchestrator.api.http.views import OperationView
 from orchestrator.console.access import cause_of, services_of
 from orchestrator.console.pages import Page
 from orchestrator.console.tables import Table, choice, moment, state, told

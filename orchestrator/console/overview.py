@@ -7,7 +7,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette_admin.routing import route
 
-from orchestrator.api import health
+from orchestrator.api.resources import health
 from orchestrator.console.access import services_of
 from orchestrator.console.pages import Page
 from tenants.process.services import Services

@@ -22,7 +22,7 @@ from starlette_admin.theme import DefaultTheme, TablerSettings
 from starlette_admin.views import BaseModelView
 
 from config.settings import Settings
-from orchestrator.api.problems import describe
+from orchestrator.api.http.problems import describe
 from orchestrator.console import shown
 from orchestrator.console.access import Access
 from orchestrator.console.audit import AuditTable

@@ -9,7 +9,7 @@ from starlette.responses import RedirectResponse, Response
 from starlette_admin.flash import flash
 from starlette_admin.routing import route
 
-from orchestrator.api.views import OperationView
+from orchestrator.api.http.views import OperationView
 from orchestrator.console.access import cause_of, need, person_of, services_of
 from orchestrator.console.pages import Page, instance_name_of
 from tenants.access import one_time_links

@@ -10,7 +10,7 @@ import httpx
 import pytest
 from sqlalchemy import update
 
-from orchestrator.api.auth import Caller, acts_for_tenant, reads_history, reads_tenant
+from orchestrator.api.http.auth import Caller, acts_for_tenant, reads_history, reads_tenant
 from tenants.access import one_time_links, tokens
 from tenants.accounts import accounts
 from tenants.conversations import bounces, operator_presence

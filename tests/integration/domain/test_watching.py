@@ -5,8 +5,8 @@ from contextlib import ExitStack
 
 from sqlalchemy import event
 
-from orchestrator.api.views import OperationView
-from orchestrator.api.watching import Watched, Watching, mark
+from orchestrator.api.http.views import OperationView
+from orchestrator.api.resources.watching import Watched, Watching, mark
 from tenants.lifecycle import operations, registry
 from tenants.lifecycle.audit import Cause
 from tenants.lifecycle.registry import TenantSpec

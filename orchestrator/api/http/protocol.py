@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, ClassVar, cast
 import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from orchestrator.api.addresses import counted_as
-from orchestrator.api.metrics import count_refusal
+from orchestrator.api.http.addresses import counted_as
+from orchestrator.api.http.metrics import count_refusal
 
 if TYPE_CHECKING:
     from uvicorn.protocols.http.httptools_impl import RequestResponseCycle

@@ -7,9 +7,9 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
-from orchestrator.api.auth import ACTS_FOR_TENANT, READS_TENANT, CauseDep, ServicesDep
-from orchestrator.api.idempotency import IdempotentRoute
-from orchestrator.api.views import XmlText, instant, problems
+from orchestrator.api.http.auth import ACTS_FOR_TENANT, READS_TENANT, CauseDep, ServicesDep
+from orchestrator.api.http.idempotency import IdempotentRoute
+from orchestrator.api.http.views import XmlText, instant, problems
 from tenants.access import passwords
 from tenants.accounts import operators
 from tenants.core.naming import AccountKind

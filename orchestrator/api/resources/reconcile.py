@@ -7,10 +7,10 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, Field
 
-from orchestrator.api.auth import READS, READS_HISTORY, WRITES, WRITES_TENANT, CauseDep, ServicesDep
-from orchestrator.api.idempotency import IdempotentRoute
-from orchestrator.api.tenants import KEY, TenantView, accepted, made_view
-from orchestrator.api.views import OperationView, View, problems
+from orchestrator.api.http.auth import READS, READS_HISTORY, WRITES, WRITES_TENANT, CauseDep, ServicesDep
+from orchestrator.api.http.idempotency import IdempotentRoute
+from orchestrator.api.http.views import OperationView, View, problems
+from orchestrator.api.resources.tenants import KEY, TenantView, accepted, made_view
 from tenants.lifecycle.registry import TenantSpec
 from tenants.lifecycle.tenant_settings import TenantSettings
 from tenants.process.services import Services

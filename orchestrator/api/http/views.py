@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from orchestrator.api.problems import MEDIA_TYPE
+from orchestrator.api.http.problems import MEDIA_TYPE
 from tenants.core.errors import InvalidInputError
 from tenants.core.text import check_text
 from tenants.store.models import Operation, OperationKind, OperationState, StepState, Wanted
@@ -48,7 +48,7 @@ def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 
 def document_problem(status: int) -> dict[str, Any]:
-    """Documentation of the answer with this status; the schema is added by `orchestrator.api.documentation`."""
+    """Documentation of the answer with this status; the schema is added by `orchestrator.api.http.documentation`."""
     return {"description": _DESCRIPTIONS[status], "content": {MEDIA_TYPE: {"schema": {"$ref": PROBLEM_SCHEMA}}}}
 
 

@@ -10,7 +10,7 @@ from fastapi import Request, Response
 from fastapi.routing import APIRoute
 from sqlalchemy.exc import DBAPIError
 
-from orchestrator.api.auth import bearer, check_text, get_caller
+from orchestrator.api.http.auth import bearer, check_text, get_caller
 from tenants.access import idempotency
 from tenants.lifecycle import registry
 from tenants.process.services import Services

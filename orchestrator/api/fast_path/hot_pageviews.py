@@ -1,4 +1,4 @@
-"""Page views of known visitors through the tenant's own API: see `orchestrator.api.hot`."""
+"""Page views of known visitors through the tenant's own API: see `orchestrator.api.fast_path.hot`."""
 
 from collections.abc import Iterable
 from http import HTTPStatus
@@ -9,8 +9,8 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.types import ASGIApp, Scope
 
-from orchestrator.api.ready import Ready
-from orchestrator.api.views import instant
+from orchestrator.api.fast_path.ready import Ready
+from orchestrator.api.http.views import instant
 from tenants.access import tokens
 from tenants.core.errors import DomainError
 from tenants.core.naming import AccountKind, AccountName
@@ -31,7 +31,7 @@ _Name = Annotated[str, msgspec.Meta(max_length=100)]
 
 
 class _View(msgspec.Struct, forbid_unknown_fields=True):
-    """As `orchestrator.api.visitors.PageViewRequest`, which judges whatever this one does not take."""
+    """As `orchestrator.api.resources.visitors.PageViewRequest`, which judges whatever this one does not take."""
 
     nick: Annotated[str, msgspec.Meta(min_length=1, max_length=200)] = DEFAULT_NICK
     page: _Text | None = None

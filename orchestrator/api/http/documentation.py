@@ -5,8 +5,8 @@ from typing import Any
 from fastapi import FastAPI
 from pydantic import TypeAdapter
 
-from orchestrator.api.problems import PREFIX, Problem
-from orchestrator.api.views import document_problem
+from orchestrator.api.http.problems import PREFIX, Problem
+from orchestrator.api.http.views import document_problem
 from tenants.access import idempotency
 
 _IDEMPOTENCY_KEY = {

@@ -7,7 +7,7 @@ from starlette.datastructures import Headers
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from orchestrator.api.problems import PREFIX, refuse
+from orchestrator.api.http.problems import PREFIX, refuse
 
 MAX_BODY = 512 * 1024
 """Bytes of a request: a message of 64 KB is six times as large when each character is escaped.

@@ -11,10 +11,9 @@ from collections.abc import Awaitable, Callable
 from fastapi import FastAPI
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from orchestrator.api import hot_pageviews
-from orchestrator.api.lhc import hot as hot_lhc
-from orchestrator.api.metrics import Counting, count
-from orchestrator.api.ready import Ready
+from orchestrator.api.fast_path import hot_lhc, hot_pageviews
+from orchestrator.api.fast_path.ready import Ready
+from orchestrator.api.http.metrics import Counting, count
 from tenants.process.services import Services
 
 Answer = Callable[[Services, Scope, bytes], Awaitable[ASGIApp | None]]

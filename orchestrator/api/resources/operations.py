@@ -8,10 +8,10 @@ from fastapi import APIRouter, Depends, Header, HTTPException, Query
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from pydantic import BaseModel, Field
 
-from orchestrator.api.auth import READS, WRITES, CallerDep, CauseDep, HistorySince, ServicesDep
-from orchestrator.api.idempotency import IdempotentRoute
-from orchestrator.api.views import OperationView, problems
-from orchestrator.api.watching import MOST_OF_ONE, Watched, Watching, mark
+from orchestrator.api.http.auth import READS, WRITES, CallerDep, CauseDep, HistorySince, ServicesDep
+from orchestrator.api.http.idempotency import IdempotentRoute
+from orchestrator.api.http.views import OperationView, problems
+from orchestrator.api.resources.watching import MOST_OF_ONE, Watched, Watching, mark
 from tenants.lifecycle import operations
 from tenants.store.models import Operation, OperationKind, OperationState
 from tenants.workflows.steps import WORKFLOWS

@@ -10,9 +10,9 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Query
 from pydantic import BaseModel, Field
 
-from orchestrator.api.auth import ACTS_FOR_TENANT, READS_TENANT, CauseDep, ServicesDep
-from orchestrator.api.idempotency import IdempotentRoute
-from orchestrator.api.views import View, problems
+from orchestrator.api.http.auth import ACTS_FOR_TENANT, READS_TENANT, CauseDep, ServicesDep
+from orchestrator.api.http.idempotency import IdempotentRoute
+from orchestrator.api.http.views import View, problems
 from tenants.conversations import bounces
 from tenants.delivery import circuits, history
 from tenants.delivery.circuits import CircuitState

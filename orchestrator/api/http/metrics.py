@@ -17,7 +17,7 @@ from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from orchestrator.api.auth import READS_METRICS, ServicesDep
+from orchestrator.api.http.auth import READS_METRICS, ServicesDep
 from tenants.ejabberd.client import EjabberdError, EjabberdUnavailableError
 from tenants.status import overview
 from tenants.status.overview import Overview

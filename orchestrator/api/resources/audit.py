@@ -6,8 +6,8 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field
 
-from orchestrator.api.auth import READS, HistorySince, ServicesDep
-from orchestrator.api.views import View, problems
+from orchestrator.api.http.auth import READS, HistorySince, ServicesDep
+from orchestrator.api.http.views import View, problems
 from tenants.lifecycle import audit
 from tenants.process.services import Services
 from tenants.store.models import MAX_ID, TenantState

@@ -11,7 +11,7 @@ import structlog
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from orchestrator.api.views import OperationView
+from orchestrator.api.http.views import OperationView
 from tenants.lifecycle import operations
 from tenants.process.services import Services
 from tenants.store.models import UNFINISHED

@@ -7,9 +7,9 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Response
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
-from orchestrator.api.auth import WRITES, CauseDep, ServicesDep
-from orchestrator.api.idempotency import IdempotentRoute
-from orchestrator.api.views import View, problems
+from orchestrator.api.http.auth import WRITES, CauseDep, ServicesDep
+from orchestrator.api.http.idempotency import IdempotentRoute
+from orchestrator.api.http.views import View, problems
 from tenants.access import tokens
 from tenants.store.models import Scope
 

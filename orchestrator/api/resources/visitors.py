@@ -6,9 +6,9 @@ from http import HTTPStatus
 from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field
 
-from orchestrator.api.auth import VIEWS_FOR_TENANT, ServicesDep
-from orchestrator.api.idempotency import IdempotentRoute
-from orchestrator.api.views import XmlText, instant, problems
+from orchestrator.api.http.auth import VIEWS_FOR_TENANT, ServicesDep
+from orchestrator.api.http.idempotency import IdempotentRoute
+from orchestrator.api.http.views import XmlText, instant, problems
 from tenants.accounts import accounts
 from tenants.core.naming import AccountKind, AccountName, check_identifier
 from tenants.core.text import DEFAULT_NICK

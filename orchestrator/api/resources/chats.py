@@ -7,9 +7,9 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from orchestrator.api.auth import ACTS_FOR_TENANT, READS_MESSAGES, READS_TENANT, ServicesDep
-from orchestrator.api.idempotency import IdempotentRoute
-from orchestrator.api.views import View, XmlText, problems
+from orchestrator.api.http.auth import ACTS_FOR_TENANT, READS_MESSAGES, READS_TENANT, ServicesDep
+from orchestrator.api.http.idempotency import IdempotentRoute
+from orchestrator.api.http.views import View, XmlText, problems
 from tenants.accounts import operators
 from tenants.conversations import chat_lines, chats
 from tenants.core.errors import ConflictError

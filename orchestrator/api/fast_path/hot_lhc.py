@@ -1,4 +1,4 @@
-"""Page views and messages of known visitors as LHC sends them: see `orchestrator.api.hot`."""
+"""Page views and messages of known visitors as LHC sends them: see `orchestrator.api.fast_path.hot`."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -10,8 +10,8 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.requests import Request
 from starlette.types import ASGIApp, Scope
 
+from orchestrator.api.fast_path.ready import Ready
 from orchestrator.api.lhc.face import MAX_BODY, unavailable
-from orchestrator.api.ready import Ready
 from tenants.core.digests import matches, same
 from tenants.core.errors import DomainError
 from tenants.core.naming import AccountKind, AccountName, local_part

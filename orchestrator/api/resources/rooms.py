@@ -8,10 +8,10 @@ from urllib.parse import quote
 from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from orchestrator.api.auth import ACTS_FOR_TENANT, READS_TENANT, ServicesDep
-from orchestrator.api.chats import Message, MessageId
-from orchestrator.api.idempotency import IdempotentRoute
-from orchestrator.api.views import View, XmlText, problems
+from orchestrator.api.http.auth import ACTS_FOR_TENANT, READS_TENANT, ServicesDep
+from orchestrator.api.http.idempotency import IdempotentRoute
+from orchestrator.api.http.views import View, XmlText, problems
+from orchestrator.api.resources.chats import Message, MessageId
 from tenants.accounts import operators
 from tenants.conversations import chat_lines, rooms
 from tenants.conversations.rooms import Person

@@ -8,10 +8,10 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Response
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
 
-from orchestrator.api.auth import ACTS_FOR_TENANT, READS, READS_TENANT, WRITES, CauseDep, ServicesDep
-from orchestrator.api.idempotency import IdempotentRoute
-from orchestrator.api.problems import Problem, describe
-from orchestrator.api.views import OperationView, instant, problems
+from orchestrator.api.http.auth import ACTS_FOR_TENANT, READS, READS_TENANT, WRITES, CauseDep, ServicesDep
+from orchestrator.api.http.idempotency import IdempotentRoute
+from orchestrator.api.http.problems import Problem, describe
+from orchestrator.api.http.views import OperationView, instant, problems
 from tenants.access import passwords
 from tenants.core.digests import digest, new_key
 from tenants.core.errors import DomainError, InvalidInputError

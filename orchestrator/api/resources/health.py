@@ -8,7 +8,7 @@ from typing import Any
 from fastapi import APIRouter, Response
 from pydantic import BaseModel
 
-from orchestrator.api.auth import ServicesDep
+from orchestrator.api.http.auth import ServicesDep
 from tenants.process import heartbeats, leases
 from tenants.process.services import Services
 

@@ -1,0 +1,1 @@
+"""Calls that are answered from memory before any route is looked at."""
