@@ -1,11 +1,4 @@
-"""A client of the tenant's own API (`/v1/tenants/{instance_name}`), typed by the API's own models.
-
-    async with TenantClient("https://xmpp.example.org", "acme", token) as acme:
-        chat = await acme.start_chat("12", nick="John", message="Hello?")
-        await acme.write(chat.chat_id, "Is anybody there?", message_id="line-0001")
-
-`docs/tenant-api.md` goes through all of it.
-"""
+"""Calls of the tenant's own API, one method each; lists are async iterators over all pages."""
 
 from collections.abc import AsyncIterator
 from typing import Any, Self, TypeVar
@@ -14,19 +7,20 @@ from urllib.parse import quote
 import httpx
 from pydantic import BaseModel
 
-from orchestrator.api.http.problems import Problem
-from orchestrator.api.resources.chats import ChatPage, ChatView, LinePage, LineView
-from orchestrator.api.resources.deliveries import (
-    DeliveryPage,
+from orchestrator.client.answers import (
+    ChatView,
     DeliveryView,
+    Kicked,
+    LineView,
+    OperatorView,
+    Problem,
     Replayed,
-    ReturnedMessagePage,
     ReturnedMessageView,
+    RoomView,
+    SaidView,
+    SigningKey,
+    VisitorOnline,
 )
-from orchestrator.api.resources.operators import Kicked, OperatorPage, OperatorView
-from orchestrator.api.resources.rooms import RoomPage, RoomView, SaidView
-from orchestrator.api.resources.tenants import SigningKey
-from orchestrator.api.resources.visitors import VisitorOnline
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -78,14 +72,9 @@ class TenantClient:
         """The operator, and where it is online."""
         return await self._call(OperatorView, "GET", _path("operators", username))
 
-    async def operators(self) -> AsyncIterator[OperatorView]:
+    def operators(self) -> AsyncIterator[OperatorView]:
         """All operators by name."""
-        after: str | None = ""
-        while after is not None:
-            page = await self._call(OperatorPage, "GET", "/operators", after=after)
-            for operator in page.operators:
-                yield operator
-            after = page.next
+        return self._all(OperatorView, "/operators", "operators")
 
     async def delete_operator(self, username: str) -> None:
         """Remove the operator."""
@@ -107,28 +96,18 @@ class TenantClient:
         """The chat as it is now."""
         return await self._call(ChatView, "GET", _path("chats", chat_id))
 
-    async def chats(self, state: str | None = None) -> AsyncIterator[ChatView]:
+    def chats(self, state: str | None = None) -> AsyncIterator[ChatView]:
         """All chats, or those in a state, oldest first."""
-        after: int | None = 0
-        while after is not None:
-            page = await self._call(ChatPage, "GET", "/chats", after=after, **_given(state=state))
-            for chat in page.chats:
-                yield chat
-            after = page.next
+        return self._all(ChatView, "/chats", "chats", **_given(state=state))
 
     async def write(self, chat_id: str, message: str, message_id: str | None = None) -> LineView:
         """The visitor writes. With a `message_id` of yours the call may be repeated."""
         wanted = {"message": message, "message_id": message_id}
         return await self._call(LineView, "POST", _path("chats", chat_id, "messages"), wanted)
 
-    async def messages(self, chat_id: str) -> AsyncIterator[LineView]:
+    def messages(self, chat_id: str) -> AsyncIterator[LineView]:
         """What was said in the chat, as far as it is kept, oldest first."""
-        after: int | None = 0
-        while after is not None:
-            page = await self._call(LinePage, "GET", _path("chats", chat_id, "messages"), after=after)
-            for line in page.messages:
-                yield line
-            after = page.next
+        return self._all(LineView, _path("chats", chat_id, "messages"), "messages")
 
     async def show_typing(self, chat_id: str, *, composing: bool) -> None:
         """Operators see that the visitor is writing, or no longer."""
@@ -154,14 +133,9 @@ class TenantClient:
         """The room with its members."""
         return await self._call(RoomView, "GET", _path("rooms", name))
 
-    async def rooms(self) -> AsyncIterator[RoomView]:
+    def rooms(self) -> AsyncIterator[RoomView]:
         """All rooms, oldest first."""
-        after: int | None = 0
-        while after is not None:
-            page = await self._call(RoomPage, "GET", "/rooms", after=after)
-            for room in page.rooms:
-                yield room
-            after = page.next
+        return self._all(RoomView, "/rooms", "rooms")
 
     async def put_member(self, name: str, operator: str, **wanted: Any) -> RoomView:
         """Note who is to be in the room; `nick`, `invite`."""
@@ -180,27 +154,17 @@ class TenantClient:
         """Remove the room."""
         await self._send("DELETE", _path("rooms", name))
 
-    async def deliveries(self, state: str | None = None) -> AsyncIterator[DeliveryView]:
+    def deliveries(self, state: str | None = None) -> AsyncIterator[DeliveryView]:
         """What became of events on their way to the tenant, oldest first."""
-        after: int | None = 0
-        while after is not None:
-            page = await self._call(DeliveryPage, "GET", "/deliveries", after=after, **_given(state=state))
-            for delivery in page.deliveries:
-                yield delivery
-            after = page.next
+        return self._all(DeliveryView, "/deliveries", "deliveries", **_given(state=state))
 
     async def replay_deliveries(self) -> int:
         """Try all dead events again. Returns how many."""
         return (await self._call(Replayed, "POST", "/deliveries/replay")).replayed
 
-    async def returned_messages(self) -> AsyncIterator[ReturnedMessageView]:
+    def returned_messages(self) -> AsyncIterator[ReturnedMessageView]:
         """What visitors wrote and no operator got, oldest first."""
-        after: int | None = 0
-        while after is not None:
-            page = await self._call(ReturnedMessagePage, "GET", "/returned-messages", after=after)
-            for message in page.returned_messages:
-                yield message
-            after = page.next
+        return self._all(ReturnedMessageView, "/returned-messages", "returned_messages")
 
     async def replay_returned_messages(self) -> int:
         """Send all of those again that were not yet. Returns how many."""
@@ -211,10 +175,18 @@ class TenantClient:
         wanted = {"overlap_seconds": overlap_seconds}
         return (await self._call(SigningKey, "POST", "/signing-key", wanted)).signing_key
 
-    async def _call(
-        self, model: type[Model], method: str, path: str, body: dict[str, Any] | None = None, **query: Any
-    ) -> Model:
-        return model.model_validate_json((await self._send(method, path, body, **query)).content)
+    async def _call(self, model: type[Model], method: str, path: str, body: dict[str, Any] | None = None) -> Model:
+        return model.model_validate_json((await self._send(method, path, body)).content)
+
+    async def _all(self, model: type[Model], path: str, key: str, **query: Any) -> AsyncIterator[Model]:
+        """All rows of a list, page by page; `key` is the name of the rows in a page."""
+        while True:
+            page = (await self._send("GET", path, **query)).json()
+            for row in page[key]:
+                yield model.model_validate(row)
+            if page["next"] is None:
+                return
+            query["after"] = page["next"]
 
     async def _send(self, method: str, path: str, body: dict[str, Any] | None = None, **query: Any) -> httpx.Response:
         answer = await self._http.request(method, path, json=body, params=query)
