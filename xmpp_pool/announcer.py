@@ -12,13 +12,12 @@ from itertools import islice
 from typing import TypeVar
 
 from sqlalchemy import delete, select, tuple_
-from sqlalchemy.exc import DBAPIError
 
 from tenants.core.text import DEFAULT_NICK
 from tenants.lifecycle import admission
 from tenants.process.services import Services
 from tenants.shards.commands import CloseVisitor, SendMessage, SendToRoom, ShowTyping, ShowVisitor, shard_of
-from tenants.store.database import rows_changed
+from tenants.store.database import DATABASE_AWAY, rows_changed
 from tenants.store.models import Tenant, VisitorSession
 from tenants.visitors.presence import RESOURCE
 from xmpp_pool import stanzas
@@ -119,7 +118,7 @@ class Announcer:
         """End all sessions of a tenant. False when it became another process's meanwhile, who has to do it.
 
         Raises:
-            StreamLostError, DBAPIError: to be done again.
+            StreamLostError, DATABASE_AWAY: to be done again.
         """
         sessions = self._sessions.of_tenant(instance_name)
         self._sessions.drop([instance_name])
@@ -145,7 +144,7 @@ class Announcer:
     async def _end_due(self, due: list[Session], now: float) -> None:
         try:
             prolonged = await self._prolonged(due, now)
-        except DBAPIError:
+        except DATABASE_AWAY:
             for session in due:
                 self._sessions.go_on(session)
             raise
@@ -156,7 +155,7 @@ class Announcer:
         told = await self._say_gone([session for session in gone if self._serves(session.instance_name)])
         try:
             returned = await self._forget([session.username for session in told], now)
-        except DBAPIError:
+        except DATABASE_AWAY:
             self._put_back(told)
             raise
         for session in returned:
@@ -198,7 +197,7 @@ class Announcer:
                 await transaction.execute(
                     delete(VisitorSession).where(row.in_([(session.username, session.version) for session in told]))
                 )
-        except DBAPIError:
+        except DATABASE_AWAY:
             self._put_back(told)
             raise
 

@@ -16,13 +16,12 @@ from dataclasses import dataclass
 from itertools import count
 
 import structlog
-from sqlalchemy.exc import DBAPIError
-from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from tenants.conversations.live_view import Broadcast, Way
 from tenants.shards.commands import CloseTenant, SendMessage, SendToRoom
 from tenants.shards.queues import CommandReader, Delivery
 from tenants.status.traffic import Traffic
+from tenants.store.database import DATABASE_AWAY
 from xmpp_pool.announcer import Announcer
 from xmpp_pool.gateway import Gateway, StreamLostError
 from xmpp_pool.lives import Lives
@@ -107,7 +106,7 @@ class CommandRunner:
             while batch or self._stream != self._gateway.stream_number:
                 try:
                     await self._carry_out(batch, tasks)
-                except (StreamLostError, DBAPIError, PoolTimeoutError) as error:
+                except (StreamLostError, *DATABASE_AWAY) as error:
                     count = len(batch) + len(self._unconfirmed)
                     log.warning("commands will be carried out again", count=count, error=type(error).__name__)
                     await asyncio.sleep(_RETRY_PAUSE)
@@ -156,7 +155,7 @@ class CommandRunner:
                 await self._gateway.wait_established()
                 try:
                     closed = await self._announcer.close(instance_name)
-                except (StreamLostError, DBAPIError) as error:
+                except (StreamLostError, *DATABASE_AWAY) as error:
                     log.warning("tenant not closed yet", instance_name=instance_name, error=type(error).__name__)
                     await asyncio.sleep(_RETRY_PAUSE)
                     continue

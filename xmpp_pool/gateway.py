@@ -20,11 +20,11 @@ from slixmpp.xmlstream import StanzaBase
 from slixmpp.xmlstream.handler import Callback
 from slixmpp.xmlstream.matcher import MatchXPath
 from slixmpp.xmlstream.xmlstream import NotConnectedError
-from sqlalchemy.exc import DBAPIError
 
 from config.settings import Settings
 from tenants.core.backoff import delay
 from tenants.core.errors import DomainError
+from tenants.store.database import DATABASE_AWAY
 from xmpp_pool.stanzas import BRIDGE_NS, COMPONENT_NS, FORWARD_NS
 
 log = structlog.get_logger(__name__)
@@ -160,7 +160,7 @@ class Gateway:
                 log.info("component connected", component=self._settings.component_jid)
                 await stream.lost.wait()
                 log.warning("component connection lost")
-            except (TimeoutError, OSError, StreamLostError, DomainError, DBAPIError) as error:
+            except (TimeoutError, OSError, StreamLostError, DomainError, *DATABASE_AWAY) as error:
                 log.warning("component connection failed", error=f"{type(error).__name__}: {error}")
             finally:
                 self._established.clear()

@@ -7,7 +7,6 @@ import asyncio
 from xml.etree import ElementTree as ET
 
 import structlog
-from sqlalchemy.exc import DBAPIError
 
 from tenants.conversations import bounces, rooms
 from tenants.conversations.live_view import Broadcast, Way
@@ -20,6 +19,7 @@ from tenants.lifecycle.admission import Refusal
 from tenants.process.services import Services
 from tenants.shards.queues import QueueUnavailableError
 from tenants.status.traffic import Traffic
+from tenants.store.database import DATABASE_AWAY
 from xmpp_pool.gateway import Reply
 from xmpp_pool.stanzas import Forwarded, ForwardedError, ForwardedPresence, read_forwarded
 
@@ -66,7 +66,7 @@ class Inbox:
             batch = await next_batch(self._waiting, _BATCH)
             try:
                 refused = await self._store([message for message, _ in batch])
-            except (DBAPIError, QueueUnavailableError) as error:
+            except (*DATABASE_AWAY, QueueUnavailableError) as error:
                 log.error("messages not stored", count=len(batch), error=type(error).__name__)  # noqa: TRY400 - the statement holds what people wrote
                 for _, reply in batch:
                     reply("internal-server-error")

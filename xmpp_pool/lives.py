@@ -42,7 +42,7 @@ class Lives:
         """Know these tenants from now on, for a moment.
 
         Raises:
-            DBAPIError, sqlalchemy.exc.TimeoutError: the registry could not be asked.
+            DATABASE_AWAY: the registry could not be asked.
         """
         now = self._monotonic()
         unknown: set[str] = set()

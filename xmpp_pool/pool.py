@@ -9,7 +9,6 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 from slixmpp import Presence
-from sqlalchemy.exc import DBAPIError
 
 from config.celery import make_celery
 from config.settings import Settings
@@ -19,6 +18,7 @@ from tenants.process.leases import Taken, new_member_name
 from tenants.process.services import Services, open_services
 from tenants.shards.queues import open_reader
 from tenants.status.traffic import Traffic
+from tenants.store.database import DATABASE_AWAY
 from xmpp_pool.announcer import Announcer
 from xmpp_pool.commands import CommandRunner
 from xmpp_pool.gateway import Gateway, StreamLostError
@@ -153,7 +153,7 @@ class Pool:
             await self._gateway.wait_established()
             try:
                 await work()
-            except (StreamLostError, DBAPIError) as error:
+            except (StreamLostError, *DATABASE_AWAY) as error:
                 log.warning("to be done again", work=work.__qualname__, error=type(error).__name__)
 
 

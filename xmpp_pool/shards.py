@@ -11,13 +11,13 @@ import time
 from collections.abc import Awaitable, Callable, Collection, Iterable
 
 import structlog
-from sqlalchemy.exc import DBAPIError
 
 from tenants.core.backoff import delay
 from tenants.process import leases
 from tenants.process.leases import Lease, Taken
 from tenants.process.services import Services
 from tenants.shards.commands import shard_of
+from tenants.store.database import DATABASE_AWAY
 from xmpp_pool.gateway import StreamLostError
 
 log = structlog.get_logger(__name__)
@@ -33,7 +33,7 @@ class Shards:
 
     Callbacks, all awaited in the event loop:
         fit: whether this process can serve at all.
-        restore: makes the given shards ready to be served. Raises StreamLostError or DBAPIError to be called again.
+        restore: makes the given shards ready to be served. Raises StreamLostError or DATABASE_AWAY to be called again.
         drop: they are no longer served: forget all about them.
         settle: before shards are given to others in good order: let everything that was sent be handled.
     """
@@ -96,7 +96,7 @@ class Shards:
         while True:
             try:
                 await self._tick()
-            except DBAPIError as error:
+            except DATABASE_AWAY as error:
                 log.warning("leases not renewed", error=type(error).__name__)
             await asyncio.sleep(_PAUSE)
 
@@ -143,7 +143,7 @@ class Shards:
                 try:
                     await self._restore(taken)
                     break
-                except (StreamLostError, DBAPIError) as error:
+                except (StreamLostError, *DATABASE_AWAY) as error:
                     failures += 1
                     log.warning("shards not restored yet", count=len(taken), error=type(error).__name__)
                     await asyncio.sleep(delay(failures, first=0.2, longest=2))
@@ -166,7 +166,7 @@ class Shards:
         try:
             async with asyncio.timeout(leases.TERM):
                 await self._give_up(list(self._held), leaving=True)
-        except (DBAPIError, TimeoutError) as error:
+        except (*DATABASE_AWAY, TimeoutError) as error:
             log.warning("leases not given back, they will run out", error=type(error).__name__)
 
     async def _retrying(self, work: Callable[[], Awaitable[None]]) -> None:
@@ -174,7 +174,7 @@ class Shards:
         while True:
             try:
                 return await work()
-            except DBAPIError as error:
+            except DATABASE_AWAY as error:
                 failures += 1
                 log.warning("the database does not answer yet", error=type(error).__name__)
                 await asyncio.sleep(delay(failures, first=0.2, longest=5))

@@ -8,13 +8,13 @@ from collections import Counter
 from xml.etree import ElementTree as ET
 
 import structlog
-from sqlalchemy.exc import DBAPIError
 
 from tenants.conversations import signals
 from tenants.conversations.reports import Receipt, Typing
 from tenants.core.errors import InvalidInputError
 from tenants.core.naming import AccountName
 from tenants.process.services import Services
+from tenants.store.database import DATABASE_AWAY
 from xmpp_pool.inbox import names
 from xmpp_pool.stanzas import read_signal
 
@@ -88,5 +88,5 @@ class Signals:
                     await signals.receipt(self._services, receipts)
                 for sign in typing.values():
                     await signals.typing(self._services, sign)
-            except DBAPIError as error:
+            except DATABASE_AWAY as error:
                 log.warning("signals lost", receipts=len(receipts), typing=len(typing), error=type(error).__name__)

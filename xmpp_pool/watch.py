@@ -12,7 +12,6 @@ from functools import partial
 import structlog
 from slixmpp import JID, Presence
 from sqlalchemy import select
-from sqlalchemy.exc import DBAPIError
 
 from tenants.conversations import chats, operator_presence
 from tenants.core.errors import DomainError, InvalidInputError
@@ -20,6 +19,7 @@ from tenants.core.naming import AccountKind, AccountName
 from tenants.process.leases import LeaseLostError
 from tenants.process.services import Services
 from tenants.shards.commands import shard_of
+from tenants.store.database import DATABASE_AWAY
 from tenants.store.models import Account
 from xmpp_pool.announcer import Announcer
 from xmpp_pool.gateway import Gateway, StreamLostError
@@ -65,7 +65,7 @@ class OperatorWatch:
 
         Raises:
             DomainError: ejabberd could not be asked.
-            DBAPIError: the registry could not be asked.
+            DATABASE_AWAY: the registry could not be asked.
             StreamLostError: the stream ended meanwhile.
         """
         await self._in_turn(self._read_picture)
@@ -74,7 +74,7 @@ class OperatorWatch:
         """Begin to act for the tenants of these shards: tell LHC what it does not know, and operators who is there.
 
         Raises:
-            DBAPIError: the registry could not be asked.
+            DATABASE_AWAY: the registry could not be asked.
             StreamLostError: the stream ended meanwhile.
         """
         shard_count = self._services.settings.shard_count
@@ -86,7 +86,7 @@ class OperatorWatch:
             work = await self._work.get()
             try:
                 await work()
-            except (StreamLostError, DBAPIError) as error:
+            except (StreamLostError, *DATABASE_AWAY) as error:
                 log.warning("presence change not handled, reading the picture anew", error=type(error).__name__)
                 self._gateway.abort()
 
@@ -97,7 +97,7 @@ class OperatorWatch:
         async def settle() -> None:
             try:
                 await work()
-            except (StreamLostError, DomainError, DBAPIError) as error:
+            except (StreamLostError, DomainError, *DATABASE_AWAY) as error:
                 outcome: Exception | None = error
             else:
                 outcome = None
@@ -202,7 +202,7 @@ class OperatorWatch:
                 await self._services.ejabberd.kick(username, JID(jid).resource, "No answer to a ping")
             except StreamLostError:
                 return
-            except (DomainError, DBAPIError) as error:
+            except (DomainError, *DATABASE_AWAY) as error:
                 log.warning("ping not handled", instance_name=instance_name, error=type(error).__name__)
                 return
         self._queue_change(JID(jid), available=False)

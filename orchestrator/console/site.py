@@ -6,8 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI
-from sqlalchemy.exc import DBAPIError
-from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.datastructures import FormData, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
@@ -37,6 +35,7 @@ from orchestrator.console.tenants import TenantsTable
 from orchestrator.console.users import UsersTable
 from tenants.core.errors import DomainError
 from tenants.process.services import Services
+from tenants.store.database import DATABASE_AWAY
 from tenants.store.models import AuditEntry, CallbackMessage, ConsoleSession, ConsoleUser, Operation, Tenant
 
 _HERE = Path(__file__).parent
@@ -99,8 +98,8 @@ class Console(BaseAdmin):
         """Serve the pages."""
         self.mount_to(app)
         self.app.add_exception_handler(DomainError, self._refused)
-        self.app.add_exception_handler(DBAPIError, self._away)
-        self.app.add_exception_handler(PoolTimeoutError, self._away)
+        for away in DATABASE_AWAY:
+            self.app.add_exception_handler(away, self._away)
 
     @route("/_api/{key}/action", methods=["POST"], name="action")
     async def handle_action(self, request: Request) -> Response:

@@ -8,12 +8,11 @@ import time
 from collections.abc import Callable
 
 import structlog
-from sqlalchemy.exc import DBAPIError
-from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from tenants.delivery import worker
 from tenants.process.delivery_waker import PAUSE as WAKE_PAUSE
 from tenants.process.services import Services
+from tenants.store.database import DATABASE_AWAY
 
 log = structlog.get_logger(__name__)
 
@@ -60,7 +59,7 @@ class Lookout:
                 began = time.monotonic()
                 self._start(*await worker.find_due(self._services))
                 await asyncio.sleep(max(0.0, _SHARE * (time.monotonic() - began) - _PAUSE))
-        except (DBAPIError, PoolTimeoutError) as error:
+        except DATABASE_AWAY as error:
             # the next wake-up, or the sweep, begins anew
             log.warning("no look for due callbacks", error=type(error).__name__)
         finally:

@@ -13,11 +13,10 @@ from typing import Any
 
 import structlog
 from sqlalchemy import BindParameter, ColumnElement, and_, cast, or_, select, update
-from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from tenants.core.clock import Clock
-from tenants.store.database import Database, rows_changed
+from tenants.store.database import DATABASE_AWAY, Database, rows_changed
 from tenants.store.json_rows import ROWS, value
 from tenants.store.models import Claimable
 
@@ -146,7 +145,7 @@ class Keeper:
             await asyncio.sleep(self._interval)
             try:
                 await self._renew_all()
-            except (DBAPIError, OSError, TimeoutError) as error:
+            except (*DATABASE_AWAY, OSError, TimeoutError) as error:
                 log.warning("claims not renewed", count=len(self._held), error=type(error).__name__)
 
     async def _renew_all(self) -> None:

@@ -10,11 +10,19 @@ from typing import Any, cast
 from sqlalchemy import Connection, CursorResult, Dialect, Insert, Result, event
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import DisconnectionError
+from sqlalchemy.exc import DBAPIError, DisconnectionError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from tenants.store.models import Base
+
+DATABASE_AWAY = (DBAPIError, PoolTimeoutError)
+"""What a session raises when the database cannot be reached or does not answer, or no connection becomes free in time.
+
+`DBAPIError` also holds statements that the database refuses, `IntegrityError` for one: who expects such a refusal
+catches that first.
+"""
 
 _LOCK_TIMEOUT = 10
 """Seconds that a writer waits for another: far longer than any of our transactions, far shorter than for ever."""

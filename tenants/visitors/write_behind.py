@@ -9,8 +9,6 @@ from contextlib import asynccontextmanager, suppress
 
 import structlog
 from sqlalchemy import Float, Integer, case, cast, select, update
-from sqlalchemy.exc import DBAPIError
-from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from tenants.access import tokens
@@ -18,6 +16,7 @@ from tenants.core.errors import DomainError
 from tenants.lifecycle import admission
 from tenants.process.cache import TOUCH_SECONDS, KnownVisitor
 from tenants.process.services import Services
+from tenants.store.database import DATABASE_AWAY
 from tenants.store.json_rows import ROWS, value
 from tenants.store.models import Account, AccountState, VisitorSession
 from tenants.visitors import presence
@@ -35,7 +34,6 @@ _READ_AT_ONCE = 500
 _AGAIN_AT_ONCE = 10
 """Page views that are carried out the slow way at once."""
 _CLOSING_SECONDS = 5.0
-_ERRORS = (DBAPIError, PoolTimeoutError)
 
 
 @asynccontextmanager
@@ -51,7 +49,7 @@ async def running(services: Services) -> AsyncIterator[None]:
         try:
             async with asyncio.timeout(_CLOSING_SECONDS):
                 await renew(services)
-        except (TimeoutError, *_ERRORS) as error:
+        except (TimeoutError, *DATABASE_AWAY) as error:
             log.warning("visitors' windows not renewed", error=type(error).__name__)
 
 
@@ -61,7 +59,7 @@ async def _run(services: Services) -> None:
         try:
             await refresh(services)
             await renew(services)
-        except _ERRORS as error:
+        except DATABASE_AWAY as error:
             log.warning("visitors' windows not renewed yet", error=type(error).__name__)
 
 
@@ -82,14 +80,14 @@ async def renew(services: Services) -> None:
     """Store the longer windows; carry out the slow way what cannot be stored as it is known.
 
     Raises:
-        DBAPIError, sqlalchemy.exc.TimeoutError: not stored; the next call tries again.
+        DATABASE_AWAY: not stored; the next call tries again.
     """
     renewed = services.known.take_renewed()
     for start in range(0, len(renewed), _AT_ONCE):
         chunk = renewed[start : start + _AT_ONCE]
         try:
             again = await _store(services, chunk)
-        except _ERRORS:
+        except DATABASE_AWAY:
             services.known.give_back(renewed[start:])
             raise
         for at in range(0, len(again), _AGAIN_AT_ONCE):
@@ -215,5 +213,5 @@ async def _show_again(services: Services, visitor: KnownVisitor, row: VisitorSes
     except DomainError as error:
         # nobody waits for the answer any more; the next page view is told
         log.info("page view not carried out", instance_name=name.instance, error=str(error))
-    except _ERRORS as error:
+    except DATABASE_AWAY as error:
         log.warning("page view not carried out", instance_name=name.instance, error=type(error).__name__)

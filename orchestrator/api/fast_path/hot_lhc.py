@@ -5,8 +5,6 @@ from dataclasses import dataclass
 from http import HTTPStatus
 
 import msgspec
-from sqlalchemy.exc import DBAPIError
-from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.requests import Request
 from starlette.types import ASGIApp, Scope
 
@@ -21,6 +19,7 @@ from tenants.process.cache import KnownVisitor
 from tenants.process.rate_limits import CallKind
 from tenants.process.services import Services
 from tenants.shards.queues import QueueUnavailableError
+from tenants.store.database import DATABASE_AWAY
 from tenants.store.models import Tenant
 from tenants.visitors import presence
 from tenants.visitors.presence import DEFAULT_STATUS
@@ -63,7 +62,7 @@ async def _answer(
         return None
     try:
         await handle(services, said)
-    except (QueueUnavailableError, DBAPIError, PoolTimeoutError) as error:
+    except (QueueUnavailableError, *DATABASE_AWAY) as error:
         return unavailable(Request(scope), endpoint, error)
     except DomainError:
         # it was not quite as it was known: nothing has changed yet

@@ -5,8 +5,6 @@ from http import HTTPStatus
 from typing import Annotated
 
 import msgspec
-from sqlalchemy.exc import DBAPIError
-from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.types import ASGIApp, Scope
 
 from orchestrator.api.fast_path.ready import Ready
@@ -19,6 +17,7 @@ from tenants.lifecycle import admission
 from tenants.process.cache import KnownVisitor
 from tenants.process.rate_limits import CallKind
 from tenants.process.services import Services
+from tenants.store.database import DATABASE_AWAY
 from tenants.store.models import Tenant, Token
 from tenants.visitors import presence, status_text
 from tenants.visitors.status_text import PageView
@@ -71,7 +70,7 @@ async def view_page(services: Services, scope: Scope, body: bytes) -> ASGIApp | 
         return None
     try:
         await presence.show_known(services, tenant, visitor, nick, status)
-    except (DomainError, DBAPIError, PoolTimeoutError):
+    except (DomainError, *DATABASE_AWAY):
         # it was not quite as it was known, or it cannot be stored; the application says which
         services.known.forget_visitor(visitor.username)
         return None

@@ -8,12 +8,12 @@ from typing import Any
 import structlog
 from fastapi import Request, Response
 from fastapi.routing import APIRoute
-from sqlalchemy.exc import DBAPIError
 
 from orchestrator.api.http.auth import bearer, check_text, get_caller
 from tenants.access import idempotency
 from tenants.lifecycle import registry
 from tenants.process.services import Services
+from tenants.store.database import DATABASE_AWAY
 
 log = structlog.get_logger(__name__)
 
@@ -59,7 +59,7 @@ async def _answer_once(request: Request, key: str, handle: Handler) -> Response:
     answer = idempotency.Answer(response.status_code, headers, _without_secrets(bytes(response.body)))
     try:
         await idempotency.finish(services, actor, key, answer)
-    except DBAPIError as error:
+    except DATABASE_AWAY as error:
         # it is done, and its secrets are shown now or never
         log.error("an answer is not kept for its repetition", error=type(error).__name__)  # noqa: TRY400 - the statement holds the answer
     return response

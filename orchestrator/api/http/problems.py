@@ -9,8 +9,6 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from pydantic import BaseModel, Field
-from sqlalchemy.exc import DBAPIError
-from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.exceptions import HTTPException
 from starlette.routing import BaseRoute, Match, Route
 from starlette.types import Receive, Scope, Send
@@ -23,6 +21,7 @@ from tenants.core.errors import (
     QuotaExceededError,
     UnavailableError,
 )
+from tenants.store.database import DATABASE_AWAY
 
 log = structlog.get_logger(__name__)
 
@@ -94,11 +93,8 @@ def add_handlers(app: FastAPI) -> None:
                 return answer(describe(error), _RETRY_AFTER)
         return answer(describe(error))
 
-    @app.exception_handler(PoolTimeoutError)
-    @app.exception_handler(DBAPIError)
-    async def database_error(_request: Request, error: Exception) -> JSONResponse:
-        log.error("database", error=type(error).__name__)
-        return refuse(HTTPStatus.SERVICE_UNAVAILABLE, "the database cannot be reached", _RETRY_AFTER)
+    for away in DATABASE_AWAY:
+        app.add_exception_handler(away, _database_away)
 
     @app.exception_handler(RequestValidationError)
     async def validation_error(_request: Request, error: RequestValidationError) -> JSONResponse:
@@ -121,6 +117,11 @@ def add_handlers(app: FastAPI) -> None:
         if request.url.path.startswith(PREFIX):
             return refuse(HTTPStatus.INTERNAL_SERVER_ERROR, said)
         return PlainTextResponse(said, HTTPStatus.INTERNAL_SERVER_ERROR)
+
+
+async def _database_away(_request: Request, error: Exception) -> JSONResponse:
+    log.error("database", error=type(error).__name__)
+    return refuse(HTTPStatus.SERVICE_UNAVAILABLE, "the database cannot be reached", _RETRY_AFTER)
 
 
 def _field_name(location: Sequence[str | int]) -> str:

@@ -12,8 +12,6 @@ from email.message import Message
 from typing import Any
 
 import structlog
-from sqlalchemy.exc import DBAPIError
-from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -25,6 +23,7 @@ from tenants.core.errors import DomainError, QuotaExceededError, UnavailableErro
 from tenants.lifecycle import registry
 from tenants.process.rate_limits import CallKind
 from tenants.process.services import Services
+from tenants.store.database import DATABASE_AWAY
 
 log = structlog.get_logger(__name__)
 
@@ -102,7 +101,7 @@ class LhcFace:
             log.warning("over quota", endpoint=endpoint, error=str(error))
             wait = {"Retry-After": str(math.ceil(error.retry_after))}
             return _json_response({"error": True, "msg": str(error)}, 429, "application/json", wait)
-        except (UnavailableError, DBAPIError, PoolTimeoutError) as error:
+        except (UnavailableError, *DATABASE_AWAY) as error:
             return unavailable(request, endpoint, error)
         except (ApplicationError, DomainError) as error:
             return _json_response({"error": True, "msg": str(error)})
@@ -111,8 +110,8 @@ class LhcFace:
         return _json_response({"error": False, "msg": message})
 
 
-def unavailable(request: Request, endpoint: str, error: UnavailableError | DBAPIError | PoolTimeoutError) -> Response:
-    """The answer to a call that could not be accepted, and may be repeated."""
+def unavailable(request: Request, endpoint: str, error: Exception) -> Response:
+    """The answer to a call that could not be accepted, and may be repeated: `UnavailableError`, or `DATABASE_AWAY`."""
     if isinstance(error, UnavailableError):
         log.warning("not accepted", endpoint=endpoint, error=str(error))
         return _error_response(request, 503, str(error), _WAIT)

@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import structlog
-from sqlalchemy.exc import DBAPIError
-from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from orchestrator.api.lhc import rpc_accounts, rpc_messages, rpc_rooms, rpc_sessions
 from orchestrator.api.lhc.calls import ApplicationError, Call
@@ -27,6 +25,7 @@ from tenants.core.digests import same
 from tenants.core.errors import DomainError, ForeignNameError, InvalidInputError
 from tenants.lifecycle import audit, registry
 from tenants.process.services import Services
+from tenants.store.database import DATABASE_AWAY
 
 log = structlog.get_logger(__name__)
 
@@ -72,7 +71,7 @@ async def answer(services: Services, confined_to: str | None, body: bytes) -> by
             return write(await _carry_out(method, call))
     except RpcError as fault:
         return write_fault(fault)
-    except (DBAPIError, PoolTimeoutError) as error:
+    except DATABASE_AWAY as error:
         log.error("database", endpoint="rpc", error=type(error).__name__)  # noqa: TRY400 - the statement holds what people wrote
         return write_fault(RpcError(COMMAND_FAILED, "the database cannot be reached"))
     except (ApplicationError, DomainError) as error:

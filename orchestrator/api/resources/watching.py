@@ -8,12 +8,11 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 
 import structlog
-from sqlalchemy.exc import DBAPIError
-from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from orchestrator.api.http.views import OperationView
 from tenants.lifecycle import operations
 from tenants.process.services import Services
+from tenants.store.database import DATABASE_AWAY
 from tenants.store.models import UNFINISHED
 
 log = structlog.get_logger(__name__)
@@ -52,7 +51,7 @@ class Watched:
             while self._view is None or time.monotonic() - self._asked_at >= _POLL_SECONDS:
                 try:
                     self._view = OperationView.of(await operations.get(services, self._operation_id))
-                except (DBAPIError, PoolTimeoutError) as error:
+                except DATABASE_AWAY as error:
                     # the stream has begun, so nothing but its end could tell; the database may be back by then
                     log.warning("the database cannot be asked", error=type(error).__name__)
                     await asyncio.sleep(_POLL_SECONDS)
