@@ -9,11 +9,8 @@ from tasks.runtime import run
 from tenants.lifecycle import operations
 from tenants.process import heartbeats
 from tenants.process.services import Services
-from tenants.store import claims
-from tenants.store.models import Operation
 from tenants.workflows.steps import WORKFLOWS
 
-_SWEEP_LIMIT = 100
 _TURN_SECONDS = 1.0
 """How long an operation may go from step to step; then others have their turn."""
 
@@ -42,10 +39,7 @@ def sweep_operations() -> None:
     """Wake operations that are due: retries, lost wake-ups, and those of workers that died."""
 
     async def sweep(services: Services) -> None:
-        async with services.database.read() as session:
-            due = await claims.due(session, Operation, services.clock(), _SWEEP_LIMIT)
-        for operation_id in due:
-            await operations.wake(services, await operations.get(services, operation_id))
+        await operations.wake_due(services)
         # beat, broker and worker have all done their part when this is written
         await heartbeats.beat(services, heartbeats.LIFECYCLE)
 

@@ -7,41 +7,27 @@ the last is always the true one.
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
-from typing import TypeVar
-
-from sqlalchemy import delete, select, tuple_
 
 from tenants.core.text import DEFAULT_NICK
 from tenants.lifecycle import admission
 from tenants.process.services import Services
 from tenants.shards.commands import CloseVisitor, SendMessage, SendToRoom, ShowTyping, ShowVisitor, shard_of
-from tenants.store.database import DATABASE_AWAY, rows_changed
-from tenants.store.models import Tenant, VisitorSession
+from tenants.store.database import DATABASE_AWAY
+from tenants.store.models import Tenant
+from tenants.visitors import stored_sessions
 from tenants.visitors.presence import RESOURCE
+from tenants.visitors.stored_sessions import Session
 from xmpp_pool import stanzas
 from xmpp_pool.fanout import Fanout
 from xmpp_pool.gateway import Gateway, StreamLostError
 from xmpp_pool.operators import OperatorDirectory
-from xmpp_pool.sessions import Session, SessionTable
+from xmpp_pool.sessions import SessionTable
 
-Thing = TypeVar("Thing")
 Quick = ShowVisitor | SendMessage | SendToRoom | ShowTyping | CloseVisitor
 """Commands that are a few stanzas. To close a tenant may be thousands, and takes its time."""
 
-_COLUMNS = (
-    VisitorSession.username,
-    VisitorSession.instance_name,
-    VisitorSession.nick,
-    VisitorSession.status,
-    VisitorSession.online_until,
-    VisitorSession.version,
-)
-_NAMES_AT_ONCE = 500
-"""Names in one statement; SQLite takes some thousands."""
-_ROWS_AT_ONCE = 1000
-"""Rows that are made sessions between two turns of the event loop: some milliseconds."""
 _ENDS_AT_ONCE = 500
 """Sessions that are looked at, and ended, together."""
 
@@ -70,18 +56,11 @@ class Announcer:
         """
         shard_count = self._services.settings.shard_count
         table = SessionTable()
-        async with self._services.database.read() as transaction:
-            names = await transaction.scalars(select(VisitorSession.instance_name).distinct())
-            ours = [name for name in names if shard_of(name, shard_count) in shards]
-            for chunk in _chunks(ours):
-                rows = await transaction.stream(
-                    select(*_COLUMNS)
-                    .where(VisitorSession.instance_name.in_(chunk))
-                    .execution_options(yield_per=_ROWS_AT_ONCE)
-                )
-                async for piece in rows.partitions():
-                    for row in piece:
-                        table.put(Session(*row))
+        async for piece in stored_sessions.read_sessions(
+            self._services.database, lambda name: shard_of(name, shard_count) in shards
+        ):
+            for session in piece:
+                table.put(session)
         return table
 
     def take_up(self, sessions: SessionTable) -> None:
@@ -125,13 +104,8 @@ class Announcer:
         if len(await self._say_gone(sessions)) < len(sessions) or not self._serves(instance_name):
             return False
         # the tenant's end waits for these rows to go
-        row = VisitorSession.username
-        some = select(row).where(VisitorSession.instance_name == instance_name).limit(_ROWS_AT_ONCE)
-        while True:
-            async with self._services.database.write() as transaction:
-                removed = await transaction.execute(delete(VisitorSession).where(row.in_(some.scalar_subquery())))
-            if rows_changed(removed) < _ROWS_AT_ONCE:
-                return True
+        await stored_sessions.remove_of_tenant(self._services.database, instance_name)
+        return True
 
     async def expire(self) -> None:
         """Announce the end of sessions whose window is over."""
@@ -143,7 +117,9 @@ class Announcer:
 
     async def _end_due(self, due: list[Session], now: float) -> None:
         try:
-            prolonged = await self._prolonged(due, now)
+            prolonged = await stored_sessions.read_prolonged(
+                self._services.database, [session.username for session in due], now
+            )
         except DATABASE_AWAY:
             for session in due:
                 self._sessions.go_on(session)
@@ -154,7 +130,9 @@ class Announcer:
         # who serves no longer says nothing: the sessions are another's now
         told = await self._say_gone([session for session in gone if self._serves(session.instance_name)])
         try:
-            returned = await self._forget([session.username for session in told], now)
+            returned = await stored_sessions.remove_ended(
+                self._services.database, [session.username for session in told], now
+            )
         except DATABASE_AWAY:
             self._put_back(told)
             raise
@@ -191,12 +169,8 @@ class Announcer:
             self._sessions.remove(session.instance_name, session.username)
         told = await self._say_gone(refused)
         # another version is of a later page view: accepted before and still to be refused, or accepted again
-        row = tuple_(VisitorSession.username, VisitorSession.version)
         try:
-            async with self._services.database.write() as transaction:
-                await transaction.execute(
-                    delete(VisitorSession).where(row.in_([(session.username, session.version) for session in told]))
-                )
+            await stored_sessions.remove_unchanged(self._services.database, told)
         except DATABASE_AWAY:
             self._put_back(told)
             raise
@@ -268,13 +242,8 @@ class Announcer:
 
     async def _limited_tenants(self) -> list[Tenant]:
         """Of the tenants that we serve and that have sessions, those that may not have all kinds of them."""
-        tenants: list[Tenant] = []
-        async with self._services.database.read() as session:
-            for chunk in _chunks([name for name in self._sessions.tenants() if self._serves(name)]):
-                tenants += await session.scalars(
-                    select(Tenant).where(Tenant.instance_name.in_(chunk), admission.LIMITED)
-                )
-        return tenants
+        served = [name for name in self._sessions.tenants() if self._serves(name)]
+        return await admission.limited_of(self._services.database, served)
 
     def _refused(self, tenants: Iterable[Tenant]) -> Iterator[Session]:
         kind_of = self._services.naming.parse_username
@@ -282,19 +251,6 @@ class Announcer:
             for session in self._sessions.of_tenant(tenant.instance_name):
                 if admission.refusal(tenant, kind_of(session.username).kind):
                     yield session
-
-    async def _prolonged(self, due: list[Session], now: float) -> dict[str, float]:
-        """The new ends of those that page views have prolonged, of which we are not told, by username."""
-        prolonged: dict[str, float] = {}
-        async with self._services.database.read() as transaction:
-            for chunk in _chunks([session.username for session in due]):
-                rows = await transaction.execute(
-                    select(VisitorSession.username, VisitorSession.online_until).where(
-                        VisitorSession.username.in_(chunk), VisitorSession.online_until > now
-                    )
-                )
-                prolonged.update((username, end) for username, end in rows)
-        return prolonged
 
     async def _say_gone(self, sessions: list[Session]) -> list[Session]:
         """Tell operators that these visitors left, who are out of the table; they are put back when that fails.
@@ -332,23 +288,5 @@ class Announcer:
         for jid in self._operators.jids(instance_name):
             self._gateway.send(stanzas.unavailable(self._jid(username), jid))
 
-    async def _forget(self, usernames: list[str], ended_before: float) -> list[Session]:
-        """Remove the rows. Returns the sessions that a page view has prolonged meanwhile."""
-        prolonged: list[Session] = []
-        for chunk in _chunks(usernames):
-            async with self._services.database.write() as transaction:
-                await transaction.execute(
-                    delete(VisitorSession).where(
-                        VisitorSession.username.in_(chunk), VisitorSession.online_until <= ended_before
-                    )
-                )
-                rows = await transaction.execute(select(*_COLUMNS).where(VisitorSession.username.in_(chunk)))
-                prolonged += [Session(*row) for row in rows]
-        return prolonged
-
     def _jid(self, username: str) -> str:
         return f"{username}@{self._services.settings.xmpp_host}/{RESOURCE}"
-
-
-def _chunks(things: Sequence[Thing]) -> Iterator[Sequence[Thing]]:
-    return (things[start : start + _NAMES_AT_ONCE] for start in range(0, len(things), _NAMES_AT_ONCE))

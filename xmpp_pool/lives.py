@@ -8,17 +8,13 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import select
-
+from tenants.lifecycle.incarnations import incarnations_of
 from tenants.process.services import Services
 from tenants.shards.commands import AnyCommand, CloseTenant, CloseVisitor
-from tenants.store.models import Tenant, TenantState
 
 _BELIEVED_SECONDS = 4.0
 _USED_SECONDS = 60.0
 """How long after the last command for it a tenant is read again in advance."""
-_NAMES_AT_ONCE = 500
-"""Names in one statement; SQLite takes some thousands."""
 
 
 @dataclass(slots=True)
@@ -74,14 +70,8 @@ class Lives:
 
     async def _read(self, names: Sequence[str], used_at: float | None = None) -> None:
         now = self._monotonic()
-        for start in range(0, len(names), _NAMES_AT_ONCE):
-            chunk = names[start : start + _NAMES_AT_ONCE]
-            query = select(Tenant.instance_name, Tenant.incarnation).where(
-                Tenant.instance_name.in_(chunk), Tenant.state != TenantState.DESTROYED
-            )
-            async with self._services.database.read() as session:
-                found = {name: incarnation for name, incarnation in await session.execute(query)}  # noqa: C416 - rows are no tuples to mypy
-            for name in chunk:
-                before = self._known.get(name)
-                last = used_at if used_at is not None else before.used_at if before else now
-                self._known[name] = _Life(found.get(name), now, last)
+        found = await incarnations_of(self._services.database, names)
+        for name in names:
+            before = self._known.get(name)
+            last = used_at if used_at is not None else before.used_at if before else now
+            self._known[name] = _Life(found.get(name), now, last)

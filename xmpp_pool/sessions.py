@@ -3,30 +3,11 @@
 import heapq
 from collections import defaultdict
 from collections.abc import Iterable
-from sys import intern
 
-import msgspec
+from tenants.visitors.stored_sessions import Session
 
 _VOID_ENTRIES = 1000
 """Entries of sessions that are gone, beyond those of as many as there are, until the heap is made anew."""
-
-
-class Session(msgspec.Struct, gc=False):
-    """A visitor or chat that operators see as online until `online_until` (Unix seconds).
-
-    A struct of no concern to the garbage collector: to look through 100,000 of them would stop all else for 100 ms.
-    """
-
-    username: str
-    instance_name: str
-    nick: str
-    status: str
-    online_until: float
-    version: int
-
-    def __post_init__(self) -> None:
-        # what thousands of them have in common is kept once
-        self.instance_name, self.nick = intern(self.instance_name), intern(self.nick)
 
 
 class SessionTable:

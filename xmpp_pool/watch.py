@@ -11,8 +11,8 @@ from functools import partial
 
 import structlog
 from slixmpp import JID, Presence
-from sqlalchemy import select
 
+from tenants.accounts import operators
 from tenants.conversations import chats, operator_presence
 from tenants.core.errors import DomainError, InvalidInputError
 from tenants.core.naming import AccountKind, AccountName
@@ -20,7 +20,6 @@ from tenants.process.leases import LeaseLostError
 from tenants.process.services import Services
 from tenants.shards.commands import shard_of
 from tenants.store.database import DATABASE_AWAY
-from tenants.store.models import Account
 from xmpp_pool.announcer import Announcer
 from xmpp_pool.gateway import Gateway, StreamLostError
 from xmpp_pool.operators import Connection, OperatorDirectory
@@ -135,7 +134,7 @@ class OperatorWatch:
             if last and self._shards.serves(name.instance):
                 await self._tell_lhc(name, online=False)
             return
-        if username in await self._registered({username}):
+        if username in await operators.registered_among(self._services.database, {username}):
             new, first = self._operators.add(name.instance, username, self._connection(jid.full))
             if not self._shards.serves(name.instance):
                 return
@@ -156,7 +155,7 @@ class OperatorWatch:
                 username = self._services.naming.username(name)
                 names[username] = name
                 jids.append((username, jid))
-        registered = await self._registered(set(names))
+        registered = await operators.registered_among(self._services.database, names)
         self._operators.clear()
         for username, jid in jids:
             if username in registered:
@@ -222,14 +221,6 @@ class OperatorWatch:
         except InvalidInputError:
             return None
         return name if name.kind is AccountKind.OPERATOR else None
-
-    async def _registered(self, usernames: set[str]) -> set[str]:
-        """Those that the registry knows as operators: ejabberd may have accounts of others."""
-        async with self._services.database.read() as session:
-            rows = await session.scalars(
-                select(Account.username).where(Account.username.in_(usernames), Account.kind == AccountKind.OPERATOR)
-            )
-            return set(rows)
 
     def _connection(self, jid: str) -> Connection:
         return Connection(jid, next_ping_at=self._monotonic() + self._services.settings.operator_ping_seconds)

@@ -1,7 +1,7 @@
 """Operators of a tenant as its API knows them: an account, what it is for, and who of them is online."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -17,6 +17,7 @@ from tenants.ejabberd.client import Connection
 from tenants.lifecycle import audit
 from tenants.lifecycle.audit import Cause
 from tenants.process.services import Services
+from tenants.store.database import Database
 from tenants.store.models import Account, AccountState, OneTimeLink, Operator, Tenant
 
 _ASKED_AT_ONCE = 10
@@ -119,6 +120,19 @@ async def find(services: Services, instance_name: str, *, after: str = "", limit
             return await _view(services, account, operator)
 
     return list(await asyncio.gather(*(view(account, operator) for account, operator in found)))
+
+
+async def registered_among(database: Database, usernames: Collection[str]) -> set[str]:
+    """Those of these names that the registry knows as operators: ejabberd may have accounts of others.
+
+    Raises:
+        DATABASE_AWAY: they could not be read.
+    """
+    async with database.read() as session:
+        registered = await session.scalars(
+            select(Account.username).where(Account.username.in_(usernames), Account.kind == AccountKind.OPERATOR)
+        )
+        return set(registered)
 
 
 async def add_and_invite(services: Services, tenant: Tenant, username: str, cause: Cause) -> str:

@@ -9,12 +9,16 @@ from dataclasses import dataclass
 from sqlalchemy import and_, not_, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from tenants.core.chunks import chunks
 from tenants.core.errors import ConflictError, NotFoundError
 from tenants.core.naming import AccountKind
 from tenants.lifecycle import registry
 from tenants.process.services import Services
+from tenants.store.database import Database
 from tenants.store.models import Tenant, TenantState
 
+_NAMES_AT_ONCE = 500
+"""Names in one statement; SQLite takes some thousands."""
 OPEN = and_(Tenant.state == TenantState.ACTIVE, Tenant.xmpp)
 """The condition that the tenant carries traffic."""
 SHUT = and_(not_(OPEN), Tenant.state != TenantState.DESTROYED)
@@ -155,6 +159,19 @@ async def hold_unless_ending(session: AsyncSession, instance_name: str) -> Tenan
     """The tenant, which stays until the end of the transaction; None when all that it has goes, or is gone."""
     tenant = await session.get(Tenant, instance_name, with_for_update={"read": True}, populate_existing=True)
     return None if tenant is None or tenant.state in {TenantState.DESTROYING, TenantState.DESTROYED} else tenant
+
+
+async def limited_of(database: Database, instance_names: Sequence[str]) -> list[Tenant]:
+    """Those of the tenants that carry no traffic, or not of all kinds of accounts.
+
+    Raises:
+        DATABASE_AWAY: they could not be read.
+    """
+    tenants: list[Tenant] = []
+    async with database.read() as session:
+        for some in chunks(instance_names, _NAMES_AT_ONCE):
+            tenants += await session.scalars(select(Tenant).where(Tenant.instance_name.in_(some), LIMITED))
+    return tenants
 
 
 async def is_shut(session: AsyncSession, instance_name: str) -> bool:

@@ -48,6 +48,8 @@ _MOMENT = 1e-6
 """Seconds between two operations of a tenant at least: their order is the one in which they were asked for."""
 _TURN_DELAY = 0.5
 """Seconds until an operation that waits for another one of its tenant looks again."""
+_WOKEN_AT_ONCE = 100
+"""Operations that one run of the sweep wakes at most."""
 
 
 class Next(StrEnum):
@@ -269,6 +271,14 @@ async def wake(services: Services, operation: Operation) -> None:
         instance_name=operation.instance_name,
         kind=operation.kind.value,
     )
+
+
+async def wake_due(services: Services) -> None:
+    """Tell workers of the operations that have been due for longest, of a hundred at most."""
+    async with services.database.read() as session:
+        due = await claims.due(session, Operation, services.clock(), _WOKEN_AT_ONCE)
+    for operation_id in due:
+        await wake(services, await get(services, operation_id))
 
 
 async def get(services: Services, operation_id: str) -> Operation:

@@ -18,9 +18,10 @@ from tenants.shards.commands import (
     encode,
     shard_of,
 )
+from tenants.visitors.stored_sessions import Session
 from xmpp_pool import stanzas
 from xmpp_pool.operators import Connection, OperatorDirectory
-from xmpp_pool.sessions import Session, SessionTable
+from xmpp_pool.sessions import SessionTable
 
 any_text = st.text(st.characters())
 
