@@ -29,9 +29,9 @@ from config.settings import Settings
 from tenants.core.naming import AccountKind, AccountName, RosterKind
 from tenants.core.scram import make_verifier
 from tenants.ejabberd import rosters
-from tenants.lifecycle import operations
+from tenants.lifecycle import engine, operations
 from tenants.lifecycle.audit import Cause
-from tenants.lifecycle.operations import Next
+from tenants.lifecycle.engine import Next
 from tenants.process.services import Services, open_services
 from tenants.store.models import Account, AccountState, Tenant, TenantState
 from tenants.workflows import reconcile
@@ -105,7 +105,7 @@ class Bench:
         self._calls.count = 0
         started = time.monotonic()
         operation = await reconcile.start(self._services, Cause("bench"), dry_run=dry_run)
-        while await operations.advance(self._services, WORKFLOWS, operation.id) is not Next.NOTHING:
+        while await engine.advance(self._services, WORKFLOWS, operation.id) is not Next.NOTHING:
             pass
         seconds = time.monotonic() - started
         ended = await operations.get(self._services, operation.id)

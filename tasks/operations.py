@@ -1,4 +1,4 @@
-"""The workflow engine as tasks: each run of `operations.advance` is a turn of one operation."""
+"""The workflow engine as tasks: each run of `engine.advance` is a turn of one operation."""
 
 import time
 
@@ -6,7 +6,7 @@ from celery import Task, shared_task
 
 from config import task_names
 from tasks.runtime import run
-from tenants.lifecycle import operations
+from tenants.lifecycle import engine, operations
 from tenants.process import heartbeats
 from tenants.process.services import Services
 from tenants.workflows.steps import WORKFLOWS
@@ -25,10 +25,10 @@ def advance(self: Task, operation_id: str, instance_name: str, kind: str) -> Non
 
     async def turn(services: Services) -> None:
         until = time.monotonic() + _TURN_SECONDS
-        outcome = operations.Next.STEP
-        while outcome is operations.Next.STEP and time.monotonic() < until:
-            outcome = await operations.advance(services, WORKFLOWS, operation_id, celery_id)
-        if outcome is operations.Next.STEP:
+        outcome = engine.Next.STEP
+        while outcome is engine.Next.STEP and time.monotonic() < until:
+            outcome = await engine.advance(services, WORKFLOWS, operation_id, celery_id)
+        if outcome is engine.Next.STEP:
             await services.wake(task_names.ADVANCE, operation_id=operation_id, instance_name=instance_name, kind=kind)
 
     run(turn)

@@ -20,7 +20,7 @@ from orchestrator.cli.running import (
     show_table,
 )
 from orchestrator.cli.watching import follow
-from tenants.lifecycle import operations
+from tenants.lifecycle import engine, operations
 from tenants.lifecycle.audit import Cause
 from tenants.process.services import Services
 from tenants.store.models import Operation, OperationKind, OperationState
@@ -95,7 +95,7 @@ def retry(
     from tenants.workflows.steps import WORKFLOWS  # noqa: PLC0415
 
     async def go(services: Services, operation_id: str, why: Cause) -> Operation:
-        return await operations.retry(services, WORKFLOWS, operation_id, why)
+        return await engine.retry(services, WORKFLOWS, operation_id, why)
 
     _act(go, operation_id, OperationState.SUCCEEDED, wait=wait, reason=reason, as_json=as_json)
 

@@ -13,7 +13,7 @@ from orchestrator.api.http.views import OperationView
 from orchestrator.console.access import cause_of, services_of
 from orchestrator.console.pages import Page
 from orchestrator.console.tables import Table, choice, moment, state, told
-from tenants.lifecycle import operations
+from tenants.lifecycle import engine, operations
 from tenants.store.models import OperationKind, OperationState, Role
 from tenants.workflows.steps import WORKFLOWS
 
@@ -75,7 +75,7 @@ class OperationsTable(Table):
     @row_action("retry", "Try again", "Go on from the step that failed?", icon_class="fa-solid fa-rotate-right")
     async def retry_operation(self, request: Request, pk: str) -> None:
         with told():
-            await operations.retry(services_of(request), WORKFLOWS, pk, cause_of(request))
+            await engine.retry(services_of(request), WORKFLOWS, pk, cause_of(request))
         flash(request, "It goes on.", "success")
 
     @row_action("pause", "Pause", "Let it rest after the step under way?", icon_class="fa-solid fa-pause")

@@ -1,26 +1,20 @@
-"""Operations: the record of each workflow's run, and the engine that takes it from step to step.
+"""Operations: the record of each workflow's run, and what people ask of one: to pause, to go on, to be cancelled.
 
-The row comes first, the wake-up second; a sweep finds rows whose wake-up was lost or whose worker died. Each call of
-`advance` claims the operation, runs one step and says what is next, so a workflow survives the end of any process
-between or inside its steps: a step is simply run again. What people want of one that is under way (pause, cancel) is
-noted in its row, and done by whoever holds the claim, between two steps or two reports of progress.
+The row is written first, and a worker is woken second: a sweep finds rows whose wake-up was lost. A request to pause or
+to cancel is only noted in the row; `tenants.lifecycle.engine` obeys it between two steps, or between two reports of
+progress.
 """
 
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from enum import StrEnum
+from collections.abc import Mapping
 from typing import Any
 
-import structlog
 from sqlalchemy import and_, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from config import task_names
-from tenants.core.backoff import delay
-from tenants.core.errors import ConflictError, InvalidInputError, NotFoundError
-from tenants.lifecycle import audit, states
+from tenants.core.errors import ConflictError, NotFoundError
+from tenants.lifecycle import audit
 from tenants.lifecycle.audit import Cause
 from tenants.process.services import Services
 from tenants.store import claims
@@ -30,152 +24,15 @@ from tenants.store.models import (
     Operation,
     OperationKind,
     OperationState,
-    OperationStep,
-    StepState,
     Tenant,
     TenantState,
     Wanted,
 )
 
-log = structlog.get_logger(__name__)
-
-MAX_ATTEMPTS = 6
-"""Tries of one step before its operation fails; with the delays below about a minute and a half."""
-MAX_DEATHS = 2 * MAX_ATTEMPTS
-"""Tries of a step that no worker has survived: it kills them, and would for ever."""
-_FIRST_DELAY, _LONGEST_DELAY = 2.0, 40.0
 _MOMENT = 1e-6
 """Seconds between two operations of a tenant at least: their order is the one in which they were asked for."""
-_TURN_DELAY = 0.5
-"""Seconds until an operation that waits for another one of its tenant looks again."""
 _WOKEN_AT_ONCE = 100
 """Operations that one run of the sweep wakes at most."""
-
-
-class Next(StrEnum):
-    """What follows a call of `advance`."""
-
-    STEP = "step"
-    """The next step may run at once."""
-    LATER = "later"
-    """The sweep takes it up when it is due."""
-    NOTHING = "nothing"
-    """It is finished, or paused, or in somebody else's hands."""
-
-
-class ClaimLostError(Exception):
-    """The worker was too slow or paused, and its claim went to another."""
-
-
-class StopRequestedError(Exception):
-    """Somebody wants the operation to pause or to be cancelled."""
-
-
-class WorkerDiedError(Exception):
-    """The step has ended its worker, each time."""
-
-
-class Run:
-    """A step under way, given to its function. The claim is kept meanwhile, also for a step that says nothing."""
-
-    def __init__(self, services: Services, operation: Operation, position: int, token: str) -> None:
-        self.services = services
-        self.instance_name: str = operation.instance_name
-        self.input: Mapping[str, Any] = operation.input
-        self.cause = Cause.of(operation)
-        self._operation_id = operation.id
-        self._position = position
-        self._token = token
-
-    async def report(self, done: int, total: int) -> None:
-        """Record `done` of `total`.
-
-        Raises:
-            ClaimLostError: another worker has taken over; stop at once.
-            StopRequestedError: stop at once, and be run again later or never.
-        """
-        async with self.write() as session:
-            await session.execute(
-                update(OperationStep)
-                .where(OperationStep.operation_id == self._operation_id, OperationStep.position == self._position)
-                .values(done=done, total=total)
-            )
-            wanted = await session.scalar(select(Operation.wanted).where(Operation.id == self._operation_id))
-        if wanted is not None:
-            raise StopRequestedError(wanted)
-
-    async def tell(self, **result: Any) -> None:
-        """Add to what the operation found out; keep it small.
-
-        Raises:
-            ClaimLostError: another worker has taken over; stop at once.
-        """
-        async with self.write() as session:
-            operation = await session.get_one(Operation, self._operation_id)
-            operation.result = {**(operation.result or {}), **result}
-
-    async def enter(self, state: TenantState) -> None:
-        """Bring the tenant into the state.
-
-        Raises:
-            ConflictError: it does not follow the present one.
-            ClaimLostError: another worker has taken over; stop at once.
-        """
-        async with self.write() as session:
-            await states.transition(session, self.services.clock(), self.instance_name, state, self.cause)
-
-    @asynccontextmanager
-    async def write(self) -> AsyncIterator[AsyncSession]:
-        """A transaction that changes nothing when the claim was lost: the tenant may be in other hands by now.
-
-        Raises:
-            ClaimLostError: another worker has taken over; stop at once.
-        """
-        async with self.services.database.write() as session:
-            await _lock_tenant(session, self.instance_name)
-            now = self.services.clock()
-            if not await claims.renew(session, Operation, self._operation_id, self._token, now):
-                raise ClaimLostError(self._operation_id)
-            yield session
-
-
-StepFunction = Callable[[Run], Awaitable[None]]
-"""A step. It may run twice and must leave the same result."""
-
-
-def _always(_input: Mapping[str, Any]) -> bool:
-    return True
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """A named step of a workflow. `when`: whether an operation with that input has it at all."""
-
-    name: str
-    run: StepFunction
-    when: Callable[[Mapping[str, Any]], bool] = _always
-
-
-@dataclass(frozen=True, slots=True)
-class Workflow:
-    """Steps in their order.
-
-    Attributes:
-        during: the tenant's state while it runs.
-        failed: the state in which it leaves the tenant when it fails or is cancelled, and out of which a retry brings
-            it back into `during`; None leaves the tenant where it is.
-    """
-
-    steps: tuple[Step, ...]
-    during: TenantState | None = None
-    failed: TenantState | None = None
-
-    def step(self, name: str) -> Step:
-        """The step of that name."""
-        return next(step for step in self.steps if step.name == name)
-
-
-Workflows = Mapping[OperationKind, Workflow]
 
 
 def new_id() -> str:
@@ -203,15 +60,10 @@ async def open_operation(
     """
     running = await unfinished(session, instance_name, kind)
     if running is not None:
-        if given and running.input != given:
-            raise ConflictError(f"operation '{running.id}' ({kind}) is under way with another input")
-        if running.wanted is Wanted.CANCEL:
-            # whoever asks for it anew does not want what is about to end
-            running.wanted = None
-            _record(session, services.clock(), running, cause, f"{kind} requested")
+        _join(services, session, running, cause, given)
         return running
     now = services.clock()
-    newest = await _latest(session, instance_name)
+    newest = await latest_in(session, instance_name)
     operation = Operation(
         id=new_id(),
         instance_name=instance_name,
@@ -227,9 +79,21 @@ async def open_operation(
         steps=[],
     )
     session.add(operation)
-    _record(session, now, operation, cause, f"{kind} requested")
+    record(session, now, operation, cause, f"{kind} requested")
     await session.flush()
     return operation
+
+
+def _join(
+    services: Services, session: AsyncSession, running: Operation, cause: Cause, given: Mapping[str, Any] | None
+) -> None:
+    """Let another request share the operation that is under way."""
+    if given and running.input != given:
+        raise ConflictError(f"operation '{running.id}' ({running.kind}) is under way with another input")
+    if running.wanted is Wanted.CANCEL:
+        # whoever asks for it anew does not want what is about to end
+        running.wanted = None
+        record(session, services.clock(), running, cause, f"{running.kind} requested")
 
 
 async def unfinished(session: AsyncSession, instance_name: str, kind: OperationKind) -> Operation | None:
@@ -252,10 +116,10 @@ async def end_resting(services: Services, session: AsyncSession, found: list[Ope
     now = services.clock()
     for operation in found:
         if operation.state is OperationState.PAUSED:
-            await _close(session, operation.id, OperationState.CANCELLED, now, error=None)
-            _record(session, now, operation, cause, "operation cancelled")
+            await close(session, operation.id, OperationState.CANCELLED, now, error=None)
+            record(session, now, operation, cause, "operation cancelled")
         elif operation.wanted is Wanted.PAUSE:
-            _record(session, now, operation, cause, "operation cancel requested")
+            record(session, now, operation, cause, "operation cancel requested")
             await session.execute(
                 update(Operation)
                 .where(Operation.id == operation.id, Operation.state.in_(UNFINISHED))
@@ -294,7 +158,7 @@ async def get(services: Services, operation_id: str) -> Operation:
 async def latest(services: Services, instance_name: str) -> Operation | None:
     """The tenant's newest operation."""
     async with services.database.read() as session:
-        return await _latest(session, instance_name)
+        return await latest_in(session, instance_name)
 
 
 async def find(
@@ -357,12 +221,12 @@ async def go_on(services: Services, operation_id: str, cause: Cause) -> Operatio
         ConflictError: it is over.
     """
     async with services.database.write() as session:
-        operation, _ = await _lock(session, operation_id)
+        operation, _ = await lock(session, operation_id)
         _refuse_finished(operation)
         now = services.clock()
         if operation.state is OperationState.PAUSED or operation.wanted is Wanted.PAUSE:
             operation.wanted = None
-            _record(session, now, operation, cause, "operation resumed")
+            record(session, now, operation, cause, "operation resumed")
         if operation.state is OperationState.PAUSED:
             operation.state = OperationState.RUNNING if operation.steps else OperationState.PENDING
             operation.due_at = now
@@ -370,78 +234,10 @@ async def go_on(services: Services, operation_id: str, cause: Cause) -> Operatio
     return operation
 
 
-async def retry(services: Services, workflows: Workflows, operation_id: str, cause: Cause) -> Operation:
-    """Take up an operation that failed or was cancelled, from the step that failed. One under way is a success.
-
-    Raises:
-        NotFoundError: there is none.
-        ConflictError: it succeeded; or something else was done to the tenant since, or is under way.
-    """
-    async with services.database.write() as session:
-        operation, tenant = await _lock(session, operation_id)
-        if operation.state in UNFINISHED:
-            return operation
-        if operation.state is OperationState.SUCCEEDED:
-            raise ConflictError(f"operation '{operation_id}' has succeeded")
-        newest = await _latest(session, operation.instance_name)
-        if newest is not None and newest.id != operation_id:
-            raise ConflictError(f"operation '{newest.id}' ({newest.kind}) of the same tenant came later")
-        now = services.clock()
-        workflow = workflows[operation.kind]
-        _record(session, now, operation, cause, "operation retried")
-        if operation.steps and tenant is not None and tenant.state is workflow.failed and workflow.during is not None:
-            await states.transition(session, now, tenant.instance_name, workflow.during, Cause.of(operation))
-        for step in operation.steps:
-            if step.state is not StepState.SUCCEEDED:
-                step.state, step.attempts, step.finished_at = StepState.PENDING, 0, None
-        operation.state = OperationState.RUNNING if operation.steps else OperationState.PENDING
-        operation.error = operation.finished_at = operation.wanted = None
-        operation.due_at = now
-    await wake(services, operation)
-    return operation
-
-
-async def advance(services: Services, workflows: Workflows, operation_id: str, celery_id: str | None = None) -> Next:
-    """Run the operation's next step. Safe to call at any time, any number of times, from anywhere."""
-    async with services.database.write() as session:
-        token = await claims.claim(session, Operation, operation_id, services.clock())
-        if token is None:
-            return Next.NOTHING
-        operation = await session.get_one(Operation, operation_id, populate_existing=True)
-        stopping = operation.wanted is not None
-        if not stopping and await _must_wait(session, operation):
-            await claims.release(session, Operation, operation_id, token, services.clock() + _TURN_DELAY)
-            return Next.LATER
-        workflow = workflows[operation.kind]
-        step_row = None if stopping else _start_step(services, operation, workflow, celery_id)
-    if step_row is None:
-        await _stop(services, workflow, operation, token)
-        return Next.NOTHING
-    if step_row.attempts > MAX_DEATHS:
-        died = WorkerDiedError(f"in each of {MAX_DEATHS} attempts")
-        return await _fail_step(services, workflow, operation, step_row, token, error=died)
-    bound = {"instance_name": operation.instance_name, "operation_id": operation.id, "step": step_row.name}
-    with structlog.contextvars.bound_contextvars(**bound):
-        try:
-            with services.keeper.keep(Operation, operation.id, token):
-                await workflow.step(step_row.name).run(Run(services, operation, step_row.position, token))
-        except ClaimLostError:
-            log.warning("claim lost, another worker goes on")
-            return Next.NOTHING
-        except StopRequestedError:
-            await _stop(services, workflow, operation, token)
-            return Next.NOTHING
-        except Exception as error:  # whatever went wrong is the step's outcome, recorded and tried again
-            log.exception("step failed", attempt=step_row.attempts)
-            return await _fail_step(services, workflow, operation, step_row, token, error=error)
-        log.info("step done")
-    return await _complete_step(services, operation, step_row, token)
-
-
 async def _want(services: Services, operation_id: str, wanted: Wanted, cause: Cause) -> Operation:
     done = {Wanted.PAUSE: OperationState.PAUSED, Wanted.CANCEL: OperationState.CANCELLED}[wanted]
     async with services.database.write() as session:
-        operation, tenant = await _lock(session, operation_id)
+        operation, tenant = await lock(session, operation_id)
         if operation.state is done or operation.wanted is wanted:
             return operation
         _refuse_finished(operation)
@@ -454,7 +250,7 @@ async def _want(services: Services, operation_id: str, wanted: Wanted, cause: Ca
         operation.due_at = now
         if operation.state is OperationState.PAUSED:
             operation.state = OperationState.RUNNING if operation.steps else OperationState.PENDING
-        _record(session, now, operation, cause, f"operation {wanted} requested")
+        record(session, now, operation, cause, f"operation {wanted} requested")
     await wake(services, operation)
     return operation
 
@@ -485,19 +281,21 @@ async def _get(session: AsyncSession, operation_id: str) -> Operation:
     return operation
 
 
-async def _lock(session: AsyncSession, operation_id: str) -> tuple[Operation, Tenant | None]:
+async def lock(session: AsyncSession, operation_id: str) -> tuple[Operation, Tenant | None]:
     """The operation and its tenant, both locked; the tenant first, as everywhere, or two of us could wait in a ring."""
     operation = await _get(session, operation_id)
-    tenant = await _lock_tenant(session, operation.instance_name)
+    tenant = await lock_tenant(session, operation.instance_name)
     await session.refresh(operation, with_for_update=True)
     return operation, tenant
 
 
-async def _lock_tenant(session: AsyncSession, instance_name: str) -> Tenant | None:
+async def lock_tenant(session: AsyncSession, instance_name: str) -> Tenant | None:
+    """The tenant's row as it is now, locked; None when the operation is for all tenants."""
     return await session.get(Tenant, instance_name, with_for_update=True, populate_existing=True)
 
 
-async def _latest(session: AsyncSession, instance_name: str) -> Operation | None:
+async def latest_in(session: AsyncSession, instance_name: str) -> Operation | None:
+    """`latest`, in a session that does more."""
     found: Operation | None = await session.scalar(
         select(Operation)
         .where(Operation.instance_name == instance_name)
@@ -507,116 +305,12 @@ async def _latest(session: AsyncSession, instance_name: str) -> Operation | None
     return found
 
 
-async def _must_wait(session: AsyncSession, operation: Operation) -> bool:
-    """One workflow of a tenant at a time, in the order in which they were asked for."""
-    others = await all_unfinished(session, operation.instance_name)
-    return others[0].id != operation.id
+async def close(session: AsyncSession, operation_id: str, state: OperationState, now: float, **values: Any) -> None:
+    """End the operation in that state.
 
-
-def _start_step(services: Services, operation: Operation, workflow: Workflow, celery_id: str | None) -> OperationStep:
-    now = services.clock()
-    if operation.state is OperationState.PENDING:
-        operation.state = OperationState.RUNNING
-        operation.started_at = now
-        steps = [step for step in workflow.steps if step.when(operation.input)]
-        operation.steps = [
-            OperationStep(position=position, name=step.name, state=StepState.PENDING, attempts=0, done=0, total=1)
-            for position, step in enumerate(steps)
-        ]
-    operation.celery_id = celery_id
-    # there is one: the last step's success and the operation's end are one transaction
-    step = next(step for step in operation.steps if step.state is not StepState.SUCCEEDED)
-    step.state = StepState.RUNNING
-    step.attempts += 1
-    step.started_at = step.started_at or now
-    return step
-
-
-async def _complete_step(services: Services, operation: Operation, step: OperationStep, token: str) -> Next:
-    now = services.clock()
-    last = step.position == len(operation.steps) - 1
-    async with services.database.write() as session:
-        if not await claims.release(session, Operation, operation.id, token, now):
-            return Next.NOTHING
-        await _set_step(session, step, state=StepState.SUCCEEDED, finished_at=now, error=None, done=OperationStep.total)
-        if last:
-            await _close(session, operation.id, OperationState.SUCCEEDED, now, error=None, input={})
-            _record(session, now, operation, Cause.of(operation), f"{operation.kind} succeeded")
-    return Next.NOTHING if last else Next.STEP
-
-
-async def _fail_step(
-    services: Services, workflow: Workflow, operation: Operation, step: OperationStep, token: str, *, error: Exception
-) -> Next:
-    now = services.clock()
-    # what the state or the input forbids, no further attempt changes
-    final = step.attempts >= MAX_ATTEMPTS or isinstance(error, ConflictError | InvalidInputError | NotFoundError)
-    message = f"{type(error).__name__}: {error}"[:2000]
-    async with services.database.write() as session:
-        tenant = await _lock_tenant(session, operation.instance_name)
-        wanted = await _lock_wanted(session, operation)
-        # who wants it to stop does not wait for the next attempt
-        retry_at = now if wanted else now + delay(step.attempts, first=_FIRST_DELAY, longest=_LONGEST_DELAY)
-        if not await claims.release(session, Operation, operation.id, token, None if final else retry_at):
-            return Next.NOTHING
-        if not final:
-            await _set_step(session, step, state=StepState.PENDING, error=message)
-            return Next.LATER
-        await _set_step(session, step, state=StepState.FAILED, error=message, finished_at=now)
-        await _close(session, operation.id, OperationState.FAILED, now, error=f"{step.name}: {message}")
-        _record(session, now, operation, Cause(operation.requested_by, message), f"{operation.kind} failed")
-        await _leave(session, now, workflow, operation, tenant)
-    return Next.NOTHING
-
-
-async def _stop(services: Services, workflow: Workflow, operation: Operation, token: str) -> None:
-    """Do what is wanted of an operation that we hold, between two steps or two reports of one."""
-    now = services.clock()
-    async with services.database.write() as session:
-        tenant = await _lock_tenant(session, operation.instance_name)
-        wanted = await _lock_wanted(session, operation)
-        # None: somebody thought better of it meanwhile, so it is due again
-        if not await claims.release(session, Operation, operation.id, token, None if wanted else now):
-            return
-        await session.execute(
-            update(OperationStep)
-            .where(OperationStep.operation_id == operation.id, OperationStep.state == StepState.RUNNING)
-            .values(state=StepState.PENDING, attempts=OperationStep.attempts - 1)
-        )
-        if wanted is Wanted.PAUSE:
-            await session.execute(
-                update(Operation).where(Operation.id == operation.id).values(state=OperationState.PAUSED, wanted=None)
-            )
-        elif wanted is Wanted.CANCEL:
-            await _close(session, operation.id, OperationState.CANCELLED, now, error=None)
-            await _leave(session, now, workflow, operation, tenant)
-
-
-async def _lock_wanted(session: AsyncSession, operation: Operation) -> Wanted | None:
-    wanted: Wanted | None = await session.scalar(
-        select(Operation.wanted).where(Operation.id == operation.id).with_for_update()
-    )
-    return wanted
-
-
-async def _leave(
-    session: AsyncSession, now: float, workflow: Workflow, operation: Operation, tenant: Tenant | None
-) -> None:
-    """Bring the tenant into the state in which an unsuccessful run of this workflow leaves it."""
-    if workflow.failed is None or tenant is None or tenant.state not in {workflow.during, TenantState.PENDING}:
-        return
-    await states.transition(session, now, operation.instance_name, workflow.failed, Cause.of(operation))
-
-
-async def _set_step(session: AsyncSession, step: OperationStep, **values: Any) -> None:
-    await session.execute(
-        update(OperationStep)
-        .where(OperationStep.operation_id == step.operation_id, OperationStep.position == step.position)
-        .values(**values)
-    )
-
-
-async def _close(session: AsyncSession, operation_id: str, state: OperationState, now: float, **values: Any) -> None:
+    Raises:
+        ConflictError: it has ended before.
+    """
     closed = await session.execute(
         update(Operation)
         .where(Operation.id == operation_id, Operation.state.in_(UNFINISHED))
@@ -626,5 +320,6 @@ async def _close(session: AsyncSession, operation_id: str, state: OperationState
         raise ConflictError(f"operation '{operation_id}' is over already")
 
 
-def _record(session: AsyncSession, now: float, operation: Operation, cause: Cause, action: str) -> None:
+def record(session: AsyncSession, now: float, operation: Operation, cause: Cause, action: str) -> None:
+    """Add an entry about the operation to the audit log."""
     audit.record(session, now, cause, action, instance_name=operation.instance_name, operation_id=operation.id)

@@ -10,7 +10,7 @@ from tenants.core.naming import AccountKind, AccountName, RosterKind
 from tenants.ejabberd import rosters
 from tenants.lifecycle import operations, registry
 from tenants.lifecycle.audit import Cause
-from tenants.lifecycle.operations import Run
+from tenants.lifecycle.engine import Run
 from tenants.lifecycle.registry import Created, TenantSpec
 from tenants.process.services import Services
 from tenants.store.models import OperationKind, Tenant

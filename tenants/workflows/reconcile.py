@@ -22,7 +22,7 @@ from tenants.ejabberd import rosters
 from tenants.ejabberd.client import Roster
 from tenants.lifecycle import operations, registry
 from tenants.lifecycle.audit import Cause
-from tenants.lifecycle.operations import Run
+from tenants.lifecycle.engine import Run
 from tenants.process.services import Services
 from tenants.shards.commands import CloseVisitor
 from tenants.store.database import rows_changed

@@ -14,7 +14,7 @@ from tenants.core.scram import Verifier
 from tenants.delivery import history
 from tenants.ejabberd import rosters
 from tenants.lifecycle import registry
-from tenants.lifecycle.operations import Run, Step, Workflow, Workflows
+from tenants.lifecycle.engine import Run, Step, Workflow, Workflows
 from tenants.process.services import Services
 from tenants.shards.commands import CloseTenant
 from tenants.store.models import Account, OperationKind, Tenant, TenantState, VisitorSession

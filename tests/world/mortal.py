@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from config.settings import Settings
-from tenants.lifecycle import operations
-from tenants.lifecycle.operations import Next, Run, Step, Workflows
+from tenants.lifecycle import engine
+from tenants.lifecycle.engine import Next, Run, Step, Workflows
 from tenants.process.services import Services, open_services
 from tenants.store import claims
 from tenants.workflows.steps import WORKFLOWS
@@ -66,7 +66,7 @@ async def die(state: Path, database_url: str, operation_id: str, lives: int, dea
 
 async def finish(services: Services, operation_id: str, workflows: Workflows = WORKFLOWS) -> None:
     """Advance the operation as far as it goes now."""
-    while await operations.advance(services, workflows, operation_id) is Next.STEP:
+    while await engine.advance(services, workflows, operation_id) is Next.STEP:
         pass
 
 

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 from sqlalchemy import func, select
 
-from tenants.lifecycle import operations, registry
+from tenants.lifecycle import engine, registry
 from tenants.lifecycle.audit import Cause
-from tenants.lifecycle.operations import Run, Step, Workflow, Workflows
+from tenants.lifecycle.engine import Run, Step, Workflow, Workflows
 from tenants.lifecycle.registry import TenantSpec
 from tenants.process.services import Services
 from tenants.store.models import Base, Operation, OperationKind, Tenant, TenantState
@@ -141,7 +141,7 @@ async def finish(world: World, rehearsal: Rehearsal) -> None:
         if not left:
             return
         for operation_id in left:
-            await operations.advance(world.services, workflows, operation_id)
+            await engine.advance(world.services, workflows, operation_id)
         world.clock.now += 1
     raise AssertionError(f"still under way: {left}")
 

@@ -12,7 +12,7 @@ from orchestrator.api.http.auth import READS, WRITES, CallerDep, CauseDep, Histo
 from orchestrator.api.http.idempotency import IdempotentRoute
 from orchestrator.api.http.views import OperationView, problems
 from orchestrator.api.resources.watching import MOST_OF_ONE, Watched, Watching, mark
-from tenants.lifecycle import operations
+from tenants.lifecycle import engine, operations
 from tenants.store.models import Operation, OperationKind, OperationState
 from tenants.workflows.steps import WORKFLOWS
 
@@ -129,7 +129,7 @@ async def stream_operation(
 )
 async def retry(operation_id: str, services: ServicesDep, cause: CauseDep) -> OperationView:
     """Go on with one that failed or was cancelled, from the step that failed."""
-    return OperationView.of(await operations.retry(services, WORKFLOWS, operation_id, cause))
+    return OperationView.of(await engine.retry(services, WORKFLOWS, operation_id, cause))
 
 
 @router.post(

@@ -5,9 +5,9 @@ import asyncio
 import pytest
 
 from tenants.core.errors import ConflictError
-from tenants.lifecycle import audit, operations, registry, states
+from tenants.lifecycle import audit, engine, operations, registry, states
 from tenants.lifecycle.audit import Cause
-from tenants.lifecycle.operations import Next, Run, Step, Workflow
+from tenants.lifecycle.engine import Next, Run, Step, Workflow
 from tenants.lifecycle.registry import TenantSpec
 from tenants.store import claims
 from tenants.store.models import Operation, TenantState
@@ -74,25 +74,25 @@ async def test_a_workflow_goes_on_where_it_failed_and_ends_after_its_last_attemp
 
     async def advance() -> Next:
         assert created.operation is not None
-        return await operations.advance(world.services, {created.operation.kind: workflow}, created.operation.id)
+        return await engine.advance(world.services, {created.operation.kind: workflow}, created.operation.id)
 
     assert await advance() is Next.STEP
     assert await advance() is Next.LATER
     assert await advance() is Next.NOTHING, "it is not due yet"
     world.clock.now += 60
     assert await advance() is Next.STEP
-    for _ in range(operations.MAX_ATTEMPTS - 1):
+    for _ in range(engine.MAX_ATTEMPTS - 1):
         assert await advance() is Next.LATER
         world.clock.now += 60
     assert await advance() is Next.NOTHING
-    assert ran == ["first", "second", "second", *["second"] * operations.MAX_ATTEMPTS]
+    assert ran == ["first", "second", "second", *["second"] * engine.MAX_ATTEMPTS]
     assert (await registry.get(world.services, "acme")).state is TenantState.FAILED
     operation = await operations.get(world.services, created.operation.id)
     assert (operation.state, operation.error) == ("failed", "third: RuntimeError: ejabberd is away")
     assert [(step.state, step.attempts, step.done, step.total) for step in operation.steps] == [
         ("succeeded", 1, 7, 7),
         ("succeeded", 2, 1, 1),
-        ("failed", operations.MAX_ATTEMPTS, 0, 1),
+        ("failed", engine.MAX_ATTEMPTS, 0, 1),
     ]
 
 

@@ -16,9 +16,9 @@ from orchestrator.launcher.up import control
 from tenants.accounts import accounts
 from tenants.core.errors import ConflictError
 from tenants.core.naming import AccountKind, AccountName
-from tenants.lifecycle import operations, registry
+from tenants.lifecycle import engine, operations, registry
 from tenants.lifecycle.audit import Cause
-from tenants.lifecycle.operations import Next
+from tenants.lifecycle.engine import Next
 from tenants.lifecycle.registry import TenantSpec
 from tenants.process.services import Services, open_services
 from tenants.store.models import Circuit, Drift, Operation, OperationState, StepState, TenantState
@@ -86,7 +86,7 @@ async def test_a_paused_destroy_removes_nothing_more_and_goes_on_where_it_was(se
     assert (step.state, step.total) == (StepState.PENDING, 12)
     assert 0 < len(left) == step.total - step.done < 12
 
-    assert await operations.advance(services, WORKFLOWS, operation.id) is Next.NOTHING
+    assert await engine.advance(services, WORKFLOWS, operation.id) is Next.NOTHING
     assert (await registry.destroy(services, "paused", PANEL)).id == operation.id
     assert (await operations.pause(services, operation.id, PANEL)).state is OperationState.PAUSED
     with pytest.raises(ConflictError):
@@ -116,7 +116,7 @@ async def test_a_cancelled_provision_is_failed_and_goes_on_or_ends(services: Ser
         return ended
 
     retried = await cancelled("cancelled-retried")
-    await operations.retry(services, WORKFLOWS, retried.id, PANEL)
+    await engine.retry(services, WORKFLOWS, retried.id, PANEL)
     ended = await advance(services, retried)
     assert (ended.state, [step.attempts for step in ended.steps]) == (OperationState.SUCCEEDED, [1] * 5)
     assert await state_of(services, "cancelled-retried") is TenantState.ACTIVE
@@ -135,15 +135,15 @@ async def test_a_retry_begins_with_the_step_that_failed(services: Services) -> N
         raise OSError("ejabberd is away")
 
     failing = interrupted(services, "roster", fails)
-    for lives in range(operations.MAX_ATTEMPTS):
+    for lives in range(engine.MAX_ATTEMPTS):
         # later each time by more than the longest delay, so that nobody waits for it
         await mortal.finish(dataclasses.replace(failing, clock=mortal.later(5 * lives)), operation.id)
     failed = await operations.get(services, operation.id)
     assert (failed.state, failed.error) == (OperationState.FAILED, "verify: OSError: ejabberd is away")
     assert await state_of(services, "failed") is TenantState.FAILED
-    assert [step.attempts for step in failed.steps] == [1, 1, 1, operations.MAX_ATTEMPTS, 0]
+    assert [step.attempts for step in failed.steps] == [1, 1, 1, engine.MAX_ATTEMPTS, 0]
 
-    await operations.retry(services, WORKFLOWS, operation.id, PANEL)
+    await engine.retry(services, WORKFLOWS, operation.id, PANEL)
     ended = await advance(services, operation)
     assert ended.state is OperationState.SUCCEEDED
     assert [step.attempts for step in ended.steps] == [1, 1, 1, 1, 1]

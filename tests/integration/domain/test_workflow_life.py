@@ -12,8 +12,8 @@ from sqlalchemy import select
 
 from tenants.core.errors import ConflictError, NotFoundError
 from tenants.core.naming import AccountKind
-from tenants.lifecycle import operations, registry
-from tenants.lifecycle.operations import Run
+from tenants.lifecycle import engine, operations, registry
+from tenants.lifecycle.engine import Run
 from tenants.store import claims
 from tenants.store.models import (
     UNFINISHED,
@@ -155,7 +155,7 @@ class Life(RuleBasedStateMachine):
     async def _decide(self, what: str, operation_id: str) -> None:
         services = self.world.services
         if what == "retry":
-            await operations.retry(services, self.rehearsal.workflows(), operation_id, PANEL)
+            await engine.retry(services, self.rehearsal.workflows(), operation_id, PANEL)
         else:
             await getattr(operations, what)(services, operation_id, PANEL)
 
@@ -176,7 +176,7 @@ class Life(RuleBasedStateMachine):
                 await run.report(1, 2)
 
         with suppress(KilledError):
-            await operations.advance(self.world.services, Rehearsal(meanwhile).workflows(), operation_id)
+            await engine.advance(self.world.services, Rehearsal(meanwhile).workflows(), operation_id)
 
     def _operations(self) -> list[Operation]:
         return self.portal.call(lambda: operations.find(self.world.services, instance_name="acme", limit=500))

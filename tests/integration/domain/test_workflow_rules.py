@@ -8,8 +8,8 @@ import pytest
 from sqlalchemy import select
 
 from tenants.core.errors import ConflictError, NotFoundError
-from tenants.lifecycle import operations, registry
-from tenants.lifecycle.operations import Next, Run
+from tenants.lifecycle import engine, operations, registry
+from tenants.lifecycle.engine import Next, Run
 from tenants.lifecycle.registry import TenantSpec
 from tenants.process.services import Services
 from tenants.store import claims
@@ -279,7 +279,7 @@ async def test_a_resume_that_failed_after_it_opened_the_tenant_is_retried_there(
     assert (await operations.get(services, operation.id)).state is OperationState.FAILED
     assert await state_of(services) is TenantState.ACTIVE
     rehearsal = Rehearsal()
-    await operations.retry(services, rehearsal.workflows(), operation.id, PANEL)
+    await engine.retry(services, rehearsal.workflows(), operation.id, PANEL)
     await finish(world, rehearsal)
     assert rehearsal.ran == [(OperationKind.RESUME, "work")]
     assert (await operations.get(services, operation.id)).state is OperationState.SUCCEEDED
@@ -292,8 +292,8 @@ async def test_what_contradicts_the_state_fails_at_once(world: World) -> None:
     suspend = await ask(services, "suspend")
     await operations.cancel(services, provision.id, PANEL)
     workflows = Rehearsal().workflows()
-    assert await operations.advance(services, workflows, provision.id) is Next.NOTHING
-    assert await operations.advance(services, workflows, suspend.id) is Next.NOTHING
+    assert await engine.advance(services, workflows, provision.id) is Next.NOTHING
+    assert await engine.advance(services, workflows, suspend.id) is Next.NOTHING
     failed = await operations.get(services, suspend.id)
     assert (failed.state, failed.steps[0].attempts) == (OperationState.FAILED, 1)
     assert await state_of(services) is TenantState.FAILED
@@ -308,15 +308,15 @@ async def test_pausing_does_not_use_up_attempts(world: World) -> None:
         await run.report(0, 1)
 
     workflows = Rehearsal(somebody_pauses).workflows()
-    for _ in range(operations.MAX_ATTEMPTS + 1):
-        assert await operations.advance(services, workflows, operation.id) is Next.NOTHING
+    for _ in range(engine.MAX_ATTEMPTS + 1):
+        assert await engine.advance(services, workflows, operation.id) is Next.NOTHING
         assert (await operations.get(services, operation.id)).state is OperationState.PAUSED
         await operations.go_on(services, operation.id, PANEL)
 
     async def fails(_run: Run) -> None:
         raise OSError("away")
 
-    assert await operations.advance(services, Rehearsal(fails).workflows(), operation.id) is Next.LATER
+    assert await engine.advance(services, Rehearsal(fails).workflows(), operation.id) is Next.LATER
 
 
 async def test_a_step_that_kills_its_worker_each_time_is_given_up(world: World) -> None:
@@ -329,12 +329,12 @@ async def test_a_step_that_kills_its_worker_each_time_is_given_up(world: World) 
     workflows, deaths = Rehearsal(dies).workflows(), 0
     while (await operations.get(services, operation.id)).state in UNFINISHED:
         try:
-            await operations.advance(services, workflows, operation.id)
+            await engine.advance(services, workflows, operation.id)
         except KilledError:
             deaths += 1
         assert deaths <= 100
         world.clock.now += claims.CLAIM_TERM
-    assert deaths == operations.MAX_DEATHS
+    assert deaths == engine.MAX_DEATHS
     assert await state_of(services) is TenantState.FAILED
 
 
@@ -352,7 +352,7 @@ async def test_who_lost_the_claim_changes_the_tenant_no_more(world: World) -> No
         await finish(world, others)
 
     late = Rehearsal(stands_still)
-    assert await operations.advance(services, late.workflows(), operation.id) is Next.NOTHING
+    assert await engine.advance(services, late.workflows(), operation.id) is Next.NOTHING
     assert late.ran == []
     assert await state_of(services) is TenantState.ACTIVE
 
