@@ -22,7 +22,7 @@ from tenants.visitors.stored_sessions import Session
 from xmpp_pool import stanzas
 from xmpp_pool.fanout import Fanout
 from xmpp_pool.gateway import Gateway, StreamLostError
-from xmpp_pool.operators import OperatorDirectory
+from xmpp_pool.operator_directory import OperatorDirectory
 from xmpp_pool.sessions import SessionTable
 
 Quick = ShowVisitor | SendMessage | SendToRoom | ShowTyping | CloseVisitor

@@ -20,14 +20,14 @@ from tenants.shards.queues import open_reader
 from tenants.status.traffic import Traffic
 from tenants.store.database import DATABASE_AWAY
 from xmpp_pool.announcer import Announcer
-from xmpp_pool.commands import CommandRunner
+from xmpp_pool.command_runner import CommandRunner
 from xmpp_pool.gateway import Gateway, StreamLostError
 from xmpp_pool.inbox import Inbox
 from xmpp_pool.lives import Lives
-from xmpp_pool.operators import OperatorDirectory
+from xmpp_pool.operator_directory import OperatorDirectory
+from xmpp_pool.operator_presence import OperatorWatch
 from xmpp_pool.shards import Shards
-from xmpp_pool.signals import Signals
-from xmpp_pool.watch import OperatorWatch
+from xmpp_pool.signal_inbox import Signals
 
 log = structlog.get_logger(__name__)
 

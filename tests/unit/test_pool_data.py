@@ -20,7 +20,7 @@ from tenants.shards.commands import (
 )
 from tenants.visitors.stored_sessions import Session
 from xmpp_pool import stanzas
-from xmpp_pool.operators import Connection, OperatorDirectory
+from xmpp_pool.operator_directory import Connection, OperatorDirectory
 from xmpp_pool.sessions import SessionTable
 
 any_text = st.text(st.characters())

@@ -19,8 +19,8 @@ from tenants.core.naming import AccountKind, AccountName, Naming
 from tenants.core.text import clean
 from tenants.process.services import Services, open_services
 from tests.world.waiting import until
-from xmpp_pool import signals, stanzas
-from xmpp_pool.signals import Signals
+from xmpp_pool import signal_inbox, stanzas
+from xmpp_pool.signal_inbox import Signals
 from xmpp_pool.stanzas import CHAT_STATES_NS, RECEIPTS_NS, Signal
 
 STATES = ["active", "composing", "paused", "inactive", "gone"]
@@ -112,7 +112,7 @@ class Domain:
 @pytest.fixture
 def domain(monkeypatch: pytest.MonkeyPatch) -> Domain:
     domain = Domain()
-    monkeypatch.setattr(signals, "signals", domain)
+    monkeypatch.setattr(signal_inbox, "signals", domain)
     return domain
 
 
@@ -156,7 +156,7 @@ async def test_of_typing_the_latest_is_told_and_of_receipts_all(collector: Signa
 async def test_that_nobody_types_is_news_only_after_somebody_did(
     collector: Signals, domain: Domain, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(signals, "_LIMIT", 2)
+    monkeypatch.setattr(signal_inbox, "_LIMIT", 2)
     bob, one = name_of(BOB), name_of(VISITOR)
     async with running(collector):
         for name in ("active", "inactive", "gone", "paused"):
@@ -204,7 +204,7 @@ async def test_a_signal_of_others_is_dropped(collector: Signals, domain: Domain,
 
 
 async def test_what_waits_is_bounded(collector: Signals, domain: Domain, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(signals, "_LIMIT", 3)
+    monkeypatch.setattr(signal_inbox, "_LIMIT", 3)
     with capture_logs() as logs:
         for number in range(1, 6):
             both = state("composing"), received(f"m{number}")

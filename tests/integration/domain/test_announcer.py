@@ -15,7 +15,7 @@ from tests.world.stream import Stream
 from tests.world.waiting import until
 from xmpp_pool.announcer import Announcer
 from xmpp_pool.gateway import StreamLostError
-from xmpp_pool.operators import Connection, OperatorDirectory
+from xmpp_pool.operator_directory import Connection, OperatorDirectory
 
 BOB, ANN = "bob.acme@localhost/desk", "ann.other@localhost/desk"
 ALL = set(range(64))

@@ -22,7 +22,7 @@ from tenants.shards.commands import shard_of
 from tenants.store.database import DATABASE_AWAY
 from xmpp_pool.announcer import Announcer
 from xmpp_pool.gateway import Gateway, StreamLostError
-from xmpp_pool.operators import Connection, OperatorDirectory
+from xmpp_pool.operator_directory import Connection, OperatorDirectory
 from xmpp_pool.shards import Shards
 
 log = structlog.get_logger(__name__)
