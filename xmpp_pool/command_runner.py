@@ -23,9 +23,11 @@ from tenants.shards.queues import CommandReader, Delivery
 from tenants.status.traffic import Traffic
 from tenants.store.database import DATABASE_AWAY
 from xmpp_pool.announcer import Announcer
-from xmpp_pool.gateway import Gateway, StreamLostError
+from xmpp_pool.gateway import Gateway
 from xmpp_pool.lives import Lives
+from xmpp_pool.session_ends import SessionEnds
 from xmpp_pool.shards import Shards
+from xmpp_pool.stream import StreamLostError
 
 log = structlog.get_logger(__name__)
 
@@ -61,6 +63,7 @@ class CommandRunner:
         reader: CommandReader,
         gateway: Gateway,
         announcer: Announcer,
+        session_ends: SessionEnds,
         shards: Shards,
         *,
         lives: Lives,
@@ -71,6 +74,7 @@ class CommandRunner:
         self._reader = reader
         self._gateway = gateway
         self._announcer = announcer
+        self._session_ends = session_ends
         self._shards = shards
         self._lives = lives
         self._traffic = traffic
@@ -154,7 +158,7 @@ class CommandRunner:
             while self._shards.serves_shard(delivery.shard):
                 await self._gateway.wait_established()
                 try:
-                    closed = await self._announcer.close(instance_name)
+                    closed = await self._session_ends.close(instance_name)
                 except (StreamLostError, *DATABASE_AWAY) as error:
                     log.warning("tenant not closed yet", instance_name=instance_name, error=type(error).__name__)
                     await asyncio.sleep(_RETRY_PAUSE)

@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 
-from xmpp_pool.gateway import Gateway, StreamLostError
+from xmpp_pool.gateway import Gateway
+from xmpp_pool.stream import StreamLostError
 
 _TURN = 50
 """Stanzas of a tenant before the next one's."""

@@ -14,7 +14,7 @@ from typing import Protocol, cast
 from xml.etree import ElementTree as ET
 
 import structlog
-from slixmpp import ComponentXMPP, Iq, Presence
+from slixmpp import Iq, Presence
 from slixmpp.exceptions import IqError, IqTimeout
 from slixmpp.xmlstream import StanzaBase
 from slixmpp.xmlstream.handler import Callback
@@ -26,6 +26,7 @@ from tenants.core.backoff import delay
 from tenants.core.errors import DomainError
 from tenants.store.database import DATABASE_AWAY
 from xmpp_pool.stanzas import BRIDGE_NS, COMPONENT_NS, FORWARD_NS
+from xmpp_pool.stream import Stream, StreamLostError
 
 log = structlog.get_logger(__name__)
 
@@ -44,63 +45,6 @@ class Reply(Protocol):
 
 _WRITE_AT_ONCE = 64 * 1024
 """Characters that are gathered for one write to the socket, at most; else those of one turn of the event loop."""
-_NOT_TAKEN = 256 * 1024
-"""Bytes that the server has not taken, beyond which there is no room."""
-
-
-class StreamLostError(Exception):
-    """The stream ended before the server confirmed what was sent; it is to be sent again on the next one."""
-
-
-class _Stream(ComponentXMPP):
-    """A component's stream that also tells whether the server takes what is written, and who waits for an answer."""
-
-    def __init__(self, settings: Settings) -> None:
-        super().__init__(  # type: ignore[no-untyped-call]
-            settings.component_jid,
-            settings.component_secret.get_secret_value(),
-            settings.component_host,
-            settings.component_port,
-        )
-        # slixmpp would keep a roster entry per JID it ever heard of; and it tries TLS by itself otherwise
-        self.remove_handler("Presence")
-        self.enable_direct_tls = False
-        self.room = asyncio.Event()
-        self.room.set()
-        self.lost = asyncio.Event()
-        self._asked: set[asyncio.Future[Iq]] = set()
-        self.add_event_handler("disconnected", self._disconnected)
-
-    def connection_made(self, transport: asyncio.BaseTransport, send_event: bool = True) -> None:
-        super().connection_made(transport, send_event)
-        cast(asyncio.WriteTransport, transport).set_write_buffer_limits(high=_NOT_TAKEN)
-
-    def pause_writing(self) -> None:
-        self.room.clear()
-
-    def resume_writing(self) -> None:
-        self.room.set()
-
-    async def ask(self, iq: Iq, timeout: float) -> None:  # noqa: ASYNC109 - the wait is slixmpp's own
-        """Send an IQ and wait for the answer.
-
-        Raises:
-            IqError: the answer is an error.
-            IqTimeout: there was none in time.
-            StreamLostError: the stream ended.
-        """
-        answer = iq.send(timeout=timeout)
-        self._asked.add(answer)
-        answer.add_done_callback(self._asked.discard)
-        await answer
-
-    def _disconnected(self, _reason: object) -> None:
-        self.lost.set()
-        self.room.set()
-        # slixmpp would have them wait for their time-out
-        for answer in list(self._asked):
-            if not answer.done():
-                answer.set_exception(StreamLostError())
 
 
 class Gateway:
@@ -130,7 +74,7 @@ class Gateway:
         self._on_message = on_message
         self._on_signal = on_signal
         self._established = asyncio.Event()
-        self._stream: _Stream | None = None
+        self._stream: Stream | None = None
         self._stream_number = 0
         self._unwritten: list[str] = []
         self._unwritten_length = 0
@@ -246,7 +190,7 @@ class Gateway:
             raise StreamLostError
         await self._ask_bridge(self._stream, "fence", name)
 
-    async def _ask_bridge(self, stream: _Stream, element: str, name: str | None = None) -> None:
+    async def _ask_bridge(self, stream: Stream, element: str, name: str | None = None) -> None:
         self._write()
         iq: Iq = stream.make_iq_set(ito=self._settings.xmpp_host, ifrom=self._settings.component_jid)
         iq.append(ET.Element(f"{{{BRIDGE_NS}}}{element}", {"name": name} if name else {}))
@@ -286,13 +230,13 @@ class Gateway:
         return f"{local}{self._settings.component_jid}/{self._name}"
 
     @staticmethod
-    async def _ping_iq(stream: _Stream, to: str, sender: str, timeout: float) -> None:  # noqa: ASYNC109 - see `ping`
+    async def _ping_iq(stream: Stream, to: str, sender: str, timeout: float) -> None:  # noqa: ASYNC109 - see `ping`
         iq: Iq = stream.make_iq_get(ito=to, ifrom=sender)
         iq.append(ET.Element(_PING))
         await stream.ask(iq, timeout)
 
-    def _make_stream(self) -> _Stream:
-        stream = _Stream(self._settings)
+    def _make_stream(self) -> Stream:
+        stream = Stream(self._settings)
         stream.register_handler(Callback("bridge presence", MatchXPath(f"{{{COMPONENT_NS}}}presence"), self._presence))
         forwarded = MatchXPath(f"{{{COMPONENT_NS}}}iq/{{{FORWARD_NS}}}forwarded")
         stream.register_handler(Callback("bridge message", forwarded, self._message))
@@ -300,7 +244,7 @@ class Gateway:
         stream.register_handler(Callback("bridge signal", signal, self._signal))
         return stream
 
-    async def _establish(self, stream: _Stream) -> None:
+    async def _establish(self, stream: Stream) -> None:
         started = asyncio.Event()
         stream.add_event_handler("session_start", lambda _: started.set())
         async with asyncio.timeout(_CONNECT_TIMEOUT):

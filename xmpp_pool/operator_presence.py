@@ -21,9 +21,10 @@ from tenants.process.services import Services
 from tenants.shards.commands import shard_of
 from tenants.store.database import DATABASE_AWAY
 from xmpp_pool.announcer import Announcer
-from xmpp_pool.gateway import Gateway, StreamLostError
+from xmpp_pool.gateway import Gateway
 from xmpp_pool.operator_directory import Connection, OperatorDirectory
 from xmpp_pool.shards import Shards
+from xmpp_pool.stream import StreamLostError
 
 log = structlog.get_logger(__name__)
 

@@ -21,13 +21,17 @@ from tenants.status.traffic import Traffic
 from tenants.store.database import DATABASE_AWAY
 from xmpp_pool.announcer import Announcer
 from xmpp_pool.command_runner import CommandRunner
-from xmpp_pool.gateway import Gateway, StreamLostError
+from xmpp_pool.fanout import Fanout
+from xmpp_pool.gateway import Gateway
 from xmpp_pool.inbox import Inbox
 from xmpp_pool.lives import Lives
 from xmpp_pool.operator_directory import OperatorDirectory
 from xmpp_pool.operator_presence import OperatorWatch
+from xmpp_pool.session_ends import SessionEnds
+from xmpp_pool.sessions import SessionTable
 from xmpp_pool.shards import Shards
 from xmpp_pool.signal_inbox import Signals
+from xmpp_pool.stream import StreamLostError
 
 log = structlog.get_logger(__name__)
 
@@ -66,13 +70,18 @@ class Pool:
             services, name, fit=self._fit, restore=self._restore, drop=self._drop, settle=self._settle
         )
         self._reader = open_reader(settings.broker_url.get_secret_value(), settings.shard_count)
-        self._announcer = Announcer(services, self._gateway, operators, self._shards.serves)
+        sessions, self._fanout = SessionTable(), Fanout(self._gateway, self._shards.serves)
+        self._announcer = Announcer(services, self._gateway, operators, sessions, self._fanout)
+        self._session_ends = SessionEnds(
+            services, self._announcer, operators, sessions, self._fanout, serves=self._shards.serves
+        )
         self._watch = OperatorWatch(services, self._gateway, self._announcer, operators, self._shards)
         self._lives = Lives(services)
         self._commands = CommandRunner(
             self._reader,
             self._gateway,
             self._announcer,
+            self._session_ends,
             self._shards,
             lives=self._lives,
             traffic=self._traffic,
@@ -92,10 +101,10 @@ class Pool:
                 loops.create_task(self._watch.ping_forever(), name="pings")
                 loops.create_task(self._shards.run(), name="shards")
                 loops.create_task(self._commands.run(), name="commands")
-                loops.create_task(self._announcer.run(), name="bulk")
+                loops.create_task(self._fanout.run(), name="bulk")
                 loops.create_task(self._live_view.run(), name="live view")
-                loops.create_task(self._every(_EXPIRY_PAUSE, self._announcer.expire), name="expiry")
-                loops.create_task(self._every(_REFUSAL_PAUSE, self._announcer.close_refused), name="refusals")
+                loops.create_task(self._every(_EXPIRY_PAUSE, self._session_ends.expire), name="expiry")
+                loops.create_task(self._every(_REFUSAL_PAUSE, self._session_ends.close_refused), name="refusals")
                 loops.create_task(self._every(_LIVES_PAUSE, self._lives.refresh), name="tenants' lives")
                 loops.create_task(self._every(_SWITCH_PAUSE, self._live_view.look), name="live view's switches")
                 loops.create_task(self._every(_TRAFFIC_PAUSE, self._write_traffic), name="traffic")

@@ -18,7 +18,7 @@ from tenants.process.leases import Lease, Taken
 from tenants.process.services import Services
 from tenants.shards.commands import shard_of
 from tenants.store.database import DATABASE_AWAY
-from xmpp_pool.gateway import StreamLostError
+from xmpp_pool.stream import StreamLostError
 
 log = structlog.get_logger(__name__)
 

@@ -10,7 +10,7 @@ import pytest
 from tests.world.stream import Stream
 from tests.world.waiting import until
 from xmpp_pool.fanout import Fanout
-from xmpp_pool.gateway import StreamLostError
+from xmpp_pool.stream import StreamLostError
 
 
 def stanzas(to: str, count: int) -> Iterator[str]:

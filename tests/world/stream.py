@@ -5,7 +5,8 @@ import re
 from typing import cast
 
 from tests.world.waiting import until
-from xmpp_pool.gateway import Gateway, StreamLostError
+from xmpp_pool.gateway import Gateway
+from xmpp_pool.stream import StreamLostError
 
 _TO, _FROM = re.compile(r" to=[\"']([^\"']*)"), re.compile(r" from=[\"']([^@\"']*)")
 

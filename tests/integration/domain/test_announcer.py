@@ -14,8 +14,11 @@ from tests.world.registry import World
 from tests.world.stream import Stream
 from tests.world.waiting import until
 from xmpp_pool.announcer import Announcer
-from xmpp_pool.gateway import StreamLostError
+from xmpp_pool.fanout import Fanout
 from xmpp_pool.operator_directory import Connection, OperatorDirectory
+from xmpp_pool.session_ends import SessionEnds
+from xmpp_pool.sessions import SessionTable
+from xmpp_pool.stream import StreamLostError
 
 BOB, ANN = "bob.acme@localhost/desk", "ann.other@localhost/desk"
 ALL = set(range(64))
@@ -29,6 +32,7 @@ class Pool:
     stream: Stream
     operators: OperatorDirectory
     announcer: Announcer
+    session_ends: SessionEnds
     lost: set[str]
     """Tenants that are another process's now."""
 
@@ -61,9 +65,11 @@ class Pool:
 @pytest.fixture
 async def pool(world: World) -> AsyncIterator[Pool]:
     stream, operators, lost = Stream(), OperatorDirectory(), set[str]()
-    announcer = Announcer(world.services, stream.gateway, operators, lambda name: name not in lost)
-    work = asyncio.create_task(announcer.run())
-    yield Pool(world, stream, operators, announcer, lost)
+    sessions, fanout = SessionTable(), Fanout(stream.gateway, lambda name: name not in lost)
+    announcer = Announcer(world.services, stream.gateway, operators, sessions, fanout)
+    ends = SessionEnds(world.services, announcer, operators, sessions, fanout, serves=lambda name: name not in lost)
+    work = asyncio.create_task(fanout.run())
+    yield Pool(world, stream, operators, announcer, ends, lost)
     work.cancel()
     with suppress(asyncio.CancelledError):
         await work
@@ -119,7 +125,7 @@ async def test_many_who_leave_at_once_are_told_and_forgotten_in_pieces(pool: Poo
     await pool.stream.handled(6000)
     del pool.stream.written[:], pool.stream.confirmed_at[:]
     pool.world.clock.now += 15
-    await pool.announcer.expire()
+    await pool.session_ends.expire()
     assert pool.stream.seen_by(BOB) == dict.fromkeys(usernames, "left")
     assert pool.stream.seen_by(ANN) == {}
     assert len(pool.stream.confirmed_at) >= 3000 // 250
@@ -132,7 +138,7 @@ async def test_who_is_prolonged_stays_and_is_never_missing_for_who_comes(pool: P
     async with pool.world.services.database.write() as session:
         await session.execute(update(VisitorSession).values(online_until=pool.world.clock() + 100))
     pool.world.clock.now += 20
-    expiring = asyncio.create_task(pool.announcer.expire())
+    expiring = asyncio.create_task(pool.session_ends.expire())
     # while it asks the database, all of them are there for whoever comes
     await asyncio.sleep(0)
     pool.comes(BOB)
@@ -140,7 +146,7 @@ async def test_who_is_prolonged_stays_and_is_never_missing_for_who_comes(pool: P
     await until(lambda: len(pool.stream.seen_by(BOB)) == 1000, "all are shown")
     assert "left" not in pool.stream.seen_by(BOB).values()
     pool.world.clock.now += 100
-    await pool.announcer.expire()
+    await pool.session_ends.expire()
     assert set(pool.stream.seen_by(BOB).values()) == {"left"}
     assert await pool.rows() == 0
 
@@ -171,7 +177,7 @@ async def test_who_is_back_while_the_end_waits_to_be_told_stays(pool: Pool) -> N
     await pool.stream.handled(1000)
     pool.stream.goes_on.clear()
     pool.world.clock.now += 20
-    expiring = asyncio.create_task(pool.announcer.expire())
+    expiring = asyncio.create_task(pool.session_ends.expire())
     await until(lambda: len(pool.stream.written) > 1000, "the first have left")
     back = usernames[::2]
     async with pool.world.services.database.write() as session:
@@ -195,7 +201,7 @@ async def test_who_left_while_the_stream_ended_leaves_on_the_next_one(pool: Pool
     await pool.stream.handled(300)
     pool.stream.goes_on.clear()
     pool.world.clock.now += 20
-    expiring = asyncio.create_task(pool.announcer.expire())
+    expiring = asyncio.create_task(pool.session_ends.expire())
     await until(lambda: len(pool.stream.written) > 300, "the first have left")
     pool.stream.up.clear()
     pool.stream.goes_on.set()
@@ -204,7 +210,7 @@ async def test_who_left_while_the_stream_ended_leaves_on_the_next_one(pool: Pool
     assert await pool.rows() == 300
     pool.stream.up.set()
     del pool.stream.written[:]
-    await pool.announcer.expire()
+    await pool.session_ends.expire()
     assert pool.stream.seen_by(BOB) == dict.fromkeys(usernames, "left")
     assert await pool.rows() == 0
 
@@ -217,7 +223,7 @@ async def test_a_tenant_of_thousands_is_closed_while_others_go_on(pool: Pool) ->
         pool.comes(jid)
     await pool.stream.handled(3010)
     pool.stream.goes_on.clear()
-    closing = asyncio.create_task(pool.announcer.close("acme"))
+    closing = asyncio.create_task(pool.session_ends.close("acme"))
     await until(lambda: len(pool.stream.written) > 3010, "the first have left")
     pool.show("visitor.1.other", "new", version=2)
     assert pool.stream.seen_by(ANN)["visitor.1.other"] == "new"
@@ -234,7 +240,7 @@ async def test_a_tenant_that_is_anothers_by_now_is_not_closed_here(pool: Pool) -
     pool.comes(BOB)
     await pool.stream.handled(1000)
     pool.stream.goes_on.clear()
-    closing = asyncio.create_task(pool.announcer.close("acme"))
+    closing = asyncio.create_task(pool.session_ends.close("acme"))
     await until(lambda: len(pool.stream.written) > 1000, "the first have left")
     pool.lost.add("acme")
     pool.announcer.drop({shard_of("acme", 64)})
