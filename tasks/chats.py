@@ -6,13 +6,13 @@ from celery import shared_task
 
 from config import task_names
 from tasks import runtime
-from tenants.conversations import chat_lines
+from tenants.conversations import line_sender
 
 
 @shared_task(name=task_names.FORWARD)
 def forward(instance_name: str) -> None:
     """Forward the tenant's chats without an owner, for an operator who has come."""
-    runtime.run(lambda services: chat_lines.forward_pending(services, instance_name))
+    runtime.run(lambda services: line_sender.forward_pending(services, instance_name))
 
 
 _sweeping = threading.Lock()
@@ -24,6 +24,6 @@ def sweep() -> None:
     if not _sweeping.acquire(blocking=False):
         return
     try:
-        runtime.run(chat_lines.sweep)
+        runtime.run(line_sender.sweep)
     finally:
         _sweeping.release()

@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from config import task_names
 from tenants.accounts import accounts
-from tenants.conversations import chat_lines
+from tenants.conversations import chat_lines, line_sender, line_store
 from tenants.conversations.reports import OperatorMessage
 from tenants.core.errors import ConflictError, NotFoundError, UnavailableError
 from tenants.core.naming import AccountKind, AccountName
@@ -91,7 +91,7 @@ async def start(services: Services, tenant: Tenant, new: NewChat) -> tuple[Chat,
     chat, is_new = await _insert(services, tenant, name, new)
     speaker = services.naming.parse_username(chat.username)
     await presence.show(services, tenant, speaker, chat.nick, new.status)
-    await chat_lines.forward(services, chat.id)
+    await line_sender.forward(services, chat.id)
     return chat, is_new
 
 
@@ -123,10 +123,12 @@ async def assign(services: Services, tenant: Tenant, chat_id: str, operator: Acc
             detail={"chat_id": chat.chat_id, "previous_owner": _ident(services, previous)},
         )
         woken = await outbox.note(services, session, [happening] if outbox.is_told(tenant, event) else [])
-        notices = await chat_lines.notices(services, session, tenant, chat, others, because_of=event_id)
+        notices = await line_sender.notices(
+            services, session, tenant, chat, others, owner=username, because_of=event_id
+        )
     await services.commands.publish(*notices)
     await services.delivery.wake(*woken)
-    await chat_lines.forward(services, chat.id)
+    await line_sender.forward(services, chat.id)
     return chat
 
 
@@ -141,7 +143,7 @@ async def show_typing(services: Services, tenant: Tenant, chat_id: str, *, compo
     if chat.state is ChatState.CLOSED:
         raise ConflictError(f"chat {chat_id} is closed")
     async with services.database.read() as session:
-        operators = [chat.owner] if chat.owner else await chat_lines.audience(session, chat)
+        operators = await line_sender.audience(session, chat)
     await services.commands.publish(
         *(
             ShowTyping(
@@ -223,7 +225,9 @@ async def judge(
         return Verdict([Happening(Event.INVITATION_CREATED, said.id, said.operator, said.visitor, said.body)])
     if chat.owner is not None and chat.owner != sender:
         return Verdict(
-            notices=await chat_lines.notices(services, session, tenant, chat, [sender], because_of=message.stanza_id)
+            notices=await line_sender.notices(
+                services, session, tenant, chat, [sender], owner=chat.owner, because_of=message.stanza_id
+            )
         )
     verdict = Verdict()
     if chat.owner is None:
@@ -231,8 +235,8 @@ async def judge(
     if chat.accepted_by == message.stanza_id:
         # also when it comes again: whoever took it first may have died before the others were told
         others = await _told(session, chat) - {sender}
-        verdict.notices = await chat_lines.notices(
-            services, session, tenant, chat, others, because_of=message.stanza_id
+        verdict.notices = await line_sender.notices(
+            services, session, tenant, chat, others, owner=sender, because_of=message.stanza_id
         )
         detail = {"chat_id": chat.chat_id}
         accepted = Happening(Event.CHAT_ACCEPTED, f"{said.id}/accepted", said.operator, said.visitor, detail=detail)
@@ -333,7 +337,7 @@ async def _insert(services: Services, tenant: Tenant, name: AccountName, new: Ne
             # the visitor began another chat at this very moment, and that one has the account
             raise UnavailableError(f"the account of chat {new.chat_id} was taken just now; try again")
         if made is not None and new.body is not None:
-            line = chat_lines.line_values(services, chat, new.body, f"chat-{chat.id}-{uuid.uuid4().hex}")
+            line = line_store.line_values(chat, new.body, f"chat-{chat.id}-{uuid.uuid4().hex}", now)
             session.add(ChatLine(**line))
     return chat, made is not None
 

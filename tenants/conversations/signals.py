@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from tenants.conversations import chat_lines
+from tenants.conversations import line_sender
 from tenants.conversations.reports import Receipt, Returned, Typing
 from tenants.core.naming import AccountName
 from tenants.delivery import outbox
@@ -89,7 +89,7 @@ async def failed(services: Services, session: AsyncSession, reports: Sequence[Re
 
 
 async def _line(session: AsyncSession, services: Services, visitor: AccountName, stanza_id: str) -> ChatLine | None:
-    """The line of that visitor which bore the stanza id (`tenants.conversations.chat_lines.stanza_id`)."""
+    """The line of that visitor which bore the stanza id (`tenants.conversations.line_sender.stanza_id`)."""
     line: ChatLine | None = await session.scalar(
         select(ChatLine)
         .where(
@@ -103,4 +103,4 @@ async def _line(session: AsyncSession, services: Services, visitor: AccountName,
 
 def _is_of(services: Services, receipt: Receipt, line: ChatLine) -> bool:
     """Whether the message that arrived is the one that was sent to this very operator."""
-    return receipt.message_id == chat_lines.stanza_id(line.message_id, services.naming.username(receipt.sender))
+    return receipt.message_id == line_sender.stanza_id(line.message_id, services.naming.username(receipt.sender))
