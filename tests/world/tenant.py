@@ -71,6 +71,8 @@ NewTenant = Callable[..., Awaitable[Tenant]]
 async def tenants_of(system: System, receiver: Receiver, panel: Panel) -> AsyncIterator[NewTenant]:
     """Makes tenants with names of their own; their operators are logged out at the end."""
     tenants: list[Tenant] = []
+    # what an earlier test received is no answer in this one, though it may read the same
+    receiver.callbacks.clear()
 
     async def make(**wanted: Any) -> Tenant:
         created = await panel.create(f"t{next(_numbers)}-{os.getpid()}", **wanted)
