@@ -16,20 +16,20 @@ from celery import Task, shared_task
 from config import task_names
 from tasks.runtime import run
 from tenants.access import idempotency
-from tenants.access.idempotency import Answer
+from tenants.access.idempotency import StoredAnswer
 from tenants.core.digests import digest
 from tenants.core.errors import DomainError, InvalidInputError
 from tenants.lifecycle import registry, requests
 from tenants.lifecycle.audit import Cause
 from tenants.lifecycle.requests import (
-    Bulk,
     ChangeAddress,
     Import,
+    ManyTenants,
+    OneTenant,
     Provision,
     Reconcile,
     Request,
     RotateKeys,
-    TenantRequest,
 )
 from tenants.outbound import callback_urls
 from tenants.process.services import Services
@@ -62,7 +62,7 @@ def _task(name: str, schema: type[Asked]) -> Callable[[Callable[[Services, Asked
                     result: Result = json.loads(known.body)
                     return result
                 result = await start(services, asked, Cause(_ACTOR, asked.reason))
-                await idempotency.keep(services, _ACTOR, task_id, Answer(HTTPStatus.OK, {}, json.dumps(result)))
+                await idempotency.keep(services, _ACTOR, task_id, StoredAnswer(HTTPStatus.OK, {}, json.dumps(result)))
                 return result
 
             return run(once)
@@ -88,20 +88,20 @@ async def provision(services: Services, asked: Provision, cause: Cause) -> Resul
     return _result(asked.instance_name, created.operation)
 
 
-@_task(task_names.SUSPEND, TenantRequest)
-async def suspend(services: Services, asked: TenantRequest, cause: Cause) -> Result:
+@_task(task_names.SUSPEND, OneTenant)
+async def suspend(services: Services, asked: OneTenant, cause: Cause) -> Result:
     """Start to suspend the tenant; no operation when it is suspended."""
     return await _requested(services, asked, OperationKind.SUSPEND, cause)
 
 
-@_task(task_names.RESUME, TenantRequest)
-async def resume(services: Services, asked: TenantRequest, cause: Cause) -> Result:
+@_task(task_names.RESUME, OneTenant)
+async def resume(services: Services, asked: OneTenant, cause: Cause) -> Result:
     """Start to resume the tenant; no operation when it is active."""
     return await _requested(services, asked, OperationKind.RESUME, cause)
 
 
-@_task(task_names.DESTROY, TenantRequest)
-async def destroy(services: Services, asked: TenantRequest, cause: Cause) -> Result:
+@_task(task_names.DESTROY, OneTenant)
+async def destroy(services: Services, asked: OneTenant, cause: Cause) -> Result:
     """Start the tenant's end."""
     return await _requested(services, asked, OperationKind.DESTROY, cause)
 
@@ -138,8 +138,8 @@ async def reconcile_tenants(services: Services, asked: Reconcile, cause: Cause) 
     return _result(operation.instance_name, operation)
 
 
-@_task(task_names.BULK, Bulk)
-async def bulk(services: Services, asked: Bulk, cause: Cause) -> Result:
+@_task(task_names.BULK, ManyTenants)
+async def bulk(services: Services, asked: ManyTenants, cause: Cause) -> Result:
     """Start to suspend, resume or destroy each of the tenants: what came of each, by name."""
     outcomes = await registry.request_many(services, asked.instance_names, OperationKind(asked.kind), cause)
     return {
@@ -148,7 +148,7 @@ async def bulk(services: Services, asked: Bulk, cause: Cause) -> Result:
     }
 
 
-async def _requested(services: Services, asked: TenantRequest, kind: OperationKind, cause: Cause) -> Result:
+async def _requested(services: Services, asked: OneTenant, kind: OperationKind, cause: Cause) -> Result:
     return _result(asked.instance_name, await registry.request(services, asked.instance_name, kind, cause))
 
 

@@ -17,7 +17,7 @@ from itertools import count
 
 import structlog
 
-from tenants.conversations.live_view import Broadcast, Way
+from tenants.conversations.live_view import LiveViewPublisher, Way
 from tenants.shards.commands import CloseTenant, SendMessage, SendToRoom
 from tenants.shards.queues import CommandReader, Delivery
 from tenants.status.traffic import Traffic
@@ -68,7 +68,7 @@ class CommandRunner:
         *,
         lives: Lives,
         traffic: Traffic,
-        live_view: Broadcast,
+        live_view: LiveViewPublisher,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._reader = reader

@@ -9,7 +9,7 @@ from xml.etree import ElementTree as ET
 import structlog
 
 from tenants.conversations import bounces, rooms
-from tenants.conversations.live_view import Broadcast, Way
+from tenants.conversations.live_view import LiveViewPublisher, Way
 from tenants.conversations.operator_messages import store_messages
 from tenants.conversations.reports import OperatorMessage, Returned, RoomReport
 from tenants.core.batching import next_batch
@@ -37,7 +37,7 @@ TOO_MANY_WAIT = "not-allowed"
 class Inbox:
     """Takes diverted messages from the gateway; `run` stores them in the order of their arrival."""
 
-    def __init__(self, services: Services, traffic: Traffic, live_view: Broadcast) -> None:
+    def __init__(self, services: Services, traffic: Traffic, live_view: LiveViewPublisher) -> None:
         self._services = services
         self._traffic = traffic
         self._live_view = live_view

@@ -13,7 +13,7 @@ from slixmpp import Presence
 from config.celery import make_celery
 from config.settings import Settings
 from config.wakeup import celery_wake
-from tenants.conversations.live_view import Broadcast
+from tenants.conversations.live_view import LiveViewPublisher
 from tenants.process.leases import Taken, new_member_name
 from tenants.process.services import Services, open_services
 from tenants.shards.queues import open_reader
@@ -55,7 +55,7 @@ class Pool:
         self._services = services
         operators = OperatorDirectory()
         self._traffic = Traffic()
-        self._live_view = Broadcast(services)
+        self._live_view = LiveViewPublisher(services)
         self._inbox = Inbox(services, self._traffic, self._live_view)
         self._signals = Signals(services)
         self._gateway = Gateway(

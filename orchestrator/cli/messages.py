@@ -35,7 +35,7 @@ def deliveries(
 ) -> None:
     """Show what became of a tenant's operators' messages, oldest first, and the circuit breaker of its LHC."""
 
-    async def read(services: Services) -> tuple[list[CallbackMessage], circuits.CircuitView]:
+    async def read(services: Services) -> tuple[list[CallbackMessage], circuits.CircuitSummary]:
         found = await history.messages(services, instance_name, state=state, after=after, limit=limit)
         return found, await circuits.view(services, instance_name)
 

@@ -97,7 +97,7 @@ class OperationsTable(Table):
         flash(request, "It ends after the step under way.", "success")
 
 
-class OperationPage(Page):
+class OperationParts(Page):
     """What the page of an operation fetches. The page itself is the detail page of the table."""
 
     path = "/operation/{operation_id}"

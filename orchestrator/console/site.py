@@ -26,11 +26,11 @@ from orchestrator.console.access import Access
 from orchestrator.console.audit import AuditTable
 from orchestrator.console.conversation import ConversationPage
 from orchestrator.console.deliveries import DeliveriesTable
-from orchestrator.console.operations import OperationPage, OperationsTable
+from orchestrator.console.operations import OperationParts, OperationsTable
 from orchestrator.console.overview import OverviewPage
 from orchestrator.console.sessions import SessionsTable
 from orchestrator.console.tables import ReadingSession
-from orchestrator.console.tenant import TenantPage
+from orchestrator.console.tenant import TenantParts
 from orchestrator.console.tenants import TenantsTable
 from orchestrator.console.users import UsersTable
 from tenants.core.errors import DomainError
@@ -84,9 +84,9 @@ class Console(BaseAdmin):
             AuditTable(AuditEntry),
             UsersTable(ConsoleUser),
             SessionsTable(ConsoleSession),
-            TenantPage(),
+            TenantParts(),
             ConversationPage(),
-            OperationPage(),
+            OperationParts(),
         ):
             self.add_view(view)
 

@@ -28,7 +28,7 @@ _KEY_OVERLAP = 3600.0
 """Seconds that the key before still opens."""
 
 
-class TenantPage(Page):
+class TenantParts(Page):
     """What the page of a tenant fetches and posts. The page itself is the detail page of the table."""
 
     path = "/tenant/{instance_name}"

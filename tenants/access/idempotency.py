@@ -20,7 +20,7 @@ _UNDER_WAY_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class StoredAnswer:
     """What a request was answered, without the secrets in it: those are shown once."""
 
     status: int
@@ -28,7 +28,7 @@ class Answer:
     body: str
 
 
-async def begin(services: Services, actor: str, key: str, fingerprint: str) -> Answer | None:
+async def begin(services: Services, actor: str, key: str, fingerprint: str) -> StoredAnswer | None:
     """The answer of the same request before; or None: it is the first, and is to be ended by `finish` or `abandon`.
 
     Raises:
@@ -60,10 +60,10 @@ async def begin(services: Services, actor: str, key: str, fingerprint: str) -> A
         raise InvalidInputError("Idempotency-Key", "was used for another request")
     if known.status is None:
         raise ConflictError("the request with this Idempotency-Key is under way")
-    return Answer(known.status, known.headers or {}, known.body or "")
+    return StoredAnswer(known.status, known.headers or {}, known.body or "")
 
 
-async def finish(services: Services, actor: str, key: str, answer: Answer) -> None:
+async def finish(services: Services, actor: str, key: str, answer: StoredAnswer) -> None:
     """Keep what the request was answered."""
     async with services.database.write() as session:
         await session.execute(
@@ -83,14 +83,14 @@ async def abandon(services: Services, actor: str, key: str) -> None:
         )
 
 
-async def recall(services: Services, actor: str, key: str) -> Answer | None:
+async def recall(services: Services, actor: str, key: str) -> StoredAnswer | None:
     """What was answered, for who takes nothing but repeats for one: see `keep`."""
     async with services.database.read() as session:
         known = await session.get(IdempotentRequest, (actor, key))
-    return Answer(known.status, known.headers or {}, known.body or "") if known and known.status else None
+    return StoredAnswer(known.status, known.headers or {}, known.body or "") if known and known.status else None
 
 
-async def keep(services: Services, actor: str, key: str, answer: Answer) -> None:
+async def keep(services: Services, actor: str, key: str, answer: StoredAnswer) -> None:
     """Keep what was answered, if nothing is kept yet, of a request that may run twice at the same time."""
     async with services.database.write() as session:
         await session.execute(

@@ -88,7 +88,7 @@ async def revoke(services: Services, token_id: str, cause: Cause) -> Token:
             token.revoked_at = now
             what = f"{token_id} for {token.name}"
             audit.record(session, now, cause, "token revoked", instance_name=token.instance_name, what=what)
-    services.known.tokens.forget(token_id)
+    services.cache.tokens.forget(token_id)
     return token
 
 
@@ -144,7 +144,7 @@ async def check(services: Services, presented: str) -> Token | None:
         return None
     token_id, secret = form.groups()
     now = services.clock()
-    token = services.known.tokens.get(token_id) or await _read(services, token_id)
+    token = services.cache.tokens.get(token_id) or await _read(services, token_id)
     if not _opens(token_id, token, secret, now):
         return None
     if token is not None and _use_is_to_be_noted(token, now):
@@ -155,7 +155,7 @@ async def check(services: Services, presented: str) -> Token | None:
 def recall(services: Services, presented: str) -> Token | None:
     """`check`, by what is known: None also when it is to be looked up, or its use to be noted."""
     form = _FORM.fullmatch(presented)
-    token = services.known.tokens.get(form[1]) if form is not None else None
+    token = services.cache.tokens.get(form[1]) if form is not None else None
     if form is None or token is None:
         return None
     now = services.clock()
@@ -194,7 +194,7 @@ async def _read(services: Services, token_id: str) -> Token | None:
     async with services.database.read() as session:
         token: Token | None = await session.get(Token, token_id)
     if token is not None:
-        services.known.tokens.keep(token_id, token, now)
+        services.cache.tokens.keep(token_id, token, now)
     return token
 
 
@@ -205,9 +205,9 @@ async def read_again(services: Services, token_ids: Sequence[str]) -> None:
         found = {token.id: token for token in await session.scalars(select(Token).where(Token.id.in_(token_ids)))}
     for token_id in token_ids:
         if token_id in found:
-            services.known.tokens.keep(token_id, found[token_id], now)
+            services.cache.tokens.keep(token_id, found[token_id], now)
         else:
-            services.known.tokens.forget(token_id)
+            services.cache.tokens.forget(token_id)
 
 
 async def _note_use(services: Services, token_id: str, now: float) -> None:
@@ -215,4 +215,4 @@ async def _note_use(services: Services, token_id: str, now: float) -> None:
     unnoted = or_(Token.last_used_at.is_(None), Token.last_used_at <= now - _USE_NOTED_EVERY)
     async with services.database.write() as session:
         await session.execute(update(Token).where(Token.id == token_id, unnoted).values(last_used_at=now))
-    services.known.tokens.forget(token_id)
+    services.cache.tokens.forget(token_id)

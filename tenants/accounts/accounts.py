@@ -108,7 +108,7 @@ async def register(services: Services, tenant: Tenant, name: AccountName, passwo
             .where(Account.username == username, Account.state != AccountState.REMOVING)
             .values(state=AccountState.ACTIVE, password_digest=_digest(name, username, password))
         )
-    services.known.forget_visitor(username)
+    services.cache.forget_visitor(username)
     if not rows_changed(kept):
         await _take_back(services, name)
     return Registered.CREATED if new else Registered.UPDATED
@@ -153,7 +153,7 @@ async def change_password(
             .where(Account.username == username)
             .values(password_digest=_digest(name, username, password))
         )
-    services.known.forget_visitor(username)
+    services.cache.forget_visitor(username)
 
 
 async def remove(services: Services, name: AccountName) -> None:
@@ -178,7 +178,7 @@ async def remove(services: Services, name: AccountName) -> None:
                 .values(state=AccountState.REMOVING, last_active_at=services.clock())
             )
         )
-    services.known.forget_visitor(username)
+    services.cache.forget_visitor(username)
     if not claimed:
         await find_settled(services, name)
         return
@@ -313,7 +313,7 @@ async def ensure_visitor(services: Services, tenant: Tenant, name: AccountName, 
             return await _learn_password(services, account.username, password)
         if not matches(account.username, password, account.password_digest):
             return False
-        services.known.keep_account(tenant, account, account.password_digest)
+        services.cache.keep_account(tenant, account, account.password_digest)
         return True
     if not password:
         return False
@@ -333,7 +333,7 @@ async def ensure(services: Services, tenant: Tenant, name: AccountName, nick: st
     if account is None or account.state is not AccountState.ACTIVE:
         await _make(services, tenant, name, new_key(), nick, is_new=account is None)
     elif account.password_digest is not None:
-        services.known.keep_account(tenant, account, account.password_digest)
+        services.cache.keep_account(tenant, account, account.password_digest)
 
 
 async def register_visitor(services: Services, tenant: Tenant, name: AccountName, password: str, nick: str) -> None:

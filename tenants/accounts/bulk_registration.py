@@ -60,7 +60,7 @@ async def create(services: Services, tenant: Tenant, name: AccountName, password
     made = await services.together(_create_all, newcomer)
     if made:
         account = Account(username=username, instance_name=name.instance, kind=name.kind)
-        services.known.keep_account(tenant, account, newcomer.password_digest)
+        services.cache.keep_account(tenant, account, newcomer.password_digest)
     return made
 
 

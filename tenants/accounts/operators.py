@@ -13,7 +13,7 @@ from tenants.accounts import accounts
 from tenants.core.digests import new_key
 from tenants.core.errors import ConflictError, NotFoundError
 from tenants.core.naming import AccountKind, AccountName, check_operator
-from tenants.ejabberd.client import Connection
+from tenants.ejabberd.client import ClientConnection
 from tenants.lifecycle import audit
 from tenants.lifecycle.audit import Cause
 from tenants.process.services import Services
@@ -31,7 +31,7 @@ _TOLD = (
 
 
 @dataclass(frozen=True, slots=True)
-class OperatorView:
+class OperatorSummary:
     """An operator. `connections`: none while offline."""
 
     username: str
@@ -40,7 +40,7 @@ class OperatorView:
     departments: list[str] | None
     receives_new_chats: bool
     created_at: float
-    connections: Sequence[Connection]
+    connections: Sequence[ClientConnection]
 
 
 def name_of(instance_name: str, username: str) -> AccountName:
@@ -82,7 +82,7 @@ async def put(
     return is_new
 
 
-async def get(services: Services, instance_name: str, username: str) -> OperatorView:
+async def get(services: Services, instance_name: str, username: str) -> OperatorSummary:
     """The operator as it is now.
 
     Raises:
@@ -96,7 +96,7 @@ async def get(services: Services, instance_name: str, username: str) -> Operator
     return await _view(services, account, operator)
 
 
-async def find(services: Services, instance_name: str, *, after: str = "", limit: int = 50) -> list[OperatorView]:
+async def find(services: Services, instance_name: str, *, after: str = "", limit: int = 50) -> list[OperatorSummary]:
     """The tenant's operators by name, with their connections."""
     suffix = services.naming.username_suffix(instance_name)
     async with services.database.read() as session:
@@ -115,7 +115,7 @@ async def find(services: Services, instance_name: str, *, after: str = "", limit
         found = rows.all()
     gate = asyncio.Semaphore(_ASKED_AT_ONCE)
 
-    async def view(account: Account, operator: Operator | None) -> OperatorView:
+    async def view(account: Account, operator: Operator | None) -> OperatorSummary:
         async with gate:
             return await _view(services, account, operator)
 
@@ -202,15 +202,15 @@ async def kick(services: Services, instance_name: str, username: str, cause: Cau
     return len(operator.connections)
 
 
-async def _disconnect(services: Services, operator: OperatorView, instance_name: str, reason: str) -> None:
+async def _disconnect(services: Services, operator: OperatorSummary, instance_name: str, reason: str) -> None:
     full = services.naming.username(name_of(instance_name, operator.username))
     for connection in operator.connections:
         await services.ejabberd.kick(full, connection.resource, reason)
 
 
-async def _view(services: Services, account: Account, operator: Operator | None) -> OperatorView:
+async def _view(services: Services, account: Account, operator: Operator | None) -> OperatorSummary:
     name = services.naming.parse_username(account.username)
-    return OperatorView(
+    return OperatorSummary(
         username=name.ident,
         lhc_user_id=operator.lhc_user_id if operator else None,
         nick=operator.nick if operator else None,

@@ -20,7 +20,7 @@ from tenants.conversations.reports import OperatorMessage
 from tenants.core.errors import ConflictError, NotFoundError, UnavailableError
 from tenants.core.naming import AccountKind, AccountName
 from tenants.delivery import outbox
-from tenants.delivery.outbox import Event, Happening
+from tenants.delivery.outbox import ConversationEvent, Event
 from tenants.lifecycle import admission
 from tenants.process.services import Services
 from tenants.shards.commands import SendMessage, ShowTyping
@@ -115,14 +115,14 @@ async def assign(services: Services, tenant: Tenant, chat_id: str, operator: Acc
         event_id = uuid.uuid4().hex
         await _own(session, tenant, chat, username, services.clock(), accepted_by=event_id)
         event = Event.CHAT_TRANSFERRED if previous else Event.CHAT_ACCEPTED
-        happening = Happening(
+        told = ConversationEvent(
             event,
             event_id,
             operator,
             services.naming.parse_username(chat.username),
             detail={"chat_id": chat.chat_id, "previous_owner": _ident(services, previous)},
         )
-        woken = await outbox.note(services, session, [happening] if outbox.is_told(tenant, event) else [])
+        woken = await outbox.note(services, session, [told] if outbox.is_told(tenant, event) else [])
         notices = await line_sender.notices(
             services, session, tenant, chat, others, owner=username, because_of=event_id
         )
@@ -204,11 +204,11 @@ class Verdict:
     """What an operator's message means.
 
     Attributes:
-        happenings: what the tenant is told, in this order; nothing when the message is not sent on.
+        events: what the tenant is told, in this order; nothing when the message is not sent on.
         notices: what operators are told.
     """
 
-    happenings: list[Happening] = field(default_factory=list)
+    events: list[ConversationEvent] = field(default_factory=list)
     notices: list[SendMessage] = field(default_factory=list)
 
 
@@ -219,10 +219,10 @@ async def judge(
 
     `chat`: the visitor's open one, locked.
     """
-    said = Happening(Event.MESSAGE_CREATED, message.stanza_id, message.sender, message.receiver, message.body)
+    said = ConversationEvent(Event.MESSAGE_CREATED, message.stanza_id, message.sender, message.receiver, message.body)
     sender = services.naming.username(message.sender)
     if chat is None:
-        return Verdict([Happening(Event.INVITATION_CREATED, said.id, said.operator, said.visitor, said.body)])
+        return Verdict([ConversationEvent(Event.INVITATION_CREATED, said.id, said.operator, said.visitor, said.body)])
     if chat.owner is not None and chat.owner != sender:
         return Verdict(
             notices=await line_sender.notices(
@@ -239,10 +239,12 @@ async def judge(
             services, session, tenant, chat, others, owner=sender, because_of=message.stanza_id
         )
         detail = {"chat_id": chat.chat_id}
-        accepted = Happening(Event.CHAT_ACCEPTED, f"{said.id}/accepted", said.operator, said.visitor, detail=detail)
-        verdict.happenings.append(accepted)
-    verdict.happenings.append(
-        Happening(said.event, said.id, said.operator, said.visitor, said.body, {"chat_id": chat.chat_id})
+        accepted = ConversationEvent(
+            Event.CHAT_ACCEPTED, f"{said.id}/accepted", said.operator, said.visitor, detail=detail
+        )
+        verdict.events.append(accepted)
+    verdict.events.append(
+        ConversationEvent(said.event, said.id, said.operator, said.visitor, said.body, {"chat_id": chat.chat_id})
     )
     if tenant.history_hours:
         await _remember(services, session, chat, message, sender)

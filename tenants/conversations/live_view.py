@@ -62,7 +62,7 @@ _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder(Line)
 
 
-class Broadcast:
+class LiveViewPublisher:
     """What a pool process shows of what passes through it."""
 
     def __init__(self, services: Services) -> None:
@@ -104,10 +104,10 @@ async def listen(services: Services, instance_name: str) -> AsyncGenerator[list[
         UnavailableError: the broker is away, or went away.
     """
     with _Broker(services) as broker:
-        ear = await broker.do(partial(_Ear, instance_name))
+        subscriber = await broker.do(partial(_LiveViewSubscriber, instance_name))
         yield []
         while True:
-            yield await broker.do(ear.hear)
+            yield await broker.do(subscriber.hear)
 
 
 class _Broker:
@@ -162,7 +162,7 @@ def _publish(lines: Sequence[Line], connection: Connection) -> None:
         producer.publish(_encoder.encode(line), content_type="application/json", content_encoding="utf-8")
 
 
-class _Ear:
+class _LiveViewSubscriber:
     """A queue at the broker that is there as long as its connection."""
 
     def __init__(self, instance_name: str, connection: Connection) -> None:

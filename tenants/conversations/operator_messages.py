@@ -9,7 +9,7 @@ from tenants.conversations import chats
 from tenants.conversations.chats import Verdict
 from tenants.conversations.reports import OperatorMessage
 from tenants.delivery import outbox
-from tenants.delivery.outbox import Event, Happening
+from tenants.delivery.outbox import ConversationEvent, Event
 from tenants.lifecycle import admission
 from tenants.lifecycle.admission import Refusal
 from tenants.process.services import Services
@@ -30,7 +30,7 @@ async def store_messages(services: Services, messages: list[OperatorMessage]) ->
         QueueUnavailableError: operators could not be told; the messages are kept, and may be given once more.
     """
     notices: list[SendMessage] = []
-    happenings: list[Happening] = []
+    events: list[ConversationEvent] = []
     async with services.database.write() as session:
         tenants, shut = await admission.hold_many(session, {message.receiver.instance for message in messages})
         await services.backlog.look(session, tenants)
@@ -48,10 +48,10 @@ async def store_messages(services: Services, messages: list[OperatorMessage]) ->
             tenant = tenants[message.receiver.instance]
             verdict = await _meaning(services, session, tenant, message, open_chats)
             notices += verdict.notices
-            happenings += [one for one in verdict.happenings if outbox.is_told(tenant, one.event)]
+            events += [one for one in verdict.events if outbox.is_told(tenant, one.event)]
         refused = await outbox.without_repeats(session, refused)
-        woken = await outbox.note(services, session, happenings)
-        idle = [receiver for receiver in receivers if services.known.is_to_be_touched(receiver)]
+        woken = await outbox.note(services, session, events)
+        idle = [receiver for receiver in receivers if services.cache.is_to_be_touched(receiver)]
         if idle:
             await _note_activity(session, idle, services.clock())
     if notices:
@@ -70,7 +70,7 @@ async def _meaning(
     if tenant.routing is Routing.ORCHESTRATOR:
         chat = open_chats.get(services.naming.username(message.receiver))
         return await chats.judge(services, session, tenant, message, chat)
-    said = Happening(Event.MESSAGE_CREATED, message.stanza_id, message.sender, message.receiver, message.body)
+    said = ConversationEvent(Event.MESSAGE_CREATED, message.stanza_id, message.sender, message.receiver, message.body)
     return Verdict([said])
 
 

@@ -27,7 +27,7 @@ from tenants.core.naming import (
 )
 from tenants.core.text import clean
 from tenants.delivery import outbox
-from tenants.delivery.outbox import Happening
+from tenants.delivery.outbox import ConversationEvent
 from tenants.ejabberd.client import NotAppliedError
 from tenants.lifecycle import admission
 from tenants.lifecycle.admission import Refusal
@@ -58,7 +58,7 @@ MAX_BODY = 30_000
 
 
 @dataclass(frozen=True, slots=True)
-class Person:
+class Participant:
     """Who is meant by a name in a tenant's call.
 
     Attributes:
@@ -77,7 +77,7 @@ class Person:
         return self.username != self.page_name
 
 
-def person(services: Services, instance_name: str, username: str, field: str = "user") -> Person:
+def person(services: Services, instance_name: str, username: str, field: str = "user") -> Participant:
     """Read a local part: an operator's account of that tenant, or somebody who writes in its LHC's page.
 
     Raises:
@@ -87,13 +87,13 @@ def person(services: Services, instance_name: str, username: str, field: str = "
     if is_page_operator(username):
         folded = fold_page_operator(username, field)
         shown = username[: -len(page_operator_of(""))].replace(".", " ").strip()
-        return Person(folded, folded, _as_shown(shown) or folded)
+        return Participant(folded, folded, _as_shown(shown) or folded)
     account = services.naming.parse_username(username, field)
     if account.kind is not AccountKind.OPERATOR:
         raise InvalidInputError(field, "must be an operator")
     if account.instance != instance_name:
         raise ForeignNameError(field, f"must be of '{instance_name}'")
-    return Person(services.naming.username(account), page_operator_of(account.ident), account.ident)
+    return Participant(services.naming.username(account), page_operator_of(account.ident), account.ident)
 
 
 async def create(
@@ -190,7 +190,9 @@ def address(services: Services, room: Room) -> str:
     return f"{services.naming.room(RoomName(room.name, room.instance_name))}@{services.settings.rooms_jid}"
 
 
-async def put_member(services: Services, tenant: Tenant, name: str, who: Person, nick: str | None = None) -> RoomMember:
+async def put_member(
+    services: Services, tenant: Tenant, name: str, who: Participant, nick: str | None = None
+) -> RoomMember:
     """Note who is to be in the room, under what name; one who is noted already gets the name.
 
     What cannot be a name in a room is mended, or as if none was given.
@@ -217,7 +219,7 @@ async def put_member(services: Services, tenant: Tenant, name: str, who: Person,
     return member
 
 
-async def remove_member(services: Services, instance_name: str, name: str, who: Person) -> None:
+async def remove_member(services: Services, instance_name: str, name: str, who: Participant) -> None:
     """The person is no member any more; one who was none is a success.
 
     Raises:
@@ -230,7 +232,9 @@ async def remove_member(services: Services, instance_name: str, name: str, who: 
         )
 
 
-async def invite(services: Services, tenant: Tenant, name: str, people: Iterable[Person], reason: str = "") -> None:
+async def invite(
+    services: Services, tenant: Tenant, name: str, people: Iterable[Participant], reason: str = ""
+) -> None:
     """Invite those who have accounts and are not there (XEP-0249).
 
     Raises:
@@ -247,7 +251,7 @@ async def invite(services: Services, tenant: Tenant, name: str, people: Iterable
 
 
 async def write(
-    services: Services, tenant: Tenant, name: str, who: Person, body: str, *, message_id: str | None = None
+    services: Services, tenant: Tenant, name: str, who: Participant, body: str, *, message_id: str | None = None
 ) -> str:
     """Say something in the room that was written in LHC's page. Returns the message's id.
 
@@ -345,7 +349,7 @@ async def store_reports(services: Services, reports: Sequence[RoomReport]) -> di
         has too many waiting.
     """
     refused: dict[str, Refusal] = {}
-    happenings: list[Happening] = []
+    events: list[ConversationEvent] = []
     async with services.database.write() as session:
         tenants, shut = await admission.hold_many(session, {report.room.instance for report in reports})
         await services.backlog.look(session, tenants)
@@ -361,9 +365,11 @@ async def store_reports(services: Services, reports: Sequence[RoomReport]) -> di
             elif full := services.backlog.add(tenants[report.room.instance], report.body):
                 refused[report.stanza_id] = Refusal(full, later=True)
             else:
-                happenings.append(Happening(report.event, report.stanza_id, report.sender, report.room, report.body))
+                events.append(
+                    ConversationEvent(report.event, report.stanza_id, report.sender, report.room, report.body)
+                )
         refused = await outbox.without_repeats(session, refused)
-        woken = await outbox.note(services, session, happenings)
+        woken = await outbox.note(services, session, events)
     await services.delivery.wake(*woken)
     return refused
 
@@ -388,13 +394,13 @@ def _of(instance_name: str, name: str) -> Select[Room]:
     return select(Room).where(Room.instance_name == instance_name, Room.name == name)
 
 
-async def _check_account(session: AsyncSession, who: Person) -> None:
+async def _check_account(session: AsyncSession, who: Participant) -> None:
     account = await session.get(Account, who.username)
     if account is None or account.state is not AccountState.ACTIVE:
         raise NotFoundError(f"there is no account '{who.username}'")
 
 
-async def _nick_of(session: AsyncSession, who: Person) -> str:
+async def _nick_of(session: AsyncSession, who: Participant) -> str:
     operator = await session.get(Operator, who.username)
     return _as_shown((operator.nick if operator else None) or "") or who.nick
 

@@ -14,7 +14,7 @@ from tenants.conversations import line_sender
 from tenants.conversations.reports import Receipt, Returned, Typing
 from tenants.core.naming import AccountName
 from tenants.delivery import outbox
-from tenants.delivery.outbox import Event, Happening
+from tenants.delivery.outbox import ConversationEvent, Event
 from tenants.lifecycle import admission
 from tenants.process.services import Services
 from tenants.store.models import CallbackMessage, ChatLine, LineState, MessageState, Tenant
@@ -39,15 +39,15 @@ async def typing(services: Services, sign: Typing) -> None:
         if waits is not None:
             return
         detail = {"composing": sign.composing}
-        happening = Happening(Event.TYPING, uuid.uuid4().hex, sign.sender, sign.receiver, detail=detail)
-        woken = await outbox.note(services, session, [happening])
+        told = ConversationEvent(Event.TYPING, uuid.uuid4().hex, sign.sender, sign.receiver, detail=detail)
+        woken = await outbox.note(services, session, [told])
     await services.delivery.wake(*woken)
 
 
 async def receipt(services: Services, receipts: Sequence[Receipt]) -> None:
     """Note that lines have arrived, and tell their tenants; of each line once, whoever has it first."""
     async with services.database.write() as session:
-        happenings: list[Happening] = []
+        events: list[ConversationEvent] = []
         for one in receipts:
             line = await _line(session, services, one.receiver, one.message_id)
             if line is None or line.state is LineState.DELIVERED or not _is_of(services, one, line):
@@ -55,8 +55,8 @@ async def receipt(services: Services, receipts: Sequence[Receipt]) -> None:
             line.state, line.arrived_at = LineState.DELIVERED, services.clock()
             tenant = await session.get_one(Tenant, line.instance_name)
             if outbox.is_told(tenant, Event.MESSAGE_DELIVERED):
-                happenings.append(
-                    Happening(
+                events.append(
+                    ConversationEvent(
                         Event.MESSAGE_DELIVERED,
                         f"{line.message_id}/delivered",
                         one.sender,
@@ -64,13 +64,13 @@ async def receipt(services: Services, receipts: Sequence[Receipt]) -> None:
                         detail={"message_id": line.message_id},
                     )
                 )
-        woken = await outbox.note(services, session, happenings)
+        woken = await outbox.note(services, session, events)
     await services.delivery.wake(*woken)
 
 
 async def failed(services: Services, session: AsyncSession, reports: Sequence[Returned]) -> set[str]:
     """Note that messages came back, in the transaction that keeps them. Returns the tenants to be woken after it."""
-    happenings: list[Happening] = []
+    events: list[ConversationEvent] = []
     for report in reports:
         tenant = await session.get(Tenant, report.visitor.instance)
         if tenant is None or not outbox.is_told(tenant, Event.MESSAGE_FAILED):
@@ -84,8 +84,8 @@ async def failed(services: Services, session: AsyncSession, reports: Sequence[Re
             "reason": report.reason,
         }
         event_id = f"{report.stanza_id}/failed"
-        happenings.append(Happening(Event.MESSAGE_FAILED, event_id, report.operator, report.visitor, detail=detail))
-    return await outbox.note(services, session, happenings)
+        events.append(ConversationEvent(Event.MESSAGE_FAILED, event_id, report.operator, report.visitor, detail=detail))
+    return await outbox.note(services, session, events)
 
 
 async def _line(session: AsyncSession, services: Services, visitor: AccountName, stanza_id: str) -> ChatLine | None:

@@ -40,7 +40,7 @@ class Admission:
 
 
 @dataclass(frozen=True, slots=True)
-class CircuitView:
+class CircuitSummary:
     """A tenant's circuit as it is now; the times are None while it is closed."""
 
     state: CircuitState
@@ -49,14 +49,14 @@ class CircuitView:
     next_probe_at: float | None
 
 
-async def view(services: Services, instance_name: str) -> CircuitView:
+async def view(services: Services, instance_name: str) -> CircuitSummary:
     """The tenant's circuit."""
     async with services.database.read() as session:
         circuit = await session.get(Circuit, instance_name)
     if circuit is None:
-        return CircuitView(CircuitState.CLOSED, 0, None, None)
+        return CircuitSummary(CircuitState.CLOSED, 0, None, None)
     state = _state(circuit, services.clock())
-    return CircuitView(state, circuit.failures, circuit.opened_at, circuit.due_at)
+    return CircuitSummary(state, circuit.failures, circuit.opened_at, circuit.due_at)
 
 
 def _state(circuit: Circuit, now: float) -> CircuitState:

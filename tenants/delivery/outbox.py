@@ -52,7 +52,7 @@ IN_ROOMS = (Event.ROOM_MESSAGE, Event.ROOM_JOINED, Event.ROOM_LEFT)
 
 
 @dataclass(frozen=True, slots=True)
-class Happening:
+class ConversationEvent:
     """An event of a conversation.
 
     Attributes:
@@ -74,13 +74,13 @@ def is_told(tenant: Tenant, event: Event) -> bool:
     return tenant.event_format is EventFormat.WEBHOOK or event in (*MESSAGES, *IN_ROOMS)
 
 
-async def note(services: Services, session: AsyncSession, happenings: Sequence[Happening]) -> set[str]:
+async def note(services: Services, session: AsyncSession, events: Sequence[ConversationEvent]) -> set[str]:
     """Keep events, in their order; repeats are dropped. Returns the tenants to be woken after the transaction."""
-    if not happenings:
+    if not events:
         return set()
     now = services.clock()
-    conversations = await _conversations(services, session, {one.visitor for one in happenings})
-    rows = [_row(services, one, conversations[_key(services, one.visitor)], now) for one in happenings]
+    conversations = await _conversations(services, session, {one.visitor for one in events})
+    rows = [_row(services, one, conversations[_key(services, one.visitor)], now) for one in events]
     connection = await session.connection()
     stored = await connection.execute(
         services.database.insert(CallbackMessage)
@@ -154,7 +154,7 @@ def _receiver(services: Services, visitor: AccountName | RoomName) -> str:
     return visitor.name if isinstance(visitor, RoomName) else services.naming.username(visitor)
 
 
-def _row(services: Services, one: Happening, conversation: _Conversation, now: float) -> dict[str, Any]:
+def _row(services: Services, one: ConversationEvent, conversation: _Conversation, now: float) -> dict[str, Any]:
     return {
         "conversation_id": conversation.id,
         "instance_name": conversation.instance_name,

@@ -45,11 +45,11 @@ async def deliver(services: Services, piece: Piece, may_go_on: Callable[[], bool
     `may_go_on`: asked before each further message of the conversation.
     """
     try:
-        with services.keeper.keep(piece.model, piece.key, piece.token):
+        with services.claim_renewer.keep(piece.model, piece.key, piece.token):
             if piece.probe is None:
                 await _deliver(services, piece, may_go_on)
             else:
-                with services.keeper.keep(Circuit, piece.instance_name, piece.probe):
+                with services.claim_renewer.keep(Circuit, piece.instance_name, piece.probe):
                     await _deliver(services, piece, may_go_on)
     except asyncio.CancelledError:
         await _give_back(services, piece)

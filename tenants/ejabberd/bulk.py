@@ -21,7 +21,7 @@ _BULK_SECONDS = 60.0
 """For one call. It is milliseconds for a name, and up to 5 s for the sessions of removed accounts to end."""
 
 
-class Call(Protocol):
+class RunCommand(Protocol):
     """Runs an admin command and gives its decoded answer."""
 
     async def __call__(self, command: str, *, seconds: float, **arguments: Any) -> Any: ...
@@ -67,7 +67,7 @@ class Left:
 class BulkCommands:
     """The commands for one virtual host."""
 
-    def __init__(self, call: Call, host: str) -> None:
+    def __init__(self, call: RunCommand, host: str) -> None:
         self._call = call
         self._host = host
 

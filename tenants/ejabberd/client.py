@@ -76,7 +76,7 @@ class Roster:
 
 
 @dataclass(frozen=True, slots=True)
-class Connection:
+class ClientConnection:
     """A connection of one user.
 
     Attributes:
@@ -291,11 +291,11 @@ class Ejabberd:
             if str(entry["jid"]).partition("@")[2].partition("/")[0] == self.host
         ]
 
-    async def connections(self, user: str) -> list[Connection]:
+    async def connections(self, user: str) -> list[ClientConnection]:
         """The user's connections now (`user_sessions_info`)."""
         answer = await self._call("user_sessions_info", user=user, host=self.host)
         return [
-            Connection(
+            ClientConnection(
                 resource=str(entry["resource"]),
                 show=str(entry["status"]),
                 status=str(entry["statustext"]),

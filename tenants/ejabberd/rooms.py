@@ -6,7 +6,7 @@ Names are local parts. Each command reads back what it did, and may be repeated.
 
 from collections.abc import Mapping, Sequence
 
-from tenants.ejabberd.bulk import BATCH, Call
+from tenants.ejabberd.bulk import BATCH, RunCommand
 
 _PAGE = 10_000
 _SECONDS = 10.0
@@ -16,7 +16,7 @@ _SECONDS = 10.0
 class RoomCommands:
     """The commands for one virtual host."""
 
-    def __init__(self, call: Call, host: str) -> None:
+    def __init__(self, call: RunCommand, host: str) -> None:
         self._call = call
         self._host = host
 

@@ -53,10 +53,10 @@ async def get(services: Services, instance_name: str, kind: AccountKind | None =
 
 def remember(services: Services, tenant: Tenant, read_at: float) -> None:
     """Let this process know the tenant as it was read at that time."""
-    before = services.known.tenants.get(tenant.instance_name)
-    services.known.tenants.keep(tenant.instance_name, tenant, read_at)
+    before = services.cache.tenants.get(tenant.instance_name)
+    services.cache.tenants.keep(tenant.instance_name, tenant, read_at)
     if before is not None and not refusal(before) and refusal(tenant):
-        services.known.drop_renewed(tenant.instance_name)
+        services.cache.drop_renewed(tenant.instance_name)
 
 
 async def read_again(services: Services, instance_names: Sequence[str]) -> None:
@@ -69,7 +69,7 @@ async def read_again(services: Services, instance_names: Sequence[str]) -> None:
         if name in found:
             remember(services, found[name], now)
         else:
-            services.known.tenants.forget(name)
+            services.cache.tenants.forget(name)
 
 
 async def look(services: Services, instance_name: str) -> Tenant:
@@ -78,7 +78,7 @@ async def look(services: Services, instance_name: str) -> Tenant:
     Raises:
         NotFoundError: there is none.
     """
-    known = services.known.tenants.get(instance_name)
+    known = services.cache.tenants.get(instance_name)
     if known is not None and known.state is not TenantState.DESTROYED:
         return known
     asked_at = services.clock()
@@ -94,7 +94,7 @@ async def recent(services: Services, instance_name: str, kind: AccountKind | Non
         NotFoundError: there is none.
         ConflictError: it is not active, or lacks the feature.
     """
-    known = services.known.tenants.get(instance_name)
+    known = services.cache.tenants.get(instance_name)
     return known if known is not None and not refusal(known, kind) else await get(services, instance_name, kind)
 
 

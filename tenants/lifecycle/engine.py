@@ -26,10 +26,10 @@ from tenants.store.models import (
     OperationKind,
     OperationState,
     OperationStep,
+    RequestedStop,
     StepState,
     Tenant,
     TenantState,
-    Wanted,
 )
 
 log = structlog.get_logger(__name__)
@@ -197,7 +197,7 @@ async def advance(services: Services, workflows: Workflows, operation_id: str, c
     bound = {"instance_name": operation.instance_name, "operation_id": operation.id, "step": step_row.name}
     with structlog.contextvars.bound_contextvars(**bound):
         try:
-            with services.keeper.keep(Operation, operation.id, token):
+            with services.claim_renewer.keep(Operation, operation.id, token):
                 await workflow.step(step_row.name).run(Run(services, operation, step_row.position, token))
         except ClaimLostError:
             log.warning("claim lost, another worker goes on")
@@ -319,17 +319,17 @@ async def _stop(services: Services, workflow: Workflow, operation: Operation, to
             .where(OperationStep.operation_id == operation.id, OperationStep.state == StepState.RUNNING)
             .values(state=StepState.PENDING, attempts=OperationStep.attempts - 1)
         )
-        if wanted is Wanted.PAUSE:
+        if wanted is RequestedStop.PAUSE:
             await session.execute(
                 update(Operation).where(Operation.id == operation.id).values(state=OperationState.PAUSED, wanted=None)
             )
-        elif wanted is Wanted.CANCEL:
+        elif wanted is RequestedStop.CANCEL:
             await operations.close(session, operation.id, OperationState.CANCELLED, now, error=None)
             await _leave(session, now, workflow, operation, tenant)
 
 
-async def _lock_wanted(session: AsyncSession, operation: Operation) -> Wanted | None:
-    wanted: Wanted | None = await session.scalar(
+async def _lock_wanted(session: AsyncSession, operation: Operation) -> RequestedStop | None:
+    wanted: RequestedStop | None = await session.scalar(
         select(Operation.wanted).where(Operation.id == operation.id).with_for_update()
     )
     return wanted

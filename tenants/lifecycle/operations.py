@@ -24,9 +24,9 @@ from tenants.store.models import (
     Operation,
     OperationKind,
     OperationState,
+    RequestedStop,
     Tenant,
     TenantState,
-    Wanted,
 )
 
 _MOMENT = 1e-6
@@ -90,7 +90,7 @@ def _join(
     """Let another request share the operation that is under way."""
     if given and running.input != given:
         raise ConflictError(f"operation '{running.id}' ({running.kind}) is under way with another input")
-    if running.wanted is Wanted.CANCEL:
+    if running.wanted is RequestedStop.CANCEL:
         # whoever asks for it anew does not want what is about to end
         running.wanted = None
         record(session, services.clock(), running, cause, f"{running.kind} requested")
@@ -118,12 +118,12 @@ async def end_resting(services: Services, session: AsyncSession, found: list[Ope
         if operation.state is OperationState.PAUSED:
             await close(session, operation.id, OperationState.CANCELLED, now, error=None)
             record(session, now, operation, cause, "operation cancelled")
-        elif operation.wanted is Wanted.PAUSE:
+        elif operation.wanted is RequestedStop.PAUSE:
             record(session, now, operation, cause, "operation cancel requested")
             await session.execute(
                 update(Operation)
                 .where(Operation.id == operation.id, Operation.state.in_(UNFINISHED))
-                .values(wanted=Wanted.CANCEL)
+                .values(wanted=RequestedStop.CANCEL)
             )
 
 
@@ -200,7 +200,7 @@ async def pause(services: Services, operation_id: str, cause: Cause) -> Operatio
         NotFoundError: there is none.
         ConflictError: it is over, or about to be cancelled; or the tenant's end waits for it.
     """
-    return await _want(services, operation_id, Wanted.PAUSE, cause)
+    return await _want(services, operation_id, RequestedStop.PAUSE, cause)
 
 
 async def cancel(services: Services, operation_id: str, cause: Cause) -> Operation:
@@ -210,7 +210,7 @@ async def cancel(services: Services, operation_id: str, cause: Cause) -> Operati
         NotFoundError: there is none.
         ConflictError: it is over otherwise; or it destroys the tenant, which has no way back.
     """
-    return await _want(services, operation_id, Wanted.CANCEL, cause)
+    return await _want(services, operation_id, RequestedStop.CANCEL, cause)
 
 
 async def go_on(services: Services, operation_id: str, cause: Cause) -> Operation:
@@ -224,7 +224,7 @@ async def go_on(services: Services, operation_id: str, cause: Cause) -> Operatio
         operation, _ = await lock(session, operation_id)
         _refuse_finished(operation)
         now = services.clock()
-        if operation.state is OperationState.PAUSED or operation.wanted is Wanted.PAUSE:
+        if operation.state is OperationState.PAUSED or operation.wanted is RequestedStop.PAUSE:
             operation.wanted = None
             record(session, now, operation, cause, "operation resumed")
         if operation.state is OperationState.PAUSED:
@@ -234,14 +234,14 @@ async def go_on(services: Services, operation_id: str, cause: Cause) -> Operatio
     return operation
 
 
-async def _want(services: Services, operation_id: str, wanted: Wanted, cause: Cause) -> Operation:
-    done = {Wanted.PAUSE: OperationState.PAUSED, Wanted.CANCEL: OperationState.CANCELLED}[wanted]
+async def _want(services: Services, operation_id: str, wanted: RequestedStop, cause: Cause) -> Operation:
+    done = {RequestedStop.PAUSE: OperationState.PAUSED, RequestedStop.CANCEL: OperationState.CANCELLED}[wanted]
     async with services.database.write() as session:
         operation, tenant = await lock(session, operation_id)
         if operation.state is done or operation.wanted is wanted:
             return operation
         _refuse_finished(operation)
-        if wanted is Wanted.CANCEL:
+        if wanted is RequestedStop.CANCEL:
             _refuse_cancelled_end(operation, tenant)
         else:
             await _refuse_delayed_end(session, operation)
@@ -267,7 +267,7 @@ def _refuse_cancelled_end(operation: Operation, tenant: Tenant | None) -> None:
 
 
 async def _refuse_delayed_end(session: AsyncSession, operation: Operation) -> None:
-    if operation.wanted is Wanted.CANCEL:
+    if operation.wanted is RequestedStop.CANCEL:
         raise ConflictError(f"operation '{operation.id}' is about to be cancelled")
     end = await unfinished(session, operation.instance_name, OperationKind.DESTROY)
     if end is not None and end.id != operation.id:

@@ -258,7 +258,7 @@ async def put(
             operation = await _open_making(services, session, tenant, spec, cause, by=by, not_before=rests_until)
         elif spec.operator and not await _has_operator(services, session, instance_name, spec.operator):
             raise InvalidInputError("operator", f"is for a tenant that is being made; '{instance_name}' exists")
-    services.known.tenants.forget(instance_name)
+    services.cache.tenants.forget(instance_name)
     if operation is not None:
         await operations.wake(services, operation)
     return Created(tenant, operation, secret_key, new=new)
@@ -395,7 +395,7 @@ async def request(
     """
     async with services.database.write() as session:
         operation = await _open(services, session, instance_name, kind, cause, given=given, bulk_id=bulk_id)
-    services.known.tenants.forget(instance_name)
+    services.cache.tenants.forget(instance_name)
     if operation is not None:
         await operations.wake(services, operation)
     return operation
@@ -471,7 +471,7 @@ async def request_many(
                 except DomainError as error:
                     outcomes[name] = error
         for name in names:
-            services.known.tenants.forget(name)
+            services.cache.tenants.forget(name)
     opened = [outcome for outcome in outcomes.values() if isinstance(outcome, Operation)]
     for some in _batches(opened, _WAKE_AT_ONCE):
         await asyncio.gather(*(operations.wake(services, one) for one in some))

@@ -51,13 +51,13 @@ class Request(BaseModel):
     reason: Reason | None = None
 
 
-class TenantRequest(Request):
+class OneTenant(Request):
     """To suspend, resume or destroy a tenant."""
 
     instance_name: InstanceName
 
 
-class Import(TenantRequest):
+class Import(OneTenant):
     """To read a tenant that exists in ejabberd."""
 
     settings: TenantSettings | None = None
@@ -78,13 +78,13 @@ class Provision(Import):
         return None if self.operator is None else check_first_operator(self.operator)
 
 
-class ChangeAddress(TenantRequest):
+class ChangeAddress(OneTenant):
     """To move a tenant's callbacks; without a URL to the one that its name gives."""
 
     callback_url: CallbackUrl | None = None
 
 
-class RotateKeys(TenantRequest):
+class RotateKeys(OneTenant):
     """To give a tenant the key of that digest."""
 
     key_digest: KeyDigest
@@ -98,7 +98,7 @@ class Reconcile(Request):
     dry_run: StrictBool = False
 
 
-class Bulk(Request):
+class ManyTenants(Request):
     """To suspend, resume or destroy many."""
 
     kind: OfMany

@@ -112,7 +112,7 @@ class Readings(Generic[Thing]):
         return [key for key, known in self._read.items() if known.used and known.read_at < read_before]
 
 
-class Known:
+class Cache:
     """The memory of one process. Pure data: what is in it was read or written by others."""
 
     def __init__(self, clock: Clock) -> None:

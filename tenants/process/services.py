@@ -15,11 +15,11 @@ from tenants.ejabberd.client import Ejabberd
 from tenants.outbound.lhc import LhcClient
 from tenants.outbound.webhooks import WebhookClient
 from tenants.process.backlog import Backlog
-from tenants.process.cache import Known
+from tenants.process.cache import Cache
 from tenants.process.delivery_waker import PAUSE, DeliveryWaker, Wake
 from tenants.process.rate_limits import CallLimiter
 from tenants.shards.queues import CommandPublisher, open_publisher
-from tenants.store.claims import Keeper
+from tenants.store.claims import ClaimRenewer
 from tenants.store.database import Database
 
 Item = TypeVar("Item")
@@ -37,14 +37,14 @@ class Services:
 
     settings: Settings
     database: Database
-    keeper: Keeper
+    claim_renewer: ClaimRenewer
     ejabberd: Ejabberd
     commands: CommandPublisher
     lhc: LhcClient
     webhooks: WebhookClient
     calls: CallLimiter
     backlog: Backlog
-    known: Known
+    cache: Cache
     naming: Naming
     wake: Wake
     delivery: DeliveryWaker
@@ -82,18 +82,18 @@ async def open_services(
     commands = open_publisher(settings.broker_url.get_secret_value(), settings.shard_count)
     lhc = LhcClient(settings, clock)
     webhooks = WebhookClient(settings, clock)
-    keeper = Keeper(database, clock)
+    claim_renewer = ClaimRenewer(database, clock)
     services = Services(
         settings=settings,
         database=database,
-        keeper=keeper,
+        claim_renewer=claim_renewer,
         ejabberd=ejabberd,
         commands=commands,
         lhc=lhc,
         webhooks=webhooks,
         calls=CallLimiter(database, clock, settings.calls_per_second),
         backlog=Backlog(database, clock),
-        known=Known(clock),
+        cache=Cache(clock),
         naming=Naming(hosting=settings.hosting),
         wake=wake,
         delivery=DeliveryWaker(wake, wake_pause),
@@ -105,7 +105,7 @@ async def open_services(
         await services.settle()
         await services.delivery.close()
         await commands.close()
-        await keeper.close()
+        await claim_renewer.close()
         await webhooks.close()
         await lhc.close()
         await ejabberd.close()

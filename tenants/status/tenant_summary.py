@@ -9,10 +9,10 @@ from sqlalchemy import func, select, true
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from tenants.accounts import operators
-from tenants.accounts.operators import OperatorView
+from tenants.accounts.operators import OperatorSummary
 from tenants.core.errors import UnavailableError
 from tenants.delivery import circuits
-from tenants.delivery.circuits import CircuitView
+from tenants.delivery.circuits import CircuitSummary
 from tenants.lifecycle import registry
 from tenants.process.services import Services
 from tenants.store.models import (
@@ -58,7 +58,7 @@ class Portrait:
 
     tenant: Tenant
     accounts: dict[str, int]
-    operators: list[OperatorView] | None
+    operators: list[OperatorSummary] | None
     operators_online: int
     visitors: list[VisitorSession]
     visitors_online: int
@@ -68,7 +68,7 @@ class Portrait:
     undelivered: int
     dead: int
     returned: list[ReturnedMessage]
-    circuit: CircuitView
+    circuit: CircuitSummary
     drift: list[Drift]
     operations: list[Operation]
     audit: list[AuditEntry]
@@ -135,7 +135,7 @@ async def paint(services: Services, instance_name: str) -> Portrait:
         )
 
 
-async def _operators(services: Services, instance_name: str) -> list[OperatorView] | None:
+async def _operators(services: Services, instance_name: str) -> list[OperatorSummary] | None:
     try:
         return await operators.find(services, instance_name, limit=_SHOWN)
     except UnavailableError:

@@ -1,8 +1,8 @@
 """Claims: how one process at a time takes a row of work, without locks that outlive a dead process.
 
-Every transition is a compare-and-swap. A claim has a term, which its holder's `Keeper` renews while the work is under
-way. A process that dies loses its claims when the term ends, and a process that comes back late finds its tokens gone
-and changes nothing.
+Every transition is a compare-and-swap. A claim has a term, which its holder's `ClaimRenewer` renews while the work is
+under way. A process that dies loses its claims when the term ends, and a process that comes back late finds its tokens
+gone and changes nothing.
 """
 
 import asyncio
@@ -113,7 +113,7 @@ async def _change(session: AsyncSession, model: type[Claimable], key: object, to
     return bool(rows_changed(changed))
 
 
-class Keeper:
+class ClaimRenewer:
     """Renews all claims that this process is working on, together: one transaction per kind of row and interval."""
 
     def __init__(self, database: Database, clock: Clock, interval: float = RENEWAL_INTERVAL) -> None:

@@ -16,7 +16,7 @@ from tenants.process.services import Services
 from tenants.shards.commands import SendMessage, ShowVisitor
 from tenants.store.models import Tenant, VisitorSession
 from tenants.visitors import sessions
-from tenants.visitors.sessions import Showing
+from tenants.visitors.sessions import VisitorView
 
 DEFAULT_STATUS = "-"
 RESOURCE = "lhc"
@@ -32,7 +32,7 @@ async def find_session(services: Services, username: str) -> VisitorSession | No
     return found
 
 
-async def check_room(services: Services, tenant: Tenant, name: AccountName) -> None:
+async def check_quota(services: Services, tenant: Tenant, name: AccountName) -> None:
     """Whether the visitor may come online; asked before an account is made for it, and again by `show`.
 
     Raises:
@@ -53,7 +53,7 @@ async def show(services: Services, tenant: Tenant, name: AccountName, nick: str 
         UnavailableError: the account is gone, or being removed just now.
         QueueUnavailableError: the command could not be accepted.
     """
-    said = _showing(services, tenant, name, nick, status)
+    said = _view(services, tenant, name, nick, status)
     if _is_counted(tenant, name):
         shown = await sessions.store_counted(services, tenant, said)
     else:
@@ -81,7 +81,7 @@ async def send(
         UnavailableError: the account is gone, or being removed just now.
         QueueUnavailableError: the message could not be accepted.
     """
-    shown = await sessions.store(services, _showing(services, tenant, name, nick, status))
+    shown = await sessions.store(services, _view(services, tenant, name, nick, status))
     message = _message(tenant, shown.username, services.naming.username(operator), body)
     await services.commands.publish(shown, message)
     _remember(services, shown)
@@ -96,10 +96,10 @@ async def show_known(services: Services, tenant: Tenant, visitor: KnownVisitor, 
         as `show`; UnavailableError also when the account has another password by now.
     """
     if nick == visitor.nick and status in {None, visitor.status}:
-        services.known.renew(visitor, services.clock() + tenant.online_seconds, viewed=status is not None)
+        services.cache.renew(visitor, services.clock() + tenant.online_seconds, viewed=status is not None)
         return
     name = services.naming.parse_username(visitor.username)
-    said = _showing(services, tenant, name, nick, status, password_digest=visitor.password_digest)
+    said = _view(services, tenant, name, nick, status, password_digest=visitor.password_digest)
     shown = await sessions.store(services, said)
     await services.commands.publish(shown)
     _remember(services, shown)
@@ -115,7 +115,7 @@ async def show_again(services: Services, tenant: Tenant, visitor: KnownVisitor, 
         as `show`.
     """
     name = services.naming.parse_username(visitor.username)
-    said = replace(_showing(services, tenant, name, visitor.nick, visitor.status), over=over)
+    said = replace(_view(services, tenant, name, visitor.nick, visitor.status), over=over)
     shown = await sessions.store_over(services, tenant if _is_counted(tenant, name) else None, said)
     if shown is None:
         return False
@@ -148,10 +148,10 @@ def _message(tenant: Tenant, username: str, operator: str, body: str) -> SendMes
 
 def _remember(services: Services, shown: ShowVisitor) -> None:
     """Only what the pool will be told: a page view that was refused is not known as one that was seen."""
-    services.known.keep_session(shown.username, shown.nick, shown.status, shown.online_until, shown.version)
+    services.cache.keep_session(shown.username, shown.nick, shown.status, shown.online_until, shown.version)
 
 
-def _showing(
+def _view(
     services: Services,
     tenant: Tenant,
     name: AccountName,
@@ -159,8 +159,8 @@ def _showing(
     status: str | None,
     *,
     password_digest: str | None = None,
-) -> Showing:
-    return Showing(
+) -> VisitorView:
+    return VisitorView(
         name,
         services.naming.username(name),
         DEFAULT_NICK if nick is None else clean(nick),

@@ -27,7 +27,7 @@ _CROWD_SECONDS = 30.0
 
 
 @dataclass(frozen=True, slots=True)
-class Showing:
+class VisitorView:
     """A visitor to be shown as online until `online_until` (Unix seconds).
 
     Attributes:
@@ -50,7 +50,7 @@ class Showing:
     incarnation: str | None = None
 
 
-async def store(services: Services, showing: Showing) -> ShowVisitor:
+async def store(services: Services, view: VisitorView) -> ShowVisitor:
     """Store the session, at once with those of others.
 
     Raises:
@@ -58,27 +58,27 @@ async def store(services: Services, showing: Showing) -> ShowVisitor:
         ConflictError: it was shut just now, or lost the feature.
         UnavailableError: the account is gone, or being removed just now.
     """
-    stored = await services.together(_store_all, showing)
+    stored = await services.together(_store_all, view)
     if stored is None:
         # why not?
-        stored = _not_gone(showing, await _store_one(services, showing, None))
-    await _note_activity(services, showing.username)
+        stored = _not_gone(view, await _store_one(services, view, None))
+    await _note_activity(services, view.username)
     return stored
 
 
-async def store_counted(services: Services, tenant: Tenant, showing: Showing) -> ShowVisitor:
+async def store_counted(services: Services, tenant: Tenant, view: VisitorView) -> ShowVisitor:
     """`store`, for a tenant that may have only so many visitors online: further ones come one by one, to be counted.
 
     Raises:
         QuotaExceededError: it would be one more than the tenant may have.
     """
-    stored = _not_gone(showing, await _store_one(services, showing, tenant))
-    await _note_activity(services, showing.username)
+    stored = _not_gone(view, await _store_one(services, view, tenant))
+    await _note_activity(services, view.username)
     return stored
 
 
-async def store_over(services: Services, tenant: Tenant | None, showing: Showing) -> ShowVisitor | None:
-    """Store what was seen earlier, unless there is another session by now than that of the version `showing.over`.
+async def store_over(services: Services, tenant: Tenant | None, view: VisitorView) -> ShowVisitor | None:
+    """Store what was seen earlier, unless there is another session by now than that of the version `view.over`.
 
     `tenant` is given if it may have only so many visitors online.
 
@@ -88,7 +88,7 @@ async def store_over(services: Services, tenant: Tenant | None, showing: Showing
     Raises:
         as `store` and `store_counted`.
     """
-    return await _store_one(services, showing, tenant)
+    return await _store_one(services, view, tenant)
 
 
 async def is_online(session: AsyncSession, username: str, now: float) -> bool:
@@ -118,41 +118,41 @@ async def refuse_crowd(session: AsyncSession, naming: Naming, tenant: Tenant, no
         )
 
 
-def _not_gone(showing: Showing, stored: ShowVisitor | None) -> ShowVisitor:
+def _not_gone(view: VisitorView, stored: ShowVisitor | None) -> ShowVisitor:
     if stored is None:
-        gone = f"account '{showing.username}' is being removed just now; it can be made anew in a moment"
+        gone = f"account '{view.username}' is being removed just now; it can be made anew in a moment"
         raise UnavailableError(gone)
     return stored
 
 
-async def _store_one(services: Services, showing: Showing, counted_for: Tenant | None) -> ShowVisitor | None:
+async def _store_one(services: Services, view: VisitorView, counted_for: Tenant | None) -> ShowVisitor | None:
     now = services.clock()
     async with services.database.write() as session:
-        further = counted_for is not None and not await is_online(session, showing.username, now)
+        further = counted_for is not None and not await is_online(session, view.username, now)
         # the door may have been closed since it was asked
-        await admission.hold(session, showing.name.instance, showing.name.kind, alone=further)
+        await admission.hold(session, view.name.instance, view.name.kind, alone=further)
         if counted_for is not None and further:
             await refuse_crowd(session, services.naming, counted_for, now)
-        stored = await _upsert(services.database, await session.connection(), [showing])
-    return stored.get(showing.username)
+        stored = await _upsert(services.database, await session.connection(), [view])
+    return stored.get(view.username)
 
 
-async def _store_all(services: Services, showings: Sequence[Showing]) -> list[ShowVisitor | None]:
+async def _store_all(services: Services, views: Sequence[VisitorView]) -> list[ShowVisitor | None]:
     """Store sessions of any tenants. None: not stored, for whatever reason."""
-    latest: dict[str, Showing] = {}
-    for one in showings:
+    latest: dict[str, VisitorView] = {}
+    for one in views:
         latest[one.username] = _after(latest.get(one.username), one)
-    alike: defaultdict[tuple[bool, bool], list[Showing]] = defaultdict(list)
+    alike: defaultdict[tuple[bool, bool], list[VisitorView]] = defaultdict(list)
     for one in latest.values():
         alike[one.keeps_nick, one.keeps_status].append(one)
     stored: dict[str, ShowVisitor] = {}
     for group in alike.values():
         async with services.database.statement() as connection:
             stored |= await _upsert(services.database, connection, group)
-    return [stored.get(one.username) for one in showings]
+    return [stored.get(one.username) for one in views]
 
 
-def _after(earlier: Showing | None, later: Showing) -> Showing:
+def _after(earlier: VisitorView | None, later: VisitorView) -> VisitorView:
     """The two as one: a row is changed once by a statement, and both are told what is true at the end."""
     if earlier is None:
         return later
@@ -164,24 +164,24 @@ def _after(earlier: Showing | None, later: Showing) -> Showing:
 
 
 async def _upsert(
-    database: Database, connection: AsyncConnection, showings: Sequence[Showing]
+    database: Database, connection: AsyncConnection, views: Sequence[VisitorView]
 ) -> dict[str, ShowVisitor]:
     """Store the sessions, which are alike in what they keep, of those who may be shown. Returns what was stored."""
-    like = showings[0]
+    like = views[0]
     statement = _upsert_statement(database, like.keeps_nick, like.keeps_status, like.over is not None)
-    values: dict[str, object] = {"rows": {one.username: _values(one) for one in showings}}
+    values: dict[str, object] = {"rows": {one.username: _values(one) for one in views}}
     if like.over is not None:
         values["over"] = like.over
     rows = await connection.execute(statement, values)
-    incarnations = {one.username: one.incarnation for one in showings}
+    incarnations = {one.username: one.incarnation for one in views}
     return {
         row.username: ShowVisitor(**row._mapping, incarnation=incarnations[row.username])  # noqa: SLF001 - its public name
         for row in rows
     }
 
 
-def _values(showing: Showing) -> list[object]:
-    return [showing.nick, showing.status, showing.online_until, showing.password_digest]
+def _values(view: VisitorView) -> list[object]:
+    return [view.nick, view.status, view.online_until, view.password_digest]
 
 
 @functools.lru_cache(maxsize=16)
@@ -216,7 +216,7 @@ def _upsert_statement(database: Database, keeps_nick: bool, keeps_status: bool, 
 
 
 async def _note_activity(services: Services, username: str) -> None:
-    if services.known.is_to_be_touched(username):
+    if services.cache.is_to_be_touched(username):
         await services.together(_touch_all, username)
 
 

@@ -65,7 +65,7 @@ async def _run(services: Services) -> None:
 
 async def refresh(services: Services) -> None:
     """Read the tenants and tokens again that are in use."""
-    known = services.known
+    known = services.cache
     for names in _chunks(known.tenants.used(_AGE)):
         await admission.read_again(services, names)
     for token_ids in _chunks(known.tokens.used(_AGE)):
@@ -82,13 +82,13 @@ async def renew(services: Services) -> None:
     Raises:
         DATABASE_AWAY: not stored; the next call tries again.
     """
-    renewed = services.known.take_renewed()
+    renewed = services.cache.take_renewed()
     for start in range(0, len(renewed), _AT_ONCE):
         chunk = renewed[start : start + _AT_ONCE]
         try:
             again = await _store(services, chunk)
         except DATABASE_AWAY:
-            services.known.give_back(renewed[start:])
+            services.cache.give_back(renewed[start:])
             raise
         for at in range(0, len(again), _AGAIN_AT_ONCE):
             await asyncio.gather(*(_show_again(services, *one) for one in again[at : at + _AGAIN_AT_ONCE]))
@@ -109,7 +109,7 @@ async def _store(
             one.online_until = max(one.online_until, ends[one.username])
     gone = [one for one in others if one.username not in present]
     for one in gone:
-        services.known.forget_visitor(one.username)
+        services.cache.forget_visitor(one.username)
     there = [(one, present[one.username]) for one in others if one.username in present]
     return [
         (one, row)
@@ -126,10 +126,10 @@ def _is_told(services: Services, visitor: KnownVisitor, row: VisitorSession, end
     if (row.nick, row.status, row.version) == (visitor.nick, visitor.status, visitor.version + 1):
         # somebody said the same once more: if the pool was not told that, it was told this
         visitor.version = row.version
-        services.known.give_back([visitor])
+        services.cache.give_back([visitor])
         return True
     if row.online_until >= end:
-        services.known.forget_visitor(visitor.username)
+        services.cache.forget_visitor(visitor.username)
         return True
     return False
 
@@ -209,7 +209,7 @@ async def _show_again(services: Services, visitor: KnownVisitor, row: VisitorSes
             await presence.show(services, tenant, name, None, None)
         elif not await presence.show_again(services, tenant, visitor, row.version if row else 0):
             # there is news meanwhile
-            services.known.give_back([visitor])
+            services.cache.give_back([visitor])
     except DomainError as error:
         # nobody waits for the answer any more; the next page view is told
         log.info("page view not carried out", instance_name=name.instance, error=str(error))

@@ -88,7 +88,7 @@ class Seen:
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
+class KnownAccount:
     """What the registry says of one account."""
 
     name: AccountName
@@ -112,7 +112,7 @@ class Pictures:
     naming: Naming
     instance_name: str
     there: Seen
-    known: Mapping[str, Known]
+    known: Mapping[str, KnownAccount]
     now: float
     rooms: Mapping[str, KnownRoom] = field(default_factory=dict)
 
@@ -195,5 +195,5 @@ class Pictures:
         for local in sorted(self.there.rooms - self.rooms.keys()):
             yield Difference(DriftKind.ROOM, local, "the registry does not know it")
 
-    def _is_old(self, one: Known) -> bool:
+    def _is_old(self, one: KnownAccount) -> bool:
         return one.created_at < self.now - YOUNG_SECONDS

@@ -46,7 +46,7 @@ from tenants.workflows.drift import (
     YOUNG_SECONDS,
     Difference,
     DriftKind,
-    Known,
+    KnownAccount,
     KnownRoom,
     Pictures,
     Seen,
@@ -452,15 +452,15 @@ async def _busy(services: Services, scope: str) -> set[str]:
         return set(await session.scalars(query))
 
 
-async def _known(services: Services, instance_names: Sequence[str]) -> dict[str, dict[str, Known]]:
-    known: dict[str, dict[str, Known]] = defaultdict(dict)
+async def _known(services: Services, instance_names: Sequence[str]) -> dict[str, dict[str, KnownAccount]]:
+    known: dict[str, dict[str, KnownAccount]] = defaultdict(dict)
     query = select(
         Account.username, Account.instance_name, Account.state, Account.created_at, Account.last_active_at
     ).where(Account.instance_name.in_(instance_names))
     async with services.database.read() as session:
         for username, instance_name, state, created_at, last_active_at in await session.execute(query):
             name = services.naming.parse_username(username)
-            known[instance_name][username] = Known(name, state, created_at, last_active_at)
+            known[instance_name][username] = KnownAccount(name, state, created_at, last_active_at)
     return known
 
 

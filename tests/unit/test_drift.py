@@ -11,7 +11,7 @@ from tenants.core.naming import AccountKind, AccountName, Naming, RosterKind
 from tenants.ejabberd import rosters
 from tenants.ejabberd.client import Roster
 from tenants.store.models import AccountState, RoomState
-from tenants.workflows.drift import DriftKind, Known, KnownRoom, Pictures, Seen
+from tenants.workflows.drift import DriftKind, KnownAccount, KnownRoom, Pictures, Seen
 
 NAMING = Naming(hosting=True)
 NOW = 1_700_000_000.0
@@ -24,7 +24,7 @@ names = st.one_of(
 )
 times = st.sampled_from([OLD, YOUNG])
 known = st.dictionaries(names, st.tuples(st.sampled_from(AccountState), times, times), max_size=8).map(
-    lambda rows: {NAMING.username(name): Known(name, *row) for name, row in rows.items()}
+    lambda rows: {NAMING.username(name): KnownAccount(name, *row) for name, row in rows.items()}
 )
 usernames = st.sets(names.map(NAMING.username))
 members = st.sets(
@@ -69,7 +69,7 @@ class Mended:
 
     def _adopt(self, username: str) -> None:
         name = NAMING.parse_username(username)
-        unknown = Known(name, AccountState.ACTIVE, OLD, OLD)
+        unknown = KnownAccount(name, AccountState.ACTIVE, OLD, OLD)
         self.rows[username] = replace(self.rows.get(username, unknown), state=AccountState.ACTIVE)
         self.inside[name.roster].add(username)
 
@@ -82,13 +82,13 @@ def right(accounts: set[str], inside: Mapping[RosterKind, AbstractSet[str]]) -> 
 
 def equal(usernames_: set[str]) -> Pictures:
     """Both pictures of a tenant that has these accounts and nothing else."""
-    rows = {one: Known(NAMING.parse_username(one), AccountState.ACTIVE, OLD, OLD) for one in usernames_}
+    rows = {one: KnownAccount(NAMING.parse_username(one), AccountState.ACTIVE, OLD, OLD) for one in usernames_}
     inside = {kind: {one for one in rows if rows[one].name.roster is kind} for kind in RosterKind}
     return Pictures(NAMING, "acme", right(usernames_, inside), rows, NOW)
 
 
 @given(seen(), known)
-def test_what_was_mended_differs_no_more(there: Seen, rows: dict[str, Known]) -> None:
+def test_what_was_mended_differs_no_more(there: Seen, rows: dict[str, KnownAccount]) -> None:
     pictures = Pictures(NAMING, "acme", there, rows, NOW)
     assert list(Mended(pictures).pictures.differences()) == []
 
@@ -105,7 +105,7 @@ def test_each_single_change_is_found(accounts: set[str], username: str, where: s
     if where == "accounts":
         pictures.there.accounts ^= {username}
     elif where == "rows":
-        one = Known(NAMING.parse_username(username), AccountState.ACTIVE, OLD, OLD)
+        one = KnownAccount(NAMING.parse_username(username), AccountState.ACTIVE, OLD, OLD)
         less = {name: known_ for name, known_ in pictures.known.items() if name != username}
         pictures = replace(pictures, known=less if username in accounts else {**less, username: one})
     else:
@@ -115,7 +115,7 @@ def test_each_single_change_is_found(accounts: set[str], username: str, where: s
 
 
 @given(seen(), known)
-def test_what_is_young_is_left_alone(there: Seen, rows: dict[str, Known]) -> None:
+def test_what_is_young_is_left_alone(there: Seen, rows: dict[str, KnownAccount]) -> None:
     young = {name: replace(one, created_at=YOUNG, last_active_at=YOUNG) for name, one in rows.items()}
     found = {one.subject for one in Pictures(NAMING, "acme", there, young, NOW).differences()}
     assert not found & young.keys()
@@ -128,13 +128,15 @@ def test_an_operator_whom_nobody_knows_is_for_a_person_to_decide() -> None:
     assert found["visitor.1.acme"] is DriftKind.ACCOUNT_UNKNOWN
 
 
-def found_among(inside: dict[RosterKind, set[str]], accounts: set[str], rows: dict[str, Known]) -> set[tuple[str, str]]:
+def found_among(
+    inside: dict[RosterKind, set[str]], accounts: set[str], rows: dict[str, KnownAccount]
+) -> set[tuple[str, str]]:
     pictures = Pictures(NAMING, "acme", right(accounts, inside), rows, NOW)
     return {(one.kind, one.subject) for one in pictures.differences()}
 
 
 def test_a_visitor_among_the_operators_is_one_too_many() -> None:
-    rows = {"visitor.1.acme": Known(NAMING.parse_username("visitor.1.acme"), AccountState.ACTIVE, OLD, OLD)}
+    rows = {"visitor.1.acme": KnownAccount(NAMING.parse_username("visitor.1.acme"), AccountState.ACTIVE, OLD, OLD)}
     everywhere = {kind: {"visitor.1.acme"} for kind in RosterKind}
     assert found_among(everywhere, {"visitor.1.acme"}, rows) == {(DriftKind.MEMBER_EXTRA, "visitor.1.acme")}
 
@@ -149,7 +151,7 @@ def test_members_with_names_of_others_are_for_a_person_to_decide() -> None:
 
 
 def test_a_registration_that_is_tried_again_is_left_to_it() -> None:
-    one = Known(NAMING.parse_username("visitor.1.acme"), AccountState.PENDING, OLD, YOUNG)
+    one = KnownAccount(NAMING.parse_username("visitor.1.acme"), AccountState.PENDING, OLD, YOUNG)
     empty = {kind: set[str]() for kind in RosterKind}
     assert found_among(empty, set(), {"visitor.1.acme": one}) == set()
 

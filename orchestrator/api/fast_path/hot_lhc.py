@@ -66,7 +66,7 @@ async def _answer(
         return unavailable(Request(scope), endpoint, error)
     except DomainError:
         # it was not quite as it was known: nothing has changed yet
-        services.known.forget_visitor(said.visitor.username)
+        services.cache.forget_visitor(said.visitor.username)
         return None
     return _OK
 
@@ -95,8 +95,8 @@ def _known(services: Services, path: str, endpoint: str, body: bytes) -> _Said |
 
 def _admitted(services: Services, path: str, endpoint: str, fields: Mapping[str, str]) -> _Said | None:
     username = local_part(fields["jid"], services.settings.xmpp_host)
-    tenant = services.known.tenants.get(services.naming.parse_username(username).instance)
-    visitor = services.known.visitor(username, tenant.incarnation) if tenant is not None else None
+    tenant = services.cache.tenants.get(services.naming.parse_username(username).instance)
+    visitor = services.cache.visitor(username, tenant.incarnation) if tenant is not None else None
     if tenant is None or visitor is None or admission.refusal(tenant, visitor.kind):
         return None
     if path == f"/{endpoint}":

@@ -72,7 +72,7 @@ async def view_page(services: Services, scope: Scope, body: bytes) -> ASGIApp | 
         await presence.show_known(services, tenant, visitor, nick, status)
     except (DomainError, *DATABASE_AWAY):
         # it was not quite as it was known, or it cannot be stored; the application says which
-        services.known.forget_visitor(visitor.username)
+        services.cache.forget_visitor(visitor.username)
         return None
     until = instant(services.clock() + tenant.online_seconds)
     shown = {"username": visitor.username, "status": status, "online_until": until}
@@ -86,12 +86,12 @@ def _find(services: Services, scope: Scope) -> tuple[Tenant, KnownVisitor] | Non
         return None
     instance_name, visitor_id = path[3], path[5]
     token = _token(services, scope["headers"])
-    tenant = services.known.tenants.get(instance_name)
+    tenant = services.cache.tenants.get(instance_name)
     if token is None or tenant is None or not tokens.is_of(token, tenant):
         return None
     if admission.refusal(tenant, AccountKind.VISITOR):
         return None
-    visitor = services.known.visitor(
+    visitor = services.cache.visitor(
         services.naming.username(AccountName(AccountKind.VISITOR, visitor_id, instance_name)), tenant.incarnation
     )
     # a name can be put together in several ways; the account is of one kind and of one tenant

@@ -56,7 +56,7 @@ async def _answer_once(request: Request, key: str, handle: Handler) -> Response:
         await idempotency.abandon(services, actor, key)
         raise
     headers = {name: value for name, value in response.headers.items() if name in _KEPT_HEADERS}
-    answer = idempotency.Answer(response.status_code, headers, _without_secrets(bytes(response.body)))
+    answer = idempotency.StoredAnswer(response.status_code, headers, _without_secrets(bytes(response.body)))
     try:
         await idempotency.finish(services, actor, key, answer)
     except DATABASE_AWAY as error:

@@ -8,7 +8,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from orchestrator.api.http.problems import MEDIA_TYPE
 from tenants.core.errors import InvalidInputError
 from tenants.core.text import check_text
-from tenants.store.models import Operation, OperationKind, OperationState, StepState, Wanted
+from tenants.store.models import Operation, OperationKind, OperationState, RequestedStop, StepState
 
 
 class View(BaseModel):
@@ -72,7 +72,7 @@ class OperationView(View):
     instance_name: str
     kind: OperationKind
     state: OperationState
-    wanted: Wanted | None = Field(description="What was asked for and is not done yet.")
+    wanted: RequestedStop | None = Field(description="What was asked for and is not done yet.")
     requested_by: str
     reason: str | None
     bulk_id: str | None

@@ -128,7 +128,7 @@ async def _may_call(services: Services, endpoint: str, confined_to: str | None, 
     if confined_to is None:
         return same(key, services.settings.hosting_key.get_secret_value())
     # what visitors do holds the tenant once more
-    known = services.known.tenants.get(confined_to) if endpoint in _OF_VISITORS else None
+    known = services.cache.tenants.get(confined_to) if endpoint in _OF_VISITORS else None
     if known is not None and registry.key_opens(known, key, services.clock()):
         return True
     return await registry.opens(services, confined_to, key)

@@ -30,7 +30,7 @@ async def page_view(call: Call) -> None:
     tenant, visitor = await call.visitor("jid")
     nick = call.text("nick", DEFAULT_NICK)
     status = call.text("status", presence.DEFAULT_STATUS)
-    await presence.check_room(call.services, tenant, visitor)
+    await presence.check_quota(call.services, tenant, visitor)
     if await _may_speak(call, tenant, visitor, nick):
         await presence.show(call.services, tenant, visitor, nick, status)
 
@@ -58,7 +58,7 @@ async def register_online_visitor(call: Call) -> str:
     nick, status = call.text("nick", DEFAULT_NICK), call.text("status")
     password = call.text("password")
     tenant = await admission.recent(call.services, name.instance, name.kind)
-    await presence.check_room(call.services, tenant, name)
+    await presence.check_quota(call.services, tenant, name)
     with _taken_named():
         await tenants.accounts.accounts.register_visitor(call.services, tenant, name, password, nick)
     await presence.show(call.services, tenant, name, nick, status)

@@ -11,7 +11,7 @@ import structlog
 from orchestrator.api.lhc.calls import Call
 from orchestrator.api.lhc.rpc_wire import COMMAND_FAILED, DONE, RpcError
 from tenants.conversations import rooms
-from tenants.conversations.rooms import Person
+from tenants.conversations.rooms import Participant
 from tenants.core.errors import ForeignNameError, InvalidInputError, NotFoundError, TakenError
 from tenants.core.naming import STANDALONE_INSTANCE, local_part
 from tenants.core.text import clean
@@ -130,7 +130,7 @@ async def _room(call: Call, name: str, otherwise: str) -> None:
         raise RpcError(COMMAND_FAILED, otherwise) from None
 
 
-def _person(call: Call, key: str, jid: str | None = None) -> Person:
+def _person(call: Call, key: str, jid: str | None = None) -> Participant:
     jid = call.text(key) if jid is None else jid
     username = local_part(jid, call.services.settings.xmpp_host, key)
     return rooms.person(call.services, _instance_name(call), username, key)

@@ -12,7 +12,7 @@ from orchestrator.api.lhc.calls import Call
 from orchestrator.api.lhc.rpc_wire import COMMAND_FAILED, DONE, RpcError
 from tenants.core.errors import ForeignNameError, InvalidInputError
 from tenants.core.naming import AccountKind, AccountName
-from tenants.ejabberd.client import Connection, EjabberdUnavailableError, NoSessionError
+from tenants.ejabberd.client import ClientConnection, EjabberdUnavailableError, NoSessionError
 from tenants.lifecycle import admission
 from tenants.store.models import VisitorSession
 from tenants.visitors import presence
@@ -66,7 +66,7 @@ async def _virtual(call: Call, name: AccountName) -> VisitorSession | None:
     return await presence.find_session(call.services, call.services.naming.username(name))
 
 
-async def _connections(call: Call, name: AccountName) -> list[Connection]:
+async def _connections(call: Call, name: AccountName) -> list[ClientConnection]:
     """What ejabberd knows. One that is away has no sessions, and one that hangs must not keep a chat from beginning."""
     try:
         async with asyncio.timeout(_EJABBERD_SECONDS):
@@ -76,7 +76,7 @@ async def _connections(call: Call, name: AccountName) -> list[Connection]:
         return []
 
 
-def _of_client(connection: Connection) -> dict[str, str | int]:
+def _of_client(connection: ClientConnection) -> dict[str, str | int]:
     return {
         "connection": connection.transport,
         "ip": connection.ip,

@@ -60,7 +60,7 @@ class OperatorView(BaseModel):
     created_at: datetime
 
     @classmethod
-    def of(cls, operator: operators.OperatorView, now: float) -> "OperatorView":
+    def of(cls, operator: operators.OperatorSummary, now: float) -> "OperatorView":
         """The operator as its tenant sees it."""
         names = ("username", "lhc_user_id", "nick", "departments", "receives_new_chats")
         return cls(

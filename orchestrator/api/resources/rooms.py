@@ -14,7 +14,7 @@ from orchestrator.api.http.views import View, XmlText, problems
 from orchestrator.api.resources.chats import Message, MessageId
 from tenants.accounts import operators
 from tenants.conversations import chat_lines, rooms
-from tenants.conversations.rooms import Person
+from tenants.conversations.rooms import Participant
 from tenants.core.naming import MAX_ROOM, check_nick, is_page_operator
 from tenants.lifecycle import admission
 from tenants.process.services import Services
@@ -174,7 +174,7 @@ async def say_in_room(instance_name: str, name: str, wanted: RoomMessageRequest,
     return SaidView(message_id=await rooms.write(services, tenant, name, who, body, message_id=wanted.message_id))
 
 
-def _person(services: Services, instance_name: str, operator: str) -> Person:
+def _person(services: Services, instance_name: str, operator: str) -> Participant:
     if is_page_operator(operator):
         return rooms.person(services, instance_name, operator, "operator")
     username = services.naming.username(operators.name_of(instance_name, operator))

@@ -57,7 +57,7 @@ async def view_page(instance_name: str, visitor_id: str, view: PageViewRequest, 
     """The visitor is on a page: a contact of the operators, online for the tenant's window; made when it is new."""
     visitor = AccountName(AccountKind.VISITOR, check_identifier(visitor_id, "visitor_id"), instance_name)
     tenant = await admission.recent(services, instance_name, AccountKind.VISITOR)
-    await presence.check_room(services, tenant, visitor)
+    await presence.check_quota(services, tenant, visitor)
     await accounts.ensure(services, tenant, visitor, view.nick)
     await presence.show(services, tenant, visitor, view.nick, view.status())
     return VisitorOnline(

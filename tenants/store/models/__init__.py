@@ -31,8 +31,8 @@ from tenants.store.models.operations import (
     OperationKind,
     OperationState,
     OperationStep,
+    RequestedStop,
     StepState,
-    Wanted,
 )
 from tenants.store.models.processes import Heartbeat, PoolMember, ShardLease, TrafficMinute
 from tenants.store.models.rooms import Room, RoomMember, RoomOrigin, RoomState
@@ -73,6 +73,7 @@ __all__ = [
     "OwnerOffline",
     "PoolMember",
     "Purpose",
+    "RequestedStop",
     "ReturnedMessage",
     "Role",
     "Room",
@@ -88,6 +89,5 @@ __all__ = [
     "Token",
     "TrafficMinute",
     "VisitorSession",
-    "Wanted",
     "new_incarnation",
 ]

@@ -33,7 +33,7 @@ class OperationState(StrEnum):
 UNFINISHED = (OperationState.PENDING, OperationState.RUNNING, OperationState.PAUSED)
 
 
-class Wanted(StrEnum):
+class RequestedStop(StrEnum):
     """What a person wants of an operation that is under way; done between two steps, or two chunks of one."""
 
     PAUSE = "pause"
@@ -80,7 +80,7 @@ class Operation(Claimable, Base):
     """What the workflow was given. Never a password or key, only digests and verifiers; emptied when it is over."""
     result: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
     """What the workflow found out; small."""
-    wanted: Mapped[Wanted | None] = mapped_column(text_enum(Wanted))
+    wanted: Mapped[RequestedStop | None] = mapped_column(text_enum(RequestedStop))
     error: Mapped[str | None] = mapped_column(Text)
     celery_id: Mapped[str | None] = mapped_column(String(64))
     created_at: Mapped[float]

@@ -30,14 +30,14 @@ from tests.world.system import System
 
 _SCHEMAS: dict[str, type[requests.Request]] = {
     task_names.PROVISION: requests.Provision,
-    task_names.SUSPEND: requests.TenantRequest,
-    task_names.RESUME: requests.TenantRequest,
-    task_names.DESTROY: requests.TenantRequest,
+    task_names.SUSPEND: requests.OneTenant,
+    task_names.RESUME: requests.OneTenant,
+    task_names.DESTROY: requests.OneTenant,
     task_names.CHANGE_ADDRESS: requests.ChangeAddress,
     task_names.ROTATE_KEYS: requests.RotateKeys,
     task_names.IMPORT: requests.Import,
     task_names.RECONCILE: requests.Reconcile,
-    task_names.BULK: requests.Bulk,
+    task_names.BULK: requests.ManyTenants,
 }
 
 

@@ -308,9 +308,9 @@ async def test_no_more_visitors_are_online_than_may_be_however_many_come_at_once
     one_more = next(name for name in names if name not in there)
     tenant = await registry.get(world.services, "acme")
     with pytest.raises(QuotaExceededError, match="tenant 'acme' may have 5 visitors online") as refused:
-        await presence.check_room(world.services, tenant, one_more)
+        await presence.check_quota(world.services, tenant, one_more)
     assert refused.value.retry_after > 0
-    await presence.check_room(world.services, tenant, there[0])
+    await presence.check_quota(world.services, tenant, there[0])
     # when one has left, another may come, although the row of the first is not gone yet
     async with world.services.database.write() as session:
         leaves = VisitorSession.username == world.services.naming.username(there[0])

@@ -349,7 +349,7 @@ async def test_a_probe_that_is_received_closes_the_circuit_and_all_goes_on(world
     await work(world)
     assert sorted(lhc.bodies) == [f"body {number}" for number in range(1, FAILURES_TO_OPEN + 1)]
     assert CONNECT in lhc.raw
-    assert await circuits.view(world.services, "acme") == circuits.CircuitView(CircuitState.CLOSED, 0, None, None)
+    assert await circuits.view(world.services, "acme") == circuits.CircuitSummary(CircuitState.CLOSED, 0, None, None)
 
 
 async def test_the_probe_of_a_dead_process_is_replaced(world: World, lhc: Lhc) -> None:
@@ -615,19 +615,19 @@ async def test_a_claim_is_kept_while_the_work_is_under_way(world: World) -> None
     await operator_messages.store_messages(world.services, [message(1)])
     piece = await claim_next(world.services, "acme")
     assert piece is not None
-    keeper = claims.Keeper(world.services.database, world.clock, interval=0.01)
+    claim_renewer = claims.ClaimRenewer(world.services.database, world.clock, interval=0.01)
 
     async def kept_until_now() -> bool:
         async with world.services.database.read() as session:
             conversation = await session.get_one(Conversation, piece.key)
         return conversation.claimed_until == world.clock.now + claims.CLAIM_TERM
 
-    with keeper.keep(Conversation, piece.key, piece.token):
+    with claim_renewer.keep(Conversation, piece.key, piece.token):
         for _ in range(3):
             world.clock.now += claims.CLAIM_TERM * 0.9
             await until_async(kept_until_now, "the claim is renewed")
         assert await claim_next(world.services, "acme") is None
-    await keeper.close()
+    await claim_renewer.close()
     world.clock.now += claims.CLAIM_TERM
     successor = await claim_next(world.services, "acme")
     assert successor is not None

@@ -9,7 +9,7 @@ import pytest
 
 from orchestrator.console.conversation import together
 from tenants.conversations import live_view
-from tenants.conversations.live_view import Broadcast, Line, Way
+from tenants.conversations.live_view import Line, LiveViewPublisher, Way
 from tenants.core.errors import UnavailableError
 from tenants.lifecycle import registry
 from tenants.lifecycle.audit import Cause
@@ -30,11 +30,11 @@ async def world(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
 
 
 @asynccontextmanager
-async def broadcasting(world: World) -> AsyncIterator[Broadcast]:
-    broadcast = Broadcast(world.services)
-    await broadcast.look()
-    running = asyncio.create_task(broadcast.run())
-    yield broadcast
+async def publishing(world: World) -> AsyncIterator[LiveViewPublisher]:
+    publisher = LiveViewPublisher(world.services)
+    await publisher.look()
+    running = asyncio.create_task(publisher.run())
+    yield publisher
     running.cancel()
     await asyncio.wait([running])
 
@@ -48,8 +48,8 @@ async def hear(heard: AsyncGenerator[list[Line]], count: int) -> list[str]:
     return bodies
 
 
-def say(broadcast: Broadcast, instance_name: str, body: str) -> None:
-    broadcast.show(instance_name, "visitor.1", "bob", body, Way.TO_OPERATOR)
+def say(publisher: LiveViewPublisher, instance_name: str, body: str) -> None:
+    publisher.show(instance_name, "visitor.1", "bob", body, Way.TO_OPERATOR)
 
 
 async def switch(world: World, instance_name: str, *, on: bool) -> None:
@@ -60,7 +60,7 @@ async def test_who_listens_hears_its_tenant_alone_in_order(world: World) -> None
     for name, is_on in (("acme", True), ("other", True), ("quiet", False)):
         await world.open_tenant(name, live_view=is_on)
     async with (
-        broadcasting(world) as broadcast,
+        publishing(world) as publisher,
         aclosing(live_view.listen(world.services, "acme")) as acme,
         aclosing(live_view.listen(world.services, "acme")) as beside,
         aclosing(live_view.listen(world.services, "other")) as other,
@@ -69,7 +69,7 @@ async def test_who_listens_hears_its_tenant_alone_in_order(world: World) -> None
         assert [await anext(ear) for ear in (acme, beside, other, quiet)] == [[], [], [], []]
         for number in range(20):
             for name in ("quiet", "acme", "other"):
-                say(broadcast, name, f"{name} {number}")
+                say(publisher, name, f"{name} {number}")
         for ear, name in ((acme, "acme"), (beside, "acme"), (other, "other")):
             assert await hear(ear, 20) == [f"{name} {number}" for number in range(20)]
         assert await anext(quiet) == []
@@ -77,30 +77,30 @@ async def test_who_listens_hears_its_tenant_alone_in_order(world: World) -> None
 
 async def test_nothing_is_kept_for_who_comes_later(world: World) -> None:
     await world.open_tenant("acme", live_view=True)
-    async with broadcasting(world) as broadcast:
+    async with publishing(world) as publisher:
         async with aclosing(live_view.listen(world.services, "acme")) as early:
             await anext(early)
-            say(broadcast, "acme", "before")
+            say(publisher, "acme", "before")
             assert await hear(early, 1) == ["before"]
         async with aclosing(live_view.listen(world.services, "acme")) as late:
             await anext(late)
-            say(broadcast, "acme", "after")
+            say(publisher, "acme", "after")
             assert await hear(late, 1) == ["after"]
 
 
 async def test_a_switch_that_is_put_off_is_obeyed(world: World) -> None:
     await world.open_tenant("acme", live_view=True)
     async with (
-        broadcasting(world) as broadcast,
+        publishing(world) as publisher,
         aclosing(live_view.listen(world.services, "acme")) as heard,
     ):
         await anext(heard)
         await switch(world, "acme", on=False)
-        await broadcast.look()
-        say(broadcast, "acme", "private")
+        await publisher.look()
+        say(publisher, "acme", "private")
         await switch(world, "acme", on=True)
-        await broadcast.look()
-        say(broadcast, "acme", "shown")
+        await publisher.look()
+        say(publisher, "acme", "shown")
         assert await hear(heard, 1) == ["shown"]
 
 
@@ -109,9 +109,9 @@ async def test_without_a_broker_nobody_waits(tmp_path: Path) -> None:
     await asyncio.to_thread(migrate, url)
     async with make_world(url) as world:
         await world.open_tenant("acme", live_view=True)
-        async with broadcasting(world) as broadcast:
+        async with publishing(world) as publisher:
             for number in range(5000):  # many more than wait
-                say(broadcast, "acme", str(number))
+                say(publisher, "acme", str(number))
             async with aclosing(live_view.listen(world.services, "acme")) as heard:
                 with pytest.raises(UnavailableError):
                     await anext(heard)

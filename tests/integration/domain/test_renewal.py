@@ -51,12 +51,12 @@ async def come(world: World, username: str) -> None:
                 version=3,
             )
         )
-    world.services.known.keep_account(ACME, account, PASSWORD_DIGEST)
-    world.services.known.keep_session(username, "nick", "here", now + WINDOW, 3)
+    world.services.cache.keep_account(ACME, account, PASSWORD_DIGEST)
+    world.services.cache.keep_session(username, "nick", "here", now + WINDOW, 3)
 
 
 def known(world: World, username: str = NAME) -> KnownVisitor:
-    found = world.services.known.visitor(username, ACME.incarnation)
+    found = world.services.cache.visitor(username, ACME.incarnation)
     assert found is not None
     return found
 
@@ -64,7 +64,7 @@ def known(world: World, username: str = NAME) -> KnownVisitor:
 async def view(world: World, later: float, username: str = NAME, *, viewed: bool = True) -> None:
     """A page view without news so much later, or a message, and its renewal."""
     world.clock.now += later
-    world.services.known.renew(known(world, username), world.clock() + WINDOW, viewed=viewed)
+    world.services.cache.renew(known(world, username), world.clock() + WINDOW, viewed=viewed)
     await write_behind.renew(world.services)
 
 
@@ -112,8 +112,8 @@ async def test_many_at_once(world: World) -> None:
             created_at=0,
             last_active_at=0,
         )
-        world.services.known.keep_account(ACME, account, PASSWORD_DIGEST)
-        world.services.known.keep_session(name, "nick", "here", world.clock() + WINDOW, 1)
+        world.services.cache.keep_account(ACME, account, PASSWORD_DIGEST)
+        world.services.cache.keep_session(name, "nick", "here", world.clock() + WINDOW, 1)
         async with world.services.database.write() as session:
             session.add(account)
             session.add(
@@ -123,7 +123,7 @@ async def test_many_at_once(world: World) -> None:
             )
     world.clock.now += 10
     for name in names:
-        world.services.known.renew(known(world, name), world.clock() + WINDOW, viewed=True)
+        world.services.cache.renew(known(world, name), world.clock() + WINDOW, viewed=True)
     await write_behind.renew(world.services)
     async with world.services.database.read() as session:
         ends = await session.scalars(select(VisitorSession.online_until).where(VisitorSession.username != NAME))
@@ -138,9 +138,9 @@ async def test_an_account_that_changed_elsewhere_is_known_no_more(world: World, 
     ends = world.clock() + WINDOW
     await change_account(world, **columns)
     world.clock.now += 10
-    world.services.known.renew(known(world), world.clock() + WINDOW, viewed=True)
+    world.services.cache.renew(known(world), world.clock() + WINDOW, viewed=True)
     await write_behind.renew(world.services)
-    assert world.services.known.visitor(NAME, ACME.incarnation) is None
+    assert world.services.cache.visitor(NAME, ACME.incarnation) is None
     row = await stored(world)
     assert row is not None
     assert (row.online_until, row.version) == (ends, 3)
@@ -161,7 +161,7 @@ async def test_a_status_that_another_process_showed_later_stays(world: World) ->
     assert row is not None
     assert (row.status, row.version) == ("elsewhere", 4)
     # whether the pool was told is not known here
-    assert world.services.known.visitor(NAME, ACME.incarnation) is None
+    assert world.services.cache.visitor(NAME, ACME.incarnation) is None
 
 
 async def test_a_message_does_not_bring_back_where_the_visitor_was_before(world: World) -> None:
@@ -227,23 +227,23 @@ async def test_near_its_end_a_window_is_not_prolonged_from_memory(world: World) 
     world.clock.now += WINDOW - MARGIN - 0.1
     assert known(world)
     world.clock.now += 0.1
-    assert world.services.known.visitor(NAME, ACME.incarnation) is None
+    assert world.services.cache.visitor(NAME, ACME.incarnation) is None
 
 
 async def test_a_visitor_who_was_removed_here_is_known_no_more(world: World) -> None:
-    world.services.known.renew(known(world), world.clock() + WINDOW + 10, viewed=True)
-    world.services.known.forget_visitor(NAME)
-    assert world.services.known.visitor(NAME, ACME.incarnation) is None
-    assert world.services.known.take_renewed() == []
+    world.services.cache.renew(known(world), world.clock() + WINDOW + 10, viewed=True)
+    world.services.cache.forget_visitor(NAME)
+    assert world.services.cache.visitor(NAME, ACME.incarnation) is None
+    assert world.services.cache.take_renewed() == []
 
 
 async def test_a_tenant_is_read_again_while_it_is_used(world: World) -> None:
     await admission.get(world.services, "acme")
-    assert world.services.known.tenants.get("acme") is not None
+    assert world.services.cache.tenants.get("acme") is not None
     await world.enter("acme", TenantState.SUSPENDING)
     world.clock.now += TENANT_SECONDS / 2
     await write_behind.refresh(world.services)
-    tenant = world.services.known.tenants.get("acme")
+    tenant = world.services.cache.tenants.get("acme")
     assert tenant is not None
     assert tenant.state is TenantState.SUSPENDING
     for _ in range(2):
@@ -251,10 +251,10 @@ async def test_a_tenant_is_read_again_while_it_is_used(world: World) -> None:
         world.clock.now += TENANT_SECONDS / 2
         await write_behind.refresh(world.services)
     world.clock.now += TENANT_SECONDS / 2
-    assert world.services.known.tenants.get("acme") is None
+    assert world.services.cache.tenants.get("acme") is None
 
 
 async def test_what_this_process_changes_of_a_tenant_is_known_at_once(world: World) -> None:
     await admission.get(world.services, "acme")
     await registry.put(world.services, "acme", TenantSpec({"xmpp": False}), Cause("test"))
-    assert world.services.known.tenants.get("acme") is None
+    assert world.services.cache.tenants.get("acme") is None

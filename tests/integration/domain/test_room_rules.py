@@ -7,7 +7,7 @@ from sqlalchemy import select
 
 from tenants.conversations import rooms
 from tenants.conversations.reports import RoomReport
-from tenants.conversations.rooms import MAX_MEMBERS, Person
+from tenants.conversations.rooms import MAX_MEMBERS, Participant
 from tenants.core.errors import ConflictError, ForeignNameError, InvalidInputError, NotFoundError, TakenError
 from tenants.core.naming import AccountKind, AccountName, RoomName
 from tenants.ejabberd.client import EjabberdUnavailableError
@@ -33,7 +33,7 @@ async def create(world: World, name: str = "jd,br") -> Room:
     return await rooms.create(world.services, tenant, name, RoomOrigin.LHC)
 
 
-async def put(world: World, who: Person, nick: str | None = None) -> str:
+async def put(world: World, who: Participant, nick: str | None = None) -> str:
     tenant = await admission.get(world.services, "acme")
     return (await rooms.put_member(world.services, tenant, "jd,br", who, nick)).nick
 
@@ -49,7 +49,7 @@ def room(world: World, state: RoomState = RoomState.ACTIVE) -> Room:
     return Room(instance_name="acme", name="jd,br", **made)
 
 
-def page_operator(name: str = "John.Doe.operator") -> Person:
+def page_operator(name: str = "John.Doe.operator") -> Participant:
     return rooms.person(_none, "acme", name)
 
 
@@ -120,11 +120,13 @@ async def test_a_room_has_a_bounded_number_of_members(world: World) -> None:
 
 
 async def test_who_is_meant(world: World) -> None:
-    def person(name: str, instance_name: str = "acme") -> Person:
+    def person(name: str, instance_name: str = "acme") -> Participant:
         return rooms.person(world.services, instance_name, name)
 
-    assert person("Name.Surname.operator") == Person("name.surname.operator", "name.surname.operator", "Name Surname")
-    assert person("bob.acme") == Person("bob.acme", "bob.operator", "bob")
+    assert person("Name.Surname.operator") == Participant(
+        "name.surname.operator", "name.surname.operator", "Name Surname"
+    )
+    assert person("bob.acme") == Participant("bob.acme", "bob.operator", "bob")
     assert (person("bob.acme").has_account, person("Bob.operator").has_account) == (True, False)
     # whatever another tenant is called: it is the caller's own
     assert person("bob.operator") == person("bob.operator", "operator")
