@@ -31,9 +31,9 @@ from xmpp_pool.stream import StreamLostError
 
 log = structlog.get_logger(__name__)
 
-SETTLE_SECONDS = 2.0
+SAFE_SECONDS = 2.0
 """Far longer than ejabberd needs to write a message to an operator's connection."""
-_SETTLE_PAUSE = 0.5
+_CONFIRMED_PAUSE = 0.5
 _MAX_IN_HAND = 20_000
 """Commands that are not acknowledged, at most; beyond it nothing more is read."""
 _AT_ONCE = 200
@@ -50,7 +50,7 @@ class _Sent:
 
 
 @dataclass(frozen=True, slots=True)
-class _Settling:
+class _Confirmed:
     delivery: Delivery
     sent_at: float
 
@@ -82,11 +82,11 @@ class CommandRunner:
         self._monotonic = monotonic
         self._numbers = count(1)
         self._unconfirmed: deque[_Sent] = deque()
-        self._settling: deque[_Settling] = deque()
+        self._confirmed: deque[_Confirmed] = deque()
         self._closing = 0
         """Tenants that are being closed."""
         self._stream = 0
-        """The stream on which everything was sent that is not confirmed, or settles."""
+        """The stream on which everything was sent that is not acknowledged."""
         self._written = asyncio.Event()
 
     async def run(self) -> None:
@@ -94,17 +94,17 @@ class CommandRunner:
         async with asyncio.TaskGroup() as loops:
             loops.create_task(self._carry_out_forever(loops), name="commands")
             loops.create_task(self._confirm_forever(), name="confirming")
-            loops.create_task(self._settle_forever(), name="settling")
+            loops.create_task(self._acknowledge_forever(), name="acknowledging")
 
     def drop(self, shards: set[int]) -> None:
         """These shards are others' now, and what is not acknowledged as well."""
         self._unconfirmed = deque(one for one in self._unconfirmed if one.delivery.shard not in shards)
-        self._settling = deque(one for one in self._settling if one.delivery.shard not in shards)
+        self._confirmed = deque(one for one in self._confirmed if one.delivery.shard not in shards)
 
     async def _carry_out_forever(self, tasks: asyncio.TaskGroup) -> None:
         while True:
-            if len(self._unconfirmed) + len(self._settling) + self._closing >= _MAX_IN_HAND:
-                await asyncio.sleep(_SETTLE_PAUSE)
+            if len(self._unconfirmed) + len(self._confirmed) + self._closing >= _MAX_IN_HAND:
+                await asyncio.sleep(_CONFIRMED_PAUSE)
                 continue
             batch = deque(await self._reader.next_batch())
             while batch or self._stream != self._gateway.stream_number:
@@ -134,8 +134,8 @@ class CommandRunner:
     def _begin_stream(self, batch: deque[Delivery]) -> None:
         """All that ejabberd may not have goes first, in its order."""
         self._stream = self._gateway.stream_number
-        again = [one.delivery for one in self._settling] + [one.delivery for one in self._unconfirmed]
-        self._settling.clear()
+        again = [one.delivery for one in self._confirmed] + [one.delivery for one in self._unconfirmed]
+        self._confirmed.clear()
         self._unconfirmed.clear()
         batch.extendleft(reversed(again))
 
@@ -203,7 +203,7 @@ class CommandRunner:
             if isinstance(delivery.command, SendMessage | SendToRoom):
                 self._traffic.to_operators += 1
                 self._show(delivery.command)
-                self._settling.append(_Settling(delivery, now))
+                self._confirmed.append(_Confirmed(delivery, now))
             else:
                 done.append(delivery)
         return done
@@ -219,11 +219,11 @@ class CommandRunner:
                 Way.TO_OPERATOR,
             )
 
-    async def _settle_forever(self) -> None:
+    async def _acknowledge_forever(self) -> None:
         while True:
-            await asyncio.sleep(_SETTLE_PAUSE)
-            sent_before = self._monotonic() - SETTLE_SECONDS
-            if not self._settling or self._settling[0].sent_at > sent_before:
+            await asyncio.sleep(_CONFIRMED_PAUSE)
+            sent_before = self._monotonic() - SAFE_SECONDS
+            if not self._confirmed or self._confirmed[0].sent_at > sent_before:
                 continue
             try:
                 stream = self._gateway.stream_number
@@ -232,12 +232,12 @@ class CommandRunner:
                 continue
             if stream != self._stream or stream != self._gateway.stream_number:
                 continue  # sent on an earlier stream, or sent again just now
-            await self._reader.acknowledge(self._take_settled(sent_before))
+            await self._reader.acknowledge(self._take_safe(sent_before))
 
-    def _take_settled(self, sent_before: float) -> list[Delivery]:
-        settled: list[Delivery] = []
-        while self._settling and self._settling[0].sent_at <= sent_before:
-            delivery = self._settling.popleft().delivery
+    def _take_safe(self, sent_before: float) -> list[Delivery]:
+        safe: list[Delivery] = []
+        while self._confirmed and self._confirmed[0].sent_at <= sent_before:
+            delivery = self._confirmed.popleft().delivery
             if self._shards.serves_shard(delivery.shard):
-                settled.append(delivery)
-        return settled
+                safe.append(delivery)
+        return safe

@@ -94,7 +94,7 @@ class OperatorWatch:
         """Do the work after the changes that were reported before it, and before those after it."""
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
-        async def settle() -> None:
+        async def do() -> None:
             try:
                 await work()
             except (StreamLostError, DomainError, *DATABASE_AWAY) as error:
@@ -108,7 +108,7 @@ class OperatorWatch:
             else:
                 done.set_exception(outcome)
 
-        await self._work.put(settle)
+        await self._work.put(do)
         await done
 
     async def ping_forever(self) -> None:

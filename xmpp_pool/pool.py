@@ -66,9 +66,7 @@ class Pool:
             on_message=self._inbox.receive,
             on_signal=self._signals.receive,
         )
-        self._shards = Shards(
-            services, name, fit=self._fit, restore=self._restore, drop=self._drop, settle=self._settle
-        )
+        self._shards = Shards(services, name, fit=self._fit, restore=self._restore, drop=self._drop, flush=self._flush)
         self._reader = open_reader(settings.broker_url.get_secret_value(), settings.shard_count)
         sessions, self._fanout = SessionTable(), Fanout(self._gateway, self._shards.serves)
         self._announcer = Announcer(services, self._gateway, operators, sessions, self._fanout)
@@ -149,7 +147,7 @@ class Pool:
         self._commands.drop(shards)
         await self._reader.drop(shards)
 
-    async def _settle(self) -> None:
+    async def _flush(self) -> None:
         try:
             await self._gateway.confirm()
         except StreamLostError:

@@ -35,7 +35,7 @@ class Shards:
         fit: whether this process can serve at all.
         restore: makes the given shards ready to be served. Raises StreamLostError or DATABASE_AWAY to be called again.
         drop: they are no longer served: forget all about them.
-        settle: before shards are given to others in good order: let everything that was sent be handled.
+        flush: before shards are given to others in good order: let everything that was sent be handled.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class Shards:
         fit: Callable[[], bool],
         restore: Callable[[list[Taken]], Awaitable[None]],
         drop: Callable[[set[int]], Awaitable[None]],
-        settle: Callable[[], Awaitable[None]],
+        flush: Callable[[], Awaitable[None]],
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._services = services
@@ -54,7 +54,7 @@ class Shards:
         self._fit = fit
         self._restore = restore
         self._drop = drop
-        self._settle = settle
+        self._flush = flush
         self._monotonic = monotonic
         self._held: dict[int, Lease] = {}
         self._served: set[int] = set()
@@ -152,7 +152,7 @@ class Shards:
         """Let shards go in good order."""
         log.info("shards given up", count=len(shards))
         await self._lose(shards)
-        await self._settle()
+        await self._flush()
         await leases.release(self._services, self._name, shards, leaving=leaving)
 
     async def _lose(self, shards: Collection[int]) -> None:

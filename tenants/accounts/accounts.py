@@ -61,7 +61,7 @@ async def _find_all(services: Services, usernames: Sequence[str]) -> list[Accoun
     return [found.get(username) for username in usernames]
 
 
-async def find_settled(services: Services, name: AccountName) -> Account | None:
+async def find_when_free(services: Services, name: AccountName) -> Account | None:
     """The account's row; one that is being removed just now is waited for.
 
     Raises:
@@ -89,7 +89,7 @@ async def register(services: Services, tenant: Tenant, name: AccountName, passwo
     """
     scram.prepare(password)
     username = services.naming.username(name)
-    await find_settled(services, name)
+    await find_when_free(services, name)
     # Asked before our row is there: whoever registers the same name at this moment has put the row there first.
     taken = await services.ejabberd.has_user(username)
     new = await _begin(services, tenant, name, _digest(name, username, password))
@@ -138,7 +138,7 @@ async def change_password(
     """
     username = services.naming.username(name)
     scram.prepare(password)
-    account = await find_settled(services, name)
+    account = await find_when_free(services, name)
     if account is None or incarnation not in {None, account.incarnation}:
         raise NotFoundError(f"there is no account '{username}'")
     # ejabberd first: it may still refuse
@@ -180,7 +180,7 @@ async def remove(services: Services, name: AccountName) -> None:
         )
     services.cache.forget_visitor(username)
     if not claimed:
-        await find_settled(services, name)
+        await find_when_free(services, name)
         return
     if name.kind is not AccountKind.OPERATOR:
         await services.commands.publish(
@@ -211,11 +211,11 @@ async def remove_claimed(services: Services, usernames: Sequence[str]) -> dict[s
     except TimeoutError:
         raise UnavailableError("ejabberd did not remove accounts in time") from None
     finally:
-        await _settle_claims(services, [username for username in usernames if username not in left], list(left))
+        await _end_claims(services, [username for username in usernames if username not in left], list(left))
     return left
 
 
-async def _settle_claims(services: Services, gone: Sequence[str], left: Sequence[str]) -> None:
+async def _end_claims(services: Services, gone: Sequence[str], left: Sequence[str]) -> None:
     async with services.database.write() as session:
         if gone:
             await session.execute(delete(VisitorSession).where(VisitorSession.username.in_(gone)))
@@ -307,7 +307,7 @@ async def ensure_visitor(services: Services, tenant: Tenant, name: AccountName, 
 
     LHC keeps its own row of an account whose registration failed, and later speaks for an account that is not there.
     """
-    account = await find_settled(services, name)
+    account = await find_when_free(services, name)
     if account is not None and account.state is AccountState.ACTIVE:
         if account.password_digest is None:
             return await _learn_password(services, account.username, password)
@@ -329,7 +329,7 @@ async def ensure(services: Services, tenant: Tenant, name: AccountName, nick: st
         QuotaExceededError: it would be one more than the tenant may have.
         UnavailableError: the account is being removed.
     """
-    account = await find_settled(services, name)
+    account = await find_when_free(services, name)
     if account is None or account.state is not AccountState.ACTIVE:
         await _make(services, tenant, name, new_key(), nick, is_new=account is None)
     elif account.password_digest is not None:
@@ -342,7 +342,7 @@ async def register_visitor(services: Services, tenant: Tenant, name: AccountName
     Raises:
         as `register`.
     """
-    await _make(services, tenant, name, password, nick, is_new=await find_settled(services, name) is None)
+    await _make(services, tenant, name, password, nick, is_new=await find_when_free(services, name) is None)
 
 
 async def _make(

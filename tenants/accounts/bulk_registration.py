@@ -74,7 +74,7 @@ async def _create_all(services: Services, newcomers: Sequence[_Newcomer]) -> lis
     created = {username for username, result in results.items() if result == "created"}
     # not of those who were created and are no members: without a row nobody would know whose account it is
     absent = {username for username, result in results.items() if result not in {"created", "no_member"}}
-    made = await _settle(services, created, absent)
+    made = await _finish(services, created, absent)
     return [refused.get(one.username) or (one.username in made and wanted[one.username] is one) for one in newcomers]
 
 
@@ -116,7 +116,7 @@ async def _set_nicknames(services: Services, newcomers: Sequence[_Newcomer]) -> 
     await asyncio.gather(*(services.ejabberd.set_nickname(one.username, clean(one.nick)) for one in named))
 
 
-async def _settle(services: Services, created: set[str], absent: set[str]) -> set[str]:
+async def _finish(services: Services, created: set[str], absent: set[str]) -> set[str]:
     """The created are there; of the absent the rows go. Returns those whom nobody has removed meanwhile."""
     made: set[str] = set()
     pending = Account.state == AccountState.PENDING

@@ -63,7 +63,7 @@ async def put(
         QuotaExceededError: it would be one more than the tenant may have.
     """
     name = name_of(tenant.instance_name, username)
-    known = await accounts.find_settled(services, name)
+    known = await accounts.find_when_free(services, name)
     is_new = known is None or known.state is AccountState.PENDING
     if is_new and password is None:
         raise NotFoundError(f"tenant '{tenant.instance_name}' has no operator '{username}'; a new one needs a password")
@@ -142,7 +142,7 @@ async def add_and_invite(services: Services, tenant: Tenant, username: str, caus
         ConflictError: there is such an operator already; or as `put`.
         InvalidInputError, QuotaExceededError: as `put`.
     """
-    known = await accounts.find_settled(services, name_of(tenant.instance_name, username))
+    known = await accounts.find_when_free(services, name_of(tenant.instance_name, username))
     if known is not None and known.state is AccountState.ACTIVE:
         raise ConflictError(f"tenant '{tenant.instance_name}' has an operator '{username}': invite that one")
     if not await put(services, tenant, username, {}, new_key()):

@@ -23,7 +23,7 @@ MAX_ATTEMPTS = 12
 _FIRST_DELAY, _LONGEST_DELAY, _GROWTH = 2.0, 4 * 3600.0, 3.0
 
 
-async def settle(
+async def record(
     services: Services, piece: Piece, message: CallbackMessage | None, answer: Answer | None, *, go_on: bool
 ) -> CallbackMessage | None:
     """Record the outcome. No answer: no tenant, or no message.
@@ -31,8 +31,8 @@ async def settle(
     Returns the message that follows on the same claim; None: the conversation is given back.
     """
     if message is not None and answer is not None and answer.error is None and piece.probe is None:
-        return await services.together(_settle_all, _Received(piece, message, answer, go_on))
-    return await _settle_one(services, piece, message, answer, go_on=go_on)
+        return await services.together(_record_all, _Received(piece, message, answer, go_on))
+    return await _record_one(services, piece, message, answer, go_on=go_on)
 
 
 def retry_at(answer: Answer, attempts: int, now: float) -> float | None:
@@ -72,7 +72,7 @@ class _Received:
     go_on: bool
 
 
-async def _settle_all(services: Services, received: Sequence[_Received]) -> list[CallbackMessage | None]:
+async def _record_all(services: Services, received: Sequence[_Received]) -> list[CallbackMessage | None]:
     now = services.clock()
     names = {one.piece.instance_name for one in received}
     async with services.database.write() as session:
@@ -159,11 +159,11 @@ async def _release(session: AsyncSession, conversation_ids: Collection[int], *, 
         )
 
 
-async def _settle_one(
+async def _record_one(
     services: Services, piece: Piece, message: CallbackMessage | None, answer: Answer | None, *, go_on: bool
 ) -> CallbackMessage | None:
     async with services.database.write() as session:
-        # see `_settle_all`
+        # see `_record_all`
         held = await session.scalar(
             select(Conversation.claim_token).where(Conversation.id == piece.key).with_for_update()
         )
@@ -171,7 +171,7 @@ async def _settle_one(
             return None
         again_at = None
         if message is not None:
-            again_at = await _record(services, session, message, answer)
+            again_at = await _record_attempt(services, session, message, answer)
         following = None if again_at else (await find_oldest_pending(session, [piece.key])).get(piece.key)
         well = answer is not None and answer.error is None
         may_follow = go_on and well and following is not None
@@ -184,7 +184,7 @@ async def _settle_one(
     return following
 
 
-async def _record(
+async def _record_attempt(
     services: Services, session: AsyncSession, message: CallbackMessage, answer: Answer | None
 ) -> float | None:
     """Record what became of the message. Returns when it is to be tried again, or None. No answer: no tenant."""

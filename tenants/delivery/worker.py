@@ -83,7 +83,7 @@ async def _deliver_messages(services: Services, piece: Piece, may_go_on: Callabl
         answer = None
         if message is not None and tenant is not None:
             answer = await send.tell(services, tenant, message)
-        message = await outcomes.settle(services, piece, message, answer, go_on=left > 0 and may_go_on())
+        message = await outcomes.record(services, piece, message, answer, go_on=left > 0 and may_go_on())
         if message is None:
             return
 

@@ -66,7 +66,7 @@ class Services:
         result: Result = await batcher.do(item)
         return result
 
-    async def settle(self) -> None:
+    async def finish_batches(self) -> None:
         """Wait until all is done that was asked for."""
         for batcher in self._batchers.values():
             await batcher.close()
@@ -102,7 +102,7 @@ async def open_services(
     try:
         yield services
     finally:
-        await services.settle()
+        await services.finish_batches()
         await services.delivery.close()
         await commands.close()
         await claim_renewer.close()

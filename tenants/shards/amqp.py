@@ -186,7 +186,7 @@ class _Channel:
         self._last = 0
         self._open: set[int] = set()
         self._refused: set[int] = set()
-        self.channel.events["basic_ack"].add(self._settled)
+        self.channel.events["basic_ack"].add(self._take_answered)
         self.channel.events["basic_nack"].add(self._nacked)
         self.channel.confirm_select()
 
@@ -217,13 +217,13 @@ class _Channel:
         refused, self._refused = self._refused, set()
         return refused
 
-    def _settled(self, number: int, multiple: bool) -> set[int]:
-        settled = {other for other in self._open if other <= number} if multiple else {number}
-        self._open -= settled
-        return settled
+    def _take_answered(self, number: int, multiple: bool) -> set[int]:
+        answered = {other for other in self._open if other <= number} if multiple else {number}
+        self._open -= answered
+        return answered
 
     def _nacked(self, number: int, multiple: bool) -> None:
-        self._refused |= self._settled(number, multiple)
+        self._refused |= self._take_answered(number, multiple)
 
 
 @contextmanager

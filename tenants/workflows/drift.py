@@ -37,7 +37,7 @@ class DriftKind(StrEnum):
     OPERATOR_LOST = "operator_lost"
     """An operator's account is gone: a person must set a password, which nobody else knows."""
     ACCOUNT_PENDING = "account_pending"
-    """A registration that was never finished: it is settled by what ejabberd has."""
+    """A registration that was never finished: what ejabberd has decides what becomes of it."""
     ROOM = "room"
     """A group chat is missing, or there though the registry does not know it: it is made, or removed."""
     LEFTOVER = "leftover"
@@ -137,8 +137,8 @@ class Pictures:
 
     def _members(self) -> Iterator[Difference]:
         for username, one in self.known.items():
-            settled = one.state is AccountState.ACTIVE and self._is_old(one)
-            if settled and username in self.there.accounts and username not in self.there.members(one.name.roster):
+            is_stable = one.state is AccountState.ACTIVE and self._is_old(one)
+            if is_stable and username in self.there.accounts and username not in self.there.members(one.name.roster):
                 yield Difference(DriftKind.MEMBER_MISSING, username)
         extra: dict[str, list[str]] = {}
         for kind in RosterKind:

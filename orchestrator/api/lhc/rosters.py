@@ -33,7 +33,7 @@ async def join(call: Call) -> None:
     name, roster = call.account("user"), call.roster()
     check_member(name, roster)
     await admission.find(call.services, name.instance)
-    if await accounts.find_settled(call.services, name) is None:
+    if await accounts.find_when_free(call.services, name) is None:
         log.warning("roster member not added: no such account", instance_name=name.instance)
     else:
         await accounts.join_roster(call.services, name)

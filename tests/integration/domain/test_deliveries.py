@@ -643,7 +643,7 @@ async def test_of_two_holders_that_are_done_at_once_the_one_with_the_claim_goes_
     assert holder is not None
     received = Answer(None, 0.0, 200)
     following = await asyncio.gather(
-        *(outcomes.settle(world.services, one, one.message, received, go_on=True) for one in (late, holder))
+        *(outcomes.record(world.services, one, one.message, received, go_on=True) for one in (late, holder))
     )
     assert [one.body if one else None for one in following] == [None, "body 2"]
 

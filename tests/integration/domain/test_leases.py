@@ -122,11 +122,11 @@ async def test_a_process_that_was_frozen_serves_nothing_and_begins_anew(prepared
     async def drop(lost: set[int]) -> None:
         dropped.append(lost)
 
-    async def settle() -> None:
+    async def flush() -> None:
         return
 
     shards = Shards(
-        prepared.services, "a", fit=fit, restore=restore, drop=drop, settle=settle, monotonic=lambda: monotonic[0]
+        prepared.services, "a", fit=fit, restore=restore, drop=drop, flush=flush, monotonic=lambda: monotonic[0]
     )
     running = asyncio.create_task(shards.run())
     try:

@@ -99,7 +99,7 @@ async def test_a_successor_gets_what_was_not_acknowledged_in_order(
     await publisher.publish(*(message(tenant, number) for number in range(20)))
     async with reading(broker_url, tenant) as reader:
         got = await read(reader, tenant, 20)
-        # not in order: pieces are acknowledged as they settle
+        # not in order: pieces are acknowledged as they are done
         await reader.acknowledge([*got[:3], got[5]])
         await reader.next_batch()
     await publisher.publish(message(tenant, 20))
