@@ -44,7 +44,7 @@ get_password(User, Host) ->
 
 decoy(User, Host) ->
     Hash = ejabberd_option:auth_scram_hash(Host),
-    Secret = gen_mod:get_module_opt(Host, mod_lhc_bridge, api_secret),
+    Secret = lhc_bridge_options:get(Host, api_secret),
     Size = byte_size(crypto:hash(Hash, <<>>)),
     [Salt, StoredKey, ServerKey] =
         [base64:encode(binary:part(crypto:mac(hmac, sha512, Secret, [What, 0, User, 0, Host]), 0, Length))

@@ -39,8 +39,7 @@ knows_secret(_NoneOrBasic) ->
     false.
 
 secrets() ->
-    [gen_mod:get_module_opt(Host, mod_lhc_bridge, api_secret)
-     || Host <- ejabberd_option:hosts(), gen_mod:is_loaded(Host, mod_lhc_bridge)].
+    [lhc_bridge_options:get(Host, api_secret) || Host <- lhc_bridge_options:hosts()].
 
 is_host(Host) ->
     [Name | _] = binary:split(Host, <<":">>),

@@ -21,9 +21,9 @@
 -export([init/1, handle_call/3, handle_cast/2, handle_info/2]).
 
 -include("logger.hrl").
+-include("lhc_bridge.hrl").
 -include_lib("xmpp/include/xmpp.hrl").
 
--define(IS_VISITOR, <<"visitor", _/binary>>).
 -define(CONNECTIONS, lhc_bridge_connections).
 %% Milliseconds between two looks at all connections.
 -define(INTERVAL, 1000).
@@ -47,11 +47,9 @@
 %%% For mod_lhc_bridge
 %%%===================================================================
 
--spec create_table() -> term().
+-spec create_table() -> ok.
 create_table() ->
-    ets:info(?CONNECTIONS) == undefined
-        andalso ets:new(?CONNECTIONS, [named_table, public, {keypos, #connection.pid}, {write_concurrency, true},
-                                       {heir, erlang:group_leader(), none}]).
+    lhc_bridge_tables:create(?CONNECTIONS, [{keypos, #connection.pid}]).
 
 -spec start(binary(), gen_mod:opts()) -> {ok, pid()} | {error, term()}.
 start(Host, Opts) ->
@@ -61,7 +59,7 @@ start(Host, Opts) ->
 stop(Host) ->
     gen_mod:stop_child(?MODULE, Host).
 
--spec hooks(binary()) -> [tuple()].
+-spec hooks(binary()) -> [hook()].
 hooks(Host) ->
     [{c2s_session_opened, Host, ?MODULE, opened, 50},
      {c2s_session_resumed, Host, ?MODULE, opened, 50},
@@ -84,18 +82,13 @@ opened(#{jid := #jid{luser = User, lserver = Host}} = State) ->
         Socket ->
             Limit = limit(User, Host),
             inet:setopts(Socket, [{high_watermark, 2 * Limit}, {low_watermark, Limit}]),
-            ets:insert(?CONNECTIONS, #connection{pid = self(), host = Host, tenant = tenant(User, Host), socket = Socket}),
+            Tenant = lhc_bridge_names:tenant_or_empty(User, Host),
+            ets:insert(?CONNECTIONS, #connection{pid = self(), host = Host, tenant = Tenant, socket = Socket}),
             State#{lhc_socket => Socket, lhc_unread => queue:new()}
     end.
 
-limit(?IS_VISITOR, Host) -> mod_lhc_bridge:option(Host, max_visitor_backlog);
-limit(_Operator, Host) -> mod_lhc_bridge:option(Host, max_operator_backlog).
-
-tenant(User, Host) ->
-    case mod_lhc_bridge:tenant(User, Host) of
-        {ok, Tenant} -> Tenant;
-        none -> <<>>
-    end.
+limit(?IS_VISITOR, Host) -> lhc_bridge_options:get(Host, max_visitor_backlog);
+limit(_Operator, Host) -> lhc_bridge_options:get(Host, max_operator_backlog).
 
 %% A browser's socket belongs to a process that is linked to the one that its connection knows.
 socket(#{socket := Socket} = State) ->
@@ -213,7 +206,7 @@ unacknowledged(State, _Reason) ->
 
 -spec terminated(c2s(), term()) -> c2s().
 terminated(#{lhc_unread := Unread} = State, _Reason) ->
-    [ejabberd_router:route(Msg) || {_, Msg} <- to_be_routed(queue:to_list(Unread), State)],
+    lists:foreach(fun({_, Msg}) -> ejabberd_router:route(Msg) end, to_be_routed(queue:to_list(Unread), State)),
     ets:delete(?CONNECTIONS, self()),
     State;
 terminated(State, _Reason) ->
@@ -291,7 +284,7 @@ waiting(#connection{pid = Pid, socket = Socket}) ->
 
 %% Of each tenant that has more waiting than it may, the connections with the most.
 beyond_of_tenants(Waiting, Host) ->
-    Limit = mod_lhc_bridge:option(Host, max_tenant_backlog),
+    Limit = lhc_bridge_options:get(Host, max_tenant_backlog),
     Add = fun({Bytes, #connection{tenant = Tenant}} = One, {Totals, Beyond}) ->
                   case maps:get(Tenant, Totals, 0) + Bytes of
                       Total when Total > Limit -> {Totals, [One | Beyond]};

@@ -17,6 +17,7 @@
 -export([read_login/3, check_result/3, check_session/1]).
 
 -include("logger.hrl").
+-include("lhc_bridge.hrl").
 -include_lib("xmpp/include/xmpp.hrl").
 
 %% Before any other module counts or answers what it sees.
@@ -27,7 +28,7 @@
 -type state() :: ejabberd_c2s:state().
 -type failure() :: fun((atom()) -> tuple()).
 
--spec hooks(binary()) -> [{atom(), binary(), module(), atom(), integer()}].
+-spec hooks(binary()) -> [hook()].
 hooks(Host) ->
     [{c2s_handle_recv, Host, ?MODULE, read_login, ?PRIORITY},
      {c2s_auth_result, Host, ?MODULE, check_result, ?PRIORITY},

@@ -12,7 +12,7 @@
 -module(lhc_bridge_logins).
 
 %% for mod_lhc_bridge
--export([start/0, hooks/1]).
+-export([create_table/0, hooks/1]).
 %% hooks
 -export([begins/3, auth_result/3, forget/2]).
 %% command
@@ -21,6 +21,7 @@
 -export([take_mark/0, may_log_in/2]).
 
 -include("logger.hrl").
+-include("lhc_bridge.hrl").
 -include_lib("xmpp/include/xmpp.hrl").
 
 %% After lhc_bridge_identity (10). Before lhc_bridge_shut (60), which tells a suspended tenant's operator that the password
@@ -46,19 +47,14 @@
 %% Rows of each table: between this many and twice as many, of some 200 bytes.
 -define(GENERATION, 50000).
 
--define(IS_VISITOR, <<"visitor", _/binary>>).
-
 -type state() :: ejabberd_c2s:state().
 -type key() :: {account, binary()} | {address, tuple()} | {pair, binary(), tuple()}.
 
-%% In memory, of this node, shared by all virtual hosts: they outlive the process that makes them.
--spec start() -> ok.
-start() ->
-    [ets:new(Table, [named_table, public, ordered_set, {write_concurrency, true}, {heir, erlang:group_leader(), none}])
-     || Table <- [?FAILURES, ?KNOWN], ets:info(Table) == undefined],
-    ok.
+-spec create_table() -> ok.
+create_table() ->
+    lists:foreach(fun(Table) -> lhc_bridge_tables:create(Table, [ordered_set]) end, [?FAILURES, ?KNOWN]).
 
--spec hooks(binary()) -> [{atom(), binary(), module(), atom(), integer()}].
+-spec hooks(binary()) -> [hook()].
 hooks(Host) ->
     [{c2s_handle_recv, Host, ?MODULE, begins, 50},
      {c2s_auth_result, Host, ?MODULE, auth_result, ?AUTH_PRIORITY},
@@ -88,7 +84,7 @@ take_mark() ->
 %% A name that is no tenant's is nobody's, whatever account there may be.
 -spec may_log_in(binary(), binary()) -> boolean().
 may_log_in(User, Host) ->
-    mod_lhc_bridge:tenant(User, Host) /= none.
+    lhc_bridge_names:tenant(User, Host) /= none.
 
 %% The client has not been told yet. Who sees the stream end here learns nothing of the password.
 -spec auth_result(state(), true | {false, binary()}, binary()) -> state() | {stop, state()}.
@@ -104,7 +100,7 @@ auth_result(#{lserver := Host, ip := {Address, _Port}} = C2S, Result, Name) ->
             succeeded(User, Host, Address),
             C2S;
         {0, false} ->
-            [failed(Key) || Key <- Keys],
+            lists:foreach(fun failed/1, Keys),
             report(C2S, User, refused),
             after_failure(C2S, Result);
         {Seconds, _} ->
@@ -193,7 +189,8 @@ pause_after(Further) -> min(?FIRST_PAUSE bsl (min(Further, 20) - 1), ?LONGEST_PA
 succeeded(User, Host, Address) ->
     Account = account(User, Host),
     Network = network(Address),
-    [ets:delete(?FAILURES, Key) || Key <- keys(User, Host, Address), element(1, Key) /= address],
+    lists:foreach(fun(Key) -> ets:delete(?FAILURES, Key) end,
+                  [Key || Key <- keys(User, Host, Address), element(1, Key) /= address]),
     case User of
         ?IS_VISITOR -> ok; % they come from everywhere, and have passwords that nobody guesses
         _ -> ets:insert(?KNOWN, {{Account, Network}, number(?KNOWN)})
@@ -248,6 +245,6 @@ mechanism(_) ->
 %% Since this node was started.
 -spec failed_logins(binary()) -> [{string(), string(), non_neg_integer()}].
 failed_logins(Host) ->
-    lhc_bridge_admin:check_host(Host),
+    lhc_bridge_commands:check_host(Host),
     [{atom_to_list(Who), atom_to_list(Outcome), Count}
      || {{counted, _, Who, Outcome}, Count} <- ets:match_object(?FAILURES, {{counted, Host, '_', '_'}, '_'})].

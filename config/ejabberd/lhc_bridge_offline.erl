@@ -14,6 +14,7 @@
 %% hooks
 -export([check/1, stored/1, fetched/1, removed/2]).
 
+-include("lhc_bridge.hrl").
 -include_lib("xmpp/include/xmpp.hrl").
 -include("mod_offline.hrl").
 
@@ -33,17 +34,16 @@
 %%%===================================================================
 
 %% Rows: {Key, Messages, Bytes}, where the key is {account, User, Host}, {tenant, Tenant, Host} or {host, Host}.
--spec create_table() -> term().
+-spec create_table() -> ok.
 create_table() ->
-    ets:info(?TABLE) == undefined
-        andalso ets:new(?TABLE, [named_table, public, {write_concurrency, true}, {heir, erlang:group_leader(), none}]).
+    lhc_bridge_tables:create(?TABLE).
 
 %% Counts what is there. It may be a gigabyte, so nobody waits for it.
 -spec start(binary()) -> pid().
 start(Host) ->
     spawn(fun() -> count_all(Host) end).
 
--spec hooks(binary()) -> [tuple()].
+-spec hooks(binary()) -> [hook()].
 hooks(Host) ->
     [{offline_message_hook, Host, ?MODULE, check, ?CHECK_PRIORITY},
      {offline_message_hook, Host, ?MODULE, stored, ?STORED_PRIORITY},
@@ -53,7 +53,7 @@ hooks(Host) ->
 count_all(Host) ->
     case lists:member(offline_msg, mnesia:system_info(tables)) of
         true ->
-            Users = mnesia:dirty_select(offline_msg, [{#offline_msg{us = {'$1', Host}, _ = '_'}, [], ['$1']}]),
+            Users = lhc_bridge_tables:names(offline_msg, #offline_msg.us, Host),
             lists:foreach(fun(User) -> recount(User, Host) end, lists:usort(Users));
         false ->
             ok
@@ -76,7 +76,7 @@ check({_Action, #message{to = #jid{luser = User, lserver = Host}} = Msg} = Acc) 
     end.
 
 is_full(User, Host, Size) ->
-    Option = fun(Name) -> mod_lhc_bridge:option(Host, Name) end,
+    Option = fun(Name) -> lhc_bridge_options:get(Host, Name) end,
     OfTenant = bytes(tenant(User, Host)) + Size,
     MostOfAll = case OfTenant =< ?QUIET of
                     true -> Option(max_offline) + ?RESERVE;
@@ -116,8 +116,8 @@ recount(User, Host) ->
     Sizes == [] andalso ets:delete(?TABLE, {account, User, Host}).
 
 add(User, Host, Messages, Bytes) ->
-    [ets:update_counter(?TABLE, Key, [{2, Messages}, {3, Bytes}], {Key, 0, 0})
-     || Key <- [{account, User, Host}, tenant(User, Host), {host, Host}]].
+    lists:foreach(fun(Key) -> ets:update_counter(?TABLE, Key, [{2, Messages}, {3, Bytes}], {Key, 0, 0}) end,
+                  [{account, User, Host}, tenant(User, Host), {host, Host}]).
 
 bytes(Key) ->
     element(2, row(Key)).
@@ -129,10 +129,7 @@ row(Key) ->
     end.
 
 tenant(User, Host) ->
-    case mod_lhc_bridge:tenant(User, Host) of
-        {ok, Tenant} -> {tenant, Tenant, Host};
-        none -> {tenant, <<>>, Host}
-    end.
+    {tenant, lhc_bridge_names:tenant_or_empty(User, Host), Host}.
 
 size_of(Packet) ->
     erlang:external_size(Packet).

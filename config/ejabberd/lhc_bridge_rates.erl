@@ -11,9 +11,9 @@
 %% hooks
 -export([admit/1]).
 
+-include("lhc_bridge.hrl").
 -include_lib("xmpp/include/xmpp.hrl").
 
--define(IS_VISITOR, <<"visitor", _/binary>>).
 %% Before the guard (10): refusals cost something, too.
 -define(PRIORITY, 5).
 -define(SECONDS, 10).
@@ -26,12 +26,11 @@
 -define(ASKED, 3).
 -define(BYTES, 4).
 
--spec create_table() -> term().
+-spec create_table() -> ok.
 create_table() ->
-    ets:info(?TABLE) == undefined
-        andalso ets:new(?TABLE, [named_table, public, {write_concurrency, true}, {heir, erlang:group_leader(), none}]).
+    lhc_bridge_tables:create(?TABLE).
 
--spec hooks(binary()) -> [tuple()].
+-spec hooks(binary()) -> [hook()].
 hooks(Host) ->
     [{user_send_packet, Host, ?MODULE, admit, ?PRIORITY}].
 
@@ -46,14 +45,14 @@ admit({#iq{type = Type}, _C2S} = Acc) when Type == result; Type == error ->
 admit({Stanza, #{jid := #jid{luser = User, lserver = Host}} = C2S} = Acc) ->
     Size = erlang:external_size(Stanza),
     %% both are counted in any case
-    case [Of || {Of, Name, Option} <- counted(User, Host), not count({Of, Name, Host, window()}, Stanza, Size, Option)] of
+    case [Of || {Of, Name, Most} <- counted(User, Host), not count({Of, Name, Host, window()}, Stanza, Size, Most)] of
         [] ->
             Acc;
         _ ->
             lhc_bridge_refusals:note(too_fast),
             Text = <<"Too much was sent in the last seconds. Please send it again later.">>,
             Error = xmpp:err_resource_constraint(Text, xmpp:get_lang(Stanza)),
-            {stop, {drop, mod_lhc_bridge:answer(Stanza, Error, C2S)}}
+            {stop, {drop, lhc_bridge_refusals:answer(Stanza, Error, C2S)}}
     end.
 
 counted(User, Host) ->
@@ -61,16 +60,16 @@ counted(User, Host) ->
                                 ?IS_VISITOR -> {visitor_rate, visitors_rate};
                                 _ -> {operator_rate, operators_rate}
                             end,
-    Tenant = case mod_lhc_bridge:tenant(User, Host) of
-                 {ok, Instance} -> [{OfTenant, Instance, option(Host, OfTenant)}];
+    Tenant = case lhc_bridge_names:tenant(User, Host) of
+                 {ok, Instance} -> [{OfTenant, Instance, most(Host, OfTenant)}];
                  none -> []
              end,
-    [{account, User, option(Host, OfAccount)} | Tenant].
+    [{account, User, most(Host, OfAccount)} | Tenant].
 
 %% {Stanzas, Bytes} in a window.
-option(Host, Name) ->
-    {mod_lhc_bridge:option(Host, Name) * ?SECONDS,
-     mod_lhc_bridge:option(Host, Name) * ?SECONDS * mod_lhc_bridge:option(Host, stanza_bytes)}.
+most(Host, Option) ->
+    Stanzas = lhc_bridge_options:get(Host, Option) * ?SECONDS,
+    {Stanzas, Stanzas * lhc_bridge_options:get(Host, stanza_bytes)}.
 
 %% Whether it is within what may be sent.
 count(Key, Stanza, Size, {Most, MostBytes}) ->
@@ -79,11 +78,11 @@ count(Key, Stanza, Size, {Most, MostBytes}) ->
                  _ -> ?STANZAS
              end,
     [Number, Bytes] = ets:update_counter(?TABLE, Key, [{Column, 1}, {?BYTES, Size}], {Key, 0, 0, 0}),
-    Number =< most(Stanza, Most) andalso Bytes =< MostBytes.
+    Number =< of_kind(Stanza, Most) andalso Bytes =< MostBytes.
 
-most(#iq{}, Most) -> Most * ?QUERIES;
-most(#presence{type = unavailable}, Most) -> Most * 2; % who leaves is not to stay online
-most(_Stanza, Most) -> Most.
+of_kind(#iq{}, Most) -> Most * ?QUERIES;
+of_kind(#presence{type = unavailable}, Most) -> Most * 2; % who leaves is not to stay online
+of_kind(_Stanza, Most) -> Most.
 
 window() ->
     erlang:monotonic_time(second) div ?SECONDS.

@@ -1,13 +1,13 @@
-%%% Counts what was refused for its size or number, by kind, since this ejabberd began: who runs the system is to see it
-%%% in its metrics. Part of mod_lhc_bridge.
+%%% How a client is told that its stanza is refused; and how much was refused for its size or number, by kind, since this
+%%% ejabberd began, which is to be seen in the metrics. Part of mod_lhc_bridge.
 -module(lhc_bridge_refusals).
 
 %% for mod_lhc_bridge and its helpers
--export([create_table/0, note/1, register_commands/0, unregister_commands/0]).
+-export([create_table/0, register_commands/0, unregister_commands/0, answer/3, note/1]).
 %% the command
 -export([counts/0]).
 
--include("ejabberd_commands.hrl").
+-include_lib("xmpp/include/xmpp.hrl").
 
 -define(TABLE, ?MODULE).
 -define(KINDS, [slow_reader, too_fast, queue_full, waiting_full, offline_full, room_message, long_frame]).
@@ -22,14 +22,9 @@
 -type kind() :: slow_reader | too_fast | queue_full | waiting_full | offline_full | room_message
               | long_frame.
 
--spec create_table() -> term().
+-spec create_table() -> ok.
 create_table() ->
-    ets:info(?TABLE) == undefined
-        andalso ets:new(?TABLE, [named_table, public, {write_concurrency, true}, {heir, erlang:group_leader(), none}]).
-
--spec note(kind()) -> integer().
-note(Kind) ->
-    ets:update_counter(?TABLE, Kind, 1, {Kind, 0}).
+    lhc_bridge_tables:create(?TABLE).
 
 -spec register_commands() -> ok.
 register_commands() ->
@@ -40,8 +35,21 @@ unregister_commands() ->
     ejabberd_commands:unregister_commands(commands()).
 
 commands() ->
-    [lhc_bridge_admin:command(?MODULE, lhc_refusals, counts, "How much was refused for its size or number, by kind", [],
-                              {refusals, {list, {kind, {tuple, [{kind, string}, {count, integer}]}}}})].
+    [lhc_bridge_commands:declare(?MODULE, lhc_refusals, counts, "How much was refused for its size or number, by kind",
+                                 [], {refusals, {list, {kind, {tuple, [{kind, string}, {count, integer}]}}}})].
+
+%% Straight to the client: what is routed to a visitor as an error is kept as a message that came back. An answer is not
+%% answered.
+-spec answer(stanza(), stanza_error(), ejabberd_c2s:state()) -> ejabberd_c2s:state().
+answer(Stanza, Error, C2S) ->
+    case lists:member(xmpp:get_type(Stanza), [error, result]) of
+        true -> C2S;
+        false -> ejabberd_c2s:send(C2S, xmpp:make_error(Stanza, Error))
+    end.
+
+-spec note(kind()) -> integer().
+note(Kind) ->
+    ets:update_counter(?TABLE, Kind, 1, {Kind, 0}).
 
 -spec counts() -> [{string(), non_neg_integer()}].
 counts() ->

@@ -12,11 +12,11 @@
 %% the commands
 -export([shut/2, open/2, tenants/1]).
 
--include("ejabberd_commands.hrl").
+-include("lhc_bridge.hrl").
 -include_lib("xmpp/include/xmpp.hrl").
 
--record(lhc_bridge_shut, {key :: {Host :: binary(), Tenant :: binary()},
-                          since :: integer()}). % seconds; a table has at least two columns
+-record(lhc_bridge_shut, {key :: {Host :: binary(), Tenant :: binary() | '$1'},
+                          since :: integer() | '_'}). % seconds; a table has at least two columns
 
 %% After the walls of lhc_bridge_identity (10) and lhc_bridge_logins (40): whose password is wrong is told nothing.
 -define(AUTH_PRIORITY, 60).
@@ -38,7 +38,7 @@ create_table() ->
                                            {attributes, record_info(fields, lhc_bridge_shut)}]),
     ok.
 
--spec hooks(binary()) -> [{atom(), binary(), module(), atom(), integer()}].
+-spec hooks(binary()) -> [hook()].
 hooks(Host) ->
     [{c2s_auth_result, Host, ?MODULE, auth_result, ?AUTH_PRIORITY},
      {c2s_session_opened, Host, ?MODULE, session_opened, ?AUTH_PRIORITY},
@@ -54,12 +54,13 @@ unregister_commands() ->
 
 commands() ->
     Tenant = [{host, binary}, {tenant, binary}],
-    [lhc_bridge_admin:command(?MODULE, lhc_shut_tenant, shut, "Let nobody of the tenant log in, end all sessions; answers whose are left",
-                              Tenant, {left, {list, {user, string}}}),
-     lhc_bridge_admin:command(?MODULE, lhc_open_tenant, open, "Let the people of the tenant log in again",
-                              Tenant, {res, rescode}),
-     lhc_bridge_admin:command(?MODULE, lhc_shut_tenants, tenants, "The tenants of which nobody can log in",
-                              [{host, binary}], {tenants, {list, {tenant, string}}})].
+    [lhc_bridge_commands:declare(?MODULE, lhc_shut_tenant, shut,
+                                 "Let nobody of the tenant log in, end all sessions; answers whose are left",
+                                 Tenant, {left, {list, {user, string}}}),
+     lhc_bridge_commands:declare(?MODULE, lhc_open_tenant, open, "Let the people of the tenant log in again",
+                                 Tenant, {res, rescode}),
+     lhc_bridge_commands:declare(?MODULE, lhc_shut_tenants, tenants, "The tenants of which nobody can log in",
+                                 [{host, binary}], {tenants, {list, {tenant, string}}})].
 
 %%%===================================================================
 %%% Logins
@@ -101,7 +102,7 @@ close(#{lang := Lang} = C2S) ->
     {stop, xmpp_stream_in:send(C2S, xmpp:serr_policy_violation(?TEXT, Lang))}.
 
 is_shut(User, Host) ->
-    case mod_lhc_bridge:tenant(User, Host) of
+    case lhc_bridge_names:tenant(User, Host) of
         {ok, Tenant} -> mnesia:dirty_read(lhc_bridge_shut, {Host, Tenant}) /= [];
         none -> false
     end.
@@ -112,8 +113,8 @@ is_shut(User, Host) ->
 
 -spec shut(binary(), binary()) -> [binary()].
 shut(Host, Tenant) ->
-    lhc_bridge_admin:check_host(Host),
-    lhc_bridge_admin:check_users([Tenant]),
+    lhc_bridge_commands:check_host(Host),
+    lhc_bridge_commands:check_users([Tenant]),
     mnesia:dirty_write(#lhc_bridge_shut{key = {Host, Tenant}, since = erlang:system_time(second)}),
     ok = mnesia:sync_log(),
     Monitors = [begin
@@ -121,21 +122,21 @@ shut(Host, Tenant) ->
                     Session ! lhc_shut,
                     Monitor
                 end || {_, Session} <- sessions(Host, Tenant)],
-    lhc_bridge_admin:await_end(Monitors, erlang:monotonic_time(millisecond) + ?SESSIONS_END_WITHIN),
+    lhc_bridge_commands:await_end(Monitors, erlang:monotonic_time(millisecond) + ?SESSIONS_END_WITHIN),
     [User || {User, _} <- sessions(Host, Tenant)].
 
 -spec open(binary(), binary()) -> ok.
 open(Host, Tenant) ->
-    lhc_bridge_admin:check_host(Host),
+    lhc_bridge_commands:check_host(Host),
     mnesia:dirty_delete(lhc_bridge_shut, {Host, Tenant}),
     ok = mnesia:sync_log().
 
 -spec tenants(binary()) -> [binary()].
 tenants(Host) ->
-    lhc_bridge_admin:check_host(Host),
+    lhc_bridge_commands:check_host(Host),
     lists:sort(mnesia:dirty_select(lhc_bridge_shut, [{#lhc_bridge_shut{key = {Host, '$1'}, _ = '_'}, [], ['$1']}])).
 
 sessions(Host, Tenant) ->
     [{User, Session} || {User, Server, Resource} <- ejabberd_sm:get_vh_session_list(Host),
-                        mod_lhc_bridge:tenant(User, Host) == {ok, Tenant},
+                        lhc_bridge_names:tenant(User, Host) == {ok, Tenant},
                         Session <- [ejabberd_sm:get_session_pid(User, Server, Resource)], is_pid(Session)].

@@ -12,22 +12,24 @@
 %% hooks
 -export([set_presence/4, unset_presence/4, operator_came/1, show/2]).
 
+-include("lhc_bridge.hrl").
 -include_lib("xmpp/include/xmpp.hrl").
 
--define(IS_VISITOR, <<"visitor", _/binary>>).
-
+-spec hooks(binary()) -> [hook()].
 hooks(Host) ->
     [{set_presence_hook, Host, ?MODULE, set_presence, 60},
      {unset_presence_hook, Host, ?MODULE, unset_presence, 60},
      {c2s_self_presence, Host, ?MODULE, operator_came, 70},
      {c2s_handle_info, Host, ?MODULE, show, 40}].
 
+-spec set_presence(binary(), binary(), binary(), presence()) -> ok.
 set_presence(?IS_VISITOR = User, Host, Resource, Presence) ->
     tell(jid:make(User, Host, Resource), Presence);
 set_presence(_Operator, _Host, _Resource, _Presence) ->
     ok.
 
 %% Also when the connection was lost. One that was replaced by a new one of the same resource may end after that began.
+-spec unset_presence(binary(), binary(), binary(), binary()) -> ok.
 unset_presence(?IS_VISITOR = User, Host, Resource, Status) ->
     case lists:member(Resource, resources(User, Host)) of
         true -> ok;
@@ -38,25 +40,25 @@ unset_presence(_Operator, _Host, _Resource, _Status) ->
     ok.
 
 tell(#jid{luser = User, lserver = Host} = Visitor, Presence) ->
-    case mod_lhc_bridge:tenant(User, Host) of
+    case lhc_bridge_names:tenant(User, Host) of
         {ok, Tenant} ->
-            [ejabberd_router:route(xmpp:set_from_to(Presence, Visitor, Operator))
-             || Operator <- sessions(<<"operators">>, Tenant, Host)],
-            ok;
+            lists:foreach(fun(Operator) -> ejabberd_router:route(xmpp:set_from_to(Presence, Visitor, Operator)) end,
+                          sessions(<<"operators">>, Tenant, Host));
         none ->
             ok
     end.
 
 %% An operator's session is available from now on: who is there is asked to show itself. Not here, where it would hold up
 %% the operator's connection, as a tenant may have many visitors. (From now on who comes tells this operator by itself.)
+-spec operator_came({presence(), ejabberd_c2s:state()}) -> {presence(), ejabberd_c2s:state()}.
 operator_came({_Presence, #{pres_last := _}} = Acc) ->
     Acc; % it was available before
 operator_came({_Presence, #{jid := #jid{luser = ?IS_VISITOR}}} = Acc) ->
     Acc;
 operator_came({_Presence, #{jid := #jid{luser = User, lserver = Host} = Operator}} = Acc) ->
-    case mod_lhc_bridge:tenant(User, Host) of
+    case lhc_bridge_names:tenant(User, Host) of
         {ok, Tenant} ->
-            mod_lhc_bridge:is_operator_of(User, Tenant, Host) andalso
+            lhc_bridge_operators:is_operator_of(User, Tenant, Host) andalso
                 spawn(fun() -> ask_to_show(Operator, sessions(<<"visitors">>, Tenant, Host)) end);
         none ->
             ok
@@ -64,11 +66,15 @@ operator_came({_Presence, #{jid := #jid{luser = User, lserver = Host} = Operator
     Acc.
 
 ask_to_show(Operator, Visitors) ->
-    [Session ! {lhc_show, Operator}
-     || #jid{luser = User, lserver = Host, lresource = Resource} <- Visitors,
-        Session <- [ejabberd_sm:get_session_pid(User, Host, Resource)], is_pid(Session)].
+    lists:foreach(fun(#jid{luser = User, lserver = Host, lresource = Resource}) ->
+                          case ejabberd_sm:get_session_pid(User, Host, Resource) of
+                              none -> ok;
+                              Session -> Session ! {lhc_show, Operator}
+                          end
+                  end, Visitors).
 
 %% In the browser's connection.
+-spec show(ejabberd_c2s:state(), term()) -> ejabberd_c2s:state() | {stop, ejabberd_c2s:state()}.
 show(#{jid := Visitor} = C2S, {lhc_show, Operator}) ->
     case C2S of
         #{pres_last := Presence} -> ejabberd_router:route(xmpp:set_from_to(Presence, Visitor, Operator));
@@ -81,7 +87,7 @@ show(C2S, _Info) ->
 %% The available sessions of the tenant's operators, or of its visitors.
 sessions(Kind, Tenant, Host) ->
     [jid:make(User, Host, Resource)
-     || {User, Server} <- mod_shared_roster:get_group_explicit_users(Host, mod_lhc_bridge:group(Kind, Tenant, Host)),
+     || {User, Server} <- mod_shared_roster:get_group_explicit_users(Host, lhc_bridge_names:group(Kind, Tenant, Host)),
         Server == Host, Resource <- resources(User, Host)].
 
 resources(User, Host) ->

@@ -1,4 +1,4 @@
-"""The bridge module's admin commands for rooms (`config/ejabberd/lhc_bridge_rooms.erl`).
+"""The bridge module's admin commands for rooms (`config/ejabberd/lhc_bridge_room_admin.erl`).
 
 `mod_muc_admin`'s own answer before a room is on disk, refuse what is done already, and list the rooms of everybody.
 Names are local parts. Each command reads back what it did, and may be repeated.

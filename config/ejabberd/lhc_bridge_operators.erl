@@ -1,0 +1,24 @@
+%%% Who is an operator: a member of the tenant's shared roster of operators. Part of mod_lhc_bridge.
+-module(lhc_bridge_operators).
+
+-export([is_operator_of/3, is_operator_for/3]).
+
+-include("lhc_bridge.hrl").
+
+-spec is_operator_of(binary(), binary(), binary()) -> boolean().
+is_operator_of(User, Tenant, Host) ->
+    try
+        mod_shared_roster:is_user_in_group({User, Host}, lhc_bridge_names:group(<<"operators">>, Tenant, Host), Host)
+    catch
+        _:_ -> false % it crashes for a group that does not exist; ejabberd would then let the stanza pass
+    end.
+
+%% Whether the account is an operator's of the visitor's tenant.
+-spec is_operator_for(binary(), binary(), binary()) -> boolean().
+is_operator_for(?IS_VISITOR, _Visitor, _Host) ->
+    false;
+is_operator_for(User, Visitor, Host) ->
+    case {lhc_bridge_names:tenant(User, Host), lhc_bridge_names:tenant(Visitor, Host)} of
+        {{ok, Tenant}, {ok, Tenant}} -> is_operator_of(User, Tenant, Host);
+        _ -> false
+    end.

@@ -1,0 +1,82 @@
+%%% Registers accounts by a verifier (RFC 5802, 3): the password itself never comes here. Part of mod_lhc_bridge.
+-module(lhc_bridge_registration).
+
+%% the commands
+-export([register_scram/2, register_members/2]).
+
+-include_lib("xmpp/include/scram.hrl").
+
+%% ejabberd's own count. Fewer make a stolen verifier worth trying out.
+-define(FEWEST_ITERATIONS, 4096).
+
+-type account() :: {User :: binary(), Hash :: binary(), Iterations :: integer(), Salt :: binary(), StoredKey :: binary(),
+                    ServerKey :: binary()}.
+-type member() :: {User :: binary(), Group :: binary(), Hash :: binary(), Iterations :: integer(), Salt :: binary(),
+                   StoredKey :: binary(), ServerKey :: binary()}.
+
+%% An account that exists gets the new verifier.
+-spec register_scram(binary(), [account()]) -> [{binary(), string()}].
+register_scram(Host, Accounts) ->
+    lhc_bridge_commands:check_host(Host),
+    lhc_bridge_commands:check_users([User || {User, _, _, _, _, _} <- Accounts]),
+    Verifiers = [{User, verifier(Host, Account)} || {User, _, _, _, _, _} = Account <- Accounts],
+    [{User, register_or_set(Host, User, Scram)} || {User, Scram} <- Verifiers].
+
+%% An account that exists is left as it is, whosever it may be.
+-spec register_members(binary(), [member()]) -> [{binary(), string()}].
+register_members(Host, Accounts) ->
+    lhc_bridge_commands:check_host(Host),
+    lhc_bridge_commands:check_users([User || {User, _, _, _, _, _, _} <- Accounts]),
+    Verifiers = [{User, Group, verifier(Host, {User, Hash, Iterations, Salt, StoredKey, ServerKey})}
+                 || {User, Group, Hash, Iterations, Salt, StoredKey, ServerKey} <- Accounts],
+    Results = [{User, Group, register(Host, User, Scram)} || {User, Group, Scram} <- Verifiers],
+    Groups = lists:usort([Group || {_, Group, "created"} <- Results]),
+    Strangers = lists:append([strangers(Host, Group, [User || {User, Of, "created"} <- Results, Of == Group])
+                              || Group <- Groups]),
+    [{User, case lists:member(User, Strangers) of true -> "no_member"; false -> Result end}
+     || {User, _, Result} <- Results].
+
+register(Host, User, Scram) ->
+    case ejabberd_auth:try_register(User, Host, Scram) of
+        ok -> "created";
+        {error, Reason} -> atom_to_list(Reason)
+    end.
+
+%% Who is no member all the same.
+strangers(Host, Group, Users) ->
+    case lhc_bridge_rosters:add_members(Host, Group, Users) of
+        {error, _, _, _} -> Users;
+        Missing -> Missing
+    end.
+
+register_or_set(Host, User, Scram) ->
+    case ejabberd_auth:try_register(User, Host, Scram) of
+        ok -> "created";
+        {error, exists} -> set(Host, User, Scram);
+        {error, Reason} -> atom_to_list(Reason)
+    end.
+
+set(Host, User, Scram) ->
+    case ejabberd_auth:set_password(User, Host, Scram) of
+        ok -> "updated";
+        {error, Reason} -> atom_to_list(Reason)
+    end.
+
+%% ejabberd offers the mechanisms of its own hash alone, so an account with another could not log in.
+verifier(Host, {_, Name, Iterations, Salt, StoredKey, ServerKey}) ->
+    Hash = ejabberd_option:auth_scram_hash(Host),
+    Size = byte_size(crypto:hash(Hash, <<>>)),
+    Name == atom_to_binary(Hash) orelse lhc_bridge_commands:refuse("hash: the server keeps ~ts", [Hash]),
+    Iterations >= ?FEWEST_ITERATIONS orelse lhc_bridge_commands:refuse("iterations: at least ~B", [?FEWEST_ITERATIONS]),
+    decoded_size("salt", Salt) > 0 orelse lhc_bridge_commands:refuse("salt: must not be empty", []),
+    check_key("stored_key", StoredKey, Size),
+    check_key("server_key", ServerKey, Size),
+    #scram{hash = Hash, iterationcount = Iterations, salt = Salt, storedkey = StoredKey, serverkey = ServerKey}.
+
+check_key(Field, Key, Size) ->
+    decoded_size(Field, Key) == Size orelse lhc_bridge_commands:refuse("~ts: must be ~B bytes", [Field, Size]).
+
+decoded_size(Field, Base64) ->
+    try byte_size(base64:decode(Base64))
+    catch _:_ -> lhc_bridge_commands:refuse("~ts: must be base64", [Field])
+    end.

@@ -1,0 +1,49 @@
+%%% Removes accounts with all that is kept of them. Part of mod_lhc_bridge.
+-module(lhc_bridge_removal).
+
+%% the command
+-export([remove_users/2]).
+
+%% Milliseconds for the sessions of removed accounts to end.
+-define(SESSIONS_END_WITHIN, 5000).
+
+%% Returns the accounts of which something is left, and what. At low priority: whoever waits for presence or a message comes
+%% first.
+-spec remove_users(binary(), [binary()]) -> [{binary(), string()}].
+remove_users(Host, Users) ->
+    lhc_bridge_commands:check_host(Host),
+    lhc_bridge_commands:check_users(Users),
+    Priority = process_flag(priority, low),
+    try
+        remove_checked_users(Host, Users)
+    after
+        process_flag(priority, Priority)
+    end.
+
+remove_checked_users(Host, Users) ->
+    lhc_bridge_rosters:leave_all(Host, Users),
+    Ending = [{User, Monitors} || User <- Users, (Monitors = remove_account(Host, User)) /= []],
+    Deadline = erlang:monotonic_time(millisecond) + ?SESSIONS_END_WITHIN,
+    lists:foreach(fun({User, Monitors}) ->
+                          lhc_bridge_commands:await_end(Monitors, Deadline),
+                          remove_remnants(Host, User) % a session that ends stores its last activity
+                  end, Ending),
+    [{User, string:join(Kinds, ", ")} || User <- Users, (Kinds = left_of(Host, User)) /= []].
+
+%% Returns the monitors of its sessions, which end now.
+remove_account(Host, User) ->
+    Monitors = [erlang:monitor(process, Pid) || {_, Pid} <- ejabberd_sm:get_session_sids(User, Host)],
+    case ejabberd_auth:user_exists(User, Host) of
+        true -> ejabberd_auth:remove_user(User, Host);
+        false -> remove_remnants(Host, User) % ejabberd_auth would count down the accounts once more
+    end,
+    Monitors.
+
+%% Whatever else keeps something of an account removes it with this hook.
+remove_remnants(Host, User) ->
+    ejabberd_hooks:run(remove_user, Host, [User, Host]).
+
+left_of(Host, User) ->
+    ["account" || ejabberd_auth:user_exists(User, Host)]
+        ++ ["session" || ejabberd_sm:get_user_resources(User, Host) /= []]
+        ++ lhc_bridge_remnants:of_account(Host, User).
