@@ -12,7 +12,7 @@ as_root() {
 
 # install_packages [rabbitmq] [postgresql] [tests]: ejabberd (with Erlang's compiler and its headers), Redis, openssl,
 # curl, jq, a Python that can make venvs; and those servers, or for the tests all of them, docker-compose, which reads
-# its file without Docker's engine, a browser and two web servers.
+# its file without Docker's engine, a browser, two web servers and Erlang's EUnit.
 install_packages() {
   local wanted=" $* " missing=()
   case $wanted in *" postgresql "* | *" tests "*)
@@ -28,7 +28,10 @@ install_packages() {
     command -v chromium >/dev/null || missing+=(chromium fonts-dejavu-core)
     # the web servers that docs/proxy is for; nginx's folder is not on everybody's path
     [ -x /usr/sbin/nginx ] || missing+=(nginx-light)
-    command -v caddy >/dev/null || missing+=(caddy) ;;
+    command -v caddy >/dev/null || missing+=(caddy)
+    # EUnit, for the bridge's own tests, and its header
+    compgen -G '/usr/lib/erlang/lib/eunit-*/ebin' >/dev/null || missing+=(erlang-eunit)
+    compgen -G '/usr/lib/erlang/lib/eunit-*/include' >/dev/null || missing+=(erlang-dev) ;;
   esac
   command -v erlc >/dev/null && compgen -G '/usr/lib/*/ejabberd-*/include' >/dev/null || missing+=(ejabberd erlang-base)
   command -v redis-server >/dev/null && command -v redis-cli >/dev/null || missing+=(redis-server)

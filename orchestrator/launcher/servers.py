@@ -154,8 +154,14 @@ def compile_bridge(ebin: Path) -> None:
     compile_erlang(ebin, sorted((_CONFIG / "ejabberd").glob("*.erl")))
 
 
-def compile_erlang(ebin: Path, sources: Iterable[Path]) -> None:
-    """Compile modules of ejabberd against the headers of the one that is installed."""
+def compile_erlang(ebin: Path, sources: Iterable[Path], *options: str) -> None:
+    """Compile modules of ejabberd against the headers of the one that is installed.
+
+    Args:
+        ebin: the folder of the compiled modules.
+        sources: the modules.
+        options: more ones for `erlc`.
+    """
     include = ebin.parent / "include"
     ebin.mkdir(parents=True, exist_ok=True)
     include.mkdir(parents=True, exist_ok=True)
@@ -163,9 +169,14 @@ def compile_erlang(ebin: Path, sources: Iterable[Path]) -> None:
     link = include / "xmpp"
     link.unlink(missing_ok=True)
     link.symlink_to(_library("p1_xmpp-*", "xmpp-*"))
-    ejabberd = _library("ejabberd-*")
-    command = ["erlc", "-I", str(include), "-I", str(ejabberd / "include"), "-pa", str(ejabberd / "ebin")]
-    subprocess.run([*command, "-o", str(ebin), *map(str, sources)], check=True, timeout=120)
+    headers = _library("ejabberd-*") / "include"
+    command = ["erlc", "-I", str(include), "-I", str(headers), "-pa", str(ejabberd_modules())]
+    subprocess.run([*command, *options, "-o", str(ebin), *map(str, sources)], check=True, timeout=120)
+
+
+def ejabberd_modules() -> Path:
+    """The folder of ejabberd's own compiled modules."""
+    return _library("ejabberd-*") / "ebin"
 
 
 def _ejabberd_version() -> Version:

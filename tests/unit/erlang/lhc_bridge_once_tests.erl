@@ -1,0 +1,33 @@
+-module(lhc_bridge_once_tests).
+
+-include_lib("eunit/include/eunit.hrl").
+-include_lib("xmpp/include/xmpp.hrl").
+
+marked(User, Id) ->
+    Once = #xmlel{name = <<"once">>, attrs = [{<<"xmlns">>, <<"urn:lhc:bridge:0">>}, {<<"id">>, Id}]},
+    #message{from = jid:make(User, <<"host">>), sub_els = [Once]}.
+
+key(User, Id) ->
+    {#message{sub_els = []}, Key} = lhc_bridge_once:take_mark(marked(User, Id)),
+    Key.
+
+%% Once for each sender: another's id is no repeat.
+each_is_first_once_test() ->
+    lhc_bridge_once:create_table(),
+    ?assert(lhc_bridge_once:is_first(key(<<"visitor.1.acme">>, <<"a">>))),
+    ?assertNot(lhc_bridge_once:is_first(key(<<"visitor.1.acme">>, <<"a">>))),
+    ?assert(lhc_bridge_once:is_first(key(<<"visitor.2.acme">>, <<"a">>))),
+    ?assert(lhc_bridge_once:is_first(key(<<"visitor.1.acme">>, <<"b">>))).
+
+%% What a process had begun when it ended is for the next one.
+what_was_left_half_way_is_taken_over_test() ->
+    lhc_bridge_once:create_table(),
+    Key = key(<<"visitor.1.acme">>, <<"half way">>),
+    {Pid, Monitor} = spawn_monitor(fun() -> true = lhc_bridge_once:claim(Key) end),
+    receive {'DOWN', Monitor, process, Pid, normal} -> ok end,
+    ?assert(lhc_bridge_once:is_first(Key)),
+    ?assertNot(lhc_bridge_once:is_first(Key)).
+
+without_a_mark_it_is_no_repeat_test() ->
+    ?assertEqual({#message{from = jid:make(<<"bob.acme">>, <<"host">>)}, none},
+                 lhc_bridge_once:take_mark(#message{from = jid:make(<<"bob.acme">>, <<"host">>)})).
