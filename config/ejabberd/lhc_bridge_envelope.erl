@@ -70,5 +70,5 @@ read_answer(_Stanza) ->
 error_of(IQ) ->
     case xmpp:get_error(IQ) of
         #stanza_error{} = Error -> Error;
-        undefined -> xmpp:err_undefined_condition()
+        undefined -> #stanza_error{type = cancel, reason = 'undefined-condition'}
     end.

@@ -15,6 +15,7 @@ queue_test_() ->
      [fun a_stanza_waits_until_it_is_stored/0, fun a_conversation_keeps_its_order/0, fun conversations_do_not_wait/0,
       fun it_waits_for_a_connection/0, fun it_waits_through_a_restart/0, fun a_connection_that_ends_stored_nothing/0,
       fun a_refusal_is_tried_again/0, fun a_final_refusal_goes_back/0, fun late_answers_count/0,
+      fun an_error_without_a_reason_is_tried_again/0,
       fun strangers_answers_do_not_count/0, fun no_answer_is_tried_again/0, fun a_full_queue_takes_no_more/0,
       fun a_tenant_is_dropped/0, fun what_cannot_be_read_is_dropped/0]].
 
@@ -197,6 +198,13 @@ no_answer_is_tried_again() ->
     lhc_bridge_options:set(iq_timeout, 20),
     ok = write(?ANN, <<"1">>),
     First = handed(<<"1">>),
+    ?assertEqual(id(First), id(handed(<<"1">>))).
+
+an_error_without_a_reason_is_tried_again() ->
+    ok = write(?ANN, <<"1">>),
+    First = handed(<<"1">>),
+    Answer = xmpp:make_iq_result(First),
+    answer(Answer#iq{type = error}),
     ?assertEqual(id(First), id(handed(<<"1">>))).
 
 %% The stand-in's bound is 400, and a tenant's a quarter.
