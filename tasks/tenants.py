@@ -1,9 +1,9 @@
 """Workflows as tasks that a control panel may send by name: see docs/celery.md.
 
 Each only opens the operation's row, and answers with it: the work follows in `operations.advance`. Arguments are
-checked as those of the API are (`tenants.lifecycle.requests`). A request that breaks a rule is the task's failure, with
-field and rule as its message, and changes nothing. Secrets never travel as arguments: who sends a key or a password
-sends its digest or verifier.
+checked as those of the API are (`tenants.lifecycle.request_schemas`). A request that breaks a rule is the task's
+failure, with field and rule as its message, and changes nothing. Secrets never travel as arguments: who sends a key or
+a password sends its digest or verifier.
 """
 
 import json
@@ -19,9 +19,9 @@ from tenants.access import idempotency
 from tenants.access.idempotency import StoredAnswer
 from tenants.core.digests import digest
 from tenants.core.errors import DomainError, InvalidInputError
-from tenants.lifecycle import registry, requests
+from tenants.lifecycle import keys, registry, request_schemas, requests
 from tenants.lifecycle.audit import Cause
-from tenants.lifecycle.requests import (
+from tenants.lifecycle.request_schemas import (
     ChangeAddress,
     Import,
     ManyTenants,
@@ -53,7 +53,7 @@ def _task(name: str, schema: type[Asked]) -> Callable[[Callable[[Services, Asked
         def task(self: Task[..., Result], *positional: object, **arguments: object) -> Result:
             if positional:
                 raise InvalidInputError("arguments", "must be given by name")
-            asked = requests.check(schema, arguments)
+            asked = request_schemas.check(schema, arguments)
             task_id = digest(_ACTOR, str(self.request.id))
 
             async def once(services: Services) -> Result:
@@ -111,13 +111,13 @@ async def change_address(services: Services, asked: ChangeAddress, cause: Cause)
     """Start to move the tenant's callbacks; without a URL to the one that its name gives."""
     url = str(asked.callback_url) if asked.callback_url else None
     callback_urls.check_no_password(url)
-    return _result(asked.instance_name, await registry.change_address(services, asked.instance_name, cause, url))
+    return _result(asked.instance_name, await requests.change_address(services, asked.instance_name, cause, url))
 
 
 @_task(task_names.ROTATE_KEYS, RotateKeys)
 async def rotate_keys(services: Services, asked: RotateKeys, cause: Cause) -> Result:
     """Start to give the tenant the key of that digest; the present one opens for `overlap_seconds` more."""
-    operation = await registry.rotate_keys(
+    operation = await keys.rotate_keys(
         services, asked.instance_name, cause, key_digest=asked.key_digest, overlap=asked.overlap_seconds
     )
     return _result(asked.instance_name, operation)
@@ -141,7 +141,7 @@ async def reconcile_tenants(services: Services, asked: Reconcile, cause: Cause) 
 @_task(task_names.BULK, ManyTenants)
 async def bulk(services: Services, asked: ManyTenants, cause: Cause) -> Result:
     """Start to suspend, resume or destroy each of the tenants: what came of each, by name."""
-    outcomes = await registry.request_many(services, asked.instance_names, OperationKind(asked.kind), cause)
+    outcomes = await requests.request_many(services, asked.instance_names, OperationKind(asked.kind), cause)
     return {
         name: {"error": str(outcome)} if isinstance(outcome, DomainError) else _result(name, outcome)
         for name, outcome in outcomes
@@ -149,7 +149,7 @@ async def bulk(services: Services, asked: ManyTenants, cause: Cause) -> Result:
 
 
 async def _requested(services: Services, asked: OneTenant, kind: OperationKind, cause: Cause) -> Result:
-    return _result(asked.instance_name, await registry.request(services, asked.instance_name, kind, cause))
+    return _result(asked.instance_name, await requests.request(services, asked.instance_name, kind, cause))
 
 
 def _changes(asked: Import) -> dict[str, Any]:

@@ -31,9 +31,9 @@ from tenants.access import passwords
 from tenants.core.digests import digest, new_key
 from tenants.core.errors import DomainError, InvalidInputError
 from tenants.core.scram import make_verifier
-from tenants.lifecycle import operations, registry
+from tenants.lifecycle import keys, operations, registry, requests
 from tenants.lifecycle.registry import Created, TenantSpec
-from tenants.lifecycle.requests import MAX_OVERLAP
+from tenants.lifecycle.request_schemas import MAX_OVERLAP
 from tenants.lifecycle.tenant_settings import TenantSettings, check_first_operator, check_settings
 from tenants.process.services import Services
 from tenants.store.models import Operation, OperationKind, OperationState, TenantState
@@ -141,7 +141,7 @@ def create(
             verifier = await make_verifier(passwords.check_chosen(password, unlike=unlike))
             first = check_first_operator({"username": operator, "nick": nick, "scram": verifier.arguments()})
         spec = TenantSpec(_settings(settings), operator=first)
-        return await registry.put(services, instance_name, spec, cause(reason), must_be_new=True)
+        return await registry.create(services, instance_name, spec, cause(reason))
 
     _make(make, wait=wait, as_json=as_json)
 
@@ -253,7 +253,7 @@ def rotate_keys(
     """Give a tenant a new key, which is shown once."""
     key = new_key()
     operation = run(
-        lambda services: registry.rotate_keys(
+        lambda services: keys.rotate_keys(
             services, instance_name, cause(reason), key_digest=digest(instance_name, key), overlap=overlap
         )
     )
@@ -273,14 +273,13 @@ def address(
 
     async def change(services: Services) -> Operation:
         checked = check_settings({"callback_url": url})["callback_url"]
-        return await registry.change_address(services, instance_name, cause(reason), checked)
+        return await requests.change_address(services, instance_name, cause(reason), checked)
 
     show_started(run(change), wait=wait, as_json=as_json)
 
 
 def _make(make: Callable[[Services], Awaitable[Created]], *, wait: bool, as_json: bool) -> None:
     created = run(make)
-    assert created.operation is not None  # noqa: S101 - a new tenant is always provisioned
     _show_with_key(created.operation, created.secret_key, wait=wait, as_json=as_json)
 
 
@@ -309,7 +308,7 @@ Outcome = Operation | DomainError | None
 def _request(names: list[str], kind: OperationKind, *, wait: bool, reason: str | None, as_json: bool) -> None:
     bulk_id = operations.new_id() if len(names) > 1 else None
     outcomes: dict[str, Outcome] = dict(
-        run(lambda services: registry.request_many(services, names, kind, cause(reason), bulk_id))
+        run(lambda services: requests.request_many(services, names, kind, cause(reason), bulk_id))
     )
     if wait:
         ended = follow([one.id for one in outcomes.values() if isinstance(one, Operation)])

@@ -19,7 +19,7 @@ from tenants.core.digests import digest, new_key
 from tenants.core.errors import DomainError
 from tenants.core.naming import STANDALONE_INSTANCE
 from tenants.delivery import history
-from tenants.lifecycle import registry
+from tenants.lifecycle import keys, registry
 from tenants.outbound import callback_urls, lhc
 from tenants.status import tenant_summary
 from tenants.store.models import Role
@@ -48,7 +48,7 @@ class TenantParts(Page):
         """A new key, shown in this answer and never again."""
         need(request, Role.ADMIN)
         instance_name, key = instance_name_of(request), new_key()
-        await registry.rotate_keys(
+        await keys.rotate_keys(
             services_of(request),
             instance_name,
             cause_of(request),

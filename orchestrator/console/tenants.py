@@ -13,7 +13,7 @@ from starlette_admin.flash import flash
 from orchestrator.console import tenant
 from orchestrator.console.access import cause_of, services_of
 from orchestrator.console.tables import Table, choice, moment, state, told, told_by_field
-from tenants.lifecycle import registry
+from tenants.lifecycle import registry, requests, states
 from tenants.lifecycle.registry import TenantSpec
 from tenants.lifecycle.tenant_settings import TenantSettings
 from tenants.outbound import callback_urls
@@ -24,11 +24,10 @@ from tenants.workflows import imports, reconcile
 
 _NUMBERS = ("visitors_online", "operators_online", "accounts", "undelivered", "drift")
 _SETTINGS = tuple(TenantSettings.model_fields)
-_LIVE = frozenset(TenantState) - {TenantState.DESTROYING, TenantState.DESTROYED}
 _MAY: dict[str, frozenset[TenantState]] = {
     "suspend": frozenset({TenantState.ACTIVE}),
     "resume": frozenset({TenantState.SUSPENDED}),
-    "edit": _LIVE,
+    "edit": states.LIVE,
     "destroy": frozenset(TenantState) - {TenantState.DESTROYED},
 }
 
@@ -153,9 +152,7 @@ class TenantsTable(Table):
         with told_by_field({"": "instance_name"}):
             spec = TenantSpec(_checked(given))
             # its key is made on its page, where it can be shown
-            created = await registry.put(
-                services_of(request), instance_name, spec, cause_of(request), own_key=False, must_be_new=True
-            )
+            created = await registry.create(services_of(request), instance_name, spec, cause_of(request), own_key=False)
         return created.tenant
 
     async def edit(self, request: Request, pk: Any, data: dict[str, Any]) -> Any:
@@ -167,7 +164,7 @@ class TenantsTable(Table):
             wanted["callback_url"] = callback_urls.as_meant(wanted["callback_url"] or None, found.callback_url)
             changes = _checked({name: value for name, value in wanted.items() if value != getattr(found, name)})
             if "callback_url" in changes:
-                await registry.change_address(services, pk, cause_of(request), changes.pop("callback_url"))
+                await requests.change_address(services, pk, cause_of(request), changes.pop("callback_url"))
             if changes:
                 await registry.put(services, pk, TenantSpec(changes), cause_of(request))
         return await registry.get(services, pk)
@@ -234,7 +231,7 @@ class TenantsTable(Table):
 
 async def _begin(request: Request, instance_name: str, kind: OperationKind) -> None:
     with told():
-        operation = await registry.request(services_of(request), instance_name, kind, cause_of(request))
+        operation = await requests.request(services_of(request), instance_name, kind, cause_of(request))
     flash(
         request,
         f"{instance_name}: {kind} begins." if operation else f"{instance_name}: there was nothing to do.",

@@ -1,122 +1,223 @@
-"""What may be asked of tenants, checked: one schema for each request, and one for each part that several have.
+"""Requests: a workflow is asked for, on one tenant or on many. A table of rules says whether it may begin.
 
-The panel's API and the Celery tasks `tenants.*` take the same things, so both take their rules from here.
+A request of a kind that is under way is that operation. One that fits waits for what is under way; one that
+contradicts it is refused. The tenant's row is locked while this is decided.
 """
 
-from collections.abc import Mapping
-from typing import Annotated, Any, Literal, TypeVar
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, HttpUrl, StrictBool, ValidationError
+from sqlalchemy.ext.asyncio import AsyncSession
 
-from tenants.core.digests import check_digest
-from tenants.core.errors import InvalidInputError
-from tenants.lifecycle import audit
-from tenants.lifecycle.tenant_settings import TenantSettings, check_first_operator
+from tenants.core.chunks import chunks
+from tenants.core.errors import ConflictError, DomainError, NotFoundError
+from tenants.lifecycle import operations, registry, states
+from tenants.lifecycle.audit import Cause
+from tenants.outbound import callback_urls
+from tenants.process.services import Services
+from tenants.store.models import (
+    Operation,
+    OperationKind,
+    OperationState,
+    Tenant,
+    TenantState,
+)
 
-MAX_OVERLAP = 30 * 86400.0
-"""Seconds that a key may open beside its successor."""
-BULK_LIMIT = 1000
-"""Tenants in one request."""
-_LONGEST_NAME = 63
-
-
-def _rule_of(error: InvalidInputError) -> ValueError:
-    return ValueError(error.rule)
-
-
-def _digest(value: str) -> str:
-    try:
-        return check_digest("", value)
-    except InvalidInputError as error:
-        raise _rule_of(error) from None
-
-
-# PostgreSQL takes no text with a zero byte
-InstanceName = Annotated[str, Field(strict=True, max_length=_LONGEST_NAME, pattern=r"^[^\x00]*$")]
-"""What may name a tenant; whether it does is asked where the tenant is looked for."""
-InstanceNames = Annotated[list[InstanceName], Field(strict=True, min_length=1, max_length=BULK_LIMIT)]
-Reason = Annotated[str, Field(strict=True, max_length=audit.REASON_LIMIT, pattern=r"^[^\x00]*$")]
-KeyDigest = Annotated[str, Field(strict=True), AfterValidator(_digest)]
-Overlap = Annotated[float, Field(strict=True, ge=0, le=MAX_OVERLAP, allow_inf_nan=False)]
-CallbackUrl = Annotated[HttpUrl, Field(max_length=2000)]
-OfMany = Literal["suspend", "resume", "destroy"]
-"""What can be done with many tenants at once."""
+_OPEN_AT_ONCE = 20
+"""Tenants of a bulk in one transaction: most of its cost is the commit, and others wait for it."""
+_WAKE_AT_ONCE = 100
+"""Wake-ups of a bulk on their way at once: a broker that hangs costs each hundred two seconds, not each one."""
 
 
-class Request(BaseModel):
-    """Base: nothing that is not named."""
+@dataclass(frozen=True, slots=True)
+class _Rule:
+    """When a workflow may be asked for.
 
-    model_config = ConfigDict(extra="forbid")
+    Attributes:
+        begins_in: states in which it may begin when nothing is under way.
+        done: states in which there is nothing to do.
+        waits_for: workflows under way that it waits for; any other contradicts it.
+    """
 
-    reason: Reason | None = None
-
-
-class OneTenant(Request):
-    """To suspend, resume or destroy a tenant."""
-
-    instance_name: InstanceName
-
-
-class Import(OneTenant):
-    """To read a tenant that exists in ejabberd."""
-
-    settings: TenantSettings | None = None
-    key_digest: KeyDigest | None = None
+    begins_in: frozenset[TenantState]
+    done: frozenset[TenantState] = frozenset()
+    waits_for: frozenset[OperationKind] = frozenset()
 
 
-class Provision(Import):
-    """To make a tenant, or to change its settings. `check_first_operator` says what `operator` is."""
-
-    operator: dict[str, Any] | None = None
-
-    def first_operator(self) -> dict[str, Any] | None:
-        """The first operator, checked.
-
-        Raises:
-            InvalidInputError: naming the first field that breaks a rule.
-        """
-        return None if self.operator is None else check_first_operator(self.operator)
-
-
-class ChangeAddress(OneTenant):
-    """To move a tenant's callbacks; without a URL to the one that its name gives."""
-
-    callback_url: CallbackUrl | None = None
+_HARMLESS = frozenset({OperationKind.ROTATE_KEYS, OperationKind.CHANGE_ADDRESS, OperationKind.RECONCILE})
+"""They leave the tenant's state as it is."""
+_MAKING = frozenset({OperationKind.PROVISION, OperationKind.IMPORT})
+_S = TenantState
+_RULES: Mapping[OperationKind, _Rule] = {
+    OperationKind.SUSPEND: _Rule(
+        frozenset({_S.ACTIVE, _S.SUSPENDING, _S.RESUMING}), frozenset({_S.SUSPENDED}), _HARMLESS | _MAKING
+    ),
+    OperationKind.RESUME: _Rule(
+        frozenset({_S.SUSPENDED, _S.SUSPENDING, _S.RESUMING}), frozenset({_S.ACTIVE}), _HARMLESS
+    ),
+    OperationKind.DESTROY: _Rule(states.LIVE | {_S.DESTROYING}, waits_for=frozenset(OperationKind)),
+    **dict.fromkeys(
+        sorted(_HARMLESS), _Rule(states.LIVE, waits_for=frozenset(OperationKind) - {OperationKind.DESTROY})
+    ),
+}
 
 
-class RotateKeys(OneTenant):
-    """To give a tenant the key of that digest."""
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A request that no rule forbids. The tenant's row is locked.
 
-    key_digest: KeyDigest
-    overlap_seconds: Overlap = 3600.0
+    Attributes:
+        others: what is under way at the tenant, of other kinds.
+        is_done: the tenant is already in the state that the workflow leads to, and nothing is about to change that.
+    """
 
-
-class Reconcile(Request):
-    """To compare one tenant, or all, with ejabberd."""
-
-    instance_name: InstanceName | None = None
-    dry_run: StrictBool = False
-
-
-class ManyTenants(Request):
-    """To suspend, resume or destroy many."""
-
-    kind: OfMany
-    instance_names: InstanceNames
+    tenant: Tenant
+    kind: OperationKind
+    others: list[Operation]
+    is_done: bool
 
 
-Model = TypeVar("Model", bound=BaseModel)
-
-
-def check(model: type[Model], values: Mapping[str, Any]) -> Model:
-    """The request that came as plain values.
+async def request(
+    services: Services, instance_name: str, kind: OperationKind, cause: Cause, *, given: Mapping[str, Any] | None = None
+) -> Operation | None:
+    """Start a workflow on a tenant, or find the one of that kind that is under way. None when there is nothing to do.
 
     Raises:
-        InvalidInputError: naming the first field that breaks a rule, and the rule.
+        NotFoundError: there is no such tenant.
+        ConflictError: its state, or what is under way, does not allow it.
     """
-    try:
-        return model.model_validate(values)
-    except ValidationError as error:
-        first = error.errors(include_input=False, include_url=False)[0]
-        field = ".".join(map(str, first["loc"])) or "arguments"
-        raise InvalidInputError(field, first["msg"].removeprefix("Value error, ")) from None
+    async with services.database.write() as session:
+        operation = await _open_unless_done(services, session, instance_name, kind, cause, given=given)
+    services.cache.tenants.forget(instance_name)
+    if operation is not None:
+        await operations.wake(services, operation)
+    return operation
+
+
+async def start(
+    services: Services, instance_name: str, kind: OperationKind, cause: Cause, *, given: Mapping[str, Any] | None = None
+) -> Operation:
+    """`request`, for a workflow that has something to do whatever the tenant's state: no rule of it says `done`.
+
+    Raises:
+        NotFoundError: there is no such tenant.
+        ConflictError: its state, or what is under way, does not allow it.
+    """
+    async with services.database.write() as session:
+        asked = await _check(session, instance_name, kind)
+        operation = await _open(services, session, asked, cause, given=given)
+    services.cache.tenants.forget(instance_name)
+    await operations.wake(services, operation)
+    return operation
+
+
+async def destroy(services: Services, instance_name: str, cause: Cause) -> Operation:
+    """Start the tenant's end; from now on it takes no traffic. What is under way is finished first.
+
+    Raises:
+        NotFoundError: there is no such tenant.
+    """
+    return await start(services, instance_name, OperationKind.DESTROY, cause)
+
+
+async def change_address(services: Services, instance_name: str, cause: Cause, callback_url: str | None) -> Operation:
+    """Start moving the tenant's callbacks to another address (None: the one that its name gives); accounts stay.
+
+    Raises:
+        NotFoundError: there is no such tenant.
+        ConflictError: it is being destroyed, or another change is under way.
+        InvalidInputError: it holds what is shown in a password's place.
+    """
+    known = (await registry.get(services, instance_name)).callback_url
+    given = {"callback_url": callback_urls.as_meant(callback_url, known)}
+    return await start(services, instance_name, OperationKind.CHANGE_ADDRESS, cause, given=given)
+
+
+async def request_many(
+    services: Services, instance_names: Sequence[str], kind: OperationKind, cause: Cause, bulk_id: str | None = None
+) -> list[tuple[str, Operation | DomainError | None]]:
+    """Start a workflow on each of the tenants: what `request` gave or raised, by name, each on its own."""
+    outcomes: dict[str, Operation | DomainError | None] = {}
+    # in order, so that two bulks at once cannot wait for each other's tenants in a ring
+    for names in chunks(sorted(set(instance_names)), _OPEN_AT_ONCE):
+        async with services.database.write() as session:
+            for name in names:
+                try:
+                    outcomes[name] = await _open_unless_done(services, session, name, kind, cause, bulk_id=bulk_id)
+                except DomainError as error:
+                    outcomes[name] = error
+        for name in names:
+            services.cache.tenants.forget(name)
+    opened = [outcome for outcome in outcomes.values() if isinstance(outcome, Operation)]
+    for some in chunks(opened, _WAKE_AT_ONCE):
+        await asyncio.gather(*(operations.wake(services, one) for one in some))
+    return [(name, outcomes[name]) for name in dict.fromkeys(instance_names)]
+
+
+async def _check(session: AsyncSession, instance_name: str, kind: OperationKind) -> _Asked:
+    """The request, unless a rule forbids it.
+
+    Raises:
+        NotFoundError: there is no such tenant.
+        ConflictError: its state, or what is under way, does not allow it.
+    """
+    rule = _RULES[kind]
+    tenant = await session.get(Tenant, instance_name, with_for_update=True)
+    if tenant is None or tenant.state is TenantState.DESTROYED:
+        raise NotFoundError(f"there is no tenant '{instance_name}'")
+    under_way = await operations.all_unfinished(session, instance_name)
+    others = [one for one in under_way if one.kind is not kind]
+    for other in others:
+        if other.kind not in rule.waits_for:
+            raise ConflictError(
+                f"tenant '{instance_name}' is {tenant.state}: operation '{other.id}' ({other.kind}) is under way"
+            )
+    stays = all(one.kind in _HARMLESS for one in under_way)
+    is_done = stays and tenant.state in rule.done
+    if stays and not is_done and tenant.state not in rule.begins_in:
+        raise ConflictError(f"tenant '{instance_name}' is {tenant.state}")
+    return _Asked(tenant, kind, others, is_done)
+
+
+async def _open_unless_done(
+    services: Services,
+    session: AsyncSession,
+    instance_name: str,
+    kind: OperationKind,
+    cause: Cause,
+    *,
+    given: Mapping[str, Any] | None = None,
+    bulk_id: str | None = None,
+) -> Operation | None:
+    """`request`, without waking anybody. What it raises, it raises before it changes anything."""
+    asked = await _check(session, instance_name, kind)
+    return None if asked.is_done else await _open(services, session, asked, cause, given=given, bulk_id=bulk_id)
+
+
+async def _open(
+    services: Services,
+    session: AsyncSession,
+    asked: _Asked,
+    cause: Cause,
+    *,
+    given: Mapping[str, Any] | None = None,
+    bulk_id: str | None = None,
+) -> Operation:
+    operation = await operations.open_operation(
+        services, session, asked.tenant.instance_name, asked.kind, cause, given=given, bulk_id=bulk_id
+    )
+    if asked.kind is OperationKind.DESTROY:
+        await _end(services, session, asked.tenant, asked.others, Cause.of(operation))
+    return operation
+
+
+async def _end(
+    services: Services, session: AsyncSession, tenant: Tenant, others: list[Operation], cause: Cause
+) -> None:
+    """Close the door at once, unless the state is about to change; what rests is not waited for."""
+    resting = {other.id for other in others if other.state is OperationState.PAUSED}
+    await operations.end_resting(services, session, others, cause)
+    if all(other.id in resting or other.kind in _HARMLESS for other in others):
+        await states.transition(session, services.clock(), tenant.instance_name, TenantState.DESTROYING, cause)

@@ -29,6 +29,8 @@ _BEFORE: Mapping[TenantState, frozenset[TenantState]] = {
     _S.DESTROYED: frozenset({_S.DESTROYING}),
 }
 """The states that each one may follow."""
+LIVE = frozenset(_S) - {_S.DESTROYING, _S.DESTROYED}
+"""The states of a tenant whose end has not begun."""
 
 
 async def transition(session: AsyncSession, now: float, instance_name: str, new: TenantState, cause: Cause) -> None:

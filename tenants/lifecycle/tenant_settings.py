@@ -5,10 +5,12 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, HttpUrl, ValidationError
 
+from config.settings import Settings
 from tenants.core.errors import InvalidInputError
 from tenants.core.naming import check_operator
 from tenants.core.scram import Verifier
-from tenants.store.models import EventFormat, OwnerOffline, Routing
+from tenants.outbound import callback_urls
+from tenants.store.models import EventFormat, OwnerOffline, Routing, Tenant
 
 _LONGEST_NICK = 200
 
@@ -115,3 +117,39 @@ def check_settings(values: Mapping[str, Any]) -> dict[str, Any]:
         first = error.errors()[0]
         field = ".".join(map(str, first["loc"])) or "settings"
         raise InvalidInputError(field, first["msg"]) from None
+
+
+def defaults(settings: Settings) -> dict[str, Any]:
+    """The settings of a tenant of which nothing was said, as columns of its row."""
+    return {
+        "callback_url": None,
+        "online_seconds": settings.visitor_online_seconds,
+        "idle_hours": settings.account_idle_hours,
+        "xmpp": True,
+        "visitor_tracking": True,
+        "max_accounts": None,
+        "max_online_visitors": None,
+        "calls_per_second": None,
+        "max_rooms": None,
+        "max_waiting_messages": None,
+        "routing": Routing.LHC,
+        "owner_offline": OwnerOffline.STORE,
+        "history_hours": 0.0,
+        "event_format": EventFormat.LHC,
+        "live_view": False,
+    }
+
+
+def apply(tenant: Tenant, changes: Mapping[str, Any], settings: Settings) -> list[str]:
+    """Change the tenant's row, and give the names of the columns that are different now.
+
+    None takes a setting back to its default. The address may be one in which `***` stands for the known password.
+    """
+    default = defaults(settings)
+    values = {name: default[name] if value is None else value for name, value in changes.items()}
+    if "callback_url" in values:
+        values["callback_url"] = callback_urls.as_meant(values["callback_url"], tenant.callback_url)
+    changed = [name for name, value in values.items() if getattr(tenant, name) != value]
+    for name in changed:
+        setattr(tenant, name, values[name])
+    return changed

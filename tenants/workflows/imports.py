@@ -34,9 +34,7 @@ async def start(
     if not any(found) and not await services.ejabberd.bulk.accounts(suffix):
         raise InvalidInputError("instance_name", "ejabberd has neither shared rosters nor accounts of that name")
     try:
-        return await registry.put(
-            services, instance_name, spec, cause, own_key=own_key, must_be_new=True, by=OperationKind.IMPORT
-        )
+        return await registry.create(services, instance_name, spec, cause, own_key=own_key, by=OperationKind.IMPORT)
     except ConflictError:
         async with services.database.read() as session:
             running = await operations.unfinished(session, instance_name, OperationKind.IMPORT)

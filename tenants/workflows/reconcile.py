@@ -20,7 +20,7 @@ from tenants.core.errors import DomainError, InvalidInputError, UnavailableError
 from tenants.core.naming import AccountKind, AccountName, RoomName, RosterKind
 from tenants.ejabberd import rosters
 from tenants.ejabberd.client import Roster
-from tenants.lifecycle import operations, registry
+from tenants.lifecycle import operations, registry, requests
 from tenants.lifecycle.audit import Cause
 from tenants.lifecycle.engine import Run
 from tenants.process.services import Services
@@ -81,11 +81,7 @@ async def start(
         ConflictError: it is being destroyed, or a run of the other sort is under way.
     """
     if instance_name is not None:
-        operation = await registry.request(
-            services, instance_name, OperationKind.RECONCILE, cause, given={"dry_run": dry_run}
-        )
-        assert operation is not None  # noqa: S101 - there is always something to do
-        return operation
+        return await requests.start(services, instance_name, OperationKind.RECONCILE, cause, given={"dry_run": dry_run})
     try:
         operation = await _open_for_all(services, cause, dry_run=dry_run)
     except IntegrityError:

@@ -13,7 +13,7 @@ from tenants.core.naming import AccountKind, AccountName, RosterKind
 from tenants.core.scram import Verifier
 from tenants.delivery import history
 from tenants.ejabberd import rosters
-from tenants.lifecycle import registry
+from tenants.lifecycle import incarnations
 from tenants.lifecycle.engine import Run, Step, Workflow, Workflows
 from tenants.process.services import Services
 from tenants.shards.commands import CloseTenant
@@ -225,7 +225,7 @@ async def _forget(run: Run) -> None:
     # once more: a page view that was accepted just before the door was closed may have come after the first
     await run.services.commands.publish(CloseTenant(instance_name=run.instance_name))
     async with run.write() as session:
-        await registry.forget(run.services, session, run.instance_name, run.cause)
+        await incarnations.forget(run.services, session, run.instance_name, run.cause)
 
 
 _ROSTERS = (

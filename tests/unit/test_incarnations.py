@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from tenants.lifecycle import registry
+from tenants.lifecycle import incarnations
 from tenants.shards import commands
 from tenants.store.models import Base
 
 _PROJECT = Path(__file__).parents[2]
 
-GOES_WITH_ITS_TENANT = "removed by `registry.forget`, and once more when the name comes again"
+GOES_WITH_ITS_TENANT = "removed by `incarnations.forget`, and once more when the name comes again"
 GOES_WITH_ITS_ACCOUNT = "removed, or taken out of the row, in the transaction that removes the account"
 RECORD = "stays: the record of what was done; a tenant's own token reads it from its tenant's beginning on"
 BOUND = "bears the incarnation"
@@ -75,7 +75,7 @@ _NAMES = {"username", "user_name", "owner", "operator", "visitor", "sender", "re
 def test_each_table_with_a_tenants_name_says_what_becomes_of_it() -> None:
     found = {name for name, table in Base.metadata.tables.items() if "instance_name" in table.columns}
     assert found == set(TABLES)
-    forgotten = {model.__tablename__ for model in registry.OF_A_TENANT}
+    forgotten = {model.__tablename__ for model in incarnations.OF_A_TENANT}
     assert forgotten == {name for name, how in TABLES.items() if how == GOES_WITH_ITS_TENANT}
 
 

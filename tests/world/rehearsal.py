@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import func, select
 
-from tenants.lifecycle import engine, registry
+from tenants.lifecycle import engine, incarnations, keys, registry, requests
 from tenants.lifecycle.audit import Cause
 from tenants.lifecycle.engine import Run, Step, Workflow, Workflows
 from tenants.lifecycle.registry import TenantSpec
@@ -86,7 +86,7 @@ class Rehearsal:
             await self.meanwhile(run)
             if state is TenantState.DESTROYED:
                 async with run.write() as session:
-                    await registry.forget(run.services, session, run.instance_name, run.cause)
+                    await incarnations.forget(run.services, session, run.instance_name, run.cause)
             elif state is not None:
                 await run.enter(state)
             self.ran.append((kind, name))
@@ -102,7 +102,7 @@ Request = Callable[[Services, str], Awaitable[Operation | None]]
 
 
 def _request(kind: OperationKind) -> Request:
-    return lambda services, name: registry.request(services, name, kind, PANEL)
+    return lambda services, name: requests.request(services, name, kind, PANEL)
 
 
 async def _put(services: Services, name: str) -> Operation | None:
@@ -110,16 +110,16 @@ async def _put(services: Services, name: str) -> Operation | None:
 
 
 async def rotate(services: Services, name: str, digest: str = "0" * 64) -> Operation:
-    return await registry.rotate_keys(services, name, PANEL, key_digest=digest, overlap=60)
+    return await keys.rotate_keys(services, name, PANEL, key_digest=digest, overlap=60)
 
 
 REQUESTS: dict[str, Request] = {
     "put": _put,
     "suspend": _request(OperationKind.SUSPEND),
     "resume": _request(OperationKind.RESUME),
-    "destroy": lambda services, name: registry.destroy(services, name, PANEL),
+    "destroy": lambda services, name: requests.destroy(services, name, PANEL),
     "rotate": rotate,
-    "address": lambda services, name: registry.change_address(services, name, PANEL, ADDRESS["callback_url"]),
+    "address": lambda services, name: requests.change_address(services, name, PANEL, ADDRESS["callback_url"]),
     "reconcile": _request(OperationKind.RECONCILE),
 }
 

@@ -14,7 +14,7 @@ from tenants.core.digests import matches, same
 from tenants.core.errors import DomainError
 from tenants.core.naming import AccountKind, AccountName, local_part
 from tenants.core.text import DEFAULT_NICK
-from tenants.lifecycle import admission, registry
+from tenants.lifecycle import admission, keys
 from tenants.process.cache import KnownVisitor
 from tenants.process.rate_limits import CallKind
 from tenants.process.services import Services
@@ -102,7 +102,7 @@ def _admitted(services: Services, path: str, endpoint: str, fields: Mapping[str,
     if path == f"/{endpoint}":
         opened = same(fields["secret_key"], services.settings.hosting_key.get_secret_value())
     else:
-        opened = path == f"{_TENANT}{tenant.instance_name}/{endpoint}" and registry.key_opens(
+        opened = path == f"{_TENANT}{tenant.instance_name}/{endpoint}" and keys.key_opens(
             tenant, fields["secret_key"], services.clock()
         )
     if not opened or not matches(visitor.username, fields["pass"], visitor.password_digest):

@@ -20,7 +20,7 @@ from orchestrator.api.lhc import json_calls, rpc_calls
 from orchestrator.api.lhc.calls import ApplicationError, Call, MissingKeyError
 from tenants.core.digests import same
 from tenants.core.errors import DomainError, QuotaExceededError, UnavailableError
-from tenants.lifecycle import registry
+from tenants.lifecycle import keys
 from tenants.process.rate_limits import CallKind
 from tenants.process.services import Services
 from tenants.store.database import DATABASE_AWAY
@@ -129,9 +129,9 @@ async def _may_call(services: Services, endpoint: str, confined_to: str | None, 
         return same(key, services.settings.hosting_key.get_secret_value())
     # what visitors do holds the tenant once more
     known = services.cache.tenants.get(confined_to) if endpoint in _OF_VISITORS else None
-    if known is not None and registry.key_opens(known, key, services.clock()):
+    if known is not None and keys.key_opens(known, key, services.clock()):
         return True
-    return await registry.opens(services, confined_to, key)
+    return await keys.opens(services, confined_to, key)
 
 
 async def _read_body(request: Request) -> bytes:

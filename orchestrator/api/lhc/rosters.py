@@ -15,7 +15,7 @@ from tenants.core.errors import ForeignNameError, InvalidInputError, NotFoundErr
 from tenants.core.naming import AccountName, RosterKind, RosterName
 from tenants.core.text import clean
 from tenants.ejabberd.client import Roster
-from tenants.lifecycle import admission, operations, registry
+from tenants.lifecycle import admission, operations, registry, requests
 from tenants.lifecycle.audit import Cause
 from tenants.process.services import Services
 from tenants.store.models import OperationState, TenantState
@@ -84,7 +84,7 @@ async def delete(call: Call) -> None:
     call.check_host()
     deadline = asyncio.get_running_loop().time() + _WORKFLOW_WAIT
     try:
-        operation = await registry.destroy(call.services, call.roster().instance, Cause("lhc"))
+        operation = await requests.destroy(call.services, call.roster().instance, Cause("lhc"))
     except NotFoundError:
         return  # it never was, or an earlier call has ended it
     await _finished(call.services, operation.id, deadline)

@@ -23,7 +23,7 @@ from orchestrator.api.lhc.rpc_wire import (
 )
 from tenants.core.digests import same
 from tenants.core.errors import DomainError, ForeignNameError, InvalidInputError
-from tenants.lifecycle import audit, registry
+from tenants.lifecycle import audit, keys, registry
 from tenants.process.services import Services
 from tenants.store.database import DATABASE_AWAY
 
@@ -96,7 +96,7 @@ async def _authorise(services: Services, confined_to: str | None, params: list[A
         if confined_to is not None:
             _check_path(services, confined_to)
         return RpcCall(services, arguments, confined_to, hosting_wide=True, caller=user)
-    if confined_to in {None, user} and await registry.opens(services, user, password):
+    if confined_to in {None, user} and await keys.opens(services, user, password):
         return RpcCall(services, arguments, user, hosting_wide=False, caller=user)
     raise _not_authorised()
 

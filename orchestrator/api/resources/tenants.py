@@ -16,9 +16,9 @@ from tenants.access import passwords
 from tenants.core.digests import digest, new_key
 from tenants.core.errors import DomainError, InvalidInputError
 from tenants.core.scram import Verifier, make_verifier
-from tenants.lifecycle import operations, registry
+from tenants.lifecycle import keys, operations, registry, requests
 from tenants.lifecycle.audit import Cause
-from tenants.lifecycle.requests import BULK_LIMIT, CallbackUrl, InstanceNames, OfMany, Overlap
+from tenants.lifecycle.request_schemas import BULK_LIMIT, CallbackUrl, InstanceNames, OfMany, Overlap
 from tenants.lifecycle.tenant_settings import TenantSettings, check_first_operator
 from tenants.outbound import callback_urls
 from tenants.process.services import Services
@@ -204,7 +204,7 @@ async def list_tenants(
 async def create_tenant(wanted: NewTenant, services: ServicesDep, response: Response, cause: CauseDep) -> TenantView:
     """Create a tenant; 409 when there is one of that name. `Idempotency-Key` makes it safe to repeat."""
     spec = await _spec(wanted.instance_name, wanted)
-    return await _put(services, response, wanted.instance_name, spec, cause, must_be_new=True)
+    return await made_view(services, response, await registry.create(services, wanted.instance_name, spec, cause))
 
 
 @router.post("/bulk", status_code=HTTPStatus.ACCEPTED, dependencies=[WRITES], responses=problems())
@@ -212,7 +212,7 @@ async def bulk(wanted: BulkRequest, services: ServicesDep, cause: CauseDep) -> B
     """Suspend, resume or destroy many tenants; each has an operation of its own, and may be refused on its own."""
     names = await _names(services, wanted)
     bulk_id = operations.new_id()
-    outcomes = await registry.request_many(services, names, OperationKind(wanted.action), cause, bulk_id)
+    outcomes = await requests.request_many(services, names, OperationKind(wanted.action), cause, bulk_id)
     return Bulk(bulk_id=bulk_id, outcomes=[_bulk_outcome(name, outcome) for name, outcome in outcomes])
 
 
@@ -228,7 +228,8 @@ async def put_tenant(
 
     202 while its provisioning is under way, else 200.
     """
-    return await _put(services, response, instance_name, await _spec(instance_name, wanted or TenantRequest()), cause)
+    spec = await _spec(instance_name, wanted or TenantRequest())
+    return await made_view(services, response, await registry.put(services, instance_name, spec, cause))
 
 
 @router.get("/{instance_name}", dependencies=[READS_TENANT], responses=problems(404))
@@ -242,7 +243,7 @@ async def delete_tenant(
     instance_name: str, services: ServicesDep, response: Response, cause: CauseDep
 ) -> OperationView:
     """End the tenant: its sessions, accounts and rosters are removed. The operation tells how far it is."""
-    return accepted(response, await registry.destroy(services, instance_name, cause))
+    return accepted(response, await requests.destroy(services, instance_name, cause))
 
 
 @router.post(
@@ -281,7 +282,7 @@ async def rotate_keys(
     """Give the tenant a new key. `Idempotency-Key` makes it safe to repeat."""
     wanted = wanted or KeyRequest()
     key = wanted.secret_key or new_key()
-    operation = await registry.rotate_keys(
+    operation = await keys.rotate_keys(
         services, instance_name, cause, key_digest=digest(instance_name, key), overlap=wanted.overlap_seconds
     )
     return KeyRotation(operation=accepted(response, operation), secret_key=key)
@@ -293,7 +294,7 @@ async def rotate_signing_key(
 ) -> SigningKey:
     """Sign the tenant's webhooks with a new key from now on; while they overlap, with the one before as well."""
     overlap = (wanted or SigningKeyRequest()).overlap_seconds
-    key = await registry.rotate_signing_key(services, instance_name, cause, overlap=overlap)
+    key = await keys.rotate_signing_key(services, instance_name, cause, overlap=overlap)
     return SigningKey(signing_key=key)
 
 
@@ -305,7 +306,7 @@ async def change_address(
 ) -> OperationView:
     """Move the tenant's callbacks to another address; accounts stay, and what waited goes there at once."""
     url = str(wanted.callback_url) if wanted.callback_url else None
-    return accepted(response, await registry.change_address(services, instance_name, cause, url))
+    return accepted(response, await requests.change_address(services, instance_name, cause, url))
 
 
 async def _names(services: Services, wanted: BulkRequest) -> Sequence[str]:
@@ -342,21 +343,7 @@ async def _verifier(instance_name: str, operator: FirstOperator) -> Verifier:
         raise InvalidInputError("operator.password", error.rule) from None
 
 
-async def _put(
-    services: Services,
-    response: Response,
-    instance_name: str,
-    spec: registry.TenantSpec,
-    cause: Cause,
-    *,
-    must_be_new: bool = False,
-) -> TenantView:
-    return await made_view(
-        services, response, await registry.put(services, instance_name, spec, cause, must_be_new=must_be_new)
-    )
-
-
-async def made_view(services: Services, response: Response, created: registry.Created) -> TenantView:
+async def made_view(services: Services, response: Response, created: registry.Stored) -> TenantView:
     """The answer to who made a tenant, or changed it; the only one that shows its key."""
     if created.operation is not None:
         accepted(response, created.operation)
@@ -368,7 +355,7 @@ async def made_view(services: Services, response: Response, created: registry.Cr
 async def _request(
     services: Services, response: Response, instance_name: str, kind: OperationKind, cause: Cause
 ) -> TenantView | OperationView:
-    operation = await registry.request(services, instance_name, kind, cause)
+    operation = await requests.request(services, instance_name, kind, cause)
     if operation is None:
         return await _view(services, await registry.get(services, instance_name))
     return accepted(response, operation)

@@ -19,7 +19,7 @@ import tasks.tenants
 from config import task_names
 from orchestrator.app import app
 from tenants.core.errors import DomainError, InvalidInputError
-from tenants.lifecycle import registry, requests
+from tenants.lifecycle import incarnations, registry, request_schemas
 from tenants.lifecycle.audit import Cause
 from tenants.lifecycle.registry import TenantSpec
 from tenants.store.models import Operation, OperationState, Tenant, TenantState
@@ -28,16 +28,16 @@ from tests.world.panel import Panel
 from tests.world.registry import World, emptied_world
 from tests.world.system import System
 
-_SCHEMAS: dict[str, type[requests.Request]] = {
-    task_names.PROVISION: requests.Provision,
-    task_names.SUSPEND: requests.OneTenant,
-    task_names.RESUME: requests.OneTenant,
-    task_names.DESTROY: requests.OneTenant,
-    task_names.CHANGE_ADDRESS: requests.ChangeAddress,
-    task_names.ROTATE_KEYS: requests.RotateKeys,
-    task_names.IMPORT: requests.Import,
-    task_names.RECONCILE: requests.Reconcile,
-    task_names.BULK: requests.ManyTenants,
+_SCHEMAS: dict[str, type[request_schemas.Request]] = {
+    task_names.PROVISION: request_schemas.Provision,
+    task_names.SUSPEND: request_schemas.OneTenant,
+    task_names.RESUME: request_schemas.OneTenant,
+    task_names.DESTROY: request_schemas.OneTenant,
+    task_names.CHANGE_ADDRESS: request_schemas.ChangeAddress,
+    task_names.ROTATE_KEYS: request_schemas.RotateKeys,
+    task_names.IMPORT: request_schemas.Import,
+    task_names.RECONCILE: request_schemas.Reconcile,
+    task_names.BULK: request_schemas.ManyTenants,
 }
 
 
@@ -97,7 +97,7 @@ _LIKELY: dict[str, st.SearchStrategy[Any]] = {
 }  # fmt: skip
 
 
-def _arguments(schema: type[requests.Request]) -> st.SearchStrategy[dict[str, Any]]:
+def _arguments(schema: type[request_schemas.Request]) -> st.SearchStrategy[dict[str, Any]]:
     fields = {name: _LIKELY[name] | _JSON for name in schema.model_fields}
     needed = {name: fields.pop(name) for name, field in schema.model_fields.items() if field.is_required()}
     some = st.fixed_dictionaries(needed, optional=fields)
@@ -180,7 +180,7 @@ async def _make_again(world: World) -> None:
     async with world.services.database.write() as session:
         await session.execute(update(Operation).values(state=OperationState.SUCCEEDED, due_at=None))
         await session.execute(update(Tenant).values(state=TenantState.DESTROYING))
-        await registry.forget(world.services, session, "acme", Cause("test"))
+        await incarnations.forget(world.services, session, "acme", Cause("test"))
     await registry.put(world.services, "acme", TenantSpec({}), Cause("test"))
 
 

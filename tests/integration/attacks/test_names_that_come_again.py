@@ -17,7 +17,7 @@ from tenants.conversations import bounces, operator_presence
 from tenants.conversations.reports import Returned
 from tenants.core.errors import NotFoundError
 from tenants.core.naming import AccountKind, AccountName
-from tenants.lifecycle import operations, registry
+from tenants.lifecycle import incarnations, operations, registry
 from tenants.lifecycle.audit import Cause
 from tenants.lifecycle.registry import TenantSpec
 from tenants.process.cache import TENANT_SECONDS
@@ -171,7 +171,7 @@ async def _reborn(services: Services, world: World) -> Tenant:
     await world.enter("acme", TenantState.DESTROYING)
     async with services.database.write() as session:
         await session.execute(update(Operation).values(state=OperationState.SUCCEEDED, due_at=None))
-        await registry.forget(services, session, "acme", _PANEL)
+        await incarnations.forget(services, session, "acme", _PANEL)
     await registry.put(services, "acme", TenantSpec({}), _PANEL)
     return await registry.get(services, "acme")
 
@@ -193,9 +193,9 @@ async def test_what_another_process_knows_opens_no_successor(world: World, other
         with pytest.raises(NotFoundError):
             await opens(caller, other.services, "acme")
     # who acts holds the tenant, which is not open before all memories are over
-    assert TENANT_SECONDS < registry.NAME_RESTS
-    world.clock.now += registry.NAME_RESTS
-    other.clock.now += registry.NAME_RESTS
+    assert TENANT_SECONDS < incarnations.NAME_RESTS
+    world.clock.now += incarnations.NAME_RESTS
+    other.clock.now += incarnations.NAME_RESTS
     with pytest.raises(NotFoundError):
         await acts_for_tenant(caller, other.services, "acme")
     assert await tokens.check(other.services, presented) is None
@@ -218,7 +218,7 @@ async def test_a_successor_is_made_when_all_memories_of_the_former_are_over(worl
     await world.open_tenant("acme")
     await _reborn(world.services, world)
     (operation, *_) = await operations.find(world.services, instance_name="acme")
-    assert operation.due_at == world.clock() + registry.NAME_RESTS
+    assert operation.due_at == world.clock() + incarnations.NAME_RESTS
 
 
 async def test_what_came_after_the_end_is_not_there_for_the_next(world: World) -> None:
@@ -227,7 +227,7 @@ async def test_what_came_after_the_end_is_not_there_for_the_next(world: World) -
     await world.open_tenant("acme")
     await world.enter("acme", TenantState.DESTROYING)
     async with services.database.write() as session:
-        await registry.forget(services, session, "acme", _PANEL)
+        await incarnations.forget(services, session, "acme", _PANEL)
     visitor, bob = AccountName(AccountKind.VISITOR, "1", "acme"), AccountName(AccountKind.OPERATOR, "bob", "acme")
     await bounces.store(services, [Returned("r1", "m1", visitor, bob, "words", "not-acceptable", None)])
     async with services.database.write() as session:
@@ -278,7 +278,7 @@ async def test_commands_that_waited_are_not_for_the_successor(world: World) -> N
     assert lives.concerns(CloseVisitor(instance_name="nobody", username="visitor.1.nobody", incarnation=former))
     present = (await _reborn(services, world)).incarnation
     # learned again before the successor can have an operator
-    seconds += registry.NAME_RESTS
+    seconds += incarnations.NAME_RESTS
     await lives.learn(["acme"])
     assert not lives.concerns(SendMessage(**message, incarnation=former))
     assert not lives.concerns(CloseVisitor(**said, incarnation=former))

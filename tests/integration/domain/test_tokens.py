@@ -7,7 +7,7 @@ from sqlalchemy import select
 
 from tenants.access import tokens
 from tenants.core.errors import InvalidInputError, NotFoundError
-from tenants.lifecycle import audit, registry
+from tenants.lifecycle import audit, incarnations, registry
 from tenants.lifecycle.audit import Cause
 from tenants.lifecycle.registry import TenantSpec
 from tenants.store.models import Scope, Tenant, TenantState, Token
@@ -103,7 +103,7 @@ async def test_the_token_of_a_tenant_is_for_one_that_there_is_and_goes_with_it(w
     with pytest.raises(InvalidInputError):
         await make_own()
     async with world.services.database.write() as session:
-        await registry.forget(world.services, session, "acme", PANEL)
+        await incarnations.forget(world.services, session, "acme", PANEL)
     assert await tokens.check(world.services, shown) is None
     async with world.services.database.read() as session:
         assert list(await session.scalars(select(Token))) == []

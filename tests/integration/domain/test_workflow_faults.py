@@ -16,7 +16,7 @@ from orchestrator.launcher.up import control
 from tenants.accounts import accounts
 from tenants.core.errors import ConflictError
 from tenants.core.naming import AccountKind, AccountName
-from tenants.lifecycle import engine, operations, registry
+from tenants.lifecycle import engine, operations, registry, requests
 from tenants.lifecycle.audit import Cause
 from tenants.lifecycle.engine import Next
 from tenants.lifecycle.registry import TenantSpec
@@ -77,7 +77,7 @@ async def users(services: Services, name: str) -> list[str]:
 
 async def test_a_paused_destroy_removes_nothing_more_and_goes_on_where_it_was(services: Services) -> None:
     await provisioned(services, "paused", visitors=12)
-    operation = await registry.destroy(services, "paused", PANEL)
+    operation = await requests.destroy(services, "paused", PANEL)
     pausing = interrupted(services, "remove_users", lambda: operations.pause(services, operation.id, PANEL))
     paused = await advance(pausing, operation)
     assert (paused.state, paused.due_at) == (OperationState.PAUSED, None)
@@ -87,7 +87,7 @@ async def test_a_paused_destroy_removes_nothing_more_and_goes_on_where_it_was(se
     assert 0 < len(left) == step.total - step.done < 12
 
     assert await engine.advance(services, WORKFLOWS, operation.id) is Next.NOTHING
-    assert (await registry.destroy(services, "paused", PANEL)).id == operation.id
+    assert (await requests.destroy(services, "paused", PANEL)).id == operation.id
     assert (await operations.pause(services, operation.id, PANEL)).state is OperationState.PAUSED
     with pytest.raises(ConflictError):
         await operations.cancel(services, operation.id, PANEL)
@@ -122,7 +122,7 @@ async def test_a_cancelled_provision_is_failed_and_goes_on_or_ends(services: Ser
     assert await state_of(services, "cancelled-retried") is TenantState.ACTIVE
 
     await cancelled("cancelled-destroyed")
-    end = await registry.destroy(services, "cancelled-destroyed", PANEL)
+    end = await requests.destroy(services, "cancelled-destroyed", PANEL)
     assert (await advance(services, end)).state is OperationState.SUCCEEDED
     assert await services.ejabberd.roster("visitors.cancelled-destroyed") is None
 

@@ -12,7 +12,7 @@ from tenants.core.naming import AccountKind, AccountName, RosterKind
 from tenants.core.scram import make_verifier
 from tenants.ejabberd import rosters
 from tenants.ejabberd.client import Roster
-from tenants.lifecycle import operations, registry
+from tenants.lifecycle import keys, operations, registry, requests
 from tenants.lifecycle.audit import Cause
 from tenants.lifecycle.registry import TenantSpec
 from tenants.process.services import Services, open_services
@@ -55,7 +55,7 @@ async def _active(services: Services, name: str) -> None:
 
 async def _suspended(services: Services, name: str) -> None:
     await _active(services, name)
-    operation = await registry.request(services, name, OperationKind.SUSPEND, PANEL)
+    operation = await requests.request(services, name, OperationKind.SUSPEND, PANEL)
     assert operation is not None
     await mortal.finish(services, operation.id)
 
@@ -70,7 +70,7 @@ async def _lives(services: Services, name: str) -> None:
         assert roster.displayed == rosters.wanted(services.naming, name, kind).displayed
     assert await services.ejabberd.has_user(f"bob.{name}")
     assert await services.ejabberd.roster_members(f"operators.{name}") == [f"bob.{name}"]
-    assert await registry.opens(services, name, KEY)
+    assert await keys.opens(services, name, KEY)
 
 
 async def _is_gone(services: Services, name: str) -> None:
@@ -82,7 +82,7 @@ async def _is_gone(services: Services, name: str) -> None:
 
 async def _opens_with_both_keys(services: Services, name: str) -> None:
     await _lives(services, name)
-    assert await registry.opens(services, name, NEW_KEY)
+    assert await keys.opens(services, name, NEW_KEY)
 
 
 async def _has_moved(services: Services, name: str) -> None:
@@ -96,10 +96,10 @@ def _after(
     async def begin(services: Services, name: str) -> Operation | None:
         await arrange(services, name)
         if kind is OperationKind.ROTATE_KEYS:
-            return await registry.rotate_keys(services, name, PANEL, key_digest=digest(name, NEW_KEY), overlap=3600)
+            return await keys.rotate_keys(services, name, PANEL, key_digest=digest(name, NEW_KEY), overlap=3600)
         if kind is OperationKind.CHANGE_ADDRESS:
-            return await registry.change_address(services, name, PANEL, ADDRESS)
-        return await registry.request(services, name, kind, PANEL)
+            return await requests.change_address(services, name, PANEL, ADDRESS)
+        return await requests.request(services, name, kind, PANEL)
 
     return begin
 

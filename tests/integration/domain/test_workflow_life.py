@@ -12,7 +12,7 @@ from sqlalchemy import select
 
 from tenants.core.errors import ConflictError, NotFoundError
 from tenants.core.naming import AccountKind
-from tenants.lifecycle import engine, operations, registry
+from tenants.lifecycle import engine, operations, requests
 from tenants.lifecycle.engine import Run
 from tenants.store import claims
 from tenants.store.models import (
@@ -169,7 +169,7 @@ class Life(RuleBasedStateMachine):
                 self.world.clock.now += claims.CLAIM_TERM
                 await finish(self.world, self.rehearsal)
             elif fate == "destroy":
-                await registry.destroy(self.world.services, "acme", PANEL)
+                await requests.destroy(self.world.services, "acme", PANEL)
             elif fate != "well":
                 with suppress(ConflictError):
                     await self._decide(fate, operation_id)

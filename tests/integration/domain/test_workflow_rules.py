@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import select
 
 from tenants.core.errors import ConflictError, NotFoundError
-from tenants.lifecycle import engine, operations, registry
+from tenants.lifecycle import engine, incarnations, operations, registry, requests
 from tenants.lifecycle.engine import Next, Run
 from tenants.lifecycle.registry import TenantSpec
 from tenants.process.services import Services
@@ -114,7 +114,7 @@ async def test_each_request_in_each_situation(world: World, situation: str) -> N
     for what, expected in _table()[situation].items():
         # of each request a tenant
         before = await _arrange(world, what, situation)
-        rests = registry.NAME_RESTS if situation.startswith("destroyed") else 0.0
+        rests = incarnations.NAME_RESTS if situation.startswith("destroyed") else 0.0
         assert await _outcome(world, what, before, rests) == expected.lower(), what
         if what == "destroy":
             closed = (await state_of(world.services, what)) is TenantState.DESTROYING
@@ -168,7 +168,7 @@ async def test_a_destroy_ends_every_situation(world: World) -> None:
 
 async def test_a_suspend_that_is_asked_for_during_provision_comes_after_it(world: World) -> None:
     await ask(world.services, "put")
-    await registry.request(world.services, "acme", OperationKind.SUSPEND, PANEL)
+    await requests.request(world.services, "acme", OperationKind.SUSPEND, PANEL)
     rehearsal = Rehearsal()
     await finish(world, rehearsal)
     assert await state_of(world.services) is TenantState.SUSPENDED
@@ -196,7 +196,7 @@ async def test_the_same_name_begins_anew_at_once_after_its_end(world: World) -> 
     services = world.services
     first = await registry.put(services, "acme", TenantSpec({"online_seconds": 60.0}), PANEL)
     await finish(world, Rehearsal())
-    await registry.destroy(services, "acme", PANEL)
+    await requests.destroy(services, "acme", PANEL)
     with pytest.raises(ConflictError, match="is being destroyed"):
         await ask(services, "put")
     await finish(world, Rehearsal())
@@ -225,14 +225,14 @@ async def test_a_bulk_request_tells_what_came_of_each(world: World) -> None:
     for name in ("a", "b"):
         await registry.put(services, name, TenantSpec(), PANEL)
     await finish(world, Rehearsal())
-    await registry.destroy(services, "b", PANEL)
+    await requests.destroy(services, "b", PANEL)
     kind = OperationKind.SUSPEND
-    outcomes = dict(await registry.request_many(services, ["a", "b", "nobody", "a"], kind, PANEL))
+    outcomes = dict(await requests.request_many(services, ["a", "b", "nobody", "a"], kind, PANEL))
     assert isinstance(outcomes["a"], Operation)
     assert isinstance(outcomes["b"], ConflictError)
     assert isinstance(outcomes["nobody"], NotFoundError)
     await finish(world, Rehearsal())
-    assert dict(await registry.request_many(services, ["a"], kind, PANEL)) == {"a": None}
+    assert dict(await requests.request_many(services, ["a"], kind, PANEL)) == {"a": None}
 
 
 def test_twenty_threads_create_one_tenant(database_url: str) -> None:
