@@ -19,6 +19,7 @@ from orchestrator.cli.running import (
 from tenants.lifecycle import audit, registry
 from tenants.process.services import Services
 from tenants.store.models import MAX_ID, AuditEntry, Drift
+from tenants.workflows import drift_records
 from tenants.workflows import reconcile as reconciliation
 
 _DRIFT = ("instance_name", "kind", "subject", "detail", "found_at", "mended_at")
@@ -50,7 +51,7 @@ def drift(
     """Show what differed from ejabberd when it was last compared, and was not mended."""
 
     async def read(services: Services) -> list[Drift]:
-        return await reconciliation.drift(services, instance_name, unmended=not mended, limit=limit)
+        return await drift_records.find(services, instance_name, unmended=not mended, limit=limit)
 
     found = run(read)
     if as_json:

@@ -7,11 +7,7 @@ from tenants.lifecycle.audit import Cause
 from tenants.lifecycle.request_schemas import MAX_OVERLAP
 from tenants.outbound import webhooks
 from tenants.process.services import Services
-from tenants.store.models import (
-    Operation,
-    OperationKind,
-    Tenant,
-)
+from tenants.store.models import Operation, OperationKind, Tenant
 
 
 async def opens(services: Services, instance_name: str, key: str) -> bool:

@@ -14,13 +14,7 @@ from tenants.ejabberd import rosters
 from tenants.lifecycle import audit, incarnations, operations, tenant_settings
 from tenants.lifecycle.audit import Cause
 from tenants.process.services import Services
-from tenants.store.models import (
-    Account,
-    Operation,
-    OperationKind,
-    Tenant,
-    TenantState,
-)
+from tenants.store.models import Account, Operation, OperationKind, Tenant, TenantState
 
 TO_PROVISION = (TenantState.PENDING, TenantState.PROVISIONING, TenantState.FAILED)
 """States in which `put` provisions a tenant."""

@@ -17,13 +17,7 @@ from tenants.lifecycle import operations, registry, states
 from tenants.lifecycle.audit import Cause
 from tenants.outbound import callback_urls
 from tenants.process.services import Services
-from tenants.store.models import (
-    Operation,
-    OperationKind,
-    OperationState,
-    Tenant,
-    TenantState,
-)
+from tenants.store.models import Operation, OperationKind, OperationState, Tenant, TenantState
 
 _OPEN_AT_ONCE = 20
 """Tenants of a bulk in one transaction: most of its cost is the commit, and others wait for it."""

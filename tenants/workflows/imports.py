@@ -5,6 +5,7 @@ them stays.
 """
 
 from tenants.accounts import accounts
+from tenants.core.chunks import chunks
 from tenants.core.errors import ConflictError, InvalidInputError
 from tenants.core.naming import AccountKind, AccountName, RosterKind
 from tenants.ejabberd import rosters
@@ -48,10 +49,11 @@ async def read_accounts(run: Run) -> None:
     """The step that lets the registry know the tenant's accounts."""
     services = run.services
     names, skipped = await _read(services, run.instance_name)
-    for start in range(0, len(names), _AT_ONCE):
-        chunk = names[start : start + _AT_ONCE]
+    done = 0
+    for chunk in chunks(names, _AT_ONCE):
         await accounts.adopt(services, run.instance_name, chunk)
-        await run.report(start + len(chunk), len(names))
+        done += len(chunk)
+        await run.report(done, len(names))
     await run.tell(accounts=len(names), skipped=len(skipped), skipped_names=skipped[:_NAMED])
 
 

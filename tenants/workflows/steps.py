@@ -1,34 +1,33 @@
 """The workflows of a tenant's life, step by step. Each step may run twice and leaves the same result."""
 
 import asyncio
-from collections.abc import Iterator, Mapping, Sequence
-from typing import TypeVar
+from collections.abc import Mapping, Sequence
 
 from sqlalchemy import delete, func, select, update
 
 from tenants.accounts import accounts
 from tenants.conversations import rooms
+from tenants.core.chunks import chunks
 from tenants.core.errors import DomainError, InvalidInputError
 from tenants.core.naming import AccountKind, AccountName, RosterKind
 from tenants.core.scram import Verifier
 from tenants.delivery import history
 from tenants.ejabberd import rosters
-from tenants.lifecycle import incarnations
+from tenants.lifecycle import incarnations, registry
 from tenants.lifecycle.engine import Run, Step, Workflow, Workflows
 from tenants.process.services import Services
 from tenants.shards.commands import CloseTenant
 from tenants.store.models import Account, OperationKind, Tenant, TenantState, VisitorSession
-from tenants.workflows import imports, reconcile
-
-Thing = TypeVar("Thing")
+from tenants.workflows import imports, mending, reconcile
 
 _REPORTS = 20
-"""Of the progress of a removal, at least, when there are that many accounts."""
+"""Reports of progress that a removal makes at least, when the tenant has as many accounts."""
 _PARALLEL = 2
-"""Calls under way at once, each a chunk of accounts: more would take ejabberd from others and win nothing."""
+"""Calls under way at once, each with one chunk of accounts. More would slow down other tenants, and not be quicker."""
 _CHUNK = 50
-"""Accounts in one of them. With larger ones a removal is quicker, and other tenants feel it more."""
+"""Accounts in one chunk. With larger chunks a removal is quicker, but other tenants wait longer."""
 _NAMED = 20
+"""Names that an error message lists at most."""
 _SESSIONS_CLOSED_WITHIN = 20.0
 """Seconds for the pool to tell operators that the tenant's visitors left."""
 
@@ -136,7 +135,7 @@ async def _remove_accounts(run: Run) -> None:
     await run.report(0, len(ordered))
     left: dict[str, str] = {}
     done = 0
-    for wave in _parts(_chunks(ordered), _PARALLEL):
+    for wave in chunks(_calls(ordered), _PARALLEL):
         for answer in await asyncio.gather(*(services.ejabberd.bulk.remove_users(chunk) for chunk in wave)):
             left |= answer
         await _forget_accounts(run, [username for chunk in wave for username in chunk if username not in left])
@@ -151,13 +150,9 @@ async def _forget_accounts(run: Run, usernames: Sequence[str]) -> None:
         await session.execute(delete(Account).where(Account.username.in_(usernames)))
 
 
-def _chunks(usernames: Sequence[str]) -> list[Sequence[str]]:
-    """Those for one call each: of a small tenant too they are several, for progress to be seen."""
-    return list(_parts(usernames, min(max(len(usernames) // _REPORTS, 1), _CHUNK)))
-
-
-def _parts(things: Sequence[Thing], size: int) -> Iterator[Sequence[Thing]]:
-    return (things[start : start + size] for start in range(0, len(things), size))
+def _calls(usernames: Sequence[str]) -> list[Sequence[str]]:
+    """The usernames in pieces, one for each call; several even of a small tenant, so that progress is seen."""
+    return list(chunks(usernames, min(max(len(usernames) // _REPORTS, 1), _CHUNK)))
 
 
 def _check_nothing(left: Mapping[str, str]) -> None:
@@ -166,7 +161,7 @@ def _check_nothing(left: Mapping[str, str]) -> None:
 
 
 def _some(names: Sequence[str]) -> str:
-    """As many as a person reads."""
+    """The first names, as text."""
     return f"{', '.join(names[:_NAMED])}{' …' if len(names) > _NAMED else ''}"
 
 
@@ -180,16 +175,12 @@ def _is_visitor(services: Services, username: str) -> bool:
 async def _all_usernames(services: Services, instance_name: str) -> set[str]:
     async with services.database.read() as session:
         names = set(await session.scalars(select(Account.username).where(Account.instance_name == instance_name)))
-    for group in _groups(services, instance_name):
+    for group in registry.groups(services, instance_name):
         names.update(await services.ejabberd.roster_members(group))
     # standalone names end in nothing, so there none is taken
     if suffix := services.naming.username_suffix(instance_name):
         names.update(await services.ejabberd.bulk.usernames(suffix))
     return names
-
-
-def _groups(services: Services, instance_name: str) -> list[str]:
-    return [rosters.group_of(services.naming, instance_name, kind) for kind in RosterKind]
 
 
 async def _remove_rosters(run: Run) -> None:
@@ -208,9 +199,9 @@ async def _remove_rooms(run: Run) -> None:
 async def _verify_destroyed(run: Run) -> None:
     services, instance_name = run.services, run.instance_name
     suffix = services.naming.username_suffix(instance_name)
-    groups = _groups(services, instance_name)
+    groups = registry.groups(services, instance_name)
     await services.ejabberd.bulk.forget_tenant(suffix)
-    # who is called so next is not suspended
+    # the next tenant of this name must not be suspended
     await services.ejabberd.bulk.open_tenant(instance_name)
     if await services.ejabberd.bulk.tenant_left(suffix, groups):
         # made by a request that came in just before the door was closed
@@ -293,7 +284,7 @@ WORKFLOWS: Workflows = {
     OperationKind.RECONCILE: Workflow(
         steps=(
             Step("compare", reconcile.compare),
-            Step("mend", reconcile.mend, when=lambda given: not given.get("dry_run")),
+            Step("mend", mending.mend, when=lambda given: not given.get("dry_run")),
         )
     ),
     OperationKind.ROTATE_KEYS: Workflow(steps=(Step("install_key", _install_key),)),

@@ -15,7 +15,7 @@ from tenants.lifecycle.registry import TenantSpec
 from tenants.lifecycle.tenant_settings import TenantSettings
 from tenants.process.services import Services
 from tenants.store.models import MAX_ID, Drift
-from tenants.workflows import imports, reconcile
+from tenants.workflows import drift_records, imports, reconcile
 from tenants.workflows.drift import DriftKind
 
 
@@ -105,7 +105,9 @@ async def import_tenant(
 
 
 async def _page(services: Services, instance_name: str | None, *, unmended: bool, after: int, limit: int) -> DriftPage:
-    found: list[Drift] = await reconcile.drift(services, instance_name, unmended=unmended, after=after, limit=limit + 1)
+    found: list[Drift] = await drift_records.find(
+        services, instance_name, unmended=unmended, after=after, limit=limit + 1
+    )
     page = found[:limit]
     return DriftPage(
         drift=[DriftView.model_validate(one) for one in page], next=page[-1].id if len(found) > limit else None
