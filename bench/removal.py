@@ -27,8 +27,8 @@ from rich.table import Table
 from bench.measured import keep
 from orchestrator.launcher.local import LISTEN_IP
 from tenants.core import scram
+from tenants.ejabberd.admin_api import call_headers
 from tenants.ejabberd.bulk import BATCH, Kind
-from tenants.ejabberd.client import call_headers
 from tests.world.chat_server import ChatServer
 
 LIMIT, OURS, ONE_BY_ONE = "limit", "ours", "one by one (httpx)"

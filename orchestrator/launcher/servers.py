@@ -24,7 +24,7 @@ from orchestrator.launcher.local import (
     LocalSystem,
     write_private,
 )
-from tenants.ejabberd.client import call_headers
+from tenants.ejabberd.admin_api import call_headers
 
 PROJECT = Path(__file__).resolve().parents[2]
 _CONFIG = PROJECT / "config"
@@ -39,6 +39,11 @@ autorestart=true
 startretries=100
 stopasgroup=true
 killasgroup=true"""
+
+_FILES = {"supervisord.conf": "supervisord.conf", "ejabberd/ejabberd.yml": "ejabberd/ejabberd.yml"}
+"""Configuration files of every system: templates in `config/`, and where they go in the state folder."""
+_REDIS_FILES = {"supervisord/redis.conf": "supervisord/redis.conf", "redis.conf": "redis/redis.conf"}
+_POSTGRESQL_FILES = {"supervisord/postgresql.conf": "supervisord/postgresql.conf"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +76,29 @@ def prepare(system: LocalSystem, settings: Settings) -> None:
     Raises:
         LaunchError: a server that was chosen is not installed, or cannot work here.
     """
-    values = {
+    values, files = _values(system, settings), dict(_FILES)
+    match system.choice.broker:
+        case Broker.REDIS:
+            files |= _REDIS_FILES
+        case Broker.RABBITMQ:
+            files |= _prepare_rabbitmq(system)
+    if system.choice.database is DatabaseServer.POSTGRESQL:
+        folder = system.state / "postgresql"
+        postgresql.create(folder)
+        files |= _POSTGRESQL_FILES
+        values |= {
+            "postgresql_command": shlex.join(postgresql.command(folder)),
+            "postgresql_user": postgresql.user(),
+        }
+    for template, target in files.items():
+        _write(system.state / target, Template((_CONFIG / template).read_text()).substitute(values))
+    _make_certificate(system.state / "ejabberd" / "server.pem", settings.xmpp_host)
+    compile_bridge(system.state / "ejabberd" / "lhc_bridge" / "ebin")
+
+
+def _values(system: LocalSystem, settings: Settings) -> dict[str, str]:
+    """What the templates of the configuration files leave open."""
+    return {
         "state": str(system.state),
         "project": str(PROJECT),
         "bin": str(Path(sys.executable).parent),
@@ -94,28 +121,19 @@ def prepare(system: LocalSystem, settings: Settings) -> None:
         "log_level": settings.log_level,
         **{f"{name}_port": str(port) for name, port in system.ports.items()},
     }
-    files = {"supervisord.conf": "supervisord.conf", "ejabberd/ejabberd.yml": "ejabberd/ejabberd.yml"}
-    match system.choice.broker:
-        case Broker.REDIS:
-            files |= {"supervisord/redis.conf": "supervisord/redis.conf", "redis.conf": "redis/redis.conf"}
-        case Broker.RABBITMQ:
-            if not _RABBITMQ.exists():
-                raise MissingServerError("RabbitMQ is not installed; script/up --broker rabbitmq installs it")
-            files |= {f"{name}.conf": f"{name}.conf" for name in ("supervisord/rabbitmq", "rabbitmq/rabbitmq")}
-            # none: each would cost memory and a second of its start
-            _write(system.state / "rabbitmq" / "enabled_plugins", "[].\n")
-    if system.choice.database is DatabaseServer.POSTGRESQL:
-        folder = system.state / "postgresql"
-        postgresql.create(folder)
-        files |= {"supervisord/postgresql.conf": "supervisord/postgresql.conf"}
-        values |= {
-            "postgresql_command": shlex.join(postgresql.command(folder)),
-            "postgresql_user": postgresql.user(),
-        }
-    for template, target in files.items():
-        _write(system.state / target, Template((_CONFIG / template).read_text()).substitute(values))
-    _make_certificate(system.state / "ejabberd" / "server.pem", settings.xmpp_host)
-    compile_bridge(system.state / "ejabberd" / "lhc_bridge" / "ebin")
+
+
+def _prepare_rabbitmq(system: LocalSystem) -> dict[str, str]:
+    """The templates of RabbitMQ's files.
+
+    Raises:
+        MissingServerError: it is not installed.
+    """
+    if not _RABBITMQ.exists():
+        raise MissingServerError("RabbitMQ is not installed; script/up --broker rabbitmq installs it")
+    # none: each would cost memory and a second of its start
+    _write(system.state / "rabbitmq" / "enabled_plugins", "[].\n")
+    return {f"{name}.conf": f"{name}.conf" for name in ("supervisord/rabbitmq", "rabbitmq/rabbitmq")}
 
 
 def url_answers(url: str) -> bool:

@@ -22,7 +22,7 @@ from tenants.core.naming import AccountKind, AccountName, RosterName
 from tenants.core.scram import Verifier
 from tenants.core.text import DEFAULT_NICK, clean
 from tenants.ejabberd import rosters
-from tenants.ejabberd.client import NotAppliedError, PasswordRefusedError, UserExistsError, UserUnknownError
+from tenants.ejabberd.errors import NotAppliedError, PasswordRefusedError, UserExistsError, UserUnknownError
 from tenants.lifecycle import admission
 from tenants.process.services import Services
 from tenants.shards.commands import CloseVisitor

@@ -28,7 +28,7 @@ from tenants.core.naming import (
 from tenants.core.text import clean
 from tenants.delivery import outbox
 from tenants.delivery.outbox import ConversationEvent
-from tenants.ejabberd.client import NotAppliedError
+from tenants.ejabberd.errors import NotAppliedError
 from tenants.lifecycle import admission
 from tenants.lifecycle.admission import Refusal
 from tenants.process.services import Services

@@ -1,69 +1,29 @@
-"""ejabberd's admin commands over HTTP (`mod_http_api`), in the few shapes that we use.
+"""ejabberd's admin commands, in the few shapes that we use.
 
 Facts this rests on, tried on 23.01: an answer of 200 does not mean that anything happened (`srg_create` over an
-existing group), and a body of `1` is a failure. So what matters is read back. From 24.02 the
-unversioned calls mean the newest version of a command and take lists; the client asks for the version once.
+existing group), so what matters is read back. From 24.02 the unversioned calls mean the newest version of a command and
+take lists; the client asks for the version once.
 """
 
 from dataclasses import dataclass
 from typing import Any
 
-import httpx
-import stamina
-
 from config.ejabberd_versions import Version, read_version
-from tenants.core.errors import DomainError, UnavailableError
+from tenants.ejabberd.admin_api import AdminApi
 from tenants.ejabberd.bulk import BulkCommands
+from tenants.ejabberd.errors import (
+    EjabberdError,
+    EjabberdUnavailableError,
+    NoSessionError,
+    NotAppliedError,
+    PasswordRefusedError,
+)
 from tenants.ejabberd.rooms import RoomCommands
 
-_SECONDS = 10.0
-_CONNECT_SECONDS = 3.0
-_LIMITS = httpx.Limits(max_connections=32, max_keepalive_connections=32, keepalive_expiry=30)
-_CONFLICT = 10090
-_NOT_OUR_SECRET = (httpx.codes.UNAUTHORIZED, 10)
 _LISTS_SINCE = (24, 2)
 _LABEL_SINCE = (21, 7)
 BRIDGE_VERSION = "4"
-"""Of the bridge module that this code works with: `VERSION` in `config/ejabberd/lhc_bridge_admin.erl`."""
-_QUESTIONS = {"check_account", "check_password"}
-
-
-class EjabberdUnavailableError(UnavailableError):
-    """ejabberd cannot be reached, or is not up yet."""
-
-
-class EjabberdError(DomainError):
-    """ejabberd refused a command.
-
-    Attributes:
-        command: the admin command.
-        code: ejabberd's own error code, 0 when it gave none.
-    """
-
-    def __init__(self, command: str, code: int, message: str) -> None:
-        super().__init__(f"ejabberd refused {command}: {message}")
-        self.command = command
-        self.code = code
-
-
-class UserExistsError(EjabberdError):
-    """`register`: the username is taken."""
-
-
-class UserUnknownError(EjabberdError):
-    """`change_password`: there is no such user."""
-
-
-class PasswordRefusedError(EjabberdError):
-    """`register`, `change_password`: SASLprep (RFC 4013) does not take the password."""
-
-
-class NoSessionError(EjabberdError):
-    """`present`: there is no such session."""
-
-
-class NotAppliedError(EjabberdError):
-    """ejabberd said yes, but reading back shows that nothing was done."""
+"""The version of the bridge module that this code works with: `VERSION` in `config/ejabberd/lhc_bridge_admin.erl`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,15 +83,14 @@ class Ejabberd:
 
     def __init__(self, api_url: str, host: str, secret: str) -> None:
         self.host = host
+        self._api = AdminApi(api_url, host, secret)
+        self._call = self._api.call
         self.bulk = BulkCommands(self._call, host)
         self.rooms = RoomCommands(self._call, host)
-        self._http = httpx.AsyncClient(
-            base_url=api_url.rstrip("/") + "/", headers=call_headers(host, secret), limits=_LIMITS
-        )
         self._version: Version | None = None
 
     async def close(self) -> None:
-        await self._http.aclose()
+        await self._api.close()
 
     async def version(self) -> Version:
         """Ejabberd's version as (year, release), asked for once.
@@ -153,12 +112,7 @@ class Ejabberd:
         Raises:
             EjabberdUnavailableError: it cannot be reached.
         """
-        request = self._http.build_request("POST", "status", json={})
-        request.headers.pop("Authorization", None)
-        try:
-            return (await self._http.send(request)).status_code == httpx.codes.UNAUTHORIZED
-        except httpx.TransportError as error:
-            raise EjabberdUnavailableError(f"ejabberd's API: {type(error).__name__}") from error
+        return await self._api.asks_for_secret()
 
     async def bridge_version(self) -> str | None:
         """Which version of our bridge module is loaded (`lhc_bridge_version`); None when it is not.
@@ -347,38 +301,6 @@ class Ejabberd:
         """End one client session (`kick_session`)."""
         await self._call("kick_session", user=user, host=self.host, resource=resource, reason=reason)
 
-    @stamina.retry(on=EjabberdUnavailableError, attempts=3, timeout=15, wait_initial=0.1, wait_max=2)
-    async def _call(self, command: str, *, seconds: float = _SECONDS, **arguments: Any) -> Any:
-        """Run a command. All of them may be repeated, so a lost answer is tried again."""
-        try:
-            timeout = httpx.Timeout(seconds, connect=_CONNECT_SECONDS)
-            response = await self._http.post(command, json=arguments, timeout=timeout)
-        except httpx.TransportError as error:
-            raise EjabberdUnavailableError(f"ejabberd's API: {type(error).__name__} at {command}") from error
-        answer = _decode(response)
-        if response.is_success:
-            # a result code of 1 is a failure, except where it means "no"
-            if answer in (1, "1") and command not in _QUESTIONS:
-                raise EjabberdError(command, 1, "result code 1")
-            return answer
-        code, message = _error(answer)
-        if (response.status_code, code) == _NOT_OUR_SECRET:
-            raise EjabberdUnavailableError(f"ejabberd's API: {message}")
-        if code == _CONFLICT or response.status_code == httpx.codes.CONFLICT:
-            raise UserExistsError(command, code, message)
-        if response.status_code == httpx.codes.NOT_FOUND and command == "change_password":
-            raise UserUnknownError(command, code, message)
-        if response.status_code in {httpx.codes.BAD_GATEWAY, httpx.codes.SERVICE_UNAVAILABLE}:
-            raise EjabberdUnavailableError(f"ejabberd's API: {response.status_code} at {command}")
-        if message == "invalid_password" or "password contains unacceptable" in message:
-            raise PasswordRefusedError(command, code, message)
-        raise EjabberdError(command, code, message or f"HTTP {response.status_code}")
-
-
-def call_headers(host: str, secret: str) -> dict[str, str]:
-    """What each call of the admin API bears (`config/ejabberd/lhc_bridge_api.erl`)."""
-    return {"Host": host} | ({"Authorization": f"Bearer {secret}"} if secret else {})
-
 
 def _check_text(command: str, password: str) -> None:
     """Raise PasswordRefusedError for what JSON can hold and UTF-8 cannot: a surrogate without its other half."""
@@ -386,19 +308,6 @@ def _check_text(command: str, password: str) -> None:
         password.encode()
     except UnicodeEncodeError:
         raise PasswordRefusedError(command, 0, "the password is no Unicode text") from None
-
-
-def _decode(response: httpx.Response) -> Any:
-    try:
-        return response.json()
-    except ValueError:
-        return response.text
-
-
-def _error(answer: Any) -> tuple[int, str]:
-    if isinstance(answer, dict):
-        return int(answer.get("code", 0)), str(answer.get("message", ""))
-    return 0, str(answer)[:200]
 
 
 def _text(value: Any) -> str:

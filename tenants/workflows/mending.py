@@ -130,8 +130,8 @@ async def _mend_accounts_unknown(services: Services, instance_name: str, usernam
 
 
 async def _mend_accounts_lost(services: Services, instance_name: str, usernames: Sequence[str]) -> Mapping[str, str]:
-    settled = and_(Account.state == AccountState.ACTIVE, Account.created_at < services.clock() - YOUNG_SECONDS)
-    return await _remove_absent(services, instance_name, usernames, settled)
+    stable = and_(Account.state == AccountState.ACTIVE, Account.created_at < services.clock() - YOUNG_SECONDS)
+    return await _remove_absent(services, instance_name, usernames, stable)
 
 
 async def _mend_accounts_pending(services: Services, instance_name: str, usernames: Sequence[str]) -> Mapping[str, str]:

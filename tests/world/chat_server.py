@@ -15,7 +15,8 @@ from pydantic import SecretStr
 from config.settings import Settings
 from orchestrator.launcher import servers
 from orchestrator.launcher.local import LISTEN_IP, LocalSystem
-from tenants.ejabberd.client import Ejabberd, call_headers
+from tenants.ejabberd.admin_api import call_headers
+from tenants.ejabberd.client import Ejabberd
 from tests.world.browser import Browser
 from tests.world.light_client import LightClient
 from tests.world.operator import Operator

@@ -19,7 +19,7 @@ from celery import Celery
 
 from config.settings import Settings
 from orchestrator.launcher.up import control
-from tenants.ejabberd.client import call_headers
+from tenants.ejabberd.admin_api import call_headers
 from tenants.process.services import Services, open_services
 from tests.world.waiting import until, until_async
 

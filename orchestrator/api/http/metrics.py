@@ -18,7 +18,7 @@ from prometheus_client.registry import Collector
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from orchestrator.api.http.auth import READS_METRICS, ServicesDep
-from tenants.ejabberd.client import EjabberdError, EjabberdUnavailableError
+from tenants.ejabberd.errors import EjabberdError, EjabberdUnavailableError
 from tenants.status import overview
 from tenants.status.overview import Overview
 from tenants.store.models import OperationState, TenantState

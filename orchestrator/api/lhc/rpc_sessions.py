@@ -12,7 +12,8 @@ from orchestrator.api.lhc.calls import Call
 from orchestrator.api.lhc.rpc_wire import COMMAND_FAILED, DONE, RpcError
 from tenants.core.errors import ForeignNameError, InvalidInputError
 from tenants.core.naming import AccountKind, AccountName
-from tenants.ejabberd.client import ClientConnection, EjabberdUnavailableError, NoSessionError
+from tenants.ejabberd.client import ClientConnection
+from tenants.ejabberd.errors import EjabberdUnavailableError, NoSessionError
 from tenants.lifecycle import admission
 from tenants.store.models import VisitorSession
 from tenants.visitors import presence

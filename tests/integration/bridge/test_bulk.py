@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from tenants.core import scram
 from tenants.core.errors import InvalidInputError
 from tenants.ejabberd.bulk import BATCH, Kind, Left, SharedRoster
-from tenants.ejabberd.client import Ejabberd, EjabberdError, PasswordRefusedError
+from tenants.ejabberd.client import Ejabberd
+from tenants.ejabberd.errors import EjabberdError, PasswordRefusedError
 from tests.world.chat_server import ChatServer
 from tests.world.component import Component
 from tests.world.waiting import until

@@ -4,12 +4,11 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from tenants.ejabberd.client import (
-    Ejabberd,
+from tenants.ejabberd.client import Ejabberd, Roster
+from tenants.ejabberd.errors import (
     EjabberdError,
     EjabberdUnavailableError,
     PasswordRefusedError,
-    Roster,
     UserExistsError,
     UserUnknownError,
 )

@@ -10,7 +10,7 @@ from tenants.conversations.reports import RoomReport
 from tenants.conversations.rooms import MAX_MEMBERS, Participant
 from tenants.core.errors import ConflictError, ForeignNameError, InvalidInputError, NotFoundError, TakenError
 from tenants.core.naming import AccountKind, AccountName, RoomName
-from tenants.ejabberd.client import EjabberdUnavailableError
+from tenants.ejabberd.errors import EjabberdUnavailableError
 from tenants.lifecycle import admission
 from tenants.lifecycle.admission import Refusal
 from tenants.store.models import (

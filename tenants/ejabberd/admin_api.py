@@ -1,0 +1,103 @@
+"""Calls of ejabberd's admin API over HTTP (`mod_http_api`): connections, retries, and what an answer means.
+
+An answer of 200 does not mean that anything happened: a body of `1` is a failure.
+"""
+
+from typing import Any
+
+import httpx
+import stamina
+
+from tenants.core.errors import DomainError
+from tenants.ejabberd.errors import (
+    EjabberdError,
+    EjabberdUnavailableError,
+    PasswordRefusedError,
+    UserExistsError,
+    UserUnknownError,
+)
+
+_SECONDS = 10.0
+"""How long a call waits for its answer, if it does not say otherwise."""
+_CONNECT_SECONDS = 3.0
+_LIMITS = httpx.Limits(max_connections=32, max_keepalive_connections=32, keepalive_expiry=30)
+_CONFLICT = 10090
+"""ejabberd's own code of the error that an account exists."""
+_NOT_OUR_SECRET = (httpx.codes.UNAUTHORIZED, 10)
+"""HTTP status and ejabberd's own code when it does not take our secret."""
+_QUESTIONS = {"check_account", "check_password"}
+"""Commands of which a result code of 1 means no, not a failure."""
+
+
+class AdminApi:
+    """The connections to the admin API of one virtual host; safe to share between tasks of one event loop."""
+
+    def __init__(self, api_url: str, host: str, secret: str) -> None:
+        self._http = httpx.AsyncClient(
+            base_url=api_url.rstrip("/") + "/", headers=call_headers(host, secret), limits=_LIMITS
+        )
+
+    async def close(self) -> None:
+        await self._http.aclose()
+
+    async def asks_for_secret(self) -> bool:
+        """Whether the admin API refuses those who know no secret.
+
+        Raises:
+            EjabberdUnavailableError: it cannot be reached.
+        """
+        request = self._http.build_request("POST", "status", json={})
+        request.headers.pop("Authorization", None)
+        try:
+            return (await self._http.send(request)).status_code == httpx.codes.UNAUTHORIZED
+        except httpx.TransportError as error:
+            raise EjabberdUnavailableError(f"ejabberd's API: {type(error).__name__}") from error
+
+    @stamina.retry(on=EjabberdUnavailableError, attempts=3, timeout=15, wait_initial=0.1, wait_max=2)
+    async def call(self, command: str, *, seconds: float = _SECONDS, **arguments: Any) -> Any:
+        """Run a command. Every command may be repeated, so it is sent again when its answer is lost."""
+        try:
+            timeout = httpx.Timeout(seconds, connect=_CONNECT_SECONDS)
+            response = await self._http.post(command, json=arguments, timeout=timeout)
+        except httpx.TransportError as error:
+            raise EjabberdUnavailableError(f"ejabberd's API: {type(error).__name__} at {command}") from error
+        answer = _decode(response)
+        if response.is_success:
+            if answer in (1, "1") and command not in _QUESTIONS:
+                raise EjabberdError(command, 1, "result code 1")
+            return answer
+        raise _refusal(command, response.status_code, answer)
+
+
+def call_headers(host: str, secret: str) -> dict[str, str]:
+    """The headers of each call of the admin API; `config/ejabberd/lhc_bridge_api.erl` checks them."""
+    return {"Host": host} | ({"Authorization": f"Bearer {secret}"} if secret else {})
+
+
+def _decode(response: httpx.Response) -> Any:
+    try:
+        return response.json()
+    except ValueError:
+        return response.text
+
+
+def _refusal(command: str, status: int, answer: Any) -> DomainError:
+    """The error that says why ejabberd did not run the command."""
+    code, message = _error(answer)
+    if (status, code) == _NOT_OUR_SECRET:
+        return EjabberdUnavailableError(f"ejabberd's API: {message}")
+    if code == _CONFLICT or status == httpx.codes.CONFLICT:
+        return UserExistsError(command, code, message)
+    if status == httpx.codes.NOT_FOUND and command == "change_password":
+        return UserUnknownError(command, code, message)
+    if status in {httpx.codes.BAD_GATEWAY, httpx.codes.SERVICE_UNAVAILABLE}:
+        return EjabberdUnavailableError(f"ejabberd's API: {status} at {command}")
+    if message == "invalid_password" or "password contains unacceptable" in message:
+        return PasswordRefusedError(command, code, message)
+    return EjabberdError(command, code, message or f"HTTP {status}")
+
+
+def _error(answer: Any) -> tuple[int, str]:
+    if isinstance(answer, dict):
+        return int(answer.get("code", 0)), str(answer.get("message", ""))
+    return 0, str(answer)[:200]
