@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from orchestrator.cli import many
 from orchestrator.cli.operations import WaitOption, as_data, expect, show_operation_state, show_started
 from orchestrator.cli.running import (
     Exit,
@@ -14,10 +15,7 @@ from orchestrator.cli.running import (
     JsonOption,
     ReasonOption,
     cause,
-    complain,
-    complete_instance,
     data_of,
-    exit_of,
     fail,
     run,
     show_json,
@@ -29,7 +27,7 @@ from orchestrator.cli.running import (
 from orchestrator.cli.watching import follow
 from tenants.access import passwords
 from tenants.core.digests import digest, new_key
-from tenants.core.errors import DomainError, InvalidInputError
+from tenants.core.errors import InvalidInputError
 from tenants.core.scram import make_verifier
 from tenants.lifecycle import keys, operations, registry, requests
 from tenants.lifecycle.registry import Created, TenantSpec
@@ -40,17 +38,11 @@ from tenants.store.models import Operation, OperationKind, OperationState, Tenan
 from tenants.workflows import imports
 
 app = typer.Typer(no_args_is_help=True, help="Tenants: the LHC instances that are served.")
-
-_EVERY = 1_000_000
-"""As many tenants as there can be."""
-_SHOWN = 10
-"""Names that are shown when somebody is asked about many."""
 _LINE = ("instance_name", "state", "callback_url", "created_at", "updated_at")
 _DETAILS = (
     *("instance_name", "state", *TenantSettings.model_fields),
     *("previous_key_until", "created_at", "updated_at"),
 )
-
 SetOption = Annotated[
     list[str] | None,
     typer.Option(
@@ -59,16 +51,6 @@ SetOption = Annotated[
         help=f"A setting; NAME= takes it back to its default. {', '.join(TenantSettings.model_fields)}.",
     ),
 ]
-NamesArgument = Annotated[
-    list[str] | None,
-    typer.Argument(metavar="INSTANCE...", help="The tenants' instance names.", autocompletion=complete_instance),
-]
-FileOption = Annotated[
-    typer.FileText | None,
-    typer.Option("--names-from", help="A file of instance names, one a line; - is standard input."),
-]
-InStateOption = Annotated[TenantState | None, typer.Option("--all-in-state", help="All tenants in this state.")]
-YesOption = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
 
 
 @app.command("list")
@@ -77,7 +59,7 @@ def list_tenants(
     state: Annotated[TenantState | None, typer.Option(help="In this state only.")] = None,
     search: Annotated[str | None, typer.Option(help="A part of the name.")] = None,
     after: Annotated[str, typer.Option(help="Names behind this one.")] = "",
-    limit: Annotated[int, typer.Option(min=1, max=_EVERY, help="How many at most.")] = 100,
+    limit: Annotated[int, typer.Option(min=1, max=many.EVERY, help="How many at most.")] = 100,
     as_json: JsonOption = False,
 ) -> None:
     """List tenants by name; destroyed ones only when asked for by that state."""
@@ -185,58 +167,58 @@ def update(
 
 @app.command()
 def suspend(
-    names: NamesArgument = None,
+    names: many.NamesArgument = None,
     *,
-    names_from: FileOption = None,
-    in_state: InStateOption = None,
-    yes: YesOption = False,
+    names_from: many.FileOption = None,
+    in_state: many.InStateOption = None,
+    yes: many.YesOption = False,
     wait: WaitOption = False,
     reason: ReasonOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Stop the traffic of tenants; their accounts stay."""
-    wanted = _names(names, names_from, in_state)
+    wanted = many.named(names, names_from, in_state)
     if not yes and (names_from or in_state):
-        _confirm_number(wanted, "suspend")
-    _request(wanted, OperationKind.SUSPEND, wait=wait, reason=reason, as_json=as_json)
+        many.confirm_number(wanted, "suspend")
+    many.request(wanted, OperationKind.SUSPEND, wait=wait, reason=reason, as_json=as_json)
 
 
 @app.command()
 def resume(
-    names: NamesArgument = None,
+    names: many.NamesArgument = None,
     *,
-    names_from: FileOption = None,
-    in_state: InStateOption = None,
-    yes: YesOption = False,
+    names_from: many.FileOption = None,
+    in_state: many.InStateOption = None,
+    yes: many.YesOption = False,
     wait: WaitOption = False,
     reason: ReasonOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Let the traffic of tenants start again."""
-    wanted = _names(names, names_from, in_state)
+    wanted = many.named(names, names_from, in_state)
     if not yes and (names_from or in_state):
-        _confirm_number(wanted, "resume")
-    _request(wanted, OperationKind.RESUME, wait=wait, reason=reason, as_json=as_json)
+        many.confirm_number(wanted, "resume")
+    many.request(wanted, OperationKind.RESUME, wait=wait, reason=reason, as_json=as_json)
 
 
 @app.command()
 def destroy(
-    names: NamesArgument = None,
+    names: many.NamesArgument = None,
     *,
-    names_from: FileOption = None,
-    in_state: InStateOption = None,
-    yes: YesOption = False,
+    names_from: many.FileOption = None,
+    in_state: many.InStateOption = None,
+    yes: many.YesOption = False,
     wait: WaitOption = False,
     reason: ReasonOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Remove tenants with all their accounts. There is no way back."""
-    wanted = _names(names, names_from, in_state)
+    wanted = many.named(names, names_from, in_state)
     if not yes and (names_from or in_state):
-        _confirm_number(wanted, "destroy")
+        many.confirm_number(wanted, "destroy")
     elif not yes:
-        _confirm_each(wanted)
-    _request(wanted, OperationKind.DESTROY, wait=wait, reason=reason, as_json=as_json)
+        many.confirm_each(wanted)
+    many.request(wanted, OperationKind.DESTROY, wait=wait, reason=reason, as_json=as_json)
 
 
 @app.command("rotate-keys")
@@ -301,59 +283,6 @@ def _show_with_key(operation: Operation, key: str | None, *, wait: bool, as_json
         expect(operation, OperationState.SUCCEEDED)
 
 
-Outcome = Operation | DomainError | None
-"""What came of a request: an operation, or what forbids it, or nothing, because there was nothing to do."""
-
-
-def _request(names: list[str], kind: OperationKind, *, wait: bool, reason: str | None, as_json: bool) -> None:
-    bulk_id = operations.new_id() if len(names) > 1 else None
-    outcomes: dict[str, Outcome] = dict(
-        run(lambda services: requests.request_many(services, names, kind, cause(reason), bulk_id))
-    )
-    if wait:
-        ended = follow([one.id for one in outcomes.values() if isinstance(one, Operation)])
-        outcomes.update((operation.instance_name, operation) for operation in ended)
-    if as_json:
-        show_json([_outcome_data(name, outcome) for name, outcome in outcomes.items()])
-    codes = {_tell(name, outcome, wait=wait, as_json=as_json) for name, outcome in outcomes.items()} - {Exit.OK}
-    if codes:
-        raise typer.Exit(codes.pop() if len(codes) == 1 else Exit.FAILED)
-
-
-def _tell(name: str, outcome: Outcome, *, wait: bool, as_json: bool) -> Exit:
-    """Tell what came of one of the requests; gives the exit code that says it."""
-    if isinstance(outcome, DomainError):
-        complain(str(outcome))
-        return exit_of(outcome)
-    if not as_json:
-        if outcome is None:
-            show_line(f"{name}: nothing to do")
-        else:
-            show_operation_state(outcome, as_json=False)
-    if wait and outcome is not None and outcome.state is not OperationState.SUCCEEDED:
-        complain(f"{name}: {outcome.error or outcome.state}")
-        return Exit.FAILED
-    return Exit.OK
-
-
-def _outcome_data(name: str, outcome: Outcome) -> dict[str, Any]:
-    operation = as_data(outcome) if isinstance(outcome, Operation) else None
-    error = str(outcome) if isinstance(outcome, DomainError) else None
-    return {"instance_name": name, "operation": operation, "error": error}
-
-
-def _names(names: list[str] | None, names_from: typer.FileText | None, in_state: TenantState | None) -> list[str]:
-    found = list(names or [])
-    if names_from is not None:
-        found += [line.strip() for line in names_from if line.strip()]
-    if in_state is not None:
-        tenants = run(lambda services: registry.search(services, state=in_state, limit=_EVERY))
-        found += [tenant.instance_name for tenant in tenants]
-    elif not found:
-        raise typer.BadParameter("give names of tenants, --names-from or --all-in-state")
-    return list(dict.fromkeys(found))
-
-
 def _settings(given: list[str] | None) -> dict[str, Any]:
     """`NAME=VALUE` as a tenant's columns; a value is JSON where it can be (numbers, true, false), else text."""
     values: dict[str, Any] = {}
@@ -366,31 +295,6 @@ def _settings(given: list[str] | None) -> dict[str, Any]:
         except ValueError:
             values[name] = text
     return check_settings(values)
-
-
-def _confirm_each(names: list[str]) -> None:
-    """Ask for the names of tenants that are to be destroyed."""
-    _expect_terminal("destroying asks for confirmation")
-    for name in names:
-        if typer.prompt(f"Type {name} to destroy it with all its accounts", err=True) != name:
-            raise fail("not destroyed", Exit.USAGE)
-
-
-def _confirm_number(names: list[str], action: str) -> None:
-    """Ask for the number of tenants that nobody named: it may be every customer."""
-    if not names:
-        return
-    _expect_terminal(f"this would {action} {len(names)} tenants, which asks for confirmation")
-    shown = ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
-    what = " with all their accounts" if action == "destroy" else ""
-    question = f"{shown}\nType {len(names)} to {action} these {len(names)} tenants{what}"
-    if typer.prompt(question, err=True) != str(len(names)):
-        raise fail("nothing was changed", Exit.USAGE)
-
-
-def _expect_terminal(what: str) -> None:
-    if not sys.stdin.isatty():
-        raise fail(f"{what}: there is no terminal, so give --yes", Exit.USAGE)
 
 
 def _password(*, from_stdin: bool) -> str:
