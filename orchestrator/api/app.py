@@ -36,6 +36,9 @@ from orchestrator.console.site import Console
 from tenants.process.services import open_services
 from tenants.visitors import write_behind
 
+_TITLE = "LHC XMPP orchestrator"
+_DESCRIPTION = "Tenants of a hosting company, their rosters and accounts in ejabberd, and their messages."
+
 
 def create_app() -> FastAPI:
     """The application with all its faces, and the connections it holds while it runs."""
@@ -57,13 +60,8 @@ def create_app() -> FastAPI:
             gc.freeze()
             yield
 
-    # the plain one loads its pages' scripts from elsewhere, which a browser in a private network cannot
-    app = FastAPIOffline(
-        title="LHC XMPP orchestrator",
-        version="1",
-        description="Tenants of a hosting company, their rosters and accounts in ejabberd, and their messages.",
-        lifespan=lifespan,
-    )
+    # FastAPI itself loads the scripts of its pages from elsewhere, which a browser in a private network cannot
+    app = FastAPIOffline(title=_TITLE, version="1", description=_DESCRIPTION, lifespan=lifespan)
     console = Console(settings) if settings.console_key.get_secret_value() else None
     app.add_middleware(BodyRules)
     problems.add_handlers(app)
@@ -71,18 +69,22 @@ def create_app() -> FastAPI:
         app.add_middleware(PublicAddress, public_url=settings.public_url)
         # first: for each link in its pages, Starlette looks through the routes from the beginning
         console.mount(app)
-    app.include_router(health.router)
-    app.include_router(metrics.router)
-    for resource in (tenants, operators, visitors, chats, rooms, deliveries, operations, reconcile, tokens, audit):
-        app.include_router(resource.router, max_body_size=MAX_BODY, dependencies=[Depends(check_text)])
-    documentation.complete(app)
-    problems.answer_unknown_paths(app)
+    _serve_resources(app)
     if console is not None:
         app.include_router(onboarding.router, max_body_size=MAX_BODY)
 
     # last, because it answers every path that nobody else does
     app.mount("/", LhcFace())
     return app
+
+
+def _serve_resources(app: FastAPI) -> None:
+    app.include_router(health.router)
+    app.include_router(metrics.router)
+    for resource in (tenants, operators, visitors, chats, rooms, deliveries, operations, reconcile, tokens, audit):
+        app.include_router(resource.router, max_body_size=MAX_BODY, dependencies=[Depends(check_text)])
+    documentation.complete(app)
+    problems.answer_unknown_paths(app)
 
 
 def create_server() -> ASGIApp:

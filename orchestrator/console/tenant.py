@@ -115,7 +115,7 @@ async def look(request: Request, instance_name: str) -> dict[str, Any]:
         NotFoundError: there is no such tenant.
     """
     services = services_of(request)
-    seen = await tenant_summary.paint(services, instance_name)
+    seen = await tenant_summary.read(services, instance_name)
     flower = services.settings.flower_url
     return {
         "seen": seen,

@@ -74,10 +74,7 @@ class Launcher:
         """
         os.environ[f"{ENV_PREFIX}STATE_DIR"] = str(self._state)
         if self.running():
-            if Choice.of(self._state, broker, database, pools) != Choice.of(self._state):
-                raise LaunchError("Already running with another number of pool processes; stop it first.")
-            self._console.print("Already running.")
-            self._say_where(json.loads((self._state / "endpoints.json").read_text()))
+            self._say_running(as_wanted=Choice.of(self._state, broker, database, pools) == Choice.of(self._state))
             return
         started = time.monotonic()
         system = LocalSystem.open(self._state, broker=broker, database=database, pools=pools)
@@ -95,6 +92,12 @@ class Launcher:
         self._say_where(endpoints)
         if supervisor is not None:
             self._stay(supervisor)
+
+    def _say_running(self, *, as_wanted: bool) -> None:
+        if not as_wanted:
+            raise LaunchError("Already running with another number of pool processes; stop it first.")
+        self._console.print("Already running.")
+        self._say_where(json.loads((self._state / "endpoints.json").read_text()))
 
     def down(self) -> None:
         """Stop everything that was started from this folder, and nothing else.

@@ -40,13 +40,8 @@ async def create(
     Raises:
         InvalidInputError: naming the field that breaks a rule; a tenant's token is for one that there is.
     """
-    if not 0 < len(name) <= LONGEST_NAME or not name.isprintable():
-        raise InvalidInputError("name", f"must be 1 to {LONGEST_NAME} printable characters")
-    if (scope is Scope.TENANT) != (instance_name is not None):
-        raise InvalidInputError("instance_name", "belongs to a token of scope 'tenant', and to no other")
     now = services.clock()
-    if expires_at is not None and not now < expires_at < now + LONGEST_LIFE:
-        raise InvalidInputError("expires_at", "must be in the future, and within 100 years")
+    _check(name, scope, instance_name, expires_at, now)
     token_id, secret = secrets.token_hex(8), new_key()
     token = Token(
         id=token_id,
@@ -65,6 +60,15 @@ async def create(
         what = f"{token_id} ({scope}) for {name}"
         audit.record(session, now, Cause(created_by, reason), "token created", instance_name=instance_name, what=what)
     return token, f"lhc_{token_id}_{secret}"
+
+
+def _check(name: str, scope: Scope, instance_name: str | None, expires_at: float | None, now: float) -> None:
+    if not 0 < len(name) <= LONGEST_NAME or not name.isprintable():
+        raise InvalidInputError("name", f"must be 1 to {LONGEST_NAME} printable characters")
+    if (scope is Scope.TENANT) != (instance_name is not None):
+        raise InvalidInputError("instance_name", "belongs to a token of scope 'tenant', and to no other")
+    if expires_at is not None and not now < expires_at < now + LONGEST_LIFE:
+        raise InvalidInputError("expires_at", "must be in the future, and within 100 years")
 
 
 async def _find_tenant(session: AsyncSession, instance_name: str) -> Tenant:

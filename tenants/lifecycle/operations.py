@@ -63,7 +63,6 @@ async def open_operation(
         _join(services, session, running, cause, given)
         return running
     now = services.clock()
-    newest = await latest_in(session, instance_name)
     operation = Operation(
         id=new_id(),
         instance_name=instance_name,
@@ -73,8 +72,7 @@ async def open_operation(
         reason=cause.reason[: audit.REASON_LIMIT] if cause.reason else None,
         bulk_id=bulk_id,
         input=dict(given or {}),
-        # the clocks of two machines differ
-        created_at=max(now, newest.created_at + _MOMENT) if newest else now,
+        created_at=await _created_at(session, instance_name, now),
         due_at=max(now, not_before),
         steps=[],
     )
@@ -82,6 +80,12 @@ async def open_operation(
     record(session, now, operation, cause, f"{kind} requested")
     await session.flush()
     return operation
+
+
+async def _created_at(session: AsyncSession, instance_name: str, now: float) -> float:
+    """A time after that of every other operation of the tenant, also when another machine's clock is ahead."""
+    newest = await latest_in(session, instance_name)
+    return max(now, newest.created_at + _MOMENT) if newest else now
 
 
 def _join(

@@ -1,4 +1,4 @@
-"""Tenants as people look at them: some numbers of many, or all there is to see of one, as it is now."""
+"""What people are shown of tenants: some numbers of many tenants, or all there is to see of one, as it is now."""
 
 import asyncio
 from collections.abc import Sequence
@@ -37,7 +37,7 @@ _LATEST = 10
 
 @dataclass(frozen=True, slots=True)
 class Numbers:
-    """Of one tenant."""
+    """How much there is of one tenant."""
 
     visitors_online: int = 0
     operators_online: int = 0
@@ -47,8 +47,8 @@ class Numbers:
 
 
 @dataclass(frozen=True, slots=True)
-class Portrait:
-    """One tenant. Of what there may be many of, the first `_SHOWN`.
+class TenantSummary:
+    """All that is shown of one tenant. Each list holds the first `_SHOWN` rows.
 
     Attributes:
         operators: with their devices; None while ejabberd cannot be asked.
@@ -92,7 +92,7 @@ async def numbers(services: Services, session: AsyncSession, instance_names: Seq
     return {name: Numbers(**counted) for name, counted in found.items()}
 
 
-async def paint(services: Services, instance_name: str) -> Portrait:
+async def read(services: Services, instance_name: str) -> TenantSummary:
     """All there is to see of the tenant.
 
     Raises:
@@ -104,35 +104,43 @@ async def paint(services: Services, instance_name: str) -> Portrait:
     )
     now = services.clock()
     async with services.database.read() as session:
-
-        async def rows(model: Any, *conditions: Any, order: Any, limit: int = _SHOWN) -> list[Any]:
-            query = select(model).where(model.instance_name == instance_name, *conditions)
-            return list(await session.scalars(query.order_by(order).limit(limit)))
-
-        async def count(model: Any, *conditions: Any) -> int:
-            query = select(func.count()).where(model.instance_name == instance_name, *conditions)
-            return await session.scalar(query) or 0
-
+        of = _OfTenant(session, instance_name)
         is_online = VisitorSession.online_until > now
         is_undelivered = CallbackMessage.state != MessageState.DELIVERED
-        return Portrait(
+        return TenantSummary(
             tenant=await session.get_one(Tenant, instance_name),
             accounts={kind.value: n for kind, n in (await registry.count_accounts(session, instance_name)).items()},
             operators=shown_operators,
-            operators_online=await count(OperatorPresence, OperatorPresence.online),
-            visitors=await rows(VisitorSession, is_online, order=VisitorSession.online_until.desc()),
-            visitors_online=await count(VisitorSession, is_online),
-            chats=await rows(Chat, Chat.state != ChatState.CLOSED, order=Chat.created_at.desc()),
-            chats_open=await count(Chat, Chat.state != ChatState.CLOSED),
-            messages=await rows(CallbackMessage, is_undelivered, order=CallbackMessage.id),
-            undelivered=await count(CallbackMessage, is_undelivered),
-            dead=await count(CallbackMessage, CallbackMessage.state == MessageState.DEAD),
-            returned=await rows(ReturnedMessage, ReturnedMessage.replayed_at.is_(None), order=ReturnedMessage.id),
+            operators_online=await of.count(OperatorPresence, OperatorPresence.online),
+            visitors=await of.rows(VisitorSession, is_online, order=VisitorSession.online_until.desc()),
+            visitors_online=await of.count(VisitorSession, is_online),
+            chats=await of.rows(Chat, Chat.state != ChatState.CLOSED, order=Chat.created_at.desc()),
+            chats_open=await of.count(Chat, Chat.state != ChatState.CLOSED),
+            messages=await of.rows(CallbackMessage, is_undelivered, order=CallbackMessage.id),
+            undelivered=await of.count(CallbackMessage, is_undelivered),
+            dead=await of.count(CallbackMessage, CallbackMessage.state == MessageState.DEAD),
+            returned=await of.rows(ReturnedMessage, ReturnedMessage.replayed_at.is_(None), order=ReturnedMessage.id),
             circuit=circuit,
-            drift=await rows(Drift, Drift.mended_at.is_(None), order=Drift.id),
-            operations=await rows(Operation, order=Operation.created_at.desc(), limit=_LATEST),
-            audit=await rows(AuditEntry, order=AuditEntry.id.desc(), limit=_LATEST),
+            drift=await of.rows(Drift, Drift.mended_at.is_(None), order=Drift.id),
+            operations=await of.rows(Operation, order=Operation.created_at.desc(), limit=_LATEST),
+            audit=await of.rows(AuditEntry, order=AuditEntry.id.desc(), limit=_LATEST),
         )
+
+
+class _OfTenant:
+    """Reads rows of one tenant."""
+
+    def __init__(self, session: AsyncSession, instance_name: str) -> None:
+        self._session = session
+        self._instance_name = instance_name
+
+    async def rows(self, model: Any, *conditions: Any, order: Any, limit: int = _SHOWN) -> list[Any]:
+        query = select(model).where(model.instance_name == self._instance_name, *conditions)
+        return list(await self._session.scalars(query.order_by(order).limit(limit)))
+
+    async def count(self, model: Any, *conditions: Any) -> int:
+        query = select(func.count()).where(model.instance_name == self._instance_name, *conditions)
+        return await self._session.scalar(query) or 0
 
 
 async def _operators(services: Services, instance_name: str) -> list[OperatorSummary] | None:
