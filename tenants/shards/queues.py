@@ -35,7 +35,7 @@ def open_publisher(broker_url: str, shard_count: int) -> CommandPublisher:
         from tenants.shards.redis_streams import RedisPublisher  # noqa: PLC0415
 
         return RedisPublisher(broker_url, shard_count)
-    from tenants.shards.amqp import AmqpPublisher  # noqa: PLC0415
+    from tenants.shards.amqp_publisher import AmqpPublisher  # noqa: PLC0415
 
     return AmqpPublisher(broker_url, shard_count)
 
@@ -46,6 +46,6 @@ def open_reader(broker_url: str, shard_count: int) -> CommandReader:
         from tenants.shards.redis_streams import RedisReader  # noqa: PLC0415
 
         return RedisReader(broker_url, shard_count)
-    from tenants.shards.amqp import AmqpReader  # noqa: PLC0415
+    from tenants.shards.amqp_reader import AmqpReader  # noqa: PLC0415
 
     return AmqpReader(broker_url, shard_count)
