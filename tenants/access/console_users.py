@@ -1,6 +1,7 @@
 """People at the console: who they are, and what they log in by."""
 
 import secrets
+from functools import cache
 
 from anyio import CapacityLimiter, to_thread
 from argon2 import PasswordHasher
@@ -31,8 +32,15 @@ LONGEST_NAME = 60
 _hasher = PasswordHasher()
 _AT_ONCE = CapacityLimiter(2)
 """Passwords that are looked at at the same time: each takes 64 MiB for a moment."""
-_NOBODYS = _hasher.hash(secrets.token_urlsafe())
-"""What the password of a name that nobody has is compared with, so that the time tells nothing."""
+
+
+@cache
+def _nobodys() -> str:
+    """The hash that is compared with a password for a name that nobody has, so that the time tells nothing.
+
+    It is made when somebody logs in: it takes a fifth of a second, and most programs that load this never need it.
+    """
+    return _hasher.hash(secrets.token_urlsafe())
 
 
 async def put_user(services: Services, name: str, role: Role, password: str | None, cause: Cause) -> ConsoleUser:
@@ -89,7 +97,9 @@ async def log_in(services: Services, name: str, password: str, address: str) -> 
     """The cookie of a new session, when name and password are somebody's."""
     async with services.database.read() as session:
         user = await session.get(ConsoleUser, name) if len(name) <= LONGEST_NAME else None
-    is_right = await _verify(user.password_hash if user else _NOBODYS, password[:LONGEST])
+    # made for everybody, because otherwise the first wrong name would take longer than the first right one
+    nobodys = await to_thread.run_sync(_nobodys, limiter=_AT_ONCE)
+    is_right = await _verify(user.password_hash if user else nobodys, password[:LONGEST])
     if user is None or not is_right:
         return None
     return await console_sessions.begin(
