@@ -16,10 +16,10 @@ from rich.table import Table
 from bench.chaos.load import Load, Shape
 from bench.chaos.memory import Memory
 from bench.chaos.schedule import Kind
-from bench.measured import FULL_SPEED, keep
+from bench.lib.measured import FULL_SPEED, keep
 from orchestrator.launcher.local import Broker, DatabaseServer
 from orchestrator.launcher.up import control
-from tests.world.system import System, start_system
+from testbed.system import System, start_system
 
 WELL, DEAD_LHC, DEAD_BROKER = "all well", "dead LHC", "dead broker"
 PROCESSES = ("api", "worker", "pool-0", "pool-1", "ejabberd")

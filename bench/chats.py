@@ -24,12 +24,12 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.latency import PASSWORD
-from bench.measured import FULL_SPEED, Measured, keep, summarise
+from bench.lib.measured import FULL_SPEED, Measured, keep, summarise
 from orchestrator.launcher.local import Broker, DatabaseServer
-from tests.world.operator import Operator
-from tests.world.panel import Panel
-from tests.world.receiver import Receiver
-from tests.world.system import start_system
+from testbed.operator import Operator
+from testbed.panel import Panel
+from testbed.receiver import Receiver
+from testbed.system import start_system
 
 TO_OPERATOR, TO_WEBHOOK = "visitor -> operator", "operator -> webhook"
 

@@ -21,18 +21,18 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from bench import processor_time
-from bench.component import Component
-from bench.http_load import STAMP
 from bench.latency import PASSWORD
-from bench.measured import FULL_SPEED, Measured, keep, summarise
-from bench.watching import MARK, Login, Watcher, watching
+from bench.lib import processor_time
+from bench.lib.component import Component
+from bench.lib.http_load import STAMP
+from bench.lib.measured import FULL_SPEED, Measured, keep, summarise
+from bench.lib.watching import MARK, Login, Watcher, watching
 from orchestrator.launcher.local import Broker
 from tenants.process.services import Services
 from tenants.shards.commands import AnyCommand, SendMessage, ShowVisitor
-from tests.world.lhc import Lhc
-from tests.world.panel import Panel
-from tests.world.system import System, domain_of, start_system
+from testbed.lhc import Lhc
+from testbed.panel import Panel
+from testbed.system import System, domain_of, start_system
 from xmpp_pool import stanzas
 
 INSTANCE = "bench-commands"

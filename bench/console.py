@@ -20,10 +20,10 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from bench.console_rows import LARGE, Size, fill
-from bench.measured import Measured, keep, summarise
+from bench.lib.console_rows import LARGE, Size, fill
+from bench.lib.measured import Measured, keep, summarise
 from orchestrator.launcher.local import Broker, DatabaseServer
-from tests.world.system import System, start_system
+from testbed.system import System, start_system
 
 _SECONDS = 60.0
 

@@ -10,12 +10,12 @@ import time
 import httpx
 from rich.console import Console
 
-from bench.running import running_system
+from bench.lib.running import running_system
 from tenants.ejabberd.client import Ejabberd
-from tests.world.lhc import Lhc
-from tests.world.operator import Operator
-from tests.world.panel import Panel
-from tests.world.receiver import Receiver
+from testbed.lhc import Lhc
+from testbed.operator import Operator
+from testbed.panel import Panel
+from testbed.receiver import Receiver
 
 INSTANCE = "acme"
 PASSWORD = "0123456789abcdef0123"  # noqa: S105 - of the demo's visitor

@@ -28,16 +28,16 @@ from rich.table import Table
 
 from bench.chaos.memory import Memory
 from bench.latency import PASSWORD
-from bench.measured import Measured, keep, summarise
+from bench.lib.measured import Measured, keep, summarise
 from orchestrator.launcher.local import Broker, DatabaseServer
-from tests.world.browser import Browser
-from tests.world.lhc import Lhc, php_json
-from tests.world.light_client import LightClient
-from tests.world.operator import Operator
-from tests.world.panel import Panel
-from tests.world.receiver import Callback, Receiver
-from tests.world.system import System, start_system
-from tests.world.waiting import until
+from testbed.browser import Browser
+from testbed.lhc import Lhc, php_json
+from testbed.light_client import LightClient
+from testbed.operator import Operator
+from testbed.panel import Panel
+from testbed.receiver import Callback, Receiver
+from testbed.system import System, start_system
+from testbed.waiting import until
 
 CALM, HOSTILE = "calm", "hostile"
 TO_OPERATOR, TO_LHC = "visitor -> operator", "operator -> callback"

@@ -21,13 +21,13 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.latency import PASSWORD, WARM_UP
-from bench.measured import Measured, keep, summarise
-from bench.running import running_system
-from tests.world.lhc import Lhc
-from tests.world.operator import Operator
-from tests.world.panel import Panel
-from tests.world.receiver import Callback, Receiver
-from tests.world.waiting import until
+from bench.lib.measured import Measured, keep, summarise
+from bench.lib.running import running_system
+from testbed.lhc import Lhc
+from testbed.operator import Operator
+from testbed.panel import Panel
+from testbed.receiver import Callback, Receiver
+from testbed.waiting import until
 
 MEASURED, BUSY = "bench-measured", "bench-busy"
 CONVERSATIONS = 50

@@ -18,12 +18,12 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from bench.measured import Measured, keep, summarise
-from bench.running import running_system
-from tests.world.lhc import Lhc
-from tests.world.operator import Operator
-from tests.world.panel import Panel
-from tests.world.receiver import Receiver
+from bench.lib.measured import Measured, keep, summarise
+from bench.lib.running import running_system
+from testbed.lhc import Lhc
+from testbed.operator import Operator
+from testbed.panel import Panel
+from testbed.receiver import Receiver
 
 INSTANCE = "bench"
 PASSWORD = "0123456789abcdef0123"  # noqa: S105 - of the benchmark's visitor

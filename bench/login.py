@@ -1,6 +1,6 @@
 """An operator logs in while thousands of visitors are online: how long until all are shown, and what others feel of it.
 
-One tenant has the visitors, rows that are written straight into the database (`bench.seeding`). Its operator logs in
+One tenant has the visitors, rows that are written straight into the database (`lib/seeding.py`). Its operator logs in
 again and again: the time counts from the first byte of the login until the last visitor was shown. Meanwhile a visitor
 of another tenant, on the same pool process, writes to an operator at a steady rate; the same is measured before, while
 nobody logs in. These messages are handed to the shard queue, without the API before it: what the API takes is measured
@@ -20,15 +20,15 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from bench.crowd import crowd, login_seconds
-from bench.http_load import STAMP
-from bench.measured import Measured, keep, summarise
-from bench.seeding import login_of, open_tenants, seed
-from bench.watching import MARK, Watcher, watching
+from bench.lib.crowd import crowd, login_seconds
+from bench.lib.http_load import STAMP
+from bench.lib.measured import Measured, keep, summarise
+from bench.lib.seeding import login_of, open_tenants, seed
+from bench.lib.watching import MARK, Watcher, watching
 from orchestrator.launcher.local import DatabaseServer
 from tenants.process.services import Services
 from tenants.shards.commands import SendMessage
-from tests.world.system import System, domain_of, start_system
+from testbed.system import System, domain_of, start_system
 
 CROWDED, OTHER = "bench-crowded", "bench-other"
 _DEADLINE = 60.0

@@ -1,7 +1,7 @@
 """What page views and messages cost that LHC's extension tells of, through the JSON face of one API process.
 
 * unchanged: page views of known visitors who are online, with nothing new in them; with connections that are kept, and
-  with one for each call, as PHP makes it. Beside it, in the same run, the least that it can cost here: `bench.bare`.
+  with one for each call, as PHP makes it. Beside it, in the same run, the least that it can cost here: `lib/bare.py`.
 * changed: each has a new status, and is over when one operator's client has the presence.
 * new visitor: a page view of somebody who was never here, an account and a contact by then, over when one operator's
   client has the presence.
@@ -28,15 +28,15 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from bench import processor_time
-from bench.http_load import Load, Outcome, send
 from bench.latency import PASSWORD
-from bench.measured import FULL_SPEED, Measured, keep, summarise
-from bench.watching import MARK, Login, Watcher, watching
+from bench.lib import processor_time
+from bench.lib.http_load import Load, Outcome, send
+from bench.lib.measured import FULL_SPEED, Measured, keep, summarise
+from bench.lib.watching import MARK, Login, Watcher, watching
 from orchestrator.launcher.local import Broker, DatabaseServer
-from tests.world.lhc import Lhc, php_json
-from tests.world.panel import Panel
-from tests.world.system import System, start_system
+from testbed.lhc import Lhc, php_json
+from testbed.panel import Panel
+from testbed.system import System, start_system
 
 INSTANCE = "bench-pageviews"
 OPERATOR = "bob"
@@ -184,7 +184,7 @@ def bare_server() -> Iterator[int]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = int(probe.getsockname()[1])
-    command = [sys.executable, "-m", "uvicorn", "bench.bare:app", "--port", str(port), "--lifespan", "off"]
+    command = [sys.executable, "-m", "uvicorn", "bench.lib.bare:app", "--port", str(port), "--lifespan", "off"]
     process = subprocess.Popen(
         [*command, "--loop", "uvloop", "--http", "httptools", "--log-level", "error", "--no-access-log"]
     )

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from rich.console import Console
 
-from bench.measured import RESULTS
+from bench.lib.measured import RESULTS
 
 FIGURES = Path(__file__).parents[1] / "docs" / "figures"
 _MEGABYTE = 1 << 20

@@ -24,7 +24,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.latency import PASSWORD
-from bench.measured import keep
+from bench.lib.measured import keep
 from config.settings import Settings
 from tenants.core.naming import AccountKind, AccountName, RosterKind
 from tenants.core.scram import make_verifier
@@ -36,8 +36,8 @@ from tenants.process.services import Services, open_services
 from tenants.store.models import Account, AccountState, Tenant, TenantState
 from tenants.workflows import reconcile
 from tenants.workflows.steps import WORKFLOWS
-from tests.world.chat_server import ChatServer
-from tests.world.registry import migrate
+from testbed.chat_server import ChatServer
+from testbed.system import migrate
 
 _AT_ONCE = 10
 _ACCOUNTS_AT_ONCE = 1000

@@ -24,12 +24,12 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from bench.measured import keep
+from bench.lib.measured import keep
 from orchestrator.launcher.local import LISTEN_IP
 from tenants.core import scram
 from tenants.ejabberd.admin_api import call_headers
 from tenants.ejabberd.bulk import BATCH, Kind
-from tests.world.chat_server import ChatServer
+from testbed.chat_server import ChatServer
 
 LIMIT, OURS, ONE_BY_ONE = "limit", "ours", "one by one (httpx)"
 AT_ONCE = 10

@@ -15,13 +15,13 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from bench import processor_time
-from bench.crowd import Crowd, crowd
-from bench.measured import FULL_SPEED, keep
-from bench.seeding import login_of, open_tenants
+from bench.lib import processor_time
+from bench.lib.crowd import Crowd, crowd
+from bench.lib.measured import FULL_SPEED, keep
+from bench.lib.seeding import login_of, open_tenants
 from orchestrator.launcher.local import Broker
 from tenants.shards.commands import ShowVisitor
-from tests.world.system import System, domain_of, start_system
+from testbed.system import System, domain_of, start_system
 
 _AT_ONCE = 500
 _ONLINE_SECONDS = 3600.0

@@ -1,6 +1,6 @@
 """What visitors online cost: memory of the pool process, the time of a restart, the processor when nothing happens.
 
-Visitors are rows that are written straight into the database (`bench.seeding`), of many tenants in turn, each with one
+Visitors are rows that are written straight into the database (`lib/seeding.py`), of many tenants in turn, each with one
 operator online. Then the one pool process is ended in good order, and started again by supervisord: the time counts
 from the signal until every operator was shown every visitor of the tenant again. Memory is what the process holds some
 seconds later, for each visitor more than at the step before.
@@ -22,15 +22,15 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from bench import processor_time
-from bench.client_sessions import ClientSessions, log_in_all
-from bench.crowd import Crowd, crowd
 from bench.latency import PASSWORD
-from bench.measured import keep, resident_bytes
-from bench.seeding import login_of, open_tenants, seed
-from bench.watching import Login
+from bench.lib import processor_time
+from bench.lib.client_sessions import ClientSessions, log_in_all
+from bench.lib.crowd import Crowd, crowd
+from bench.lib.measured import keep, resident_bytes
+from bench.lib.seeding import login_of, open_tenants, seed
+from bench.lib.watching import Login
 from orchestrator.launcher.local import DatabaseServer
-from tests.world.system import System, start_system
+from testbed.system import System, start_system
 
 _POOL = "pool-0"
 _REST_SECONDS = 5.0

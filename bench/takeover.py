@@ -19,16 +19,16 @@ from rich.table import Table
 from sqlalchemy import select
 
 from bench.latency import PASSWORD
-from bench.measured import FULL_SPEED, keep
+from bench.lib.measured import FULL_SPEED, keep
 from tenants.shards.commands import shard_of
 from tenants.store.database import Database
 from tenants.store.models import ShardLease
-from tests.world.lhc import Lhc
-from tests.world.operator import Operator
-from tests.world.panel import Panel
-from tests.world.receiver import Receiver
-from tests.world.system import System, start_system
-from tests.world.waiting import until_async
+from testbed.lhc import Lhc
+from testbed.operator import Operator
+from testbed.panel import Panel
+from testbed.receiver import Receiver
+from testbed.system import System, start_system
+from testbed.waiting import until_async
 
 TENANTS = 8
 SHARDS = 64

@@ -19,8 +19,8 @@ from rich.table import Table
 from sqlalchemy import func, select
 
 from bench.latency import PASSWORD
-from bench.measured import Measured, keep, summarise
-from bench.running import running_system
+from bench.lib.measured import Measured, keep, summarise
+from bench.lib.running import running_system
 from config.celery import make_celery
 from config.settings import Settings
 from config.wakeup import celery_wake
@@ -29,10 +29,10 @@ from tenants.core.scram import make_verifier
 from tenants.ejabberd.rosters import group_of
 from tenants.process.services import Services, open_services
 from tenants.store.models import Account, AccountState, Tenant, TenantState
-from tests.world.lhc import Lhc
-from tests.world.operator import Operator
-from tests.world.panel import Panel
-from tests.world.waiting import until_async
+from testbed.lhc import Lhc
+from testbed.operator import Operator
+from testbed.panel import Panel
+from testbed.waiting import until_async
 
 OTHER, LARGE = "bench-other", "bench-large"
 _AT_ONCE = 20

@@ -6,10 +6,10 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from tests.world.panel import Panel
-from tests.world.receiver import Receiver
+from testbed.panel import Panel
+from testbed.receiver import Receiver
+from testbed.system import System, start_system
 from tests.world.settings import SETTINGS
-from tests.world.system import System, start_system
 from tests.world.tenant import NewTenant, Tenant, tenants_of
 
 _FIRST_PORT, _PORTS_EACH = 20_000, 1_000

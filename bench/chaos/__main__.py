@@ -24,9 +24,9 @@ from bench.chaos.mayhem import Mayhem, victims
 from bench.chaos.memory import Memory
 from bench.chaos.report import Result, describe
 from bench.chaos.schedule import Action, plan
-from bench.measured import FULL_SPEED
+from bench.lib.measured import FULL_SPEED
 from orchestrator.launcher.local import Broker, DatabaseServer
-from tests.world.system import StartError, System, start_system
+from testbed.system import StartError, System, start_system
 
 RESULTS = Path(__file__).parents[1] / "results" / "chaos.json"
 _QUIET = 3.0

@@ -13,7 +13,7 @@ from xmlrpc.client import Fault
 
 from bench.chaos.schedule import LHC, Action, Kind
 from orchestrator.launcher.up import control
-from tests.world.system import System
+from testbed.system import System
 
 _BACK_WITHIN = 90.0
 _POLL = 0.1

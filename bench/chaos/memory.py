@@ -5,7 +5,7 @@ from contextlib import suppress
 from http.client import HTTPException
 from pathlib import Path
 
-from tests.world.system import System
+from testbed.system import System
 
 _INTERVAL = 1.0
 _PAGE_KIB = 4

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from playwright.async_api import Browser, StorageState, async_playwright, expect
 
+from testbed.system import PROJECT, System
+from testbed.waiting import DEADLINE
 from tests.browser.somebody import Come, Somebody
-from tests.world.system import PROJECT, System
-from tests.world.waiting import DEADLINE
 
 CHROMIUM = "/usr/bin/chromium"
 expect.set_options(timeout=DEADLINE * 1000)

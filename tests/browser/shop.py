@@ -3,11 +3,11 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from tests.world.panel import Panel
-from tests.world.receiver import Callback, Receiver
-from tests.world.system import System
+from testbed.panel import Panel
+from testbed.receiver import Callback, Receiver
+from testbed.system import System
+from testbed.waiting import until_async
 from tests.world.tenant import Tenant
-from tests.world.waiting import until_async
 
 PASSWORD = "0123456789abcdef0123"
 _VISITORS = (

@@ -6,11 +6,11 @@ import re
 import pytest
 from playwright.async_api import expect
 
+from testbed.system import System
+from testbed.waiting import DEADLINE
 from tests.browser.somebody import Come, Somebody
 from tests.world.console import login_link
-from tests.world.system import System
 from tests.world.tenant import Tenant
-from tests.world.waiting import DEADLINE
 
 PASSWORD = "a-long-password"
 

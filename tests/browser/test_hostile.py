@@ -6,10 +6,10 @@ from urllib.parse import quote
 from playwright.async_api import TimeoutError as PlaywrightTimeoutError
 from playwright.async_api import expect
 
+from testbed.waiting import until_async
 from tests.browser.somebody import Somebody
 from tests.world.tenant import NewTenant
 from tests.world.tenant_api import api_of
-from tests.world.waiting import until_async
 
 PASSWORD = "0123456789abcdef0123"
 SCRIPT = "<script>window.owned=1;alert(1)</script>"

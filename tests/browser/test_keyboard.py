@@ -5,8 +5,8 @@ import re
 
 from playwright.async_api import Page, expect
 
+from testbed.system import System
 from tests.browser.somebody import Come, Somebody
-from tests.world.system import System
 from tests.world.tenant import Tenant
 
 _FOCUS = """() => {

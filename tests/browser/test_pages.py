@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 from playwright.async_api import expect
 
+from testbed.panel import Panel
+from testbed.receiver import Receiver
+from testbed.system import System
 from tests.browser.shop import open_shop
 from tests.browser.somebody import WIDE, Somebody
-from tests.world.panel import Panel
-from tests.world.receiver import Receiver
-from tests.world.system import System
 from tests.world.tenant import Tenant
 
 NAME = "northwind-bakery"

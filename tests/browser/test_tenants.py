@@ -5,9 +5,9 @@ import re
 
 from playwright.async_api import expect
 
+from testbed.system import System
 from tests.browser.somebody import Come, Somebody
 from tests.world.console import login_link
-from tests.world.system import System
 from tests.world.tenant import Tenant
 
 

@@ -14,12 +14,12 @@ import httpx
 import pytest
 
 from orchestrator.launcher import postgresql as server
+from testbed.panel import Panel
+from testbed.receiver import Receiver
+from testbed.system import System, migrate, start_system
 from tests.world.console import Browser, OpenBrowser
-from tests.world.panel import Panel
-from tests.world.receiver import Receiver
-from tests.world.registry import World, emptied_world, migrate
+from tests.world.registry import World, emptied_world
 from tests.world.settings import SETTINGS
-from tests.world.system import System, start_system
 from tests.world.tenant import NewTenant, Tenant, tenants_of
 from tests.world.tenant_api import TenantApi, api_of
 

@@ -7,8 +7,8 @@ from contextlib import asynccontextmanager, suppress
 
 import pytest
 
+from testbed.waiting import until
 from tests.world.stream import Stream
-from tests.world.waiting import until
 from xmpp_pool.fanout import Fanout
 from xmpp_pool.stream import StreamLostError
 

@@ -7,7 +7,7 @@ from alembic.migration import MigrationContext
 from sqlalchemy import create_engine
 
 from tenants.store.models import Base
-from tests.world.registry import migrate
+from testbed.system import migrate
 
 
 def test_the_migrations_make_the_tables_of_the_models(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from tenants.conversations.reports import Receipt, Typing
 from tenants.core.naming import AccountKind, AccountName, Naming
 from tenants.core.text import clean
 from tenants.process.services import Services, open_services
-from tests.world.waiting import until
+from testbed.waiting import until
 from xmpp_pool import signal_inbox, stanzas
 from xmpp_pool.signal_inbox import Signals
 from xmpp_pool.stanzas import CHAT_STATES_NS, RECEIPTS_NS, Signal

@@ -1,1 +1,1 @@
-"""The world around the orchestrator, for tests, benchmarks and the demo: real clients of real servers."""
+"""What only the tests need around the orchestrator: tenants of their own, hostile clients, other people's servers."""

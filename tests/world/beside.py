@@ -6,8 +6,8 @@ from contextlib import asynccontextmanager
 
 import httpx
 
-from tests.world.system import ORCHESTRATOR, System
-from tests.world.waiting import until_async
+from testbed.system import ORCHESTRATOR, System
+from testbed.waiting import until_async
 
 
 @asynccontextmanager

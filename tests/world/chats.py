@@ -1,6 +1,6 @@
 """What operators read in a chat."""
 
-from tests.world.operator import Operator
+from testbed.operator import Operator
 
 ACCEPTED = "[[System Assistant]] Chat was already accepted by {}"
 

@@ -12,8 +12,8 @@ from slixmpp.xmlstream.handler import Callback
 from slixmpp.xmlstream.matcher import MatchXPath
 
 from orchestrator.launcher.local import LISTEN_IP
-from tests.world.chat_server import ChatServer
-from tests.world.waiting import DEADLINE, until
+from testbed.chat_server import ChatServer
+from testbed.waiting import DEADLINE, until
 from xmpp_pool.stanzas import (
     CLIENT_NS,
     COMPONENT_NS,

@@ -12,8 +12,8 @@ from starlette.routing import Mount, Route
 from config.settings import Settings
 from orchestrator.console.site import Console
 from orchestrator.console.tables import Table
-from tests.world.system import ORCHESTRATOR, PROJECT, System
-from tests.world.waiting import DEADLINE
+from testbed.system import ORCHESTRATOR, PROJECT, System
+from testbed.waiting import DEADLINE
 
 PASSWORD = "0123456789abcdef0123"
 """Of everybody who is let in by a test."""

@@ -4,9 +4,9 @@ import itertools
 from collections.abc import Iterable, Iterator
 from xml.etree import ElementTree as ET
 
-from tests.world.browser import Browser
+from testbed.browser import Browser
+from testbed.operator import Operator
 from tests.world.hostile_stanzas import KINDS, stanza
-from tests.world.operator import Operator
 
 Client = Operator | Browser
 _numbers = itertools.count(1)

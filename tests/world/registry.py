@@ -1,12 +1,8 @@
 """The domain's services on one database, with a clock that the test holds and every wake-up kept."""
 
-import os
-import subprocess
-import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from config.settings import Settings
@@ -15,11 +11,6 @@ from tenants.lifecycle.audit import Cause
 from tenants.lifecycle.registry import TenantSpec
 from tenants.process.services import Services, open_services
 from tenants.store.models import Base, TenantState
-
-
-def migrate(url: str) -> None:
-    env = {**os.environ, "ORCHESTRATOR_DATABASE_URL": url}
-    subprocess.run([Path(sys.executable).parent / "orchestrator", "migrate"], env=env, check=True, timeout=60)
 
 
 @dataclass

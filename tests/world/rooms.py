@@ -2,9 +2,9 @@
 
 from urllib.parse import quote
 
+from testbed.waiting import until
 from tests.world.rpc import Encode, Rpc, library_request
 from tests.world.tenant import Tenant, rpc_of
-from tests.world.waiting import until
 
 HOST = "localhost"
 SERVICE = f"conference.{HOST}"

@@ -7,8 +7,8 @@ from xmlrpc.client import Fault, dumps, loads
 
 import httpx
 
-from tests.world.lhc import TIMEOUT
-from tests.world.system import System
+from testbed.lhc import TIMEOUT
+from testbed.system import System
 
 Encode = Callable[..., bytes]
 """A method's name and its params, as the body of a request."""

@@ -6,9 +6,9 @@ from typing import Any
 
 import httpx
 
-from tests.world.operator import Operator
+from testbed.operator import Operator
+from testbed.waiting import until_async
 from tests.world.tenant import Tenant
-from tests.world.waiting import until_async
 
 OPERATOR_PASSWORD = "operator-pw"
 

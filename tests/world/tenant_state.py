@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import select
 
 from tenants.store.models import Base
-from tests.world.system import domain_of
+from testbed.system import domain_of
 from tests.world.tenant import Tenant
 
 HOST = "localhost"

@@ -1,6 +1,6 @@
 """Visitors whose browser logs in to ejabberd itself."""
 
-from tests.world.browser import Browser
+from testbed.browser import Browser
 from tests.world.tenant import Tenant, rpc_of
 
 HOST = "localhost"

@@ -9,9 +9,9 @@ import httpx
 import pytest
 
 from orchestrator.console.access import COOKIE
+from testbed.system import System
 from tests.world.beside import beside
 from tests.world.console import Browser, OpenBrowser
-from tests.world.system import System
 from tests.world.tenant import Tenant
 
 NAME = "console.example"

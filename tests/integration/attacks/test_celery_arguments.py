@@ -23,10 +23,10 @@ from tenants.lifecycle import incarnations, registry, request_schemas
 from tenants.lifecycle.audit import Cause
 from tenants.lifecycle.registry import TenantSpec
 from tenants.store.models import Operation, OperationState, Tenant, TenantState
+from testbed.panel import Panel
+from testbed.system import System
 from tests.world.celery_client import Client
-from tests.world.panel import Panel
 from tests.world.registry import World, emptied_world
-from tests.world.system import System
 
 _SCHEMAS: dict[str, type[request_schemas.Request]] = {
     task_names.PROVISION: request_schemas.Provision,

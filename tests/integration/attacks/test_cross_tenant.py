@@ -8,12 +8,12 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from tests.world.browser import Browser
-from tests.world.chat_server import ChatServer
+from testbed.browser import Browser
+from testbed.chat_server import ChatServer
+from testbed.operator import Operator
 from tests.world.component import Component
 from tests.world.hostile_client import Client, send, send_all
 from tests.world.hostile_stanzas import WORD, stanza
-from tests.world.operator import Operator
 
 HOST = "localhost"
 ROOMS = f"conference.{HOST}"

@@ -9,9 +9,9 @@ from typing import Any
 import httpx
 import pytest
 
+from testbed.lhc import Lhc
+from testbed.panel import Panel
 from tests.world.json_bodies import BODIES
-from tests.world.lhc import Lhc
-from tests.world.panel import Panel
 from tests.world.rpc import METHODS
 from tests.world.tenant import NewTenant, rpc_of
 from tests.world.tenant_api import TenantApi, api_of

@@ -7,7 +7,7 @@ from contextlib import AsyncExitStack
 import httpx
 
 from tenants.store.models import Operation, OperationKind, OperationState
-from tests.world.system import domain_of
+from testbed.system import domain_of
 from tests.world.tenant import Tenant
 
 

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.world.chat_server import ChatServer
+from testbed.chat_server import ChatServer
+from testbed.receiver import Callback
+from testbed.waiting import until
 from tests.world.component import Component, Handed
-from tests.world.receiver import Callback
 from tests.world.tenant import NewTenant
 from tests.world.tenant_api import OPERATOR_PASSWORD, api_of
-from tests.world.waiting import until
 
 MIB = 1024 * 1024
 BACKLOG = 4 * MIB

@@ -6,8 +6,8 @@ import httpx
 import pytest
 from flower.urls import handlers
 
+from testbed.system import System
 from tests.world.beside import beside
-from tests.world.system import System
 from tests.world.tenant import Tenant
 
 ALL = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")

@@ -16,10 +16,10 @@ import pytest
 
 from tenants.process.services import Services
 from tenants.status.diagnostics import WrongError
-from tests.world.chat_server import OPERATOR_PASSWORD, ChatServer
-from tests.world.login import Door, Login
+from testbed.chat_server import OPERATOR_PASSWORD, ChatServer
+from testbed.login import Door, Login
+from testbed.system import domain_of
 from tests.world.registry import make_world
-from tests.world.system import domain_of
 from tests.world.tenant import NewTenant, Tenant
 from tests.world.visitors import PASSWORD as VISITOR_PASSWORD
 from tests.world.visitors import new_visitor

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.world.chat_server import ChatServer
-from tests.world.login import Door, Login, element, scram
-from tests.world.waiting import until, until_async
+from testbed.chat_server import ChatServer
+from testbed.login import Door, Login, element, scram
+from testbed.waiting import until, until_async
 
 PASSWORD = "operator-pw"
 FREE_FOR_ACCOUNT, FREE_FOR_ADDRESS, FREE_FOR_CONNECTION = 10, 30, 5

@@ -10,10 +10,10 @@ from pathlib import Path
 import httpx
 import pytest
 
+from testbed.system import System
+from testbed.waiting import until_async
 from tests.world.beside import beside
 from tests.world.raw import raw
-from tests.world.system import System
-from tests.world.waiting import until_async
 
 HEAD = b"GET /healthz HTTP/1.1\r\nHost: x\r\n"
 WHOLE = HEAD + b"\r\n"

@@ -35,13 +35,13 @@ from tenants.store.models import (
     Tenant,
     TenantState,
 )
-from tests.world.lhc import Lhc
-from tests.world.panel import Panel
+from testbed.lhc import Lhc
+from testbed.panel import Panel
+from testbed.system import System, domain_of
+from testbed.waiting import until, until_async
 from tests.world.registry import World, make_world
-from tests.world.system import System, domain_of
 from tests.world.tenant import Tenant as Customer
 from tests.world.tenant_api import TenantApi, api_of
-from tests.world.waiting import until, until_async
 from xmpp_pool.lives import Lives
 
 _PANEL = Cause("panel")

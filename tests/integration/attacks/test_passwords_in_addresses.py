@@ -12,8 +12,8 @@ import pytest
 from tenants.core.errors import InvalidInputError
 from tenants.lifecycle import registry
 from tenants.outbound.callback_urls import as_meant, check_no_password, shown
+from testbed.system import ORCHESTRATOR, domain_of
 from tests.world.console import FORM, Browser, OpenBrowser, let_in
-from tests.world.system import ORCHESTRATOR, domain_of
 from tests.world.tenant import NewTenant, Tenant
 
 WORD = "tr0ub4dor"

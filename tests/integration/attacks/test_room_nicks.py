@@ -5,12 +5,12 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from tests.world.chat_server import ChatServer
+from testbed.chat_server import ChatServer
+from testbed.operator import Operator
+from testbed.waiting import until
 from tests.world.component import Component
-from tests.world.operator import Operator
 from tests.world.tenant import Tenant, rpc_of
 from tests.world.tenant_api import TenantApi
-from tests.world.waiting import until
 from xmpp_pool.stanzas import room_message
 
 _numbers = itertools.count(1)

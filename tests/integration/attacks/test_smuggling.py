@@ -2,8 +2,8 @@
 
 import pytest
 
+from testbed.system import System
 from tests.world.raw import raw
-from tests.world.system import System
 
 BEHIND = b"GET /readyz HTTP/1.1\r\nHost: smuggled\r\n\r\n"
 POST = b"POST /xmpp HTTP/1.1\r\nHost: x\r\n"

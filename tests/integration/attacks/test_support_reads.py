@@ -16,10 +16,10 @@ from pydantic import SecretStr
 from orchestrator.console.access import COOKIE
 from tenants.access import console_sessions, console_users
 from tenants.store.models import Role
+from testbed.system import ORCHESTRATOR, System, domain_of
+from testbed.waiting import until, until_async
 from tests.world.console import PASSWORD, Address, Browser, OpenBrowser, addresses, let_in, site, tables
-from tests.world.system import ORCHESTRATOR, System, domain_of
 from tests.world.tenant import Tenant
-from tests.world.waiting import until, until_async
 
 CONSOLE_PAGE = Path(__file__).resolve().parents[3] / "docs" / "console.md"
 

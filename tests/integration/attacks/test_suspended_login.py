@@ -2,9 +2,9 @@
 
 import pytest
 
-from tests.world.browser import Browser
+from testbed.browser import Browser
+from testbed.waiting import until
 from tests.world.tenant import Tenant
-from tests.world.waiting import until
 
 PASSWORD = "0123456789abcdef0123"
 

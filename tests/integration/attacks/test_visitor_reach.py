@@ -8,13 +8,13 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from tests.world.browser import Browser
-from tests.world.chat_server import ChatServer
+from testbed.browser import Browser
+from testbed.chat_server import ChatServer
+from testbed.operator import Operator
+from testbed.waiting import until
 from tests.world.component import Component
 from tests.world.hostile_client import conditions, send_all
 from tests.world.hostile_stanzas import KINDS, WORD, stanza
-from tests.world.operator import Operator
-from tests.world.waiting import until
 
 HOST = "localhost"
 _numbers = itertools.count(1)

@@ -10,8 +10,8 @@ from tenants.access.passwords import check_chosen
 from tenants.core.errors import InvalidInputError
 from tenants.lifecycle.audit import Cause
 from tenants.store.models import Role
-from tests.world.panel import Panel
-from tests.world.system import ORCHESTRATOR, System, domain_of
+from testbed.panel import Panel
+from testbed.system import ORCHESTRATOR, System, domain_of
 from tests.world.tenant import Tenant
 
 SHORT = "must have 8 to 256 characters"

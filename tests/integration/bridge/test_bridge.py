@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from slixmpp.exceptions import IqError
 
-from tests.world.chat_server import ChatServer
+from testbed.chat_server import ChatServer
+from testbed.operator import Operator
+from testbed.waiting import until
 from tests.world.component import BRIDGE_NS, STORED, Component, Handed
-from tests.world.operator import Operator
-from tests.world.waiting import until
 from xmpp_pool.stanzas import CHAT_STATES_NS, RECEIPTS_NS, Signal, typing
 
 MAX_MESSAGES = 800

@@ -5,10 +5,10 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from tests.world.chat_server import ChatServer
+from testbed.chat_server import ChatServer
+from testbed.operator import Operator
+from testbed.waiting import until
 from tests.world.component import STORED, Component, Handed
-from tests.world.operator import Operator
-from tests.world.waiting import until
 from xmpp_pool.stanzas import room_message
 
 MAX_MESSAGES = 20

@@ -16,9 +16,9 @@ from tenants.core.errors import InvalidInputError
 from tenants.ejabberd.bulk import BATCH, Kind, Left, SharedRoster
 from tenants.ejabberd.client import Ejabberd
 from tenants.ejabberd.errors import EjabberdError, PasswordRefusedError
-from tests.world.chat_server import ChatServer
+from testbed.chat_server import ChatServer
+from testbed.waiting import until
 from tests.world.component import Component
-from tests.world.waiting import until
 
 _numbers = itertools.count(1)
 

@@ -12,7 +12,7 @@ from tenants.ejabberd.errors import (
     UserExistsError,
     UserUnknownError,
 )
-from tests.world.system import System
+from testbed.system import System
 
 VISITORS = Roster("Visitors", "of the client's test", ())
 OPERATORS = Roster("Operators", "", ("operators.client-test", "visitors.client-test"))

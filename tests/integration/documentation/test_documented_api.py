@@ -11,12 +11,12 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.world.operator import Operator
+from testbed.operator import Operator
+from testbed.panel import Panel
+from testbed.receiver import Receiver
+from testbed.system import System
+from testbed.waiting import until, until_async
 from tests.world.page import Shell, Step, steps
-from tests.world.panel import Panel
-from tests.world.receiver import Receiver
-from tests.world.system import System
-from tests.world.waiting import until, until_async
 from xmpp_pool.stanzas import RECEIPTS_NS
 
 PAGE = Path(__file__).parents[3] / "docs" / "tenant-api.md"

@@ -4,11 +4,11 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from orchestrator.launcher.up import control
-from tests.world.lhc import Lhc
-from tests.world.operator import Operator
-from tests.world.panel import Panel
-from tests.world.receiver import Receiver
-from tests.world.system import System, start_system
+from testbed.lhc import Lhc
+from testbed.operator import Operator
+from testbed.panel import Panel
+from testbed.receiver import Receiver
+from testbed.system import System, start_system
 
 INSTANCE = "shop"
 OPERATOR_PASSWORD, VISITOR_PASSWORD = "operator-pw", "0123456789abcdef0123"

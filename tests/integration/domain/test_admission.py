@@ -31,7 +31,7 @@ from tenants.store.models import (
     VisitorSession,
 )
 from tenants.visitors import presence
-from tests.world.receiver import Callback, Receiver
+from testbed.receiver import Callback, Receiver
 from tests.world.registry import World
 
 S = TenantState

@@ -10,9 +10,9 @@ from sqlalchemy import func, insert, select, update
 
 from tenants.shards.commands import CloseVisitor, ShowVisitor, shard_of
 from tenants.store.models import VisitorSession
+from testbed.waiting import until
 from tests.world.registry import World
 from tests.world.stream import Stream
-from tests.world.waiting import until
 from xmpp_pool.announcer import Announcer
 from xmpp_pool.fanout import Fanout
 from xmpp_pool.operator_directory import Connection, OperatorDirectory

@@ -33,9 +33,9 @@ from tenants.process.services import Services
 from tenants.shards.commands import shard_of
 from tenants.store import claims
 from tenants.store.models import CallbackMessage, Conversation, DeliveryAttempt, MessageState, OperatorPresence
-from tests.world.receiver import Behaviour, Callback, Receiver
+from testbed.receiver import Behaviour, Callback, Receiver
+from testbed.waiting import until, until_async
 from tests.world.registry import World
-from tests.world.waiting import until, until_async
 
 BOB = AccountName(AccountKind.OPERATOR, "bob", "acme")
 VISITOR = AccountName(AccountKind.VISITOR, "1", "acme")

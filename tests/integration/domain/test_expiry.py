@@ -25,7 +25,7 @@ from tenants.lifecycle.audit import Cause
 from tenants.lifecycle.registry import TenantSpec
 from tenants.store.models import Account, AccountState, Chat, ChatState, Conversation, TenantState, VisitorSession
 from tenants.visitors import presence
-from tests.world.chat_server import ChatServer
+from testbed.chat_server import ChatServer
 from tests.world.registry import World, make_world
 
 PASSWORD = "0123456789abcdef0123"

@@ -9,8 +9,8 @@ from tenants.core.naming import AccountKind, AccountName
 from tenants.process import leases
 from tenants.process.leases import TERM, Lease, LeaseLostError, Taken
 from tenants.shards.commands import shard_of
+from testbed.waiting import until
 from tests.world.registry import World
-from tests.world.waiting import until
 from xmpp_pool.shards import Shards
 
 BOB = AccountName(AccountKind.OPERATOR, "bob", "acme")

@@ -14,9 +14,9 @@ from tenants.core.errors import UnavailableError
 from tenants.lifecycle import registry
 from tenants.lifecycle.audit import Cause
 from tenants.lifecycle.registry import TenantSpec
-from tests.world.registry import World, make_world, migrate
-from tests.world.system import System
-from tests.world.waiting import DEADLINE
+from testbed.system import System, migrate
+from testbed.waiting import DEADLINE
+from tests.world.registry import World, make_world
 
 
 @pytest.fixture(params=["system", "production"])

@@ -11,7 +11,8 @@ from tenants.lifecycle.engine import Next, Run, Step, Workflow
 from tenants.lifecycle.registry import TenantSpec
 from tenants.store import claims
 from tenants.store.models import Operation, TenantState
-from tests.world.registry import World, migrate
+from testbed.system import migrate
+from tests.world.registry import World
 
 PANEL = Cause("panel")
 

@@ -17,8 +17,8 @@ from tenants.shards.queues import (
     open_publisher,
     open_reader,
 )
-from tests.world.system import System
-from tests.world.waiting import DEADLINE
+from testbed.system import System
+from testbed.waiting import DEADLINE
 
 SHARDS = 1000
 """More than the running systems have: only those beyond theirs are used, so that no pool process reads them."""

@@ -24,9 +24,9 @@ from tenants.outbound.addresses import Resolve, resolve
 from tenants.outbound.poster import Answer
 from tenants.outbound.webhooks import WebhookClient, signing_key, signing_keys
 from tenants.store.models import Tenant
-from tests.world.receiver import Behaviour, Callback, Receiver
+from testbed.receiver import Behaviour, Callback, Receiver
+from testbed.waiting import DEADLINE
 from tests.world.registry import Clock
-from tests.world.waiting import DEADLINE
 
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "webhooks.md"
 LOOPBACK = (ip_network("127.0.0.0/8"),)

@@ -24,13 +24,12 @@ from tenants.process.services import Services, open_services
 from tenants.store.models import Circuit, Drift, Operation, OperationState, StepState, TenantState
 from tenants.store.models import Tenant as TenantRow
 from tenants.workflows.steps import WORKFLOWS
+from testbed.panel import Panel
+from testbed.system import System, migrate
+from testbed.waiting import until_async
 from tests.world import mortal
-from tests.world.panel import Panel
-from tests.world.registry import migrate
 from tests.world.rehearsal import RECORDS, rows_of, state_of
-from tests.world.system import System
 from tests.world.tenant import Tenant
-from tests.world.waiting import until_async
 
 PANEL = Cause("panel")
 PASSWORD = "0123456789abcdef0123"

@@ -19,10 +19,9 @@ from tenants.process.services import Services, open_services
 from tenants.store.models import Account, Operation, OperationKind, OperationState, Tenant, TenantState
 from tenants.workflows import imports, reconcile
 from tenants.workflows.steps import WORKFLOWS
+from testbed.system import System, migrate
 from tests.world import mortal
 from tests.world.mortal import Death
-from tests.world.registry import migrate
-from tests.world.system import System
 
 PANEL = Cause("panel")
 KEY, NEW_KEY = "the-first-key-of-a-tenant", "the-second-key-of-a-tenant"

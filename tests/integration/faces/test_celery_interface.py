@@ -6,12 +6,12 @@ from typing import Any
 import pytest
 
 from tenants.core.digests import digest
+from testbed.lhc import Lhc
+from testbed.panel import Panel
+from testbed.system import System
+from testbed.waiting import until_async
 from tests.world.celery_client import Client
-from tests.world.lhc import Lhc
-from tests.world.panel import Panel
-from tests.world.system import System
 from tests.world.tenant import Tenant
-from tests.world.waiting import until_async
 
 
 @pytest.fixture

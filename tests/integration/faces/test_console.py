@@ -5,9 +5,9 @@ import csv
 import re
 from http import HTTPStatus
 
+from testbed.waiting import DEADLINE, until_async
 from tests.world.console import FORM, PASSWORD, Browser, OpenBrowser, let_in
 from tests.world.tenant import Tenant
-from tests.world.waiting import DEADLINE, until_async
 
 HOSTILE = "\"><script>alert(1)</script><img src=x onerror=alert(2)>'{{7*7}}"
 HOSTILE_AS_TEXT = "&lt;script&gt;alert(1)&lt;/script&gt;"

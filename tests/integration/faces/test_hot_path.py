@@ -9,11 +9,11 @@ import pytest
 from sqlalchemy import select
 
 from tenants.store.models import VisitorSession
-from tests.world.lhc import Lhc
-from tests.world.system import domain_of
+from testbed.lhc import Lhc
+from testbed.system import domain_of
+from testbed.waiting import until_async
 from tests.world.tenant import NewTenant, Tenant
 from tests.world.tenant_api import TenantApi
-from tests.world.waiting import until_async
 
 PASSWORD = "0123456789abcdef0123"
 VISITOR = "visitor.1"

@@ -9,11 +9,11 @@ from typing import Any
 import httpx
 import pytest
 
+from testbed.lhc import Lhc, php_json
+from testbed.panel import Panel
+from testbed.receiver import Receiver
+from testbed.system import System
 from tests.world.json_bodies import BODIES, DISPLAY_BOTH, DISPLAY_NONE, HOST, NAME, PASSWORD
-from tests.world.lhc import Lhc, php_json
-from tests.world.panel import Panel
-from tests.world.receiver import Receiver
-from tests.world.system import System
 from tests.world.tenant import Tenant
 
 HTML = "text/html; charset=utf-8"

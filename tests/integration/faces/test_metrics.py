@@ -9,10 +9,10 @@ import httpx
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
+from testbed.login import Door, Login
+from testbed.waiting import until_async
 from tests.world.console import Browser
-from tests.world.login import Door, Login
 from tests.world.tenant import Tenant
-from tests.world.waiting import until_async
 
 PASSWORD = "0123456789abcdef0123"
 MONITORING = Path(__file__).parents[3] / "docs" / "monitoring"

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import httpx
 
-from tests.world.panel import Panel
-from tests.world.system import System
+from testbed.panel import Panel
+from testbed.system import System
 
 SECONDS = 240
 """For all requests; a machine of its own needs some 20."""

@@ -10,11 +10,11 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.world.lhc import Lhc
-from tests.world.panel import Panel
-from tests.world.system import System
+from testbed.lhc import Lhc
+from testbed.panel import Panel
+from testbed.system import System
+from testbed.waiting import until_async
 from tests.world.tenant import Tenant
-from tests.world.waiting import until_async
 
 _numbers = itertools.count(1)
 PASSWORD = "0123456789abcdef0123"

@@ -5,9 +5,9 @@ from xmlrpc.client import Fault
 import httpx
 import pytest
 
-from tests.world.lhc import Lhc, rpc
+from testbed.lhc import Lhc, rpc
+from testbed.waiting import until_async
 from tests.world.tenant import NewTenant, Tenant
-from tests.world.waiting import until_async
 
 PASSWORD = "0123456789abcdef0123"
 

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from tests.world.panel import Panel
-from tests.world.receiver import Receiver
+from testbed.panel import Panel
+from testbed.receiver import Receiver
+from testbed.system import System
 from tests.world.rpc import Rpc
-from tests.world.system import System
 from tests.world.tenant import NewTenant, Tenant, rpc_of, tenants_of
 
 HOST = "localhost"

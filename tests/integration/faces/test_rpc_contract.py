@@ -6,12 +6,12 @@ from dataclasses import dataclass
 
 import pytest
 
-from tests.world.chat_server import ChatServer
-from tests.world.operator import Operator
-from tests.world.panel import Panel
-from tests.world.receiver import Receiver
+from testbed.chat_server import ChatServer
+from testbed.operator import Operator
+from testbed.panel import Panel
+from testbed.receiver import Receiver
+from testbed.system import System
 from tests.world.rpc import Rpc, post, shape
-from tests.world.system import System
 from tests.world.tenant import Tenant
 
 HOST = "localhost"

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from tests.world.operator import Operator
-from tests.world.panel import Panel
-from tests.world.receiver import Receiver
+from testbed.operator import Operator
+from testbed.panel import Panel
+from testbed.receiver import Receiver
+from testbed.system import System
 from tests.world.rpc import Encode, Rpc, library_request, php_request, shape
-from tests.world.system import System
 from tests.world.tenant import Tenant
 
 HOST = "localhost"

@@ -8,12 +8,12 @@ from xmlrpc.client import dumps, loads
 import httpx
 import pytest
 
-from tests.world.lhc import rpc
-from tests.world.operator import Operator
-from tests.world.panel import Panel
-from tests.world.receiver import Receiver
+from testbed.lhc import rpc
+from testbed.operator import Operator
+from testbed.panel import Panel
+from testbed.receiver import Receiver
+from testbed.system import System
 from tests.world.rpc import fault_in, php_request, post
-from tests.world.system import System
 from tests.world.tenant import Tenant
 
 NAME, OTHER = "rpc-face", "rpc-face-2"

@@ -15,11 +15,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.world.lhc import TIMEOUT
-from tests.world.panel import Panel
-from tests.world.receiver import Receiver
+from testbed.lhc import TIMEOUT
+from testbed.panel import Panel
+from testbed.receiver import Receiver
+from testbed.system import System
 from tests.world.rpc import METHODS, Rpc, library_request, named
-from tests.world.system import System
 from tests.world.tenant import Tenant
 
 HOST = "localhost"

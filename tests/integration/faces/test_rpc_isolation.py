@@ -6,11 +6,11 @@ from collections.abc import AsyncIterator
 import pytest
 
 from orchestrator.api.lhc import rpc_calls, rpc_rooms
-from tests.world.operator import Operator
-from tests.world.panel import Panel
-from tests.world.receiver import Receiver
+from testbed.operator import Operator
+from testbed.panel import Panel
+from testbed.receiver import Receiver
+from testbed.system import System
 from tests.world.rpc import METHODS, Rpc, named
-from tests.world.system import System
 from tests.world.tenant import Tenant
 from tests.world.tenant_state import HOST, PASSWORD, nothing_changes
 

@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 
-from tests.world.operator import Operator
+from testbed.operator import Operator
+from testbed.waiting import until_async
 from tests.world.rpc import Rpc
 from tests.world.tenant import Tenant, rpc_of
-from tests.world.waiting import until_async
 
 HOST = "localhost"
 PASSWORD = "0123456789abcdef0123"

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
+from testbed.operator import Operator
+from testbed.waiting import until_async
 from tests.world.frozen import frozen
-from tests.world.operator import Operator
 from tests.world.tenant import Tenant, rpc_of
-from tests.world.waiting import until_async
 
 HOST = "localhost"
 PASSWORD = "0123456789abcdef0123"

@@ -5,10 +5,10 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from tests.world.browser import Browser
+from testbed.browser import Browser
+from testbed.waiting import until
 from tests.world.tenant import NewTenant, Tenant, rpc_of
 from tests.world.visitors import HOST, PASSWORD, new_visitor
-from tests.world.waiting import until
 
 NICK = "xmlns='http://jabber.org/protocol/nick'"
 

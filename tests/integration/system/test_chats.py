@@ -3,10 +3,10 @@
 import pytest
 
 from orchestrator.client import ApiError, TenantClient
+from testbed.waiting import until
 from tests.world.chats import ACCEPTED, read_by
 from tests.world.tenant import NewTenant
 from tests.world.tenant_api import OPERATOR_PASSWORD, TenantApi
-from tests.world.waiting import until
 
 
 async def test_the_first_who_answers_owns_the_chat(api: TenantApi) -> None:

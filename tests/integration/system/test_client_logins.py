@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.world.login import Door, Login
+from testbed.login import Door, Login
 from tests.world.tenant import Tenant
 
 

@@ -19,8 +19,8 @@ import psycopg
 import pytest
 
 from orchestrator.launcher.local import LISTEN_IP, LocalSystem
+from testbed.waiting import until, until_async
 from tests.world.containers import PROJECT, Container, Image, path_of_the_machine, services, unprivileged
-from tests.world.waiting import until, until_async
 
 SERVERS = ["db", "rabbitmq", "ejabberd"]
 PROCESSES = ["api", "worker", "lifecycle", "beat", "pool", "pool-2", "flower"]

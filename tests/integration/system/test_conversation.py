@@ -6,10 +6,10 @@ from xmlrpc.client import Fault
 
 import pytest
 
-from tests.world.lhc import rpc
-from tests.world.receiver import Callback
+from testbed.lhc import rpc
+from testbed.receiver import Callback
+from testbed.waiting import until
 from tests.world.tenant import Tenant
-from tests.world.waiting import until
 
 NewTenant = Callable[..., Awaitable[Tenant]]
 PASSWORD = "0123456789abcdef0123"

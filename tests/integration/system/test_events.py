@@ -10,12 +10,12 @@ import jsonschema_rs
 import pytest
 from standardwebhooks import Webhook, WebhookVerificationError
 
+from testbed.operator import Operator
+from testbed.receiver import Callback
+from testbed.waiting import until
 from tests.world.chats import ACCEPTED, read_by
-from tests.world.operator import Operator
-from tests.world.receiver import Callback
 from tests.world.tenant import NewTenant
 from tests.world.tenant_api import TenantApi
-from tests.world.waiting import until
 from xmpp_pool.stanzas import CHAT_STATES_NS, RECEIPTS_NS
 
 SCHEMA = Path(__file__).parents[3] / "docs" / "events.schema.json"

@@ -6,9 +6,9 @@ from sqlalchemy import select
 
 from tenants.conversations import chats
 from tenants.store.models import Chat, ChatLine, ChatState, LineState
+from testbed.waiting import until_async
 from tests.world.registry import World
 from tests.world.tenant_api import TenantApi
-from tests.world.waiting import until_async
 
 HOUR = 3600.0
 

@@ -16,11 +16,11 @@ from sqlalchemy import update
 from tenants.delivery.outcomes import MAX_ATTEMPTS
 from tenants.store.database import Database
 from tenants.store.models import CallbackMessage, Circuit, Conversation, MessageState
-from tests.world.operator import Operator
-from tests.world.receiver import Callback
-from tests.world.system import PROJECT
+from testbed.operator import Operator
+from testbed.receiver import Callback
+from testbed.system import PROJECT
+from testbed.waiting import until, until_async
 from tests.world.tenant import Tenant
-from tests.world.waiting import until, until_async
 
 NewTenant = Callable[..., Awaitable[Tenant]]
 PASSWORD = "0123456789abcdef0123"

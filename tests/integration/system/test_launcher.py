@@ -26,11 +26,11 @@ from orchestrator.launcher import postgresql
 from orchestrator.launcher.errors import LaunchError
 from orchestrator.launcher.local import LocalSystem
 from orchestrator.launcher.up import Launcher
-from tests.world.lhc import Lhc
-from tests.world.operator import Operator
-from tests.world.panel import Panel
-from tests.world.receiver import Receiver
-from tests.world.waiting import until
+from testbed.lhc import Lhc
+from testbed.operator import Operator
+from testbed.panel import Panel
+from testbed.receiver import Receiver
+from testbed.waiting import until
 
 ORCHESTRATOR = Path(sys.executable).parent / "orchestrator"
 PASSWORD = "0123456789abcdef0123"

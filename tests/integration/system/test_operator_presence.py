@@ -1,8 +1,8 @@
 """Operator presence for LHC: connect with the first connection, disconnect with the last, ping at the interval."""
 
+from testbed.waiting import until
 from tests.world.settings import PING_SECONDS
 from tests.world.tenant import Tenant
-from tests.world.waiting import until
 
 
 async def test_connect_with_the_first_and_disconnect_with_the_last_connection(tenant: Tenant) -> None:

@@ -17,11 +17,11 @@ from sqlalchemy.engine import make_url
 from tenants.shards.commands import shard_of
 from tenants.store.database import Database
 from tenants.store.models import ShardLease
+from testbed.operator import Operator
+from testbed.system import PROJECT, System
+from testbed.waiting import until, until_async
 from tests.world.frozen import freeze
-from tests.world.operator import Operator
-from tests.world.system import PROJECT, System
 from tests.world.tenant import NewTenant, Tenant
-from tests.world.waiting import until, until_async
 
 PASSWORD = "0123456789abcdef0123"
 SHARDS = 64

@@ -7,13 +7,13 @@ import pytest
 from kombu import Connection, Queue
 
 from config.broker import TRANSPORT_OPTIONS
+from testbed.system import System
+from testbed.waiting import until, until_async
 from tests.world.chats import ACCEPTED
 from tests.world.frozen import frozen
 from tests.world.rooms import address, groupchat, is_told, make_room, present, rooms_in_ejabberd, said
-from tests.world.system import System
 from tests.world.tenant import Tenant
 from tests.world.tenant_api import api_of
-from tests.world.waiting import until, until_async
 
 PASSWORD = "0123456789abcdef0123"
 

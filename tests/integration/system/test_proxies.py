@@ -9,14 +9,14 @@ import httpx
 import pytest
 
 from tenants.store.models import Operation, OperationKind, OperationState
+from testbed.browser import Browser
+from testbed.system import System, domain_of
+from testbed.waiting import until_async
 from tests.world.beside import beside
-from tests.world.browser import Browser
 from tests.world.console import Browser as Console
 from tests.world.proxies import Proxy, start_proxy
 from tests.world.raw import Raw, raw
-from tests.world.system import System, domain_of
 from tests.world.tenant import Tenant
-from tests.world.waiting import until_async
 
 MB = 1024 * 1024
 PASSWORD = "0123456789abcdef0123"

@@ -17,14 +17,14 @@ from tenants.lifecycle import registry
 from tenants.process.services import Services
 from tenants.store.models import Account, AccountState
 from tenants.workflows.reconcile import start
-from tests.world.lhc import Lhc
-from tests.world.operator import Operator
-from tests.world.panel import Panel
+from testbed.lhc import Lhc
+from testbed.operator import Operator
+from testbed.panel import Panel
+from testbed.system import System, domain_of
+from testbed.waiting import until_async
 from tests.world.registry import World
 from tests.world.rehearsal import PANEL
-from tests.world.system import System, domain_of
 from tests.world.tenant import NewTenant, Tenant
-from tests.world.waiting import until_async
 
 PASSWORD = "0123456789abcdef0123"
 _numbers = itertools.count(1)

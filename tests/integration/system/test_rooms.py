@@ -12,10 +12,12 @@ from orchestrator.client import ApiError, TenantClient
 from tenants.conversations.rooms import MAX_ROOMS
 from tenants.core.naming import STANDALONE_INSTANCE
 from tenants.store.models import Room, RoomOrigin, RoomState
-from tests.world.chat_server import ChatServer
-from tests.world.operator import Operator
-from tests.world.panel import Panel
-from tests.world.receiver import Receiver
+from testbed.chat_server import ChatServer
+from testbed.operator import Operator
+from testbed.panel import Panel
+from testbed.receiver import Receiver
+from testbed.system import domain_of, start_system
+from testbed.waiting import until, until_async
 from tests.world.rooms import (
     HOST,
     NAME,
@@ -31,10 +33,8 @@ from tests.world.rooms import (
     told,
 )
 from tests.world.rpc import Encode, Rpc, fault_in, library_request, php_request, shape
-from tests.world.system import domain_of, start_system
 from tests.world.tenant import NewTenant, Tenant, rpc_of
 from tests.world.tenant_api import TenantApi
-from tests.world.waiting import until, until_async
 from xmpp_pool.stanzas import BRIDGE_NS
 
 

@@ -9,9 +9,9 @@ import pytest
 from config.settings import Settings
 from tenants.shards.commands import SendMessage, ShowTyping
 from tenants.shards.queues import CommandPublisher, open_publisher
-from tests.world.operator import Operator
+from testbed.operator import Operator
+from testbed.waiting import until
 from tests.world.tenant import Tenant
-from tests.world.waiting import until
 from xmpp_pool.stanzas import CHAT_STATES_NS
 
 

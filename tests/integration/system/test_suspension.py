@@ -10,12 +10,12 @@ import pytest
 from config.settings import Settings
 from tenants.shards.commands import ShowVisitor
 from tenants.shards.queues import open_publisher
-from tests.world.lhc import rpc
-from tests.world.operator import Operator
-from tests.world.receiver import Callback
+from testbed.lhc import rpc
+from testbed.operator import Operator
+from testbed.receiver import Callback
+from testbed.waiting import until, until_async
 from tests.world.rpc import METHODS, named
 from tests.world.tenant import NewTenant, Tenant
-from tests.world.waiting import until, until_async
 
 PASSWORD = "0123456789abcdef0123"
 

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from tenants.conversations import chat_lines
 from tenants.core.errors import InvalidInputError
-from tests.world.operator import Operator
+from testbed.operator import Operator
+from testbed.waiting import until
 from tests.world.tenant_api import TenantApi
-from tests.world.waiting import until
 
 MAX_STANZA = 250_000
 """What an operator's client may send at once, a little less than ejabberd's own limit."""

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from slixmpp import ClientXMPP
 
-from bench.measured import resident_bytes
-from bench.watching import Login
+from bench.lib.measured import resident_bytes
+from bench.lib.watching import Login
 
 _LOGIN_SECONDS = 120.0
 

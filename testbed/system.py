@@ -21,9 +21,9 @@ from config.settings import Settings
 from orchestrator.launcher.up import control
 from tenants.ejabberd.admin_api import call_headers
 from tenants.process.services import Services, open_services
-from tests.world.waiting import until, until_async
+from testbed.waiting import until, until_async
 
-PROJECT = Path(__file__).resolve().parents[2]
+PROJECT = Path(__file__).resolve().parents[1]
 _ALL = 10_000
 """Names in one answer, as many as there may be."""
 ORCHESTRATOR = Path(sys.executable).parent / "orchestrator"
@@ -166,6 +166,12 @@ def start_system(
         subprocess.run([ORCHESTRATOR, "down", "--state-dir", state], cwd=PROJECT, timeout=120, check=True)
         if not keep():
             shutil.rmtree(state)
+
+
+def migrate(url: str) -> None:
+    """Bring the database to the newest revision, as `orchestrator migrate` does."""
+    env = {**os.environ, "ORCHESTRATOR_DATABASE_URL": url}
+    subprocess.run([ORCHESTRATOR, "migrate"], env=env, check=True, timeout=60)
 
 
 @asynccontextmanager

@@ -12,13 +12,13 @@ from typing import Any
 from sqlalchemy import insert
 
 from bench.latency import PASSWORD
-from bench.watching import Login
+from bench.lib.watching import Login
 from tenants.core.naming import AccountKind
 from tenants.store.database import Database
 from tenants.store.models import Account, AccountState, VisitorSession
-from tests.world.lhc import Lhc
-from tests.world.panel import Panel
-from tests.world.system import System
+from testbed.lhc import Lhc
+from testbed.panel import Panel
+from testbed.system import System
 
 _ONLINE_SECONDS = 24 * 3600.0
 _ROWS_AT_ONCE = 5000

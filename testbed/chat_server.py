@@ -17,10 +17,10 @@ from orchestrator.launcher import servers
 from orchestrator.launcher.local import LISTEN_IP, LocalSystem
 from tenants.ejabberd.admin_api import call_headers
 from tenants.ejabberd.client import Ejabberd
-from tests.world.browser import Browser
-from tests.world.light_client import LightClient
-from tests.world.operator import Operator
-from tests.world.waiting import until_async
+from testbed.browser import Browser
+from testbed.light_client import LightClient
+from testbed.operator import Operator
+from testbed.waiting import until_async
 
 OPERATOR_PASSWORD = "operator-pw"
 _XML_RPC = {
@@ -57,7 +57,7 @@ _ENDS_BADLY = {
       - test_end_session
       - test_end_room""",
 }
-"""The same, for tests/world/erlang/mod_ends_badly.erl."""
+"""The same, for testbed/erlang/mod_ends_badly.erl."""
 _MORE_COMMANDS = {
     "api_permissions:": """
   "ejabberd's own, beside the bridge module's":

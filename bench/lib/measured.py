@@ -13,7 +13,7 @@ from typing import Any
 
 from rich.console import Console
 
-RESULTS = Path(__file__).parent / "results"
+RESULTS = Path(__file__).parents[1] / "results"
 FULL_SPEED = {"ORCHESTRATOR_CALLS_PER_SECOND": "100000"}
 """Settings of a system whose speed is measured: one tenant makes as many calls as otherwise a hundred."""
 

@@ -1,7 +1,7 @@
 """An operator in a process of its own who reads as fast as bytes can be searched, and takes the time.
 
-What is sent to it bears the moment of its call in the text (`bench.http_load.STAMP`), by the one monotonic clock that
-all processes of a machine have.
+What is sent to it bears the moment of its call in the text (`http_load.STAMP`), by the one monotonic clock that all
+processes of a machine have.
 """
 
 import asyncio
@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 
-from bench.http_load import STAMP
-from tests.world.login import scram
+from bench.lib.http_load import STAMP
+from testbed.login import scram
 
 _MARKED = re.compile(rb"&lt;at ([0-9.]{%d})&gt;" % len(STAMP))
 _ASKED = re.compile(rb"<iq [^>]*type='get'[^>]*>")

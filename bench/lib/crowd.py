@@ -8,8 +8,8 @@ from contextlib import contextmanager, suppress
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 
-from bench.watching import Login, Stream, log_in
-from tests.world.waiting import until
+from bench.lib.watching import Login, Stream, log_in
+from testbed.waiting import until
 
 _PRESENCE = re.compile(rb"<presence [^>]*>")
 _FROM, _LEAVES = re.compile(rb" from='(visitor[^'/]*)"), b"type='unavailable'"

@@ -5,8 +5,8 @@ import re
 from contextlib import suppress
 from typing import Any, Self
 
-from tests.world.login import scram
-from tests.world.waiting import DEADLINE
+from testbed.login import scram
+from testbed.waiting import DEADLINE
 
 _SM = "urn:xmpp:sm:3"
 
