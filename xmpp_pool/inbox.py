@@ -8,7 +8,7 @@ from xml.etree import ElementTree as ET
 
 import structlog
 
-from tenants.conversations import bounces, rooms
+from tenants.conversations import bounces, room_reports
 from tenants.conversations.live_view import LiveViewPublisher, Way
 from tenants.conversations.operator_messages import store_messages
 from tenants.conversations.reports import OperatorMessage, Returned, RoomReport
@@ -91,7 +91,7 @@ class Inbox:
                     self._show(message)
         in_rooms = [message for message in messages if isinstance(message, RoomReport)]
         if in_rooms:
-            refused |= await rooms.store_reports(self._services, in_rooms)
+            refused |= await room_reports.store_reports(self._services, in_rooms)
         came_back = [message for message in messages if isinstance(message, Returned)]
         if came_back:
             await bounces.store(self._services, came_back)

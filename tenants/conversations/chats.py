@@ -1,13 +1,10 @@
-"""The rules of a chat: whom a visitor's message goes to, whose chat it is, and what an operator's message means.
+"""A chat from its beginning to its end, and what is kept of it; for tenants whose `routing` is `orchestrator`.
 
-They hold for tenants whose `routing` is `orchestrator`. A chat belongs to nobody until an operator answers it: the
-first one owns it, under the lock of its row, and the others are told. What visitors write is in
-`tenants.conversations.chat_lines`.
+Whose it is: `ownership`. What its visitor writes: `chat_lines`.
 """
 
 import uuid
-from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import structlog
 from sqlalchemy import Select, delete, select
@@ -16,14 +13,11 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from config import task_names
 from tenants.accounts import accounts
 from tenants.conversations import chat_lines, line_sender, line_store
-from tenants.conversations.reports import OperatorMessage
 from tenants.core.errors import ConflictError, NotFoundError, UnavailableError
 from tenants.core.naming import AccountKind, AccountName
-from tenants.delivery import outbox
-from tenants.delivery.outbox import ConversationEvent, Event
 from tenants.lifecycle import admission
 from tenants.process.services import Services
-from tenants.shards.commands import SendMessage, ShowTyping
+from tenants.shards.commands import ShowTyping
 from tenants.store.models import Account, AccountState, Chat, ChatLine, ChatState, LineState, Tenant
 from tenants.visitors import presence
 
@@ -95,43 +89,6 @@ async def start(services: Services, tenant: Tenant, new: NewChat) -> tuple[Chat,
     return chat, is_new
 
 
-async def assign(services: Services, tenant: Tenant, chat_id: str, operator: AccountName) -> Chat:
-    """Give the chat to an operator; who had it, and who was offered it, are told.
-
-    Raises:
-        NotFoundError: there is no such chat or operator.
-        ConflictError: the chat is closed.
-    """
-    username = services.naming.username(operator)
-    async with services.database.write() as session:
-        account = await session.get(Account, username)
-        if account is None or account.kind is not AccountKind.OPERATOR or account.state is AccountState.REMOVING:
-            raise NotFoundError(f"tenant '{tenant.instance_name}' has no operator '{operator.ident}'")
-        chat = await _lock_open(session, tenant.instance_name, chat_id)
-        if chat.owner == username:
-            return chat
-        others = {*await _told(session, chat), *([chat.owner] if chat.owner else [])} - {username}
-        previous = chat.owner
-        event_id = uuid.uuid4().hex
-        await _own(session, tenant, chat, username, services.clock(), accepted_by=event_id)
-        event = Event.CHAT_TRANSFERRED if previous else Event.CHAT_ACCEPTED
-        told = ConversationEvent(
-            event,
-            event_id,
-            operator,
-            services.naming.parse_username(chat.username),
-            detail={"chat_id": chat.chat_id, "previous_owner": _ident(services, previous)},
-        )
-        woken = await outbox.note(services, session, [told] if outbox.is_told(tenant, event) else [])
-        notices = await line_sender.notices(
-            services, session, tenant, chat, others, owner=username, because_of=event_id
-        )
-    await services.commands.publish(*notices)
-    await services.delivery.wake(*woken)
-    await line_sender.forward(services, chat.id)
-    return chat
-
-
 async def show_typing(services: Services, tenant: Tenant, chat_id: str, *, composing: bool) -> None:
     """The visitor began to write, or ceased to: its owner sees it, or all who may take the chat.
 
@@ -187,68 +144,10 @@ async def rename(services: Services, tenant: Tenant, chat_id: str, nick: str, st
         ConflictError: it is closed.
     """
     async with services.database.write() as session:
-        chat = await _lock_open(session, tenant.instance_name, chat_id)
+        chat = await lock_open(session, tenant.instance_name, chat_id)
         chat.nick = nick
     await presence.show(services, tenant, services.naming.parse_username(chat.username), nick, status)
     return chat
-
-
-async def lock(session: AsyncSession, usernames: Iterable[str]) -> dict[str, Chat]:
-    """Lock the open chats of these accounts, always in the same order, so that two who do it never wait in a ring."""
-    wanted = select(Chat).where(Chat.username.in_(list(usernames)), Chat.state != ChatState.CLOSED)
-    return {chat.username: chat for chat in await session.scalars(wanted.order_by(Chat.username).with_for_update())}
-
-
-@dataclass(slots=True)
-class Verdict:
-    """What an operator's message means.
-
-    Attributes:
-        events: what the tenant is told, in this order; nothing when the message is not sent on.
-        notices: what operators are told.
-    """
-
-    events: list[ConversationEvent] = field(default_factory=list)
-    notices: list[SendMessage] = field(default_factory=list)
-
-
-async def judge(
-    services: Services, session: AsyncSession, tenant: Tenant, message: OperatorMessage, chat: Chat | None
-) -> Verdict:
-    """What an operator's message to a visitor means, in the transaction that keeps it. A repeat means the same.
-
-    `chat`: the visitor's open one, locked.
-    """
-    said = ConversationEvent(Event.MESSAGE_CREATED, message.stanza_id, message.sender, message.receiver, message.body)
-    sender = services.naming.username(message.sender)
-    if chat is None:
-        return Verdict([ConversationEvent(Event.INVITATION_CREATED, said.id, said.operator, said.visitor, said.body)])
-    if chat.owner is not None and chat.owner != sender:
-        return Verdict(
-            notices=await line_sender.notices(
-                services, session, tenant, chat, [sender], owner=chat.owner, because_of=message.stanza_id
-            )
-        )
-    verdict = Verdict()
-    if chat.owner is None:
-        await _own(session, tenant, chat, sender, services.clock(), accepted_by=message.stanza_id)
-    if chat.accepted_by == message.stanza_id:
-        # also when it comes again: whoever took it first may have died before the others were told
-        others = await _told(session, chat) - {sender}
-        verdict.notices = await line_sender.notices(
-            services, session, tenant, chat, others, owner=sender, because_of=message.stanza_id
-        )
-        detail = {"chat_id": chat.chat_id}
-        accepted = ConversationEvent(
-            Event.CHAT_ACCEPTED, f"{said.id}/accepted", said.operator, said.visitor, detail=detail
-        )
-        verdict.events.append(accepted)
-    verdict.events.append(
-        ConversationEvent(said.event, said.id, said.operator, said.visitor, said.body, {"chat_id": chat.chat_id})
-    )
-    if tenant.history_hours:
-        await _remember(services, session, chat, message, sender)
-    return verdict
 
 
 async def operator_came(services: Services, name: AccountName) -> None:
@@ -344,11 +243,6 @@ async def _insert(services: Services, tenant: Tenant, name: AccountName, new: Ne
     return chat, made is not None
 
 
-def _ident(services: Services, operator: str | None) -> str | None:
-    """The operator's username without the instance."""
-    return None if operator is None else services.naming.parse_username(operator).ident
-
-
 def _chat(instance_name: str, chat_id: str) -> Select[Chat]:
     return select(Chat).where(Chat.instance_name == instance_name, Chat.chat_id == chat_id)
 
@@ -357,63 +251,16 @@ def _open_chat_of(username: str) -> Select[Chat]:
     return select(Chat).where(Chat.username == username, Chat.state != ChatState.CLOSED)
 
 
-async def _lock_open(session: AsyncSession, instance_name: str, chat_id: str) -> Chat:
+async def lock_open(session: AsyncSession, instance_name: str, chat_id: str) -> Chat:
+    """The chat of that number, locked.
+
+    Raises:
+        NotFoundError: there is no such chat.
+        ConflictError: it is closed.
+    """
     chat = await session.scalar(_chat(instance_name, chat_id).with_for_update())
     if chat is None:
         raise NotFoundError(f"tenant '{instance_name}' has no chat {chat_id}")
     if chat.state is ChatState.CLOSED:
         raise ConflictError(f"chat {chat_id} is closed")
     return chat
-
-
-async def _own(
-    session: AsyncSession, tenant: Tenant, chat: Chat, username: str, now: float, *, accepted_by: str
-) -> None:
-    if chat.owner is None:
-        await _pass_on(session, tenant, chat, username)
-    chat.owner, chat.state, chat.accepted_at, chat.accepted_by = username, ChatState.OWNED, now, accepted_by
-
-
-async def _pass_on(session: AsyncSession, tenant: Tenant, chat: Chat, owner: str) -> None:
-    """What was said while nobody had the chat: its owner is sent what he was not, and nobody else will be."""
-    lines = await session.scalars(
-        select(ChatLine).where(
-            ChatLine.chat_id == chat.id,
-            ChatLine.sender == chat.username,
-            ChatLine.created_at >= chat.pending_since,
-            ChatLine.state.in_([LineState.SENT, LineState.DELIVERED]),
-        )
-    )
-    for line in lines:
-        if owner not in line.sent_to:
-            line.state = LineState.WAITING
-        elif not tenant.history_hours:
-            line.body = None
-
-
-async def _told(session: AsyncSession, chat: Chat) -> set[str]:
-    """The operators whom the chat was offered to since it was last without an owner; those who know of it."""
-    rows = await session.scalars(
-        select(ChatLine.sent_to).where(ChatLine.chat_id == chat.id, ChatLine.created_at >= chat.pending_since)
-    )
-    return {username for sent_to in rows for username in sent_to}
-
-
-async def _remember(
-    services: Services, session: AsyncSession, chat: Chat, message: OperatorMessage, sender: str
-) -> None:
-    """Keep what the operator wrote for the chat's history."""
-    await session.execute(
-        services.database.insert(ChatLine)
-        .values(
-            instance_name=chat.instance_name,
-            chat_id=chat.id,
-            message_id=message.stanza_id,
-            sender=sender,
-            body=message.body,
-            state=LineState.SENT,
-            sent_to=[],
-            created_at=services.clock(),
-        )
-        .on_conflict_do_nothing(index_elements=["instance_name", "message_id"])
-    )

@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from sqlalchemy import update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from tenants.conversations import chats
-from tenants.conversations.chats import Verdict
+from tenants.conversations import ownership
+from tenants.conversations.ownership import Verdict
 from tenants.conversations.reports import OperatorMessage
 from tenants.delivery import outbox
 from tenants.delivery.outbox import ConversationEvent, Event
@@ -20,7 +20,7 @@ from tenants.store.models import Account, Chat, Routing, Tenant
 async def store_messages(services: Services, messages: list[OperatorMessage]) -> dict[str, Refusal]:
     """Keep the messages, in order, in one transaction; repeats of a stanza id are dropped. Then wake the delivery.
 
-    What an operator is told for it (`tenants.conversations.chats`) is sent before this returns: should it be called
+    What an operator is told for it (`tenants.conversations.ownership`) is sent before this returns: should it be called
     again with the same messages, it is told once.
 
     Returns:
@@ -34,16 +34,10 @@ async def store_messages(services: Services, messages: list[OperatorMessage]) ->
     async with services.database.write() as session:
         tenants, shut = await admission.hold_many(session, {message.receiver.instance for message in messages})
         await services.backlog.look(session, tenants)
-        refused: dict[str, Refusal] = {}
-        for message in messages:
-            name = message.receiver.instance
-            if name in shut:
-                refused[message.stanza_id] = Refusal(shut[name])
-            elif full := services.backlog.add(tenants[name], message.body):
-                refused[message.stanza_id] = Refusal(full, later=True)
+        refused = _refusals(services, messages, tenants, shut)
         kept = [message for message in messages if message.stanza_id not in refused]
         receivers = {services.naming.username(message.receiver) for message in kept}
-        open_chats = await chats.lock(session, receivers)
+        open_chats = await ownership.lock(session, receivers)
         for message in kept:
             tenant = tenants[message.receiver.instance]
             verdict = await _meaning(services, session, tenant, message, open_chats)
@@ -60,6 +54,20 @@ async def store_messages(services: Services, messages: list[OperatorMessage]) ->
     return refused
 
 
+def _refusals(
+    services: Services, messages: Sequence[OperatorMessage], tenants: Mapping[str, Tenant], shut: Mapping[str, str]
+) -> dict[str, Refusal]:
+    """Why some messages are not kept, by their stanza ids; the others count as waiting from now on."""
+    refused: dict[str, Refusal] = {}
+    for message in messages:
+        name = message.receiver.instance
+        if name in shut:
+            refused[message.stanza_id] = Refusal(shut[name])
+        elif full := services.backlog.add(tenants[name], message.body):
+            refused[message.stanza_id] = Refusal(full, later=True)
+    return refused
+
+
 async def _meaning(
     services: Services,
     session: AsyncSession,
@@ -69,7 +77,7 @@ async def _meaning(
 ) -> Verdict:
     if tenant.routing is Routing.ORCHESTRATOR:
         chat = open_chats.get(services.naming.username(message.receiver))
-        return await chats.judge(services, session, tenant, message, chat)
+        return await ownership.judge(services, session, tenant, message, chat)
     said = ConversationEvent(Event.MESSAGE_CREATED, message.stanza_id, message.sender, message.receiver, message.body)
     return Verdict([said])
 

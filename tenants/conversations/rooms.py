@@ -13,7 +13,6 @@ import structlog
 from sqlalchemy import Select, delete, func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from tenants.conversations.reports import RoomReport
 from tenants.core.errors import ConflictError, ForeignNameError, InvalidInputError, NotFoundError, TakenError
 from tenants.core.naming import (
     AccountKind,
@@ -26,18 +25,14 @@ from tenants.core.naming import (
     page_operator_of,
 )
 from tenants.core.text import clean
-from tenants.delivery import outbox
-from tenants.delivery.outbox import ConversationEvent
 from tenants.ejabberd.errors import NotAppliedError
 from tenants.lifecycle import admission
-from tenants.lifecycle.admission import Refusal
 from tenants.process.services import Services
 from tenants.shards.commands import SendToRoom
 from tenants.store.database import rows_changed
 from tenants.store.models import (
     Account,
     AccountState,
-    EventFormat,
     Operator,
     Room,
     RoomMember,
@@ -130,7 +125,7 @@ async def _begin(services: Services, instance_name: str, name: str, title: str, 
     async with services.database.write() as session:
         # alone: two at once could be one more than it may have
         tenant = await admission.hold(session, instance_name, None, alone=True)
-        room = await session.scalar(_of(instance_name, name))
+        room = await session.scalar(of_name(instance_name, name))
         if room is None:
             count = await session.scalar(
                 select(func.count()).select_from(Room).where(Room.instance_name == instance_name)
@@ -295,7 +290,7 @@ async def destroy(services: Services, instance_name: str, name: str) -> None:
     """
     name = fold_room(name)
     async with services.database.write() as session:
-        room = await session.scalar(_of(instance_name, name).with_for_update())
+        room = await session.scalar(of_name(instance_name, name).with_for_update())
         if room is None:
             raise _unknown(instance_name, name)
         room.state, room.changed_at = RoomState.REMOVING, services.clock()
@@ -329,7 +324,7 @@ async def mend(services: Services, instance_name: str, local: str) -> str | None
     """
     room = services.naming.parse_room(local)
     async with services.database.write() as session:
-        row = await session.scalar(_of(instance_name, room.name).with_for_update())
+        row = await session.scalar(of_name(instance_name, room.name).with_for_update())
         if row is not None and row.state is RoomState.PENDING:
             row.state, row.changed_at = RoomState.ACTIVE, services.clock()
     if row is None or row.state is RoomState.REMOVING:
@@ -339,47 +334,8 @@ async def mend(services: Services, instance_name: str, local: str) -> str | None
     return "could not be made" if missing else None
 
 
-async def store_reports(services: Services, reports: Sequence[RoomReport]) -> dict[str, Refusal]:
-    """Keep what happened, in order, in one transaction; repeats are dropped. Then wake the delivery.
-
-    LHC is told of rooms in which somebody writes from its page; those who get webhooks, of all.
-
-    Returns:
-        Why some were not kept, by their stanza ids: no such room (any more), or its tenant carries no traffic or
-        has too many waiting.
-    """
-    refused: dict[str, Refusal] = {}
-    events: list[ConversationEvent] = []
-    async with services.database.write() as session:
-        tenants, shut = await admission.hold_many(session, {report.room.instance for report in reports})
-        await services.backlog.look(session, tenants)
-        found = {room: await session.scalar(_of(room.instance, room.name)) for room in {one.room for one in reports}}
-        for report in reports:
-            row = found[report.room]
-            if report.room.instance in shut:
-                refused[report.stanza_id] = Refusal(shut[report.room.instance])
-            elif row is None or row.state is RoomState.REMOVING:
-                refused[report.stanza_id] = Refusal(f"there is no room '{report.room.name}'")
-            elif not _is_told(tenants[report.room.instance], row):
-                continue
-            elif full := services.backlog.add(tenants[report.room.instance], report.body):
-                refused[report.stanza_id] = Refusal(full, later=True)
-            else:
-                events.append(
-                    ConversationEvent(report.event, report.stanza_id, report.sender, report.room, report.body)
-                )
-        refused = await outbox.without_repeats(session, refused)
-        woken = await outbox.note(services, session, events)
-    await services.delivery.wake(*woken)
-    return refused
-
-
-def _is_told(tenant: Tenant, room: Room) -> bool:
-    return tenant.event_format is EventFormat.WEBHOOK or any(is_page_operator(one.username) for one in room.members)
-
-
 async def _get(session: AsyncSession, instance_name: str, name: str, *, lock: bool = False) -> Room:
-    query = _of(instance_name, name)
+    query = of_name(instance_name, name)
     room = await session.scalar(query.with_for_update() if lock else query)
     if room is None or room.state is not RoomState.ACTIVE:
         raise _unknown(instance_name, name)
@@ -390,7 +346,8 @@ def _unknown(instance_name: str, name: str) -> NotFoundError:
     return NotFoundError(f"tenant '{instance_name}' has no room '{name}'")
 
 
-def _of(instance_name: str, name: str) -> Select[Room]:
+def of_name(instance_name: str, name: str) -> Select[Room]:
+    """The statement that finds the tenant's room of that (folded) name."""
     return select(Room).where(Room.instance_name == instance_name, Room.name == name)
 
 

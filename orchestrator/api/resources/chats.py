@@ -11,7 +11,7 @@ from orchestrator.api.http.auth import ACTS_FOR_TENANT, READS_MESSAGES, READS_TE
 from orchestrator.api.http.idempotency import IdempotentRoute
 from orchestrator.api.http.views import View, XmlText, problems
 from tenants.accounts import operators
-from tenants.conversations import chat_lines, chats
+from tenants.conversations import chat_lines, chats, ownership
 from tenants.core.errors import ConflictError
 from tenants.core.naming import AccountKind, check_identifier
 from tenants.core.text import DEFAULT_NICK
@@ -187,7 +187,7 @@ async def assign_chat(instance_name: str, chat_id: str, wanted: OwnerRequest, se
     """Give the chat to an operator, whoever has it now."""
     tenant = await _tenant(services, instance_name)
     operator = operators.name_of(instance_name, wanted.operator)
-    return ChatView.of(services, await chats.assign(services, tenant, chat_id, operator))
+    return ChatView.of(services, await ownership.assign(services, tenant, chat_id, operator))
 
 
 @router.post("/{chat_id}/typing", status_code=HTTPStatus.ACCEPTED, dependencies=[ACTS_FOR_TENANT])

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from tenants.conversations import rooms
+from tenants.conversations import room_reports, rooms
 from tenants.conversations.reports import RoomReport
 from tenants.conversations.rooms import MAX_MEMBERS, Participant
 from tenants.core.errors import ConflictError, ForeignNameError, InvalidInputError, NotFoundError, TakenError
@@ -168,8 +168,8 @@ async def test_who_is_told(world: World, event_format: str, members: list[str], 
     made = room(world)
     made.members = [RoomMember(username=username, nick=username) for username in members]
     await add(world, made)
-    assert await rooms.store_reports(world.services, reports()) == {}
-    assert await rooms.store_reports(world.services, reports()) == {}
+    assert await room_reports.store_reports(world.services, reports()) == {}
+    assert await room_reports.store_reports(world.services, reports()) == {}
     expected = [("room.joined", "jd,br"), ("room.message", "jd,br"), ("room.left", "jd,br")]
     assert await events(world) == (expected if told else [])
 
@@ -179,9 +179,9 @@ async def test_what_is_refused(world: World, state: RoomState | None) -> None:
     await world.open_tenant("acme", event_format="webhook", callback_url="https://acme.example")
     if state is not None:
         await add(world, room(world, state))
-    refused = await rooms.store_reports(world.services, reports())
+    refused = await room_reports.store_reports(world.services, reports())
     assert refused == dict.fromkeys("123", Refusal("there is no room 'jd,br'"))
     await world.enter("acme", TenantState.SUSPENDING, TenantState.SUSPENDED)
-    refused = await rooms.store_reports(world.services, reports())
+    refused = await room_reports.store_reports(world.services, reports())
     assert refused == dict.fromkeys("123", Refusal("tenant 'acme' is suspended, not active"))
     assert await events(world) == []
