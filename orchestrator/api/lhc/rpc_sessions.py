@@ -112,12 +112,12 @@ def _nick_and_status(stanza: str) -> tuple[str | None, str | None]:
         InvalidInputError: it is no presence that anybody may be sent.
     """
     try:
-        presence: Element = DefusedET.fromstring(stanza.strip(), forbid_dtd=True)
+        element: Element = DefusedET.fromstring(stanza.strip(), forbid_dtd=True)
     except (DefusedET.ParseError, DefusedXmlException, ValueError):
         raise InvalidInputError("stanza", "must be one well-formed XML element") from None
-    if presence.tag not in {"presence", f"{_CLIENT}presence"} or presence.get("type") is not None:
+    if element.tag not in {"presence", f"{_CLIENT}presence"} or element.get("type") is not None:
         raise InvalidInputError("stanza", "must be an available presence")
-    if presence.get("to") is not None or presence.get("from") is not None:
+    if element.get("to") is not None or element.get("from") is not None:
         raise ForeignNameError("stanza", "must be addressed to nobody: it is for the visitor's own contacts")
-    status = presence.findtext("status")
-    return presence.findtext(_NICK) or None, status if status is not None else presence.findtext(f"{_CLIENT}status")
+    status = element.findtext("status")
+    return element.findtext(_NICK) or None, status if status is not None else element.findtext(f"{_CLIENT}status")
