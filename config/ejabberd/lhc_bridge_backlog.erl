@@ -110,7 +110,7 @@ linked(Pid) ->
         undefined -> []
     end.
 
--spec sent(c2s(), xmpp_stream_in:xmpp_element(), ok | {error, term()}) -> c2s() | {stop, c2s()}.
+-spec sent(c2s(), xmpp_element() | xmlel(), ok | {error, term()}) -> c2s() | {stop, c2s()}.
 sent(#{lhc_socket := Socket, jid := #jid{luser = User, lserver = Host}} = State, Stanza, Result) ->
     Remembered = remember(Stanza, Result, State),
     Bytes = waiting_in(Socket) + hoarded(State),

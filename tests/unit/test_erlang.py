@@ -3,6 +3,7 @@
 Those are in tests/unit/erlang, with stand-ins for what of ejabberd and of its configuration they meet.
 """
 
+import re
 import subprocess
 from pathlib import Path
 
@@ -40,3 +41,19 @@ def test_module(module: str, ebin: Path) -> None:
 
 def test_bridge_is_compiled_without_a_warning_and_each_exported_function_has_a_spec(tmp_path: Path) -> None:
     compile_erlang(tmp_path / "ebin", BRIDGE, "-Werror", "+warn_missing_spec")
+
+
+_DOCUMENTED = re.compile(
+    "gen_mod|ejabberd_hooks|gen_iq_handler|ejabberd_commands|econf|xmpp|jid|fxml|fxml_stream"
+    "|erlang|lists|maps|ets|dets|mnesia|binary|unicode|string|base64|crypto|re|rand|queue|proplists|timer|io|io_lib"
+    "|inet|filename|gen_server|logger|global|lhc_bridge_[a-z_]*"
+)
+"""Modules that Erlang and its libraries document, or ejabberd for modules of others; and our own."""
+
+
+def test_each_inside_of_ejabberd_that_the_bridge_calls_is_in_the_table_of_them() -> None:
+    page = (PROJECT / "docs" / "ejabberd.md").read_text()
+    table = page.partition("### What it uses of ejabberd's insides")[2].partition("\n## ")[0]
+    calls = {call for path in BRIDGE for call in re.findall(r"\b([a-z]\w*:[a-z]\w*)\(", path.read_text())}
+    insides = {call for call in calls if not _DOCUMENTED.fullmatch(call.partition(":")[0])}
+    assert {call for call in insides if f"`{call}`" not in table} == set()
