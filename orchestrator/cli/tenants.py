@@ -32,15 +32,16 @@ from tenants.core.scram import make_verifier
 from tenants.lifecycle import keys, operations, registry, requests
 from tenants.lifecycle.registry import Created, TenantSpec
 from tenants.lifecycle.request_schemas import MAX_OVERLAP
-from tenants.lifecycle.tenant_settings import TenantSettings, check_first_operator, check_settings
+from tenants.lifecycle.tenant_settings import check_first_operator, check_settings
 from tenants.process.services import Services
-from tenants.store.models import Operation, OperationKind, OperationState, TenantState
+from tenants.store.models import SETTINGS, Operation, OperationKind, OperationState, TenantState
 from tenants.workflows import imports
 
 app = typer.Typer(no_args_is_help=True, help="Tenants: the LHC instances that are served.")
+_SETTING_NAMES = tuple(setting.name for setting in SETTINGS)
 _LINE = ("instance_name", "state", "callback_url", "created_at", "updated_at")
 _DETAILS = (
-    *("instance_name", "state", *TenantSettings.model_fields),
+    *("instance_name", "state", *_SETTING_NAMES),
     *("previous_key_until", "created_at", "updated_at"),
 )
 SetOption = Annotated[
@@ -48,7 +49,7 @@ SetOption = Annotated[
     typer.Option(
         "--set",
         metavar="NAME=VALUE",
-        help=f"A setting; NAME= takes it back to its default. {', '.join(TenantSettings.model_fields)}.",
+        help=f"A setting; NAME= takes it back to its default. {', '.join(_SETTING_NAMES)}.",
     ),
 ]
 

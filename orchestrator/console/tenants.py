@@ -1,11 +1,11 @@
 """Tenants at the console: the table, and what is done to them."""
 
-from collections.abc import Callable
+from enum import StrEnum
 from typing import Any, ClassVar
 
 from pydantic import ValidationError
 from starlette.requests import Request
-from starlette_admin import BooleanField, FloatField, IntegerField, RequestAction, StringField, URLField
+from starlette_admin import BaseField, BooleanField, FloatField, IntegerField, RequestAction, StringField, URLField
 from starlette_admin.actions import ActionSelection, action, row_action
 from starlette_admin.exceptions import ActionFailed, FormValidationError
 from starlette_admin.flash import flash
@@ -19,11 +19,12 @@ from tenants.lifecycle.tenant_settings import TenantSettings
 from tenants.outbound import callback_urls
 from tenants.status import tenant_summary
 from tenants.status.tenant_summary import Numbers
-from tenants.store.models import EventFormat, OperationKind, OwnerOffline, Role, Routing, TenantState
+from tenants.store.models import SETTINGS, OperationKind, Role, Setting, TenantState
 from tenants.workflows import imports, reconcile
 
 _NUMBERS = ("visitors_online", "operators_online", "accounts", "undelivered", "drift")
-_SETTINGS = tuple(TenantSettings.model_fields)
+_SETTINGS = {setting.name for setting in SETTINGS}
+_FIELDS: dict[type, type[BaseField]] = {bool: BooleanField, int: IntegerField, float: FloatField}
 _MAY: dict[str, frozenset[TenantState]] = {
     "suspend": frozenset({TenantState.ACTIVE}),
     "resume": frozenset({TenantState.SUSPENDED}),
@@ -44,9 +45,17 @@ def _number(name: str, label: str) -> IntegerField:
     )
 
 
-def _setting(field: Callable[..., Any], name: str, label: str, **options: Any) -> Any:
-    described = (TenantSettings.model_fields[name].description or "").replace("`", "")
-    return field(name, label=label, exclude_from_list=True, help_text=described, **options)
+def _field(setting: Setting) -> Any:
+    options: dict[str, Any] = {
+        "label": setting.label,
+        "exclude_from_list": True,
+        "help_text": setting.description.replace("`", ""),
+        "default": setting.default,
+    }
+    if issubclass(setting.type, StrEnum):
+        return choice(setting.name, enum=setting.type, required=True, **options)
+    field = URLField if setting.is_url else _FIELDS[setting.type]
+    return field(setting.name, **options)
 
 
 def _destroy_form(_request: Request, tenant: Any) -> str:
@@ -75,28 +84,8 @@ class TenantsTable(Table):
         _number("undelivered", "Undelivered"),
         _number("drift", "Differences"),
         moment("created_at", "Created", exclude_from_list=True),
-        _setting(URLField, "callback_url", "Address of its LHC"),
-        _setting(FloatField, "online_seconds", "Seconds online"),
-        _setting(FloatField, "idle_hours", "Idle hours"),
-        _setting(IntegerField, "max_accounts", "Most accounts"),
-        _setting(IntegerField, "max_online_visitors", "Most visitors online"),
-        _setting(FloatField, "calls_per_second", "Most page views a second, and other calls"),
-        _setting(IntegerField, "max_rooms", "Most group chats"),
-        _setting(IntegerField, "max_waiting_messages", "Most messages waiting"),
-        _setting(BooleanField, "xmpp", "XMPP", default=True),
-        _setting(BooleanField, "visitor_tracking", "Visitor tracking", default=True),
-        _setting(choice, "routing", "Routing", enum=Routing, default=Routing.LHC, required=True),
-        _setting(
-            choice,
-            "owner_offline",
-            "While the owner is offline",
-            enum=OwnerOffline,
-            default=OwnerOffline.STORE,
-            required=True,
-        ),
-        _setting(FloatField, "history_hours", "Hours of history", default=0),
-        _setting(choice, "event_format", "Events", enum=EventFormat, default=EventFormat.LHC, required=True),
-        _setting(BooleanField, "live_view", "Live conversation view"),
+        # first those that may be left empty
+        *map(_field, sorted(SETTINGS, key=lambda setting: setting.default is not None)),
     )
     searchable_fields = (
         "instance_name",

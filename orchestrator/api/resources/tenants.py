@@ -19,10 +19,10 @@ from tenants.core.scram import Verifier, make_verifier
 from tenants.lifecycle import keys, operations, registry, requests
 from tenants.lifecycle.audit import Cause
 from tenants.lifecycle.request_schemas import BULK_LIMIT, CallbackUrl, InstanceNames, OfMany, Overlap
-from tenants.lifecycle.tenant_settings import TenantSettings, check_first_operator
+from tenants.lifecycle.tenant_settings import TenantSettings, check_first_operator, with_fields
 from tenants.outbound import callback_urls
 from tenants.process.services import Services
-from tenants.store.models import EventFormat, Operation, OperationKind, OwnerOffline, Routing, Tenant, TenantState
+from tenants.store.models import SETTINGS, Operation, OperationKind, Setting, Tenant, TenantState
 
 KEY = Field(None, min_length=20, max_length=200, description="The tenant's own key; one is made when none is given.")
 
@@ -59,27 +59,25 @@ ShownAddress = Annotated[
 ]
 
 
-class TenantView(BaseModel):
-    """A tenant."""
+def _shown(setting: Setting) -> tuple[Any, Any]:
+    kind = ShownAddress if setting.is_url else setting.type
+    return kind | None if setting.is_optional else kind, ...
 
+
+class _TenantHead(BaseModel):
     instance_name: str
     state: TenantState
     rosters: list[str]
-    callback_url: ShownAddress | None
-    online_seconds: float
-    idle_hours: float
-    xmpp: bool
-    visitor_tracking: bool
-    max_accounts: int | None
-    max_online_visitors: int | None
-    calls_per_second: float | None
-    max_rooms: int | None
-    max_waiting_messages: int | None
-    routing: Routing
-    owner_offline: OwnerOffline
-    history_hours: float
-    event_format: EventFormat
-    live_view: bool
+
+
+@with_fields({setting.name: _shown(setting) for setting in SETTINGS})
+class _TenantWithSettings(_TenantHead):
+    """The fields of `TenantView` in their order: its settings stand in the middle."""
+
+
+class TenantView(_TenantWithSettings):
+    """A tenant."""
+
     accounts: dict[str, int]
     previous_key_until: datetime | None = Field(description="The key before the present one opens until then.")
     created_at: datetime

@@ -36,12 +36,14 @@ from tenants.store.models.operations import (
 )
 from tenants.store.models.processes import Heartbeat, PoolMember, ShardLease, TrafficMinute
 from tenants.store.models.rooms import Room, RoomMember, RoomOrigin, RoomState
-from tenants.store.models.tenants import EventFormat, OwnerOffline, Routing, Tenant, TenantState
+from tenants.store.models.tenant_settings import EventFormat, OwnerOffline, Routing, Setting
+from tenants.store.models.tenants import SETTINGS, Tenant, TenantState
 
 __all__ = [
     "EVERY_TENANT",
     "MAX_ID",
     "PANEL_SCOPES",
+    "SETTINGS",
     "UNFINISHED",
     "Account",
     "AccountState",
@@ -82,6 +84,7 @@ __all__ = [
     "RoomState",
     "Routing",
     "Scope",
+    "Setting",
     "ShardLease",
     "StepState",
     "Tenant",
