@@ -12,6 +12,7 @@ from config.celery import make_celery
 from config.settings import Settings
 from config.wakeup import celery_wake
 from orchestrator import telemetry
+from orchestrator.api.fast_path import hot_lhc, hot_pageviews
 from orchestrator.api.fast_path.hot import HotPath
 from orchestrator.api.http import documentation, metrics, problems
 from orchestrator.api.http.auth import check_text
@@ -89,4 +90,11 @@ def _serve_resources(app: FastAPI) -> None:
 
 def create_server() -> ASGIApp:
     """What uvicorn serves: the application, and before it what must not take its time."""
-    return HotPath(create_app())
+    return HotPath(
+        create_app(),
+        {
+            "xmpp": (hot_lhc.view_page, hot_lhc.MAX_BODY),
+            "xmpp-send-message": (hot_lhc.send_message, hot_lhc.MAX_BODY),
+            "pageviews": (hot_pageviews.view_page, hot_pageviews.MAX_BODY),
+        },
+    )

@@ -20,6 +20,7 @@ from tenants.process.services import Services
 from tenants.shards.commands import ShowTyping
 from tenants.store.models import Account, AccountState, Chat, ChatLine, ChatState, LineState, Tenant
 from tenants.visitors import presence
+from tenants.visitors.page_view_request import DEFAULT_STATUS
 
 log = structlog.get_logger(__name__)
 
@@ -40,7 +41,7 @@ class NewChat:
     nick: str
     department: str | None
     body: str | None
-    status: str = presence.DEFAULT_STATUS
+    status: str = DEFAULT_STATUS
 
 
 async def get(services: Services, instance_name: str, chat_id: str) -> Chat:

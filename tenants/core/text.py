@@ -1,6 +1,9 @@
 """Texts of people: what XML can carry of them, and the nick of a visitor who has none."""
 
 import re
+from typing import Annotated
+
+from pydantic import AfterValidator
 
 from tenants.core.errors import InvalidInputError
 
@@ -27,3 +30,14 @@ def check_text(text: str, field: str) -> str:
     if _FORBIDDEN_IN_XML.search(text):
         raise InvalidInputError(field, "must not hold control characters or surrogates (XML 1.0, 2.2)")
     return _LINE_END.sub("\n", text)
+
+
+def _check_value(value: str) -> str:
+    try:
+        return check_text(value, "text")
+    except InvalidInputError as error:
+        raise ValueError(error.rule) from None
+
+
+XmlText = Annotated[str, AfterValidator(_check_value)]
+"""In a schema: text that goes to operators. It arrives exactly as it is, except for line ends, or is refused."""

@@ -1,4 +1,6 @@
-"""Visitors online: what LHC tells of them becomes a session row and a command to the tenant's shard.
+"""Shows visitors as online: what they said becomes a session row and a command to the tenant's shard.
+
+Whether they may is asked before, in `tenants.visitors.page_views` and `tenants.visitors.messages`.
 
 The row is what a pool process restores after a restart, and what `user_sessions_info` answers from; the command is
 what makes the pool act at once.
@@ -11,20 +13,23 @@ from sqlalchemy import select
 
 from tenants.core.naming import AccountKind, AccountName
 from tenants.core.text import DEFAULT_NICK, clean
+from tenants.lifecycle import admission
 from tenants.process.cache import KnownVisitor
 from tenants.process.services import Services
-from tenants.shards.commands import SendMessage, ShowVisitor
+from tenants.shards.commands import SendMessage
 from tenants.store.models import Tenant, VisitorSession
 from tenants.visitors import sessions
-from tenants.visitors.sessions import VisitorView
+from tenants.visitors.sessions import Policy, VisitorView
 
-DEFAULT_STATUS = "-"
 RESOURCE = "lhc"
 """The resource of every virtual session."""
 
 
-async def find_session(services: Services, username: str) -> VisitorSession | None:
-    """The visitor's session, while it is online."""
+async def find_session(services: Services, name: AccountName) -> VisitorSession | None:
+    """The visitor's virtual session, while it is online; operators have none."""
+    if name.kind is AccountKind.OPERATOR:
+        return None
+    username = services.naming.username(name)
     async with services.database.read() as session:
         found: VisitorSession | None = await session.scalar(
             select(VisitorSession).where(sessions.online(username, services.clock()))
@@ -44,8 +49,11 @@ async def check_quota(services: Services, tenant: Tenant, name: AccountName) -> 
                 await sessions.refuse_crowd(session, services.naming, tenant, services.clock())
 
 
-async def show(services: Services, tenant: Tenant, name: AccountName, nick: str | None, status: str | None) -> None:
-    """A page view: the visitor is online from now for the tenant's window. `nick`, `status` None keep the present ones.
+async def show(services: Services, tenant: Tenant, name: AccountName, nick: str | None, status: str | None) -> float:
+    """The visitor is online from now for the tenant's window. `nick`, `status` None keep the present ones.
+
+    Returns:
+        the end of the window (Unix seconds).
 
     Raises:
         ConflictError: the tenant was shut just now, or lost the feature.
@@ -53,13 +61,7 @@ async def show(services: Services, tenant: Tenant, name: AccountName, nick: str 
         UnavailableError: the account is gone, or being removed just now.
         QueueUnavailableError: the command could not be accepted.
     """
-    said = _view(services, tenant, name, nick, status)
-    if _is_counted(tenant, name):
-        shown = await sessions.store_counted(services, tenant, said)
-    else:
-        shown = await sessions.store(services, said)
-    await services.commands.publish(shown)
-    _remember(services, shown)
+    return await _show(services, _view(services, tenant, name, nick, status), _quota(tenant, name))
 
 
 async def send(
@@ -74,35 +76,27 @@ async def send(
 ) -> None:
     """A message to an operator; it counts as activity, so the visitor is online as by a page view.
 
-    However many are: what a person wrote is not lost for that. `nick`, `status` None keep the present ones.
+    The quota of visitors online does not matter: what a person wrote is not lost for that. `nick`, `status` None keep
+    the present ones.
 
     Raises:
         ConflictError: the tenant was shut just now, or lost the feature.
         UnavailableError: the account is gone, or being removed just now.
         QueueUnavailableError: the message could not be accepted.
     """
-    shown = await sessions.store(services, _view(services, tenant, name, nick, status))
-    message = _message(tenant, shown.username, services.naming.username(operator), body)
-    await services.commands.publish(shown, message)
-    _remember(services, shown)
+    view = _view(services, tenant, name, nick, status)
+    await _show(services, view, sessions.FREE, message(services, tenant, view.username, operator, body))
 
 
-async def show_known(services: Services, tenant: Tenant, visitor: KnownVisitor, nick: str, status: str | None) -> None:
-    """`show`, for a visitor who is known from memory to be online, and so counts already.
-
-    Without news its window is only noted to be longer, and stored soon.
+async def show_known(services: Services, tenant: Tenant, visitor: KnownVisitor, nick: str, status: str | None) -> float:
+    """`show`, for a visitor who is known from memory to be online, and so is counted already.
 
     Raises:
         as `show`; UnavailableError also when the account has another password by now.
     """
-    if nick == visitor.nick and status in {None, visitor.status}:
-        services.cache.renew(visitor, services.clock() + tenant.online_seconds, viewed=status is not None)
-        return
     name = services.naming.parse_username(visitor.username)
-    said = _view(services, tenant, name, nick, status, password_digest=visitor.password_digest)
-    shown = await sessions.store(services, said)
-    await services.commands.publish(shown)
-    _remember(services, shown)
+    view = _view(services, tenant, name, nick, status)
+    return await _show(services, replace(view, password_digest=visitor.password_digest), sessions.FREE)
 
 
 async def show_again(services: Services, tenant: Tenant, visitor: KnownVisitor, over: int) -> bool:
@@ -115,51 +109,52 @@ async def show_again(services: Services, tenant: Tenant, visitor: KnownVisitor, 
         as `show`.
     """
     name = services.naming.parse_username(visitor.username)
-    said = replace(_view(services, tenant, name, visitor.nick, visitor.status), over=over)
-    shown = await sessions.store_over(services, tenant if _is_counted(tenant, name) else None, said)
-    if shown is None:
+    view = _view(services, tenant, name, visitor.nick, visitor.status)
+    try:
+        await _show(services, view, replace(_quota(tenant, name), only_over=over))
+    except sessions.NotStoredError:
         return False
-    await services.commands.publish(shown)
-    _remember(services, shown)
     return True
 
 
-async def send_known(
-    services: Services, tenant: Tenant, visitor: KnownVisitor, operator: AccountName, body: str
-) -> None:
-    """A message of a visitor who was shown just now, to an operator of the same tenant.
+async def change(services: Services, name: AccountName, resource: str, *, nick: str | None, status: str | None) -> None:
+    """Another nick and status of one of the visitor's sessions: the virtual one, or one of a client. None: as it is.
 
     Raises:
-        QueueUnavailableError: the message could not be accepted.
+        NotFoundError: there is no such tenant.
+        ConflictError: it is not active, or lacks the feature.
+        NoSessionError: there is no session of that resource.
+        UnavailableError: it cannot be stored, told or changed now.
     """
-    await services.commands.publish(_message(tenant, visitor.username, services.naming.username(operator), body))
+    tenant = await admission.get(services, name.instance, name.kind)
+    virtual = await find_session(services, name) if resource == RESOURCE else None
+    if virtual is not None:
+        await show(services, tenant, name, nick or virtual.nick, status)
+    else:
+        await services.ejabberd.present(services.naming.username(name), resource, nick=nick, status=status)
 
 
-def _message(tenant: Tenant, username: str, operator: str, body: str) -> SendMessage:
+def message(services: Services, tenant: Tenant, username: str, operator: AccountName, body: str) -> SendMessage:
+    """The command that takes what the visitor wrote to the operator."""
     return SendMessage(
         instance_name=tenant.instance_name,
         incarnation=tenant.incarnation,
         username=username,
-        operator=operator,
+        operator=services.naming.username(operator),
         body=clean(body),
         message_id=uuid.uuid4().hex,
     )
 
 
-def _remember(services: Services, shown: ShowVisitor) -> None:
-    """Only what the pool will be told: a page view that was refused is not known as one that was seen."""
+async def _show(services: Services, view: VisitorView, policy: Policy, *messages: SendMessage) -> float:
+    """First the row, then the command, then this process's memory: it knows only what the pool will be told."""
+    shown = await sessions.store(services, view, policy)
+    await services.commands.publish(shown, *messages)
     services.cache.keep_session(shown.username, shown.nick, shown.status, shown.online_until, shown.version)
+    return shown.online_until
 
 
-def _view(
-    services: Services,
-    tenant: Tenant,
-    name: AccountName,
-    nick: str | None,
-    status: str | None,
-    *,
-    password_digest: str | None = None,
-) -> VisitorView:
+def _view(services: Services, tenant: Tenant, name: AccountName, nick: str | None, status: str | None) -> VisitorView:
     return VisitorView(
         name,
         services.naming.username(name),
@@ -168,9 +163,12 @@ def _view(
         services.clock() + tenant.online_seconds,
         keeps_nick=nick is None,
         keeps_status=status is None,
-        password_digest=password_digest,
         incarnation=tenant.incarnation,
     )
+
+
+def _quota(tenant: Tenant, name: AccountName) -> Policy:
+    return Policy(counted_for=tenant) if _is_counted(tenant, name) else sessions.FREE
 
 
 def _is_counted(tenant: Tenant, name: AccountName) -> bool:

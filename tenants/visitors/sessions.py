@@ -34,7 +34,6 @@ class VisitorView:
         nick: the name to be shown. With `keeps_nick` only if there is no session yet, which else keeps its own.
         status: the same, with `keeps_status`.
         password_digest: of an account that is known from memory, and must still have it.
-        over: the version that the session must still have, if there is one (`store_over`).
         incarnation: of the tenant.
     """
 
@@ -46,49 +45,52 @@ class VisitorView:
     keeps_nick: bool = False
     keeps_status: bool = False
     password_digest: str | None = None
-    over: int | None = None
     incarnation: str | None = None
 
 
-async def store(services: Services, view: VisitorView) -> ShowVisitor:
-    """Store the session, at once with those of others.
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """On which terms a session is stored.
+
+    Attributes:
+        counted_for: the tenant, if it may have only so many visitors online. A visitor who is not online yet is then
+            stored alone, to be counted.
+        only_over: for what was seen earlier: the version that the present session must have, if there is a session.
+            None: any session is replaced.
+    """
+
+    counted_for: Tenant | None = None
+    only_over: int | None = None
+
+    @property
+    def is_free(self) -> bool:
+        """Whether the session can be stored by one statement with those of others."""
+        return self.counted_for is None and self.only_over is None
+
+
+FREE = Policy()
+
+
+class NotStoredError(UnavailableError):
+    """The account is gone; or there is another session by now than the policy allows to replace."""
+
+
+async def store(services: Services, view: VisitorView, policy: Policy = FREE) -> ShowVisitor:
+    """Store the session, on these terms. Returns what the pool is to be told.
 
     Raises:
         NotFoundError: there is no such tenant.
-        ConflictError: it was shut just now, or lost the feature.
-        UnavailableError: the account is gone, or being removed just now.
+        ConflictError: the tenant was shut just now, or lost the feature.
+        QuotaExceededError: the visitor would be one more than the tenant may have.
+        NotStoredError: the account is gone, or being removed just now; or there is another session than `only_over`.
     """
-    stored = await services.together(_store_all, view)
-    if stored is None:
-        # why not?
-        stored = _not_gone(view, await _store_one(services, view, None))
-    await _note_activity(services, view.username)
+    stored = await services.together(_store_all, view) if policy.is_free else None
+    # alone: also what could not be stored with others, which says why
+    stored = stored or await _store_alone(services, view, policy)
+    if policy.only_over is None:
+        # what was seen earlier was noted as activity when it was seen
+        await _note_activity(services, view.username)
     return stored
-
-
-async def store_counted(services: Services, tenant: Tenant, view: VisitorView) -> ShowVisitor:
-    """`store`, for a tenant that may have only so many visitors online: further ones come one by one, to be counted.
-
-    Raises:
-        QuotaExceededError: it would be one more than the tenant may have.
-    """
-    stored = _not_gone(view, await _store_one(services, view, tenant))
-    await _note_activity(services, view.username)
-    return stored
-
-
-async def store_over(services: Services, tenant: Tenant | None, view: VisitorView) -> ShowVisitor | None:
-    """Store what was seen earlier, unless there is another session by now than that of the version `view.over`.
-
-    `tenant` is given if it may have only so many visitors online.
-
-    Returns:
-        None: there is another one, or the account is gone.
-
-    Raises:
-        as `store` and `store_counted`.
-    """
-    return await _store_one(services, view, tenant)
 
 
 async def is_online(session: AsyncSession, username: str, now: float) -> bool:
@@ -118,23 +120,19 @@ async def refuse_crowd(session: AsyncSession, naming: Naming, tenant: Tenant, no
         )
 
 
-def _not_gone(view: VisitorView, stored: ShowVisitor | None) -> ShowVisitor:
-    if stored is None:
-        gone = f"account '{view.username}' is being removed just now; it can be made anew in a moment"
-        raise UnavailableError(gone)
-    return stored
-
-
-async def _store_one(services: Services, view: VisitorView, counted_for: Tenant | None) -> ShowVisitor | None:
-    now = services.clock()
+async def _store_alone(services: Services, view: VisitorView, policy: Policy) -> ShowVisitor:
+    now, tenant = services.clock(), policy.counted_for
     async with services.database.write() as session:
-        further = counted_for is not None and not await is_online(session, view.username, now)
+        further = tenant is not None and not await is_online(session, view.username, now)
         # the door may have been closed since it was asked
         await admission.hold(session, view.name.instance, view.name.kind, alone=further)
-        if counted_for is not None and further:
-            await refuse_crowd(session, services.naming, counted_for, now)
-        stored = await _upsert(services.database, await session.connection(), [view])
-    return stored.get(view.username)
+        if tenant is not None and further:
+            await refuse_crowd(session, services.naming, tenant, now)
+        stored = await _upsert(services.database, await session.connection(), [view], policy.only_over)
+    if view.username not in stored:
+        gone = f"account '{view.username}' is being removed just now; it can be made anew in a moment"
+        raise NotStoredError(gone)
+    return stored[view.username]
 
 
 async def _store_all(services: Services, views: Sequence[VisitorView]) -> list[ShowVisitor | None]:
@@ -164,14 +162,14 @@ def _after(earlier: VisitorView | None, later: VisitorView) -> VisitorView:
 
 
 async def _upsert(
-    database: Database, connection: AsyncConnection, views: Sequence[VisitorView]
+    database: Database, connection: AsyncConnection, views: Sequence[VisitorView], only_over: int | None = None
 ) -> dict[str, ShowVisitor]:
     """Store the sessions, which are alike in what they keep, of those who may be shown. Returns what was stored."""
     like = views[0]
-    statement = _upsert_statement(database, like.keeps_nick, like.keeps_status, like.over is not None)
+    statement = _upsert_statement(database, like.keeps_nick, like.keeps_status, only_over is not None)
     values: dict[str, object] = {"rows": {one.username: _values(one) for one in views}}
-    if like.over is not None:
-        values["over"] = like.over
+    if only_over is not None:
+        values["over"] = only_over
     rows = await connection.execute(statement, values)
     incarnations = {one.username: one.incarnation for one in views}
     return {

@@ -6,36 +6,48 @@ is refused here, and nothing is accepted that would have been refused there; `te
 time that holds.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 
 from fastapi import FastAPI
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from orchestrator.api.fast_path import hot_lhc, hot_pageviews
-from orchestrator.api.fast_path.ready import Ready
 from orchestrator.api.http.metrics import Counting, count
 from tenants.process.services import Services
 
 Answer = Callable[[Services, Scope, bytes], Awaitable[ASGIApp | None]]
 """Answers a call with that body; None: the application is to judge it, and nothing has changed."""
 
-_ANSWERS: dict[str, tuple[Answer, int]] = {
-    "xmpp": (hot_lhc.view_page, hot_lhc.MAX_BODY),
-    "xmpp-send-message": (hot_lhc.send_message, hot_lhc.MAX_BODY),
-    "pageviews": (hot_pageviews.view_page, hot_pageviews.MAX_BODY),
-}
-"""By the last part of the path, and for bodies of how many bytes."""
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """ASGI application that gives one answer, which is ready to be sent."""
+
+    status: int
+    content_type: bytes
+    body: bytes
+
+    async def __call__(self, _scope: Scope, _receive: Receive, send: Send) -> None:
+        headers = [(b"content-length", b"%d" % len(self.body)), (b"content-type", self.content_type)]
+        await send({"type": "http.response.start", "status": self.status, "headers": headers})
+        await send({"type": "http.response.body", "body": self.body})
 
 
 class HotPath:
-    """ASGI application around the other one, whose middleware and routes alone would take longer than all of this."""
+    """ASGI application around the other one, whose middleware and routes alone would take longer than all of this.
 
-    def __init__(self, app: FastAPI) -> None:
+    Args:
+        app: the other one.
+        answers: by the last part of the path, and for bodies of how many bytes.
+    """
+
+    def __init__(self, app: FastAPI, answers: Mapping[str, tuple[Answer, int]]) -> None:
         self._app = app
+        self._answers = answers
         self._counted = Counting(app)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        found = _ANSWERS.get(scope["path"].rpartition("/")[2]) if scope["type"] == "http" else None
+        found = self._answers.get(scope["path"].rpartition("/")[2]) if scope["type"] == "http" else None
         if found is None or scope["method"] != "POST":
             await self._counted(scope, receive, send)
             return

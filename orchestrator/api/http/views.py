@@ -1,13 +1,11 @@
 """What several resources of the API show, and the problem documents they may answer with."""
 
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from orchestrator.api.http.problems import MEDIA_TYPE
-from tenants.core.errors import InvalidInputError
-from tenants.core.text import check_text
 from tenants.store.models import Operation, OperationKind, OperationState, RequestedStop, StepState
 
 
@@ -16,16 +14,6 @@ class View(BaseModel):
 
     model_config = ConfigDict(from_attributes=True)
 
-
-def _check_text(value: str) -> str:
-    try:
-        return check_text(value, "text")
-    except InvalidInputError as error:
-        raise ValueError(error.rule) from None
-
-
-XmlText = Annotated[str, AfterValidator(_check_text)]
-"""Text that goes to operators: it arrives exactly as it is, but for line ends, or is refused."""
 
 PROBLEM_SCHEMA = "#/components/schemas/Problem"
 _DESCRIPTIONS = {

@@ -6,10 +6,8 @@ from typing import Any
 
 from tenants.core.errors import ForeignNameError, InvalidInputError
 from tenants.core.naming import AccountKind, AccountName, RosterName, local_part
-from tenants.lifecycle import admission
 from tenants.process.rate_limits import CallKind
 from tenants.process.services import Services
-from tenants.store.models import Tenant
 
 _TEXTS = frozenset(
     {
@@ -73,17 +71,12 @@ class Call:
         self._check_tenant(name.instance, key)
         return name
 
-    async def visitor(self, key: str) -> tuple[Tenant, AccountName]:
-        """The visitor's or chat's account that the value names, and its tenant, ready for its traffic.
-
-        Raises:
-            NotFoundError: there is no such tenant.
-            ConflictError: it is not active, or lacks the feature.
-        """
+    def visitor(self, key: str) -> AccountName:
+        """The visitor's or chat's account that the value names."""
         name = self.account(key)
         if name.kind is AccountKind.OPERATOR:
             raise InvalidInputError(key, "must be a visitor's or chat's account")
-        return await admission.recent(self.services, name.instance, name.kind), name
+        return name
 
     def operator_of(self, visitor: AccountName, key: str) -> AccountName:
         """The operator that the value names, of the visitor's own tenant."""

@@ -9,15 +9,14 @@ from contextlib import contextmanager
 
 import structlog
 
-import tenants.accounts.accounts
 from orchestrator.api.lhc import accounts, rosters
 from orchestrator.api.lhc.calls import ApplicationError, Call
 from tenants.core.errors import InvalidInputError, NotFoundError, TakenError
 from tenants.core.naming import AccountKind, AccountName
 from tenants.core.text import DEFAULT_NICK
-from tenants.lifecycle import admission
-from tenants.store.models import Tenant
-from tenants.visitors import presence
+from tenants.visitors import messages, page_views
+from tenants.visitors.page_view_request import DEFAULT_STATUS
+from tenants.visitors.page_views import WrongPasswordError
 
 log = structlog.get_logger(__name__)
 
@@ -25,26 +24,33 @@ Handler = Callable[[Call], Awaitable[str | None]]
 
 
 async def page_view(call: Call) -> None:
-    """`/xmpp`: the visitor is on a page."""
+    """`/xmpp`: the visitor is on a page. A wrong password changes nothing, and is answered `ok` as well."""
     call.require("jid", "pass")
-    tenant, visitor = await call.visitor("jid")
-    nick = call.text("nick", DEFAULT_NICK)
-    status = call.text("status", presence.DEFAULT_STATUS)
-    await presence.check_quota(call.services, tenant, visitor)
-    if await _may_speak(call, tenant, visitor, nick):
-        await presence.show(call.services, tenant, visitor, nick, status)
+    visitor = call.visitor("jid")
+    with _wrong_password_ignored(visitor):
+        await page_views.view_page(
+            call.services,
+            visitor,
+            password=call.text("pass"),
+            nick=call.text("nick", DEFAULT_NICK),
+            status=call.text("status", DEFAULT_STATUS),
+        )
 
 
 async def send_message(call: Call) -> None:
-    """`/xmpp-send-message`: the visitor writes to an operator."""
+    """`/xmpp-send-message`: the visitor writes to an operator. A wrong password is answered as in `page_view`."""
     call.require("jid", "pass", "operator_username", "message")
-    tenant, visitor = await call.visitor("jid")
-    operator = call.operator_of(visitor, "operator_username")
-    nick = call.text("nick", DEFAULT_NICK)
-    status = call.text("status") if "status" in call.body else None
-    message = call.text("message")
-    if await _may_speak(call, tenant, visitor, nick):
-        await presence.send(call.services, tenant, visitor, operator, body=message, nick=nick, status=status)
+    visitor = call.visitor("jid")
+    with _wrong_password_ignored(visitor):
+        await messages.write(
+            call.services,
+            visitor,
+            call.operator_of(visitor, "operator_username"),
+            body=call.text("message"),
+            password=call.text("pass"),
+            nick=call.text("nick", DEFAULT_NICK),
+            status=call.text("status") if "status" in call.body else None,
+        )
 
 
 async def register_online_visitor(call: Call) -> str:
@@ -56,12 +62,8 @@ async def register_online_visitor(call: Call) -> str:
         raise InvalidInputError("user", "must be visitor.[id] or visitor.[id].chat")
     rosters.check_member(name, roster)
     nick, status = call.text("nick", DEFAULT_NICK), call.text("status")
-    password = call.text("password")
-    tenant = await admission.recent(call.services, name.instance, name.kind)
-    await presence.check_quota(call.services, tenant, name)
     with _taken_named():
-        await tenants.accounts.accounts.register_visitor(call.services, tenant, name, password, nick)
-    await presence.show(call.services, tenant, name, nick, status)
+        await page_views.register_online(call.services, name, password=call.text("password"), nick=nick, status=status)
     return ""
 
 
@@ -144,12 +146,13 @@ HANDLERS: dict[str, Handler] = {
 }
 
 
-async def _may_speak(call: Call, tenant: Tenant, visitor: AccountName, nick: str) -> bool:
-    """A wrong password changes nothing and is answered `ok`: LHC cannot do anything about it."""
-    if await tenants.accounts.accounts.ensure_visitor(call.services, tenant, visitor, call.text("pass"), nick):
-        return True
-    log.warning("wrong password of a visitor, ignored", instance_name=visitor.instance)
-    return False
+@contextmanager
+def _wrong_password_ignored(visitor: AccountName) -> Iterator[None]:
+    """LHC cannot do anything about it."""
+    try:
+        yield
+    except WrongPasswordError:
+        log.warning("wrong password of a visitor, ignored", instance_name=visitor.instance)
 
 
 @contextmanager

@@ -6,10 +6,8 @@ from typing import Any
 from orchestrator.api.lhc.calls import Call
 from orchestrator.api.lhc.rpc_rooms import send_groupchat
 from orchestrator.api.lhc.rpc_wire import DONE
-from tenants.accounts import accounts
 from tenants.core.errors import InvalidInputError
-from tenants.core.text import DEFAULT_NICK
-from tenants.visitors import presence
+from tenants.visitors import messages
 
 
 async def send_message(call: Call) -> dict[str, Any]:
@@ -24,10 +22,9 @@ async def send_message(call: Call) -> dict[str, Any]:
 
 async def _chat(call: Call) -> None:
     """A visitor writes to an operator. The account is made if need be: LHC brings no password, and asks for none."""
-    tenant, visitor = await call.visitor("from")
-    operator = call.operator_of(visitor, "to")
-    await accounts.ensure(call.services, tenant, visitor, DEFAULT_NICK)
-    await presence.send(call.services, tenant, visitor, operator, body=call.text("body"), nick=None, status=None)
+    visitor = call.visitor("from")
+    operator, body = call.operator_of(visitor, "to"), call.text("body")
+    await messages.write(call.services, visitor, operator, body=body, password=None, nick=None, status=None)
 
 
 _BY_TYPE: dict[str, Callable[[Call], Awaitable[None]]] = {"chat": _chat, "groupchat": send_groupchat}

@@ -11,7 +11,7 @@ from defusedxml.common import DefusedXmlException
 from orchestrator.api.lhc.calls import Call
 from orchestrator.api.lhc.rpc_wire import COMMAND_FAILED, DONE, RpcError
 from tenants.core.errors import ForeignNameError, InvalidInputError
-from tenants.core.naming import AccountKind, AccountName
+from tenants.core.naming import AccountName
 from tenants.ejabberd.client import ClientConnection
 from tenants.ejabberd.errors import EjabberdUnavailableError, NoSessionError
 from tenants.lifecycle import admission
@@ -34,7 +34,7 @@ async def user_sessions_info(call: Call) -> dict[str, Any]:
     if await admission.find(call.services, name.instance) is None:
         return {"sessions_info": []}
     found = [_of_client(connection) for connection in await _connections(call, name)]
-    virtual = await _virtual(call, name)
+    virtual = await presence.find_session(call.services, name)
     if virtual is not None:
         found.append(_of_virtual(virtual, call.services.settings.component_jid))
     return {"sessions_info": [{"session": [{key: value} for key, value in session.items()]} for session in found]}
@@ -49,22 +49,11 @@ async def send_stanza_c2s(call: Call) -> dict[str, Any]:
     call.check_host()
     name, resource = call.account("user"), call.text("resource")
     nick, status = _nick_and_status(call.text("stanza"))
-    tenant = await admission.get(call.services, name.instance, name.kind)
-    virtual = await _virtual(call, name) if resource == presence.RESOURCE else None
-    if virtual is not None:
-        await presence.show(call.services, tenant, name, nick or virtual.nick, status)
-        return DONE
     try:
-        await call.services.ejabberd.present(call.services.naming.username(name), resource, nick=nick, status=status)
+        await presence.change(call.services, name, resource, nick=nick, status=status)
     except NoSessionError:
         raise RpcError(COMMAND_FAILED, "no_session") from None
     return DONE
-
-
-async def _virtual(call: Call, name: AccountName) -> VisitorSession | None:
-    if name.kind is AccountKind.OPERATOR:
-        return None
-    return await presence.find_session(call.services, call.services.naming.username(name))
 
 
 async def _connections(call: Call, name: AccountName) -> list[ClientConnection]:

@@ -9,16 +9,16 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from orchestrator.api.http.auth import ACTS_FOR_TENANT, READS_MESSAGES, READS_TENANT, ServicesDep
 from orchestrator.api.http.idempotency import IdempotentRoute
-from orchestrator.api.http.views import View, XmlText, problems
+from orchestrator.api.http.views import View, problems
 from tenants.accounts import operators
 from tenants.conversations import chat_lines, chats, ownership
 from tenants.core.errors import ConflictError
 from tenants.core.naming import AccountKind, check_identifier
-from tenants.core.text import DEFAULT_NICK
+from tenants.core.text import DEFAULT_NICK, XmlText
 from tenants.lifecycle import admission
 from tenants.process.services import Services
 from tenants.store.models import MAX_ID, Chat, ChatLine, ChatState, LineState, Routing, Tenant
-from tenants.visitors import presence
+from tenants.visitors.page_view_request import DEFAULT_STATUS
 
 Nick = Annotated[XmlText, Field(min_length=1, max_length=200)]
 Message = Annotated[
@@ -36,7 +36,7 @@ class ChatRequest(BaseModel):
     chat_id: str = Field(description="The tenant's own number of the chat.")
     visitor_id: str | None = Field(None, description="The visitor's number; null when nobody known.")
     nick: Nick = DEFAULT_NICK
-    status: XmlText = Field(presence.DEFAULT_STATUS, max_length=10_000, description="What stands beside the nick.")
+    status: XmlText = Field(DEFAULT_STATUS, max_length=10_000, description="What stands beside the nick.")
     department: str | None = Field(None, min_length=1, max_length=100, description="Null: anybody may take it.")
     message: Message | None = Field(None, description="The first message.")
 

@@ -9,10 +9,11 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from orchestrator.api.http.auth import ACTS_FOR_TENANT, READS_TENANT, CauseDep, ServicesDep
 from orchestrator.api.http.idempotency import IdempotentRoute
-from orchestrator.api.http.views import XmlText, instant, problems
+from orchestrator.api.http.views import instant, problems
 from tenants.access import passwords
 from tenants.accounts import operators
 from tenants.core.naming import AccountKind
+from tenants.core.text import XmlText
 from tenants.lifecycle import admission
 
 Department = Annotated[str, Field(min_length=1, max_length=100)]

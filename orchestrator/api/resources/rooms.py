@@ -10,12 +10,13 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from orchestrator.api.http.auth import ACTS_FOR_TENANT, READS_TENANT, ServicesDep
 from orchestrator.api.http.idempotency import IdempotentRoute
-from orchestrator.api.http.views import View, XmlText, problems
+from orchestrator.api.http.views import View, problems
 from orchestrator.api.resources.chats import Message, MessageId
 from tenants.accounts import operators
 from tenants.conversations import chat_lines, rooms
 from tenants.conversations.rooms import Participant
 from tenants.core.naming import MAX_ROOM, check_nick, is_page_operator
+from tenants.core.text import XmlText
 from tenants.lifecycle import admission
 from tenants.process.services import Services
 from tenants.store.models import MAX_ID, Room, RoomOrigin

@@ -1,0 +1,60 @@
+"""What follows when a visitor writes to an operator of its tenant, whichever door it came through.
+
+The sequence is that of a page view (`tenants.visitors.page_views`), without the quota of visitors online. Chats that
+the orchestrator routes itself are in `tenants.conversations`.
+"""
+
+from tenants.core.naming import AccountName
+from tenants.core.text import DEFAULT_NICK
+from tenants.lifecycle import admission
+from tenants.process.rate_limits import CallKind
+from tenants.process.services import Services
+from tenants.visitors import page_views, presence
+from tenants.visitors.page_views import Recalled
+
+
+async def write(
+    services: Services,
+    visitor: AccountName,
+    operator: AccountName,
+    *,
+    body: str,
+    password: str | None,
+    nick: str | None,
+    status: str | None,
+) -> None:
+    """The visitor writes to the operator, and is online from now. `nick`, `status` None: the present ones.
+
+    Raises:
+        as `page_views.view_page`.
+    """
+    tenant = await admission.recent(services, visitor.instance, visitor.kind)
+    await page_views.check_password(services, tenant, visitor, password, DEFAULT_NICK if nick is None else nick)
+    await presence.send(services, tenant, visitor, operator, body=body, nick=nick, status=status)
+
+
+async def write_known(
+    services: Services,
+    known: Recalled,
+    operator: AccountName,
+    *,
+    body: str,
+    password: str,
+    nick: str,
+    status: str | None,
+) -> bool:
+    """`write` of a visitor who is known; without a database query if nick and status are no news.
+
+    Returns:
+        False: nothing has changed, and `write` is to judge the call.
+
+    Raises:
+        QueueUnavailableError, DATABASE_AWAY: it could not be stored, or not be told.
+    """
+    if not page_views.may_speak_from_memory(services, known, password, CallKind.OTHER):
+        return False
+    if await page_views.show_known(services, known, nick, status) is None:
+        return False
+    message = presence.message(services, known.tenant, known.visitor.username, operator, body)
+    await services.commands.publish(message)
+    return True
