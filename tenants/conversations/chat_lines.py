@@ -40,15 +40,18 @@ def check_body(body: str, field_name: str = "message") -> str:
     return body
 
 
-async def write(services: Services, tenant: Tenant, chat_id: str, body: str, message_id: str | None = None) -> ChatLine:
+async def write(
+    services: Services, instance_name: str, chat_id: str, body: str, message_id: str | None = None
+) -> ChatLine:
     """The visitor writes in the chat. Who gives a `message_id` may repeat the call.
 
     Raises:
-        NotFoundError: there is no such chat.
-        ConflictError: it is closed, or the tenant is shut.
+        NotFoundError: there is no such tenant or chat.
+        ConflictError: the tenant is shut, or routes its chats itself; or the chat is closed.
         InvalidInputError: the message is empty or too long.
     """
-    writing = Writing(tenant.instance_name, chat_id, check_body(body), message_id or uuid.uuid4().hex)
+    tenant = admission.check_routed(await admission.recent(services, instance_name, AccountKind.CHAT))
+    writing = Writing(instance_name, chat_id, check_body(body), message_id or uuid.uuid4().hex)
     written = await services.together(_write_all, writing)
     chat = written.chat
     if written.online_until < services.clock() + tenant.online_seconds / 2:

@@ -68,16 +68,18 @@ async def find(
         return list(await session.scalars(query))
 
 
-async def start(services: Services, tenant: Tenant, new: NewChat) -> tuple[Chat, bool]:
+async def start(services: Services, instance_name: str, new: NewChat) -> tuple[Chat, bool]:
     """Begin a chat, or find the one of that number. Returns it, and whether it is new.
 
     It is spoken from the visitor's account when there is one without a chat, else from an account made for it.
 
     Raises:
-        ConflictError: the tenant is shut; or the chat of that number is closed.
+        NotFoundError: there is no such tenant.
+        ConflictError: it is shut, or routes its chats itself; or the chat of that number is closed.
         InvalidInputError: an id breaks a rule, or the message does.
         QueueUnavailableError: the visitor cannot be shown now; the chat is kept, and its message goes later.
     """
+    tenant = await admission.get_routed(services, instance_name)
     if new.body is not None:
         new = replace(new, body=chat_lines.check_body(new.body))
     await _refuse_closed(services, tenant, new.chat_id)
@@ -90,14 +92,15 @@ async def start(services: Services, tenant: Tenant, new: NewChat) -> tuple[Chat,
     return chat, is_new
 
 
-async def show_typing(services: Services, tenant: Tenant, chat_id: str, *, composing: bool) -> None:
+async def show_typing(services: Services, instance_name: str, chat_id: str, *, composing: bool) -> None:
     """The visitor began to write, or ceased to: its owner sees it, or all who may take the chat.
 
     Raises:
-        NotFoundError: there is no such chat.
-        ConflictError: it is closed.
+        NotFoundError: there is no such tenant or chat.
+        ConflictError: the tenant is shut, or routes its chats itself; or the chat is closed.
     """
-    chat = await get(services, tenant.instance_name, chat_id)
+    tenant = await admission.get_routed(services, instance_name)
+    chat = await get(services, instance_name, chat_id)
     if chat.state is ChatState.CLOSED:
         raise ConflictError(f"chat {chat_id} is closed")
     async with services.database.read() as session:
@@ -117,18 +120,20 @@ async def show_typing(services: Services, tenant: Tenant, chat_id: str, *, compo
     )
 
 
-async def close(services: Services, tenant: Tenant, chat_id: str) -> Chat:
+async def close(services: Services, instance_name: str, chat_id: str) -> Chat:
     """End the chat: an account that was made for it goes; a visitor's stays online as long as its page view lasts.
 
     One that is closed already stays so.
 
     Raises:
-        NotFoundError: there is no such chat.
+        NotFoundError: there is no such tenant or chat.
+        ConflictError: the tenant is shut, or routes its chats itself.
     """
+    await admission.get_routed(services, instance_name)
     async with services.database.write() as session:
-        chat = await session.scalar(_chat(tenant.instance_name, chat_id).with_for_update())
+        chat = await session.scalar(_chat(instance_name, chat_id).with_for_update())
         if chat is None:
-            raise NotFoundError(f"tenant '{tenant.instance_name}' has no chat {chat_id}")
+            raise NotFoundError(f"tenant '{instance_name}' has no chat {chat_id}")
         if chat.state is not ChatState.CLOSED:
             chat.state, chat.closed_at = ChatState.CLOSED, services.clock()
     name = services.naming.parse_username(chat.username)
@@ -137,15 +142,16 @@ async def close(services: Services, tenant: Tenant, chat_id: str) -> Chat:
     return chat
 
 
-async def rename(services: Services, tenant: Tenant, chat_id: str, nick: str, status: str | None) -> Chat:
+async def rename(services: Services, instance_name: str, chat_id: str, nick: str, status: str | None) -> Chat:
     """Another nick of the visitor, or another status; the window of being online begins anew.
 
     Raises:
-        NotFoundError: there is no such chat.
-        ConflictError: it is closed.
+        NotFoundError: there is no such tenant or chat.
+        ConflictError: the tenant is shut, or routes its chats itself; or the chat is closed.
     """
+    tenant = await admission.get_routed(services, instance_name)
     async with services.database.write() as session:
-        chat = await lock_open(session, tenant.instance_name, chat_id)
+        chat = await lock_open(session, instance_name, chat_id)
         chat.nick = nick
     await presence.show(services, tenant, services.naming.parse_username(chat.username), nick, status)
     return chat

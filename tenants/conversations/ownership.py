@@ -17,18 +17,20 @@ from tenants.core.errors import NotFoundError
 from tenants.core.naming import AccountKind, AccountName
 from tenants.delivery import outbox
 from tenants.delivery.outbox import ConversationEvent, Event
+from tenants.lifecycle import admission
 from tenants.process.services import Services
 from tenants.shards.commands import SendMessage
 from tenants.store.models import Account, AccountState, Chat, ChatLine, ChatState, LineState, Tenant
 
 
-async def assign(services: Services, tenant: Tenant, chat_id: str, operator: AccountName) -> Chat:
+async def assign(services: Services, instance_name: str, chat_id: str, operator: AccountName) -> Chat:
     """Give the chat to an operator; who had it, and who was offered it, are told.
 
     Raises:
-        NotFoundError: there is no such chat or operator.
-        ConflictError: the chat is closed.
+        NotFoundError: there is no such tenant, chat or operator.
+        ConflictError: the tenant is shut, or routes its chats itself; or the chat is closed.
     """
+    tenant = await admission.get_routed(services, instance_name)
     username = services.naming.username(operator)
     async with services.database.write() as session:
         account = await session.get(Account, username)

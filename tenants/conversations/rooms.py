@@ -38,7 +38,6 @@ from tenants.store.models import (
     RoomMember,
     RoomOrigin,
     RoomState,
-    Tenant,
 )
 
 log = structlog.get_logger(__name__)
@@ -50,6 +49,14 @@ MAX_MEMBERS = 200
 MAX_NICK = 200
 MAX_BODY = 30_000
 """Bytes of a message: a room keeps its latest ones in ejabberd's memory."""
+
+
+class NoRoomError(NotFoundError):
+    """The tenant has no such room."""
+
+
+class NoAccountError(NotFoundError):
+    """The tenant has no operator of that name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +99,7 @@ def person(services: Services, instance_name: str, username: str, field: str = "
 
 
 async def create(
-    services: Services, tenant: Tenant, name: str, origin: RoomOrigin, *, title: str | None = None
+    services: Services, instance_name: str, name: str, origin: RoomOrigin, *, title: str | None = None
 ) -> Room:
     """Make a room, in the registry and in ejabberd.
 
@@ -104,8 +111,8 @@ async def create(
     """
     name = fold_room(name)
     title = clean(title) if title else name
-    local = check_direction(services.naming.room(RoomName(name, tenant.instance_name)))
-    room_id = await _begin(services, tenant.instance_name, name, title, origin)
+    local = check_direction(services.naming.room(RoomName(name, instance_name)))
+    room_id = await _begin(services, instance_name, name, title, origin)
     await _make(services, local, title)
     async with services.database.write() as session:
         made = await session.execute(
@@ -115,8 +122,8 @@ async def create(
         )
     if not rows_changed(made):
         # somebody else has made it, or the tenant ends: then whoever ends it looks once more at what ejabberd has
-        log.info("room was made or removed meanwhile", instance_name=tenant.instance_name)
-    return await get(services, tenant.instance_name, name)
+        log.info("room was made or removed meanwhile", instance_name=instance_name)
+    return await get(services, instance_name, name)
 
 
 async def _begin(services: Services, instance_name: str, name: str, title: str, origin: RoomOrigin) -> int:
@@ -162,7 +169,7 @@ async def get(services: Services, instance_name: str, name: str) -> Room:
 
     Raises:
         InvalidInputError: no room is named so.
-        NotFoundError: the tenant has no such room.
+        NoRoomError: the tenant has no such room.
     """
     async with services.database.read() as session:
         return await _get(session, instance_name, fold_room(name))
@@ -186,7 +193,7 @@ def address(services: Services, room: Room) -> str:
 
 
 async def put_member(
-    services: Services, tenant: Tenant, name: str, who: Participant, nick: str | None = None
+    services: Services, instance_name: str, name: str, who: Participant, nick: str | None = None
 ) -> RoomMember:
     """Note who is to be in the room, under what name; one who is noted already gets the name.
 
@@ -194,13 +201,13 @@ async def put_member(
 
     Raises:
         InvalidInputError: no room is named so.
-        NotFoundError: the tenant has no such room; or no such account.
+        NotFoundError: there is no such tenant, room (NoRoomError) or account (NoAccountError).
         ConflictError: the tenant is shut; or the room has as many members as it may have.
     """
     name = fold_room(name)
     async with services.database.write() as session:
-        await admission.hold(session, tenant.instance_name, None)
-        room = await _get(session, tenant.instance_name, name, lock=True)
+        await admission.hold(session, instance_name, None)
+        room = await _get(session, instance_name, name, lock=True)
         if who.has_account:
             await _check_account(session, who)
         nick = _as_shown(nick or "") or await _nick_of(session, who)
@@ -218,7 +225,7 @@ async def remove_member(services: Services, instance_name: str, name: str, who: 
     """The person is no member any more; one who was none is a success.
 
     Raises:
-        NotFoundError: the tenant has no such room.
+        NoRoomError: the tenant has no such room.
     """
     async with services.database.write() as session:
         room = await _get(session, instance_name, fold_room(name))
@@ -228,15 +235,17 @@ async def remove_member(services: Services, instance_name: str, name: str, who: 
 
 
 async def invite(
-    services: Services, tenant: Tenant, name: str, people: Iterable[Participant], reason: str = ""
+    services: Services, instance_name: str, name: str, people: Iterable[Participant], reason: str = ""
 ) -> None:
     """Invite those who have accounts and are not there (XEP-0249).
 
     Raises:
         InvalidInputError: no room is named so.
-        NotFoundError: the tenant has no such room, or no such account.
+        ConflictError: the tenant is shut.
+        NotFoundError: there is no such tenant, room (NoRoomError) or account (NoAccountError).
     """
-    room = await get(services, tenant.instance_name, name)
+    await admission.get(services, instance_name)
+    room = await get(services, instance_name, name)
     invited = [one for one in people if one.has_account]
     async with services.database.read() as session:
         for one in invited:
@@ -246,32 +255,37 @@ async def invite(
 
 
 async def write(
-    services: Services, tenant: Tenant, name: str, who: Participant, body: str, *, message_id: str | None = None
+    services: Services, instance_name: str, name: str, who: Participant, body: str, *, message_id: str | None = None
 ) -> str:
     """Say something in the room that was written in LHC's page. Returns the message's id.
 
-    It bears the name that the person has in the room. It is not told to LHC: it comes from there.
+    It bears the name that the person has in the room. It is not told to LHC: it comes from there. An empty body is
+    accepted, and nothing is said.
 
     Raises:
         InvalidInputError: no room is named so, or the message is too long.
-        NotFoundError: the tenant has no such room, or no such account.
+        ConflictError: the tenant is shut.
+        NotFoundError: there is no such tenant, room (NoRoomError) or account (NoAccountError).
         QueueUnavailableError: it could not be accepted.
     """
+    tenant = await admission.get(services, instance_name)
+    message_id = message_id or uuid.uuid4().hex
+    if not body:
+        return message_id
     if len(body.encode()) > MAX_BODY:
         raise InvalidInputError("message", f"must be of {MAX_BODY:,} bytes at most in a room")
-    room = await get(services, tenant.instance_name, name)
+    room = await get(services, instance_name, name)
     members = {member.username: member.nick for member in room.members}
     async with services.database.read() as session:
         if who.has_account:
             await _check_account(session, who)
         nick = _as_shown(members.get(who.username, "")) or await _nick_of(session, who)
-    message_id = message_id or uuid.uuid4().hex
     await services.commands.publish(
         SendToRoom(
-            instance_name=tenant.instance_name,
+            instance_name=instance_name,
             incarnation=tenant.incarnation,
             room=services.naming.room(RoomName(room.name, room.instance_name)),
-            sender=services.naming.page_operator(who.page_name, tenant.instance_name),
+            sender=services.naming.page_operator(who.page_name, instance_name),
             nick=nick,
             body=body,
             message_id=message_id,
@@ -285,7 +299,7 @@ async def destroy(services: Services, instance_name: str, name: str) -> None:
 
     Raises:
         InvalidInputError: no room is named so.
-        NotFoundError: the tenant has no such room.
+        NoRoomError: the tenant has no such room.
         EjabberdUnavailableError: to be asked once more; the reconciliation will remove it otherwise.
     """
     name = fold_room(name)
@@ -342,8 +356,8 @@ async def _get(session: AsyncSession, instance_name: str, name: str, *, lock: bo
     return room
 
 
-def _unknown(instance_name: str, name: str) -> NotFoundError:
-    return NotFoundError(f"tenant '{instance_name}' has no room '{name}'")
+def _unknown(instance_name: str, name: str) -> NoRoomError:
+    return NoRoomError(f"tenant '{instance_name}' has no room '{name}'")
 
 
 def of_name(instance_name: str, name: str) -> Select[Room]:
@@ -354,7 +368,7 @@ def of_name(instance_name: str, name: str) -> Select[Room]:
 async def _check_account(session: AsyncSession, who: Participant) -> None:
     account = await session.get(Account, who.username)
     if account is None or account.state is not AccountState.ACTIVE:
-        raise NotFoundError(f"there is no account '{who.username}'")
+        raise NoAccountError(f"there is no account '{who.username}'")
 
 
 async def _nick_of(session: AsyncSession, who: Participant) -> str:

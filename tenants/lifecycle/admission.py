@@ -15,7 +15,7 @@ from tenants.core.naming import AccountKind
 from tenants.lifecycle import registry
 from tenants.process.services import Services
 from tenants.store.database import Database
-from tenants.store.models import Tenant, TenantState
+from tenants.store.models import Routing, Tenant, TenantState
 
 _NAMES_AT_ONCE = 500
 """Names in one statement; SQLite takes some thousands."""
@@ -96,6 +96,27 @@ async def recent(services: Services, instance_name: str, kind: AccountKind | Non
     """
     known = services.cache.tenants.get(instance_name)
     return known if known is not None and not refusal(known, kind) else await get(services, instance_name, kind)
+
+
+async def get_routed(services: Services, instance_name: str) -> Tenant:
+    """The tenant, ready for traffic of chats, which this system routes for it.
+
+    Raises:
+        NotFoundError: there is none.
+        ConflictError: it is not active, lacks the feature, or routes its chats itself.
+    """
+    return check_routed(await get(services, instance_name, AccountKind.CHAT))
+
+
+def check_routed(tenant: Tenant) -> Tenant:
+    """The tenant, when this system routes its chats.
+
+    Raises:
+        ConflictError: it routes them itself.
+    """
+    if tenant.routing is not Routing.ORCHESTRATOR:
+        raise ConflictError(f"tenant '{tenant.instance_name}' routes its chats itself: set `routing` to `orchestrator`")
+    return tenant
 
 
 async def find(services: Services, instance_name: str) -> Tenant | None:

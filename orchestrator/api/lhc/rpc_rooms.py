@@ -3,7 +3,8 @@
 A room's name says nothing of its tenant, so these calls are for a tenant's own credentials or address.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import structlog
@@ -11,12 +12,11 @@ import structlog
 from orchestrator.api.lhc.calls import Call
 from orchestrator.api.lhc.rpc_wire import COMMAND_FAILED, DONE, RpcError
 from tenants.conversations import rooms
-from tenants.conversations.rooms import Participant
-from tenants.core.errors import ForeignNameError, InvalidInputError, NotFoundError, TakenError
+from tenants.conversations.rooms import NoAccountError, NoRoomError, Participant
+from tenants.core.errors import ForeignNameError, InvalidInputError, TakenError
 from tenants.core.naming import STANDALONE_INSTANCE, local_part
 from tenants.core.text import clean
-from tenants.lifecycle import admission
-from tenants.store.models import RoomOrigin, Tenant
+from tenants.store.models import RoomOrigin
 
 log = structlog.get_logger(__name__)
 
@@ -36,7 +36,7 @@ async def create_room(call: Call) -> dict[str, Any]:
     call.check_host()
     _check_service(call, "service")
     try:
-        await rooms.create(call.services, await _tenant(call), call.text("name"), RoomOrigin.LHC)
+        await rooms.create(call.services, _instance_name(call), call.text("name"), RoomOrigin.LHC)
     except TakenError:
         raise RpcError(COMMAND_FAILED, "Room already exists") from None
     return DONE
@@ -48,18 +48,18 @@ async def change_room_option(call: Call) -> dict[str, Any]:
     _check_service(call, "service")
     if (call.text("option"), call.text("value")) != ("allow_subscription", "true"):
         raise InvalidInputError("option", "only allow_subscription can be set, to true")
-    await _room(call, call.text("name"), "Room not found")
+    with _no_room("Room not found"):
+        await rooms.get(call.services, _instance_name(call), call.text("name"))
     return DONE
 
 
 async def subscribe_room(call: Call) -> dict[str, Any]:
     """Who is to be in the room, under what name."""
     call.require("user", "nick", "room", "nodes")
-    tenant = await _tenant(call)
     who = _person(call, "user")
     room = local_part(call.text("room"), call.services.settings.rooms_jid, "room")
-    await _room(call, room, "The room does not exist")
-    await rooms.put_member(call.services, tenant, room, who, call.text("nick"))
+    with _no_room("The room does not exist"):
+        await rooms.put_member(call.services, _instance_name(call), room, who, call.text("nick"))
     return {"nodes": []}
 
 
@@ -67,10 +67,9 @@ async def send_direct_invitation(call: Call) -> dict[str, Any]:
     """To accounts of the tenant, which are separated by colons."""
     call.require("name", "service", "password", "reason", "users")
     _check_service(call, "service")
-    tenant = await _tenant(call)
     people = [_person(call, "users", user) for user in call.text("users").split(":") if user]
-    await _room(call, call.text("name"), "room_not_found")
-    await rooms.invite(call.services, tenant, call.text("name"), people, call.text("reason"))
+    with _no_room("room_not_found"):
+        await rooms.invite(call.services, _instance_name(call), call.text("name"), people, call.text("reason"))
     return DONE
 
 
@@ -80,22 +79,20 @@ async def destroy_room(call: Call) -> dict[str, Any]:
     _check_service(call, "service")
     try:
         await rooms.destroy(call.services, _instance_name(call), call.text("name"))
-    except NotFoundError:
+    except NoRoomError:
         raise RpcError(COMMAND_FAILED, "Room doesn't exists") from None
     return DONE
 
 
 async def send_groupchat(call: Call) -> None:
     """`send_message` of type `groupchat`: written in LHC's page. A success without a room, too."""
-    tenant = await _tenant(call)
     who = _person(call, "from")
     room = local_part(call.text("to"), call.services.settings.rooms_jid, "to")
     body = clean(call.text("body"))
     try:
-        if body:
-            await rooms.write(call.services, tenant, room, who, body)
-    except NotFoundError:
-        log.warning("a message to no room, or of nobody", instance_name=tenant.instance_name)
+        await rooms.write(call.services, _instance_name(call), room, who, body)
+    except (NoRoomError, NoAccountError):
+        log.warning("a message to no room, or of nobody", instance_name=_instance_name(call))
 
 
 HANDLERS: dict[str, Callable[[Call], Awaitable[dict[str, Any]]]] = {
@@ -119,15 +116,13 @@ def _instance_name(call: Call) -> str:
     return call.confined_to
 
 
-async def _tenant(call: Call) -> Tenant:
-    return await admission.get(call.services, _instance_name(call))
-
-
-async def _room(call: Call, name: str, otherwise: str) -> None:
+@contextmanager
+def _no_room(text: str) -> Iterator[None]:
+    """Say with this text that there is no such room."""
     try:
-        await rooms.get(call.services, _instance_name(call), name)
-    except NotFoundError:
-        raise RpcError(COMMAND_FAILED, otherwise) from None
+        yield
+    except NoRoomError:
+        raise RpcError(COMMAND_FAILED, text) from None
 
 
 def _person(call: Call, key: str, jid: str | None = None) -> Participant:

@@ -12,12 +12,10 @@ from orchestrator.api.http.idempotency import IdempotentRoute
 from orchestrator.api.http.views import View, problems
 from tenants.accounts import operators
 from tenants.conversations import chat_lines, chats, ownership
-from tenants.core.errors import ConflictError
-from tenants.core.naming import AccountKind, check_identifier
+from tenants.core.naming import check_identifier
 from tenants.core.text import DEFAULT_NICK, XmlText
-from tenants.lifecycle import admission
 from tenants.process.services import Services
-from tenants.store.models import MAX_ID, Chat, ChatLine, ChatState, LineState, Routing, Tenant
+from tenants.store.models import MAX_ID, Chat, ChatLine, ChatState, LineState
 from tenants.visitors.page_view_request import DEFAULT_STATUS
 
 Nick = Annotated[XmlText, Field(min_length=1, max_length=200)]
@@ -153,7 +151,6 @@ async def list_chats(
 )
 async def start_chat(instance_name: str, wanted: ChatRequest, services: ServicesDep, response: Response) -> ChatView:
     """Begin a chat: it is offered to the operators who may take it. One of that number is found as it is."""
-    tenant = await _tenant(services, instance_name)
     new = chats.NewChat(
         chat_id=check_identifier(wanted.chat_id, "chat_id"),
         visitor_id=None if wanted.visitor_id is None else check_identifier(wanted.visitor_id, "visitor_id"),
@@ -162,7 +159,7 @@ async def start_chat(instance_name: str, wanted: ChatRequest, services: Services
         body=wanted.message,
         status=wanted.status,
     )
-    chat, is_new = await chats.start(services, tenant, new)
+    chat, is_new = await chats.start(services, instance_name, new)
     if not is_new:
         response.status_code = HTTPStatus.OK
     response.headers["Location"] = f"/v1/tenants/{instance_name}/chats/{chat.chat_id}"
@@ -178,36 +175,33 @@ async def get_chat(instance_name: str, chat_id: str, services: ServicesDep) -> C
 @router.patch("/{chat_id}", dependencies=[ACTS_FOR_TENANT])
 async def change_chat(instance_name: str, chat_id: str, wanted: ChatChange, services: ServicesDep) -> ChatView:
     """Give the visitor another nick or status; operators see it at once."""
-    tenant = await _tenant(services, instance_name)
-    return ChatView.of(services, await chats.rename(services, tenant, chat_id, wanted.nick, wanted.status))
+    return ChatView.of(services, await chats.rename(services, instance_name, chat_id, wanted.nick, wanted.status))
 
 
 @router.put("/{chat_id}/owner", dependencies=[ACTS_FOR_TENANT])
 async def assign_chat(instance_name: str, chat_id: str, wanted: OwnerRequest, services: ServicesDep) -> ChatView:
     """Give the chat to an operator, whoever has it now."""
-    tenant = await _tenant(services, instance_name)
     operator = operators.name_of(instance_name, wanted.operator)
-    return ChatView.of(services, await ownership.assign(services, tenant, chat_id, operator))
+    return ChatView.of(services, await ownership.assign(services, instance_name, chat_id, operator))
 
 
 @router.post("/{chat_id}/typing", status_code=HTTPStatus.ACCEPTED, dependencies=[ACTS_FOR_TENANT])
 async def show_typing(instance_name: str, chat_id: str, wanted: TypingRequest, services: ServicesDep) -> TypingRequest:
     """Operators see that the visitor is writing, or no longer."""
-    await chats.show_typing(services, await _tenant(services, instance_name), chat_id, composing=wanted.composing)
+    await chats.show_typing(services, instance_name, chat_id, composing=wanted.composing)
     return wanted
 
 
 @router.delete("/{chat_id}", status_code=HTTPStatus.NO_CONTENT, dependencies=[ACTS_FOR_TENANT])
 async def close_chat(instance_name: str, chat_id: str, services: ServicesDep) -> None:
     """End the chat; one that is closed already stays so."""
-    await chats.close(services, await _tenant(services, instance_name), chat_id)
+    await chats.close(services, instance_name, chat_id)
 
 
 @router.post("/{chat_id}/messages", status_code=HTTPStatus.ACCEPTED, dependencies=[ACTS_FOR_TENANT])
 async def write_message(instance_name: str, chat_id: str, wanted: MessageRequest, services: ServicesDep) -> LineView:
     """The visitor writes: to the chat's owner, or to all who may take it."""
-    tenant = _routed(await admission.recent(services, instance_name, AccountKind.CHAT))
-    line = await chat_lines.write(services, tenant, chat_id, wanted.message, wanted.message_id)
+    line = await chat_lines.write(services, instance_name, chat_id, wanted.message, wanted.message_id)
     return LineView.model_validate(line)
 
 
@@ -221,16 +215,6 @@ async def list_messages(
     return LinePage(
         messages=[LineView.model_validate(line) for line in page], next=page[-1].id if len(found) > limit else None
     )
-
-
-async def _tenant(services: Services, instance_name: str) -> Tenant:
-    return _routed(await admission.get(services, instance_name, AccountKind.CHAT))
-
-
-def _routed(tenant: Tenant) -> Tenant:
-    if tenant.routing is not Routing.ORCHESTRATOR:
-        raise ConflictError(f"tenant '{tenant.instance_name}' routes its chats itself: set `routing` to `orchestrator`")
-    return tenant
 
 
 def _operator(services: Services, username: str | None) -> str | None:

@@ -17,7 +17,6 @@ from tenants.conversations import chat_lines, rooms
 from tenants.conversations.rooms import Participant
 from tenants.core.naming import MAX_ROOM, check_nick, is_page_operator
 from tenants.core.text import XmlText
-from tenants.lifecycle import admission
 from tenants.process.services import Services
 from tenants.store.models import MAX_ID, Room, RoomOrigin
 
@@ -128,8 +127,7 @@ async def list_rooms(
 @router.post("", status_code=HTTPStatus.CREATED, dependencies=[ACTS_FOR_TENANT])
 async def create_room(instance_name: str, wanted: RoomRequest, services: ServicesDep, response: Response) -> RoomView:
     """Make a room, which stays until it is removed. All operators of the tenant may enter it."""
-    tenant = await admission.get(services, instance_name)
-    room = await rooms.create(services, tenant, wanted.name, RoomOrigin.API, title=wanted.title)
+    room = await rooms.create(services, instance_name, wanted.name, RoomOrigin.API, title=wanted.title)
     response.headers["Location"] = f"/v1/tenants/{instance_name}/rooms/{quote(room.name, safe='')}"
     return RoomView.of(services, room)
 
@@ -151,12 +149,11 @@ async def put_member(
     instance_name: str, name: str, operator: str, wanted: MemberRequest, services: ServicesDep
 ) -> RoomView:
     """Note who is to be in the room, and invite an operator who is not there."""
-    tenant = await admission.get(services, instance_name)
     who = _person(services, instance_name, operator)
     nick = None if wanted.nick is None else check_nick(wanted.nick)
-    await rooms.put_member(services, tenant, name, who, nick)
+    await rooms.put_member(services, instance_name, name, who, nick)
     if wanted.invite:
-        await rooms.invite(services, tenant, name, [who])
+        await rooms.invite(services, instance_name, name, [who])
     return RoomView.of(services, await rooms.get(services, instance_name, name))
 
 
@@ -169,10 +166,11 @@ async def remove_member(instance_name: str, name: str, operator: str, services: 
 @router.post("/{name}/messages", status_code=HTTPStatus.ACCEPTED, dependencies=[ACTS_FOR_TENANT])
 async def say_in_room(instance_name: str, name: str, wanted: RoomMessageRequest, services: ServicesDep) -> SaidView:
     """Say something in the room, under the name that its author has there. It is no event: it comes from the tenant."""
-    tenant = await admission.get(services, instance_name)
     who = _person(services, instance_name, wanted.operator)
     body = chat_lines.check_body(wanted.message)
-    return SaidView(message_id=await rooms.write(services, tenant, name, who, body, message_id=wanted.message_id))
+    return SaidView(
+        message_id=await rooms.write(services, instance_name, name, who, body, message_id=wanted.message_id)
+    )
 
 
 def _person(services: Services, instance_name: str, operator: str) -> Participant:

@@ -11,7 +11,6 @@ from tenants.conversations.rooms import MAX_MEMBERS, Participant
 from tenants.core.errors import ConflictError, ForeignNameError, InvalidInputError, NotFoundError, TakenError
 from tenants.core.naming import AccountKind, AccountName, RoomName
 from tenants.ejabberd.errors import EjabberdUnavailableError
-from tenants.lifecycle import admission
 from tenants.lifecycle.admission import Refusal
 from tenants.store.models import (
     Account,
@@ -29,13 +28,11 @@ BOB = AccountName(AccountKind.OPERATOR, "bob", "acme")
 
 
 async def create(world: World, name: str = "jd,br") -> Room:
-    tenant = await admission.get(world.services, "acme")
-    return await rooms.create(world.services, tenant, name, RoomOrigin.LHC)
+    return await rooms.create(world.services, "acme", name, RoomOrigin.LHC)
 
 
 async def put(world: World, who: Participant, nick: str | None = None) -> str:
-    tenant = await admission.get(world.services, "acme")
-    return (await rooms.put_member(world.services, tenant, "jd,br", who, nick)).nick
+    return (await rooms.put_member(world.services, "acme", "jd,br", who, nick)).nick
 
 
 async def add(world: World, *rows: Any) -> None:
