@@ -4,11 +4,13 @@ The sequence is that of a page view (`tenants.visitors.page_views`), without the
 the orchestrator routes itself are in `tenants.conversations`.
 """
 
-from tenants.core.naming import AccountName
+from tenants.core.errors import InvalidInputError
+from tenants.core.naming import AccountKind, AccountName
 from tenants.core.text import DEFAULT_NICK
 from tenants.lifecycle import admission
 from tenants.process.rate_limits import CallKind
 from tenants.process.services import Services
+from tenants.store.models import Tenant
 from tenants.visitors import page_views, presence
 from tenants.visitors.page_views import Recalled
 
@@ -22,13 +24,19 @@ async def write(
     password: str | None,
     nick: str | None,
     status: str | None,
+    field: str = "operator",
 ) -> None:
     """The visitor writes to the operator, and is online from now. `nick`, `status` None: the present ones.
 
+    `field`: what the caller calls the operator.
+
     Raises:
+        InvalidInputError: it is no operator of the visitor's tenant; named as `field`.
         as `page_views.view_page`.
     """
     tenant = await admission.recent(services, visitor.instance, visitor.kind)
+    if not _is_operator_of(tenant, operator):
+        raise InvalidInputError(field, "must be an operator of the visitor's own instance")
     await page_views.check_password(services, tenant, visitor, password, DEFAULT_NICK if nick is None else nick)
     await presence.send(services, tenant, visitor, operator, body=body, nick=nick, status=status)
 
@@ -51,6 +59,8 @@ async def write_known(
     Raises:
         QueueUnavailableError, DATABASE_AWAY: it could not be stored, or not be told.
     """
+    if not _is_operator_of(known.tenant, operator):
+        return False
     if not page_views.may_speak_from_memory(services, known, password, CallKind.OTHER):
         return False
     if await page_views.show_known(services, known, nick, status) is None:
@@ -58,3 +68,7 @@ async def write_known(
     message = presence.message(services, known.tenant, known.visitor.username, operator, body)
     await services.commands.publish(message)
     return True
+
+
+def _is_operator_of(tenant: Tenant, name: AccountName) -> bool:
+    return (name.kind, name.instance) == (AccountKind.OPERATOR, tenant.instance_name)

@@ -12,7 +12,7 @@ from orchestrator.api.fast_path.hot import Ready
 from orchestrator.api.lhc.face import MAX_BODY, unavailable
 from tenants.core.digests import same
 from tenants.core.errors import DomainError
-from tenants.core.naming import AccountKind, AccountName, local_part
+from tenants.core.naming import AccountName, local_part
 from tenants.core.text import DEFAULT_NICK
 from tenants.lifecycle import keys
 from tenants.process.services import Services
@@ -57,7 +57,7 @@ async def view_page(services: Services, scope: Scope, body: bytes) -> ASGIApp | 
 async def send_message(services: Services, scope: Scope, body: bytes) -> ASGIApp | None:
     """Answer `/xmpp-send-message` of a known visitor."""
     call = _read(services, scope, body)
-    operator = _operator(services, call) if call is not None else None
+    operator = _operator(services, call.fields) if call is not None else None
     if call is None or operator is None:
         return None
     fields = call.fields
@@ -102,17 +102,14 @@ def _opens(services: Services, scope: Scope, known: Recalled, key: str) -> bool:
     return is_its_path and keys.key_opens(tenant, key, services.clock())
 
 
-def _operator(services: Services, call: _Call) -> AccountName | None:
-    """The operator of the visitor's own tenant whom the message is for; None when it is for nobody."""
-    fields = call.fields
+def _operator(services: Services, fields: Mapping[str, str]) -> AccountName | None:
+    """Whom the message is for, if there is a message."""
     if "message" not in fields or "operator_username" not in fields:
         return None
     try:
-        operator = services.naming.parse_username(local_part(fields["operator_username"], services.settings.xmpp_host))
+        return services.naming.parse_username(local_part(fields["operator_username"], services.settings.xmpp_host))
     except DomainError:
         return None
-    is_its_own = (operator.kind, operator.instance) == (AccountKind.OPERATOR, call.known.tenant.instance_name)
-    return operator if is_its_own else None
 
 
 def _endpoint(scope: Scope) -> str:

@@ -78,13 +78,6 @@ class Call:
             raise InvalidInputError(key, "must be a visitor's or chat's account")
         return name
 
-    def operator_of(self, visitor: AccountName, key: str) -> AccountName:
-        """The operator that the value names, of the visitor's own tenant."""
-        operator = self.account(key)
-        if operator.kind is not AccountKind.OPERATOR or operator.instance != visitor.instance:
-            raise InvalidInputError(key, "must be an operator of the visitor's own instance")
-        return operator
-
     def roster(self) -> RosterName:
         """The shared roster that `group` names; its host is checked too."""
         roster = self.services.naming.parse_group(self.text("group"))

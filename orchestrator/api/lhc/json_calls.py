@@ -45,11 +45,12 @@ async def send_message(call: Call) -> None:
         await messages.write(
             call.services,
             visitor,
-            call.operator_of(visitor, "operator_username"),
+            call.account("operator_username"),
             body=call.text("message"),
             password=call.text("pass"),
             nick=call.text("nick", DEFAULT_NICK),
             status=call.text("status") if "status" in call.body else None,
+            field="operator_username",
         )
 
 

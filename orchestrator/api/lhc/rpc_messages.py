@@ -23,8 +23,8 @@ async def send_message(call: Call) -> dict[str, Any]:
 async def _chat(call: Call) -> None:
     """A visitor writes to an operator. The account is made if need be: LHC brings no password, and asks for none."""
     visitor = call.visitor("from")
-    operator, body = call.operator_of(visitor, "to"), call.text("body")
-    await messages.write(call.services, visitor, operator, body=body, password=None, nick=None, status=None)
+    operator, body = call.account("to"), call.text("body")
+    await messages.write(call.services, visitor, operator, body=body, password=None, nick=None, status=None, field="to")
 
 
 _BY_TYPE: dict[str, Callable[[Call], Awaitable[None]]] = {"chat": _chat, "groupchat": send_groupchat}
