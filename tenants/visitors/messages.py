@@ -50,24 +50,24 @@ async def write_known(
     password: str,
     nick: str,
     status: str | None,
-) -> bool:
+) -> float | None:
     """`write` of a visitor who is known; without a database query if nick and status are no news.
 
     Returns:
-        False: nothing has changed, and `write` is to judge the call.
+        until when the visitor is online (Unix seconds). None: nothing has changed, and `write` is to judge the call.
 
     Raises:
         QueueUnavailableError, DATABASE_AWAY: it could not be stored, or not be told.
     """
     if not _is_operator_of(known.tenant, operator):
-        return False
+        return None
     if not page_views.may_speak_from_memory(services, known, password, CallKind.OTHER):
-        return False
-    if await page_views.show_known(services, known, nick, status) is None:
-        return False
-    message = presence.message(services, known.tenant, known.visitor.username, operator, body)
-    await services.commands.publish(message)
-    return True
+        return None
+    online_until = await page_views.show_known(services, known, nick, status)
+    if online_until is not None:
+        message = presence.message(services, known.tenant, known.visitor.username, operator, body)
+        await services.commands.publish(message)
+    return online_until
 
 
 def _is_operator_of(tenant: Tenant, name: AccountName) -> bool:

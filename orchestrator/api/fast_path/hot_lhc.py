@@ -73,9 +73,9 @@ async def send_message(services: Services, scope: Scope, body: bytes) -> ASGIApp
     return await _answer(scope, written)
 
 
-async def _answer(scope: Scope, doing: Awaitable[float | bool | None]) -> ASGIApp | None:
+async def _answer(scope: Scope, online_until: Awaitable[float | None]) -> ASGIApp | None:
     try:
-        return _OK if await doing else None
+        return None if await online_until is None else _OK
     except (QueueUnavailableError, *DATABASE_AWAY) as error:
         return unavailable(Request(scope), _endpoint(scope), error)
 
