@@ -9,6 +9,7 @@ import pytest
 from testbed.panel import Panel
 from testbed.receiver import Receiver
 from testbed.system import System, start_system
+from tests.sharing import share_out
 from tests.world.settings import SETTINGS
 from tests.world.tenant import NewTenant, Tenant, tenants_of
 
@@ -21,6 +22,10 @@ def pytest_configure() -> None:
     number = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
     first = _FIRST_PORT + number * _PORTS_EACH
     os.environ["ORCHESTRATOR_PORTS"] = f"{first}-{first + _PORTS_EACH - 1}"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    share_out(items)
 
 
 @pytest.fixture
