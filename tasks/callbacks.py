@@ -17,7 +17,7 @@ from tenants.process.services import Services
 def deliver(instance_names: Sequence[str] = (), instance_name: str | None = None) -> None:
     """Start a runner for each tenant's due callbacks. It returns at once: no LHC ever holds a worker's thread.
 
-    `instance_name`: as a version before sends it, while both run.
+    `instance_name`: sent by the version before this one, while both run.
     """
     runtime.start_delivery([*instance_names, *([instance_name] if instance_name else [])])
 

@@ -17,9 +17,9 @@ _TURN_SECONDS = 1.0
 
 @shared_task(bind=True, name=task_names.ADVANCE)
 def advance(self: Task, operation_id: str, instance_name: str, kind: str) -> None:
-    """Run the operation's next steps, while they are short; then the others are a task of their own.
+    """Run the operation's next steps, for about a second; the others are left to a task of their own.
 
-    The tenant's name and the workflow's kind are there to be seen in Flower.
+    The tenant's name and the workflow's kind are arguments so that Flower shows them.
     """
     celery_id = self.request.id  # here: the request is this thread's own
 

@@ -45,8 +45,9 @@ _ACTOR = "celery"
 def _task(name: str, schema: type[Asked]) -> Callable[[Callable[[Services, Asked, Cause], Awaitable[Result]]], Any]:
     """A task of that name, whose arguments are checked by the schema.
 
-    It takes any arguments: those that its signature refused would be an error of ours, and an alarm. The broker may
-    deliver it again, an hour later: by then another tenant may bear the name, so it is answered as before.
+    The task takes any arguments: if its signature refused some, that would count as an error of ours, and raise an
+    alarm. The broker may deliver a task again an hour later, when another tenant bears the name: so its answer is kept,
+    and given again.
     """
 
     def make(start: Callable[[Services, Asked, Cause], Awaitable[Result]]) -> Any:
@@ -73,7 +74,7 @@ def _task(name: str, schema: type[Asked]) -> Callable[[Callable[[Services, Asked
             bind=True,
             # the only tasks whose results somebody waits for
             ignore_result=False,
-            # a request that breaks a rule is the sender's mistake: told to him, no alarm of ours
+            # a request that breaks a rule is the sender's mistake: the sender is told, and no alarm is raised here
             throws=(DomainError,),
         )(task)
 

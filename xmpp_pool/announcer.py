@@ -1,8 +1,8 @@
 """Tells operators of visitors: who comes, changes and writes, by directed presence and messages.
 
-News are written at once, what is told in bulk by `Fanout`, in turns. The table of sessions is what is true: it changes
-first, and what is still to be told in bulk is made from it at the moment of writing. So of two things said of a visitor
-the last is always the true one. How sessions end is in `xmpp_pool.session_ends`.
+News is written at once; bulk goes through `Fanout`, in turns. The table of sessions changes first, and a stanza of a
+bulk is made from it at the moment of writing. So of two stanzas about one visitor the later one is always right. How
+sessions end is in `xmpp_pool.session_ends`.
 """
 
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ from xmpp_pool.operator_directory import OperatorDirectory
 from xmpp_pool.sessions import SessionTable
 
 Quick = ShowVisitor | SendMessage | SendToRoom | ShowTyping | CloseVisitor
-"""Commands that are a few stanzas. To close a tenant may be thousands, and takes its time."""
+"""Commands that write a few stanzas each. `CloseTenant` may write thousands, and takes its time."""
 
 
 class Announcer:
@@ -41,9 +41,9 @@ class Announcer:
         self._fanout = fanout
 
     async def load(self, shards: set[int]) -> SessionTable:
-        """The sessions of these shards, also those that ended meanwhile: somebody must announce their end.
+        """The sessions of these shards, also those that ended meanwhile: operators are still to be told of their end.
 
-        Read piece by piece, and into a table of their own: until they are taken up, nobody acts on them.
+        They are read piece by piece into a table of their own, so nobody acts on them before `take_up`.
         """
         shard_count = self._services.settings.shard_count
         table = SessionTable()
@@ -85,11 +85,11 @@ class Announcer:
                 self._say_unavailable(command.instance_name, command.username)
 
     def show_all(self, instance_name: str, jid: str) -> None:
-        """Show an operator who has just come online all visitors that are: in turns with others, and soon."""
+        """Show all visitors online to an operator's connection that has just come: soon, in turns with other bulk."""
         self._fanout.show(instance_name, jid, self._presences(instance_name, jid))
 
     def _presences(self, instance_name: str, jid: str) -> Iterator[str]:
-        """Those of all visitors of a tenant for one connection, each as it is when its turn comes."""
+        """The presences of all visitors of a tenant for one connection; each is made when its turn comes."""
         for username in self._sessions.usernames(instance_name):
             if not self._operators.is_online(instance_name, jid):
                 return
@@ -113,7 +113,7 @@ class Announcer:
         )
 
     def announce(self, session: Session) -> None:
-        """Take up the session, and tell the operators when it is news."""
+        """Put the session into the table, and tell the operators if that is news."""
         if self._sessions.put(session):
             payload = stanzas.available_payload(session.nick, session.status)
             for jid in self._operators.jids(session.instance_name):
@@ -144,7 +144,7 @@ class Announcer:
         )
 
     def _show_typing(self, command: ShowTyping) -> None:
-        """Of no use to an operator who is offline, nor when it comes late."""
+        """Tell the operator's connections that are online, unless the command comes too late to be of use."""
         if command.told_until <= self._services.clock():
             return
         for jid in self._operators.jids_of(command.instance_name, command.operator):

@@ -41,7 +41,7 @@ _RETRY_PAUSE = 0.5
 
 
 class CommandRunner:
-    """In order, for each shard; except that a tenant is closed beside what others do."""
+    """Carries out each shard's commands in order; but the closing of a tenant goes on beside the commands after it."""
 
     def __init__(
         self,
@@ -76,7 +76,7 @@ class CommandRunner:
             loops.create_task(self._acknowledge_forever(), name="acknowledging")
 
     def drop(self, shards: set[int]) -> None:
-        """These shards are others' now, and what is not acknowledged as well."""
+        """Forget the commands of these shards: other processes serve them now, and read what is not acknowledged."""
         self._hand.drop(shards)
 
     async def _carry_out_forever(self, tasks: asyncio.TaskGroup) -> None:
@@ -117,7 +117,7 @@ class CommandRunner:
             await self._reader.acknowledge([delivery])
             self._hand.leave()
         elif isinstance(command, CloseTenant):
-            # else who was shown before would be shown again after it, if the stream ended now
+            # else visitors who were shown before would be shown again after it, if the stream ended now
             await self._confirm()
             self._hand.close()
             tasks.create_task(self._close(delivery, command.instance_name))
@@ -151,7 +151,7 @@ class CommandRunner:
                 continue  # they are sent again, and that is seen here, too
 
     async def _confirm(self) -> None:
-        """Return when ejabberd has handled what was written so far; what is done with that is acknowledged.
+        """Return when ejabberd has handled what was written so far. What needs nothing more is acknowledged.
 
         Raises:
             StreamLostError: it is to be written again.

@@ -1,8 +1,8 @@
-"""Presence in bulk: a new operator is shown thousands of visitors, thousands of visitors leave at once.
+"""Presence in bulk: a new operator is shown thousands of visitors, or thousands of visitors leave at once.
 
-Written in turns, a few stanzas of each tenant, and so many at a time as ejabberd handles in some ten milliseconds: what
-is one tenant's bulk delays neither the messages and news of others, which are written straight to the stream, nor
-their bulk. Stanzas are made when it is their turn, from what is true then, so nothing that is out of date comes last.
+Tenants take turns of a few stanzas each, and no more is written at a time than ejabberd handles in some ten
+milliseconds. So one tenant's bulk delays neither the bulk of others nor messages and news, which are written straight
+to the stream. A stanza is made when its turn comes, from what is true then, so nothing out of date is written last.
 """
 
 import asyncio
@@ -15,14 +15,14 @@ from xmpp_pool.gateway import Gateway
 from xmpp_pool.stream import StreamLostError
 
 _TURN = 50
-"""Stanzas of a tenant before the next one's."""
+"""Stanzas that a tenant writes before the next tenant has its turn."""
 _UNCONFIRMED = 200
-"""Stanzas that ejabberd has not handled, at most: what a message may have to wait for."""
+"""Stanzas at most that are written and not handled by ejabberd yet. A message may have to wait for so many."""
 
 
 @dataclass(slots=True)
 class _Bulk:
-    """Stanzas, made one by one as they are taken, and who waits until ejabberd has handled them all."""
+    """Stanzas, each made when it is taken. `told` gets its result when ejabberd has handled them all."""
 
     stanzas: Iterator[str]
     told: asyncio.Future[bool] | None = None
@@ -35,20 +35,20 @@ class Fanout:
         self._gateway = gateway
         self._serves = serves
         self._bulks: OrderedDict[str, dict[object, _Bulk]] = OrderedDict()
-        """By tenant, whose turn is next first. Bounded by the operators online, and by those who tell."""
+        """By tenant; the first has the next turn. Bounded by the operators online and the callers of `tell`."""
         self._written: list[asyncio.Future[bool]] = []
-        """Who waits until ejabberd has handled what was written."""
+        """Of the callers of `tell` whose stanzas are all written, but not yet known to be handled."""
         self._work = asyncio.Event()
 
     def show(self, instance_name: str, jid: str, stanzas: Iterable[str]) -> None:
-        """Show an operator's connection these presences: in the place of what it was still to be shown."""
+        """Show these presences to an operator's connection, in the place of those that it was still to be shown."""
         self._add(instance_name, jid, _Bulk(iter(stanzas)))
 
     async def tell(self, instance_name: str, stanzas: Iterable[str]) -> bool:
-        """Return when ejabberd has handled all of them; False when the tenant became another process's meanwhile.
+        """Write these. Returns True when ejabberd has handled them all, False if another process serves the tenant now.
 
         Raises:
-            StreamLostError: the stream ended: some may have been handled.
+            StreamLostError: the stream ended; some may have been handled.
         """
         told: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self._add(instance_name, told, _Bulk(iter(stanzas), told))
@@ -59,7 +59,7 @@ class Fanout:
         return list(self._bulks)
 
     def drop(self, instance_names: Iterable[str]) -> None:
-        """These tenants are another process's now."""
+        """Forget the bulk of these tenants: another process serves them now."""
         for instance_name in instance_names:
             for bulk in self._bulks.pop(instance_name, {}).values():
                 if bulk.told is not None and not bulk.told.done():
@@ -82,7 +82,7 @@ class Fanout:
         self._work.set()
 
     async def _write_some(self) -> None:
-        """A turn of each tenant, as many as may be at once. On return, ejabberd has handled what was written."""
+        """Give tenants their turns until enough is written, and return when ejabberd has handled it."""
         written = 0
         while written < _UNCONFIRMED and self._bulks:
             instance_name = next(iter(self._bulks))
@@ -115,7 +115,7 @@ class Fanout:
         return written
 
     def _fail(self) -> None:
-        """Who tells must do so again. Shows need nothing: all is shown anew when the next stream is up."""
+        """Callers of `tell` must call again. For shows nothing is to be done: on the next stream all is shown anew."""
         lost, self._written = self._written, []
         for bulks in self._bulks.values():
             for key, bulk in list(bulks.items()):

@@ -40,11 +40,11 @@ class Reply(Protocol):
     """Answers the bridge module."""
 
     def __call__(self, condition: str | None, text: str = "") -> None:
-        """Say that the message is stored; or by an error condition (RFC 6120, 8.3.3) that it is not, and why."""
+        """Answer that the message is stored or, with an error condition (RFC 6120, 8.3.3), why it is not."""
 
 
 _WRITE_AT_ONCE = 64 * 1024
-"""Characters that are gathered for one write to the socket, at most; else those of one turn of the event loop."""
+"""Characters at most that are gathered for one write. Fewer are written after each turn of the event loop."""
 
 
 class Gateway:
@@ -81,7 +81,7 @@ class Gateway:
 
     @property
     def established(self) -> bool:
-        """Whether the stream is up and the picture of it is complete."""
+        """Whether the stream is up, and it is known which operators are online."""
         return self._established.is_set()
 
     @property
@@ -117,7 +117,7 @@ class Gateway:
             await asyncio.sleep(delay(failures, first=0.3, longest=_LONGEST_DELAY))
 
     def send(self, xml: str) -> None:
-        """Write a stanza to the stream: after those before it, and soon, many in one piece.
+        """Write a stanza to the stream, after those before it. Stanzas of one turn of the event loop go in one piece.
 
         Raises:
             StreamLostError: there is no stream.
@@ -132,7 +132,7 @@ class Gateway:
             self._write()
 
     async def room(self) -> None:
-        """Wait until the server has taken enough of what was sent: to be asked between two pieces of work.
+        """Wait until the server has taken enough of what was sent. Callers ask between two pieces of work.
 
         Raises:
             StreamLostError: the stream ended.
@@ -163,7 +163,7 @@ class Gateway:
             raise StreamLostError from error
 
     def _write(self) -> None:
-        """Write what was gathered. What slixmpp writes by itself, IQs, asks or answers, and needs no order."""
+        """Write what was gathered. IQs do not pass here: slixmpp writes them itself, and they need no order."""
         if not self._unwritten or self._stream is None or self._stream.transport is None:
             return
         cast(asyncio.WriteTransport, self._stream.transport).write("".join(self._unwritten).encode())
@@ -214,7 +214,7 @@ class Gateway:
         try:
             await self._ping_iq(stream, jid, self._answer_to(instance_name), timeout)
         except IqError as error:
-            # from the server in the client's stead when the client has just gone
+            # the server answers so when the client has just gone
             return str(error.condition) not in {"recipient-unavailable", "remote-server-not-found"}
         except IqTimeout:
             if self._stream is not stream:
@@ -263,7 +263,7 @@ class Gateway:
         self._on_presence(cast(Presence, presence))
 
     def _signal(self, stanza: StanzaBase) -> None:
-        # as with messages: any client may write to the component
+        # any client may write to the component; only the server itself speaks for the bridge module
         if str(stanza["from"]) == self._settings.xmpp_host:
             self._on_signal(stanza.xml)
 
@@ -289,7 +289,7 @@ class Gateway:
         self._on_message(iq.xml, reply)
 
     def abort(self) -> None:
-        """Drop the stream; the reconnect that follows reads the true picture again."""
+        """Drop the stream. After the reconnect that follows, ejabberd is asked anew who is online."""
         if self._stream is not None:
             self._stream.abort()
 

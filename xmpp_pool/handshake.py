@@ -18,8 +18,8 @@ _OPEN = "<stream:stream xmlns='jabber:component:accept' xmlns:stream='http://eth
 async def check(services: Services) -> str:
     """Say how the component is accepted; see `tenants.status.diagnostics`.
 
-    Pool processes that serve are proof enough. Only when none does, a connection is made: as long as it is open,
-    ejabberd may give it what is for them.
+    A pool process that serves shards is proof enough. A connection is made only when none does: while it is open,
+    ejabberd may send it stanzas that are meant for pool processes.
 
     Raises:
         WrongError: it is not.
@@ -51,7 +51,7 @@ _ADVICE = "let ORCHESTRATOR_COMPONENT_SECRET and ejabberd.yml (ejabberd_service)
 
 
 async def read_until(reader: asyncio.StreamReader, pattern: re.Pattern[bytes]) -> re.Match[bytes]:
-    """What was looked for, in the stream from here on.
+    """Read the stream until the pattern is found. Returns the match.
 
     Raises:
         EOFError: the stream ended before.

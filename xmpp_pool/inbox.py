@@ -1,6 +1,6 @@
-"""What operators write to visitors and do in rooms, and what came back: stored, and answered to the bridge only then.
+"""Stores what operators write to visitors, what they do in rooms, and what came back; then answers the bridge.
 
-Any pool process may store any tenant's messages: they are delivered from the database.
+Any pool process may store the messages of any tenant, since they are delivered from the database.
 """
 
 import asyncio
@@ -31,7 +31,7 @@ _LIMIT = 5000
 """Messages waiting for the database at most; what comes beyond is refused, and the operator is told."""
 _BATCH = 200
 TOO_MANY_WAIT = "not-allowed"
-"""How the bridge is told that the operator may try again later; by `resource-constraint` it would try itself."""
+"""After this condition the bridge tells the operator to try later. After `resource-constraint` it would try itself."""
 
 
 class Inbox:
@@ -72,7 +72,7 @@ class Inbox:
                     reply("internal-server-error")
                 continue
             for message, reply in batch:
-                # final for the bridge module: the operator is told at once, and why
+                # after a refusal the bridge module does not try again, and tells the operator at once why
                 refusal = refused.get(message.stanza_id)
                 if refusal is None:
                     reply(None)
@@ -108,10 +108,10 @@ class Inbox:
         )
 
     def _read(self, iq: ET.Element) -> Report | None:
-        """What is to be stored; nothing when it is known already to be of no use to anybody."""
+        """What is to be stored; None if storing it is of no use to anybody."""
         forwarded = read_forwarded(iq, self._services.settings.component_jid)
         if isinstance(forwarded, ForwardedError) and self._is_room(forwarded.sender):
-            # LHC was told that it was taken, and cannot be told otherwise
+            # LHC was told that the message is accepted, and cannot be told otherwise any more
             log.error("a message did not reach its room", room=forwarded.sender, condition=forwarded.condition)
             return None
         if self._is_room(forwarded.receiver):
@@ -150,7 +150,7 @@ def names(services: Services, sender_jid: str, receiver_jid: str) -> tuple[Accou
 
     Raises:
         InvalidInputError: a name breaks a rule.
-        ValueError: it is not so.
+        ValueError: they are no operator and visitor, or not of the same tenant.
     """
     host = services.settings.xmpp_host
     sender = services.naming.parse_username(local_part(sender_jid, host, "from"), "from")

@@ -1,7 +1,7 @@
-"""Which tenant bears a name now: a command that waited in the queue may be for one that is gone, with a successor.
+"""Which tenant bears a name now: since a command was published, its tenant may have gone, and another got its name.
 
-Read from the database, since nothing else knows, but not for each command: what was read is believed for less long than
-a name rests between two tenants (`tenants.lifecycle.registry`).
+Only the database knows. It is not asked for each command: what was read is believed for a shorter time than a name
+rests between two tenants (`tenants.lifecycle.registry`).
 """
 
 import time
@@ -14,7 +14,7 @@ from tenants.shards.commands import AnyCommand, CloseTenant, CloseVisitor
 
 _BELIEVED_SECONDS = 4.0
 _USED_SECONDS = 60.0
-"""How long after the last command for it a tenant is read again in advance."""
+"""A tenant is read again in advance for so long after the last command for it."""
 
 
 @dataclass(slots=True)
@@ -27,7 +27,7 @@ class _Life:
 
 
 class Lives:
-    """What one pool process knows."""
+    """The tenants for which one pool process had commands lately."""
 
     def __init__(self, services: Services, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._services = services
@@ -35,7 +35,7 @@ class Lives:
         self._known: dict[str, _Life] = {}
 
     async def learn(self, instance_names: Iterable[str]) -> None:
-        """Know these tenants from now on, for a moment.
+        """Read those of these tenants that are not known, or were read too long ago.
 
         Raises:
             DATABASE_AWAY: the registry could not be asked.
@@ -51,21 +51,21 @@ class Lives:
         await self._read(sorted(unknown), now)
 
     async def refresh(self) -> None:
-        """Read those again that are in use, so that no command waits for it; twice within what is believed.
+        """Read the tenants in use again, so that no command waits for that. To be called every two seconds.
 
         Raises:
-            as `learn`.
+            DATABASE_AWAY: the registry could not be asked.
         """
         now = self._monotonic()
         self._known = {name: life for name, life in self._known.items() if life.used_at > now - _USED_SECONDS}
         await self._read(list(self._known))
 
     def concerns(self, command: AnyCommand) -> bool:
-        """Whether the command is for the tenant that bears the name now; its name was learned just now."""
+        """Whether the command is for the tenant that bears the name now. Call `learn` with its name before."""
         if command.incarnation is None or isinstance(command, CloseTenant):
             return True
         present = self._known[command.instance_name].incarnation
-        # who ends a tenant closes what is shown of it
+        # what ends a tenant closes its visitors, and these commands may come when it is gone
         return present == command.incarnation or (present is None and isinstance(command, CloseVisitor))
 
     async def _read(self, names: Sequence[str], used_at: float | None = None) -> None:

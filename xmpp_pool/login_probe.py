@@ -1,7 +1,8 @@
-"""Whether ejabberd opens an account to nobody but who has its password, tried where clients log in.
+"""Tries at the listeners for clients that nobody can log in as somebody else.
 
-A login that names another account beside its own is refused by the bridge module for just that, before any password is
-looked at; so no account is needed to see that it compares, and whatever stands in ejabberd.yml, this is what happens.
+A login may name an account to act for beside the one whose password it gives (RFC 4616). The bridge module refuses a
+login whose two names differ, before any password is looked at. So the probe needs no account, and it sees what ejabberd
+really does, whatever ejabberd.yml says.
 """
 
 import asyncio
@@ -30,7 +31,7 @@ async def check(services: Services) -> str:
     """Say how clients may log in; see `tenants.status.diagnostics`.
 
     Raises:
-        WrongError: somebody may be somebody else, or a mechanism is offered that is wrong in this version.
+        WrongError: a client may be somebody else, or a mechanism is offered that is unsafe in this version of ejabberd.
         OSError: a listener cannot be reached.
     """
     listeners = await services.ejabberd.client_listeners()
@@ -56,9 +57,9 @@ async def check(services: Services) -> str:
 
 
 async def _try_foreign(services: Services, listener: Listener) -> tuple[list[str], str]:
-    """The mechanisms that are offered, with TLS where there is any, and what becomes of a foreign name."""
+    """Try to log in as somebody else, with TLS where there is any. Returns the mechanisms offered and the outcome."""
     opening = _OPEN.format(host=services.ejabberd.host).encode()
-    # "any address" is none to go to: there it answers where the component is served, too
+    # a listener on any address is reached where the component is served
     address = services.settings.component_host if listener.ip in {"0.0.0.0", "::"} else listener.ip  # noqa: S104 - read, not bound
     tls = _tls() if listener.tls else None
     reader, writer = await asyncio.open_connection(address, listener.port, limit=LONGEST, ssl=tls)
@@ -80,7 +81,7 @@ async def _try_foreign(services: Services, listener: Listener) -> tuple[list[str
 
 
 def _tls() -> ssl.SSLContext:
-    """Certificates are not what is looked at, and here ejabberd goes by another name."""
+    """Certificates are not checked: they bear another name than the address that is used here."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     return context

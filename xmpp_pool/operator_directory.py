@@ -25,7 +25,7 @@ class OperatorDirectory:
         self._tenants: dict[str, _Tenant] = defaultdict(_Tenant)
 
     def add(self, instance_name: str, username: str, connection: Connection) -> tuple[bool, bool]:
-        """Note a connection. Returns (it is new, it is the operator's first)."""
+        """Note a connection. Returns whether it is new, and whether it is the operator's first."""
         connections = self._tenants[instance_name].operators[username]
         first = not connections
         new = connection.jid not in connections
@@ -34,7 +34,7 @@ class OperatorDirectory:
         return new, first
 
     def remove(self, instance_name: str, username: str, jid: str) -> bool:
-        """Note the end of a connection. True when it was known and the operator's last."""
+        """Note the end of a connection. Returns whether it was known, and the operator's last."""
         operators = self._tenants[instance_name].operators
         known = operators[username].pop(jid, None)
         gone = not operators[username]
@@ -75,5 +75,5 @@ class OperatorDirectory:
         ]
 
     def clear(self) -> None:
-        """Forget everything; before the true picture is read from ejabberd."""
+        """Forget everything, before ejabberd is asked who is online."""
         self._tenants.clear()

@@ -1,7 +1,7 @@
-"""Watches operators: who is online, told by the bridge module and by pings, for the announcer and for LHC.
+"""Watches which operators are online, by the bridge module's reports and by pings.
 
-The bridge module tells every pool process of every operator, so each keeps the whole picture, and can take over a shard
-without asking. Only who serves an operator's tenant acts on it: shows visitors, pings, and tells LHC.
+The bridge module tells every pool process of every operator, so each process knows them all, and can take over a shard
+without asking. Only the process that serves an operator's tenant acts: it shows visitors, pings, and tells LHC.
 """
 
 import asyncio
@@ -29,12 +29,12 @@ from xmpp_pool.stream import StreamLostError
 log = structlog.get_logger(__name__)
 
 _LIMIT = 20_000
-"""Presence changes waiting at most; beyond it the stream is dropped, and the picture read anew."""
+"""Changes at most that wait. Beyond that the stream is dropped, and ejabberd is asked anew who is online."""
 _PINGS_AT_ONCE = 500
 
 
 class OperatorWatch:
-    """Keeps the directory true. Changes are handled one after another, in the order in which they were reported."""
+    """Keeps the directory up to date. Changes are handled one after another, in the order in which they came."""
 
     def __init__(
         self,
@@ -61,7 +61,7 @@ class OperatorWatch:
             self._queue_change(presence["from"], available=presence["type"] != "unavailable")
 
     async def resync(self) -> None:
-        """Read from ejabberd who is online, and put everything right; after each (re)connect.
+        """Ask ejabberd who is online, and put everything right. To be called after each (re)connect.
 
         Raises:
             DomainError: ejabberd could not be asked.
@@ -165,7 +165,7 @@ class OperatorWatch:
         await self._act_for(self._shards.serves)
 
     async def _act_for(self, ours: Callable[[str], bool]) -> None:
-        """Compare what LHC believes with who is online, and show the visitors to all who are; for these tenants."""
+        """For these tenants: tell LHC where it is wrong about who is online, and show visitors to all who are."""
         online = self._operators.usernames()
         believed = {
             one.username for one in await operator_presence.online_operators(self._services) if ours(one.instance_name)

@@ -43,7 +43,7 @@ _SWITCH_PAUSE = 2.0
 """How late at most a tenant's live view is switched on or off here."""
 _TRAFFIC_PAUSE = 5.0
 _UNFIT_SECONDS = 5.0
-"""Without ejabberd for longer, others shall serve our shards; a broken connection alone is back within one second."""
+"""If ejabberd is away for longer, others shall serve our shards. A connection that broke is back within a second."""
 _NO_BROKER_SECONDS = 15.0
 
 

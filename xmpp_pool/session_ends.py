@@ -1,7 +1,8 @@
-"""Ends the sessions of visitors: their window is over, their tenant is closed, or it may not have them any more.
+"""Ends visitors' sessions: when their window is over, their tenant is closed, or it may not show them any more.
 
-Operators are told in bulk, in turns. A row is removed after they were told: should this process die before, the next
-one finds the row and tells them. What fails half-way is put back into the table, and done again.
+Operators are told in bulk, in turns. A session's row is removed after they were told: if this process dies before that,
+the next one finds the row and tells them. Sessions whose end failed half-way are put back into the table, and ended
+again.
 """
 
 import asyncio
@@ -47,7 +48,7 @@ class SessionEnds:
         self._serves = serves
 
     async def close(self, instance_name: str) -> bool:
-        """End all sessions of a tenant. False when it became another process's meanwhile, who has to do it.
+        """End all sessions of a tenant. Returns False if another process serves it by now, which then ends them.
 
         Raises:
             StreamLostError, DATABASE_AWAY: to be done again.
@@ -65,7 +66,7 @@ class SessionEnds:
         now = self._services.clock()
         while self._sessions.is_due(now):
             await self._end_due(self._sessions.take_due(now, _ENDS_AT_ONCE), now)
-            # else it might not give way to anybody: who is prolonged by commands is no work for others
+            # give way to others: a piece whose sessions were all prolonged by commands waits for nothing else
             await asyncio.sleep(0)
 
     async def _end_due(self, due: list[Session], now: float) -> None:
@@ -80,7 +81,7 @@ class SessionEnds:
         gone = [session for session in due if self._is_over(session, prolonged, now)]
         for session in gone:
             self._sessions.remove(session.instance_name, session.username)
-        # who serves no longer says nothing: the sessions are another's now
+        # if another process serves the tenant now, that one tells operators
         told = await self._say_gone([session for session in gone if self._serves(session.instance_name)])
         try:
             returned = await stored_sessions.remove_ended(
@@ -93,11 +94,11 @@ class SessionEnds:
             self._announcer.announce(session)
 
     def _is_over(self, due: Session, prolonged: dict[str, float], now: float) -> bool:
-        """Whether it is; if not, the session goes on, as it is by now."""
+        """Whether the session is over by now: commands or page views may have prolonged it. If not, it goes on."""
         session = self._sessions.get(due.instance_name, due.username)
         if session is None:
             return False
-        # not its nick and status: news of these comes as a command, and is news only then
+        # its nick and status stay: a command brings new ones, and then operators are told
         session.online_until = max(session.online_until, prolonged.get(session.username, 0.0))
         if session.online_until <= now:
             return True
@@ -107,7 +108,7 @@ class SessionEnds:
     async def close_refused(self) -> None:
         """End the sessions whose tenant was shut, or lost the feature, since their page view was accepted.
 
-        Who shuts a tenant closes its sessions too; but a command that was on its way then comes after that.
+        The workflow that shuts a tenant closes its sessions, too; but a command that was on its way comes after that.
         """
         more = True
         while more:
@@ -121,7 +122,7 @@ class SessionEnds:
         for session in refused:
             self._sessions.remove(session.instance_name, session.username)
         told = await self._say_gone(refused)
-        # another version is of a later page view: accepted before and still to be refused, or accepted again
+        # a row of another version is of a later page view: refused in the next run, or rightly accepted
         try:
             await stored_sessions.remove_unchanged(self._services.database, told)
         except DATABASE_AWAY:
@@ -141,9 +142,9 @@ class SessionEnds:
                     yield session
 
     async def _say_gone(self, sessions: list[Session]) -> list[Session]:
-        """Tell operators that these visitors left, who are out of the table; they are put back when that fails.
+        """Tell operators that these visitors left. They are out of the table already, and are put back if this fails.
 
-        Returns those of whom they were told: the others are of tenants that became another process's meanwhile.
+        Returns those of whom operators were told: another process serves the tenants of the others by now.
 
         Raises:
             StreamLostError: to be done again.
@@ -161,13 +162,13 @@ class SessionEnds:
         return [one for done, gone in zip(told, by_tenant.values(), strict=True) if done for one in gone]
 
     def _farewells(self, instance_name: str, gone: list[Session]) -> Iterator[str]:
-        """Those of visitors of a tenant to all its operators, unless one of them is back when its turn comes."""
+        """The presences that say so to the tenant's operators; none of a visitor who is back when its turn comes."""
         for session in gone:
             if self._sessions.get(instance_name, session.username) is None:
                 for jid in self._operators.jids(instance_name):
                     yield stanzas.unavailable(self._announcer.jid_of(session.username), jid)
 
     def _put_back(self, sessions: Iterable[Session]) -> None:
-        """Their end is to be told, and recorded, once more."""
+        """Their end is still to be told, or recorded."""
         for session in sessions:
             self._sessions.put(session)

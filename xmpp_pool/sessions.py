@@ -1,4 +1,4 @@
-"""Virtual sessions: what a visitor costs us instead of an XMPP connection. Pure data, no I/O."""
+"""Virtual sessions: each stands in the place of a visitor's own XMPP connection. Pure data, no I/O."""
 
 import heapq
 from collections import defaultdict
@@ -7,15 +7,15 @@ from collections.abc import Iterable
 from tenants.visitors.stored_sessions import Session
 
 _VOID_ENTRIES = 1000
-"""Entries of sessions that are gone, beyond those of as many as there are, until the heap is made anew."""
+"""The heap is made anew when it has so many entries more than twice the number of sessions."""
 
 
 class SessionTable:
     """All sessions of this process, by tenant, and which of them are over.
 
-    Expiry is a heap with an entry per session. A page view only moves `online_until`; the entry is put right when it
-    comes up, so extending costs nothing. The entry of who left before the end stays until then, or until such entries
-    are more than half of the heap.
+    The ends are a heap with an entry per session. A page view only changes `online_until`; the entry is corrected when
+    it comes up, so to prolong a session costs nothing. The entry of a session that was removed before its end stays
+    until it comes up, or until such entries are more than half of the heap.
     """
 
     def __init__(self) -> None:
@@ -36,7 +36,7 @@ class SessionTable:
         return list(self._by_tenant.get(instance_name, {}).values())
 
     def usernames(self, instance_name: str) -> list[str]:
-        """Whose sessions the tenant has."""
+        """The usernames of the tenant's sessions."""
         return list(self._by_tenant.get(instance_name, ()))
 
     def tenants(self) -> list[str]:
@@ -66,7 +66,7 @@ class SessionTable:
         return (known.nick, known.status) != (session.nick, session.status)
 
     def absorb(self, other: "SessionTable") -> None:
-        """Take over all sessions of a table that was filled aside, in next to no time; the other is void then."""
+        """Take over all sessions of another table, in next to no time. The other one must not be used afterwards."""
         by_tenant, ends = other._by_tenant, other._ends  # noqa: SLF001 - one of our own
         for instance_name, sessions in by_tenant.items():
             if instance_name in self._by_tenant:
@@ -93,9 +93,9 @@ class SessionTable:
         return bool(self._ends) and self._ends[0][0] <= now
 
     def take_due(self, now: float, at_most: int) -> list[Session]:
-        """Sessions that are over, as far as is known here. Looks at so many, so that it is short whatever it finds.
+        """Sessions that are over, as far as is known here. Looks at `at_most` entries, so the call is always short.
 
-        They stay in the table, and are not given again: each is to be removed, or to `go_on`.
+        They stay in the table and are not returned again: the caller removes each, or calls `go_on`.
         """
         due: list[Session] = []
         for _ in range(at_most):
@@ -112,11 +112,11 @@ class SessionTable:
         return due
 
     def go_on(self, session: Session) -> None:
-        """What was due ends later, or is to be given once more."""
+        """A session that was due ends later, or is to be returned by `take_due` once more."""
         heapq.heappush(self._ends, (session.online_until, session.instance_name, session.username))
 
     def _forget_void_ends(self) -> None:
-        """Who comes and is closed again and again leaves an entry each time: the heap must not grow with that."""
+        """A visitor who comes and goes again and again leaves an entry each time: the heap must not grow by that."""
         if len(self._ends) > 2 * self._count + _VOID_ENTRIES:
             self._ends = [
                 (session.online_until, session.instance_name, session.username)

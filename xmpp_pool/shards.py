@@ -1,9 +1,9 @@
 """The shards of this process: taken by lease, shared evenly with the other pool processes, and given up when due.
 
-A shard is *held* while its lease is ours, and *served* once its sessions are restored. Whoever acts for a tenant asks
-`serves` first, at the last moment: by the clock of this process, which goes on while it is frozen, so that one that
-wakes up after its term does nothing for shards that others may have taken. What it may have been in the middle of is
-ended at ejabberd: who takes a deserted shard has the deserter's connection cut first (`Gateway.fence`).
+A shard is *held* while its lease is ours, and *served* once its sessions are restored. All code that acts for a tenant
+asks `serves` at the last moment before. The answer depends on a clock that goes on while the process is frozen: one
+that wakes up after its term does nothing for shards that others may have taken. What it was in the middle of is ended
+at ejabberd: a process that takes a deserted shard first has the deserter's connection cut (`Gateway.fence`).
 """
 
 import asyncio
@@ -35,7 +35,7 @@ class Shards:
         fit: whether this process can serve at all.
         restore: makes the given shards ready to be served. Raises StreamLostError or DATABASE_AWAY to be called again.
         drop: they are no longer served: forget all about them.
-        flush: before shards are given to others in good order: let everything that was sent be handled.
+        flush: returns when everything that was sent is handled; called before shards are given to others in good order.
     """
 
     def __init__(
@@ -113,7 +113,7 @@ class Shards:
         renewal = await leases.renew(self._services, self._name, self._held.values())
         if self._held and self._monotonic() >= was_valid_until:
             log.warning("leases renewed too late", shards=len(self._held))
-            # commands were passed over meanwhile: begin anew with what is not acknowledged
+            # commands were skipped meanwhile: begin anew with what is not acknowledged
             await self._give_up(list(self._held))
         self._valid_until = started + leases.TERM - _MARGIN
         lost = self._held.keys() - renewal.kept

@@ -1,6 +1,6 @@
-"""Chat states and receipts of operators' clients: gathered for a moment, so that a burst is one piece of work.
+"""Takes chat states and receipts of operators' clients, gathered for a moment: so a burst is one piece of work.
 
-Nothing is lost that matters: of typing only the latest counts, and a line whose receipt is lost stays `sent`.
+What is lost does little harm: of chat states only the latest counts, and a line whose receipt is lost stays `sent`.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ log = structlog.get_logger(__name__)
 
 _PAUSE = 0.1
 _LIMIT = 5000
-"""Of each kind that wait; what comes beyond is dropped."""
+"""Signals of each kind at most that wait; further ones are dropped."""
 
 
 class Signals:
@@ -58,7 +58,7 @@ class Signals:
             self._dropped["receipts"] += 1
 
     def _note_typing(self, sign: Typing) -> None:
-        """A client also says that a window was opened or closed: that nobody writes is news only after somebody did."""
+        """Clients also send a state when a window opens or closes: "does not write" is news only after "writes"."""
         conversation = sign.sender, sign.receiver
         if not sign.composing and conversation not in self._composing:
             return

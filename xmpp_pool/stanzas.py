@@ -41,8 +41,8 @@ def unavailable(sender: str, to: str) -> str:
 def chat_message(sender: str, to: str, body: str, message_id: str, nick: str) -> str:
     """A chat message with the sender's nickname, which clients show for a contact they do not know yet.
 
-    The operator's client is asked for a receipt (XEP-0184). By `<once/>` the bridge module drops repeats, and takes it
-    out.
+    The operator's client is asked for a receipt (XEP-0184). By `<once/>` the bridge module knows repeats, and drops
+    them; it takes the element out.
     """
     return (
         f"<message type='chat' from={quoteattr(sender)} to={quoteattr(to)} id={quoteattr(message_id)}>"
@@ -61,7 +61,7 @@ def room_message(sender: str, room: str, body: str, message_id: str, nick: str) 
 
 
 def typing(sender: str, to: str, *, composing: bool) -> str:
-    """That the sender is writing, or no longer (XEP-0085); never kept for later (XEP-0334)."""
+    """Says that the sender writes, or writes no longer (XEP-0085); never kept for later (XEP-0334)."""
     state = "composing" if composing else "paused"
     return (
         f"<message type='chat' from={quoteattr(sender)} to={quoteattr(to)}>"

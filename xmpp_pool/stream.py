@@ -8,7 +8,7 @@ from slixmpp import ComponentXMPP, Iq
 from config.settings import Settings
 
 _NOT_TAKEN = 256 * 1024
-"""Bytes that the server has not taken, beyond which there is no room."""
+"""Bytes that the server has not taken; beyond so many there is no `room`."""
 
 
 class StreamLostError(Exception):

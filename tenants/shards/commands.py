@@ -1,4 +1,4 @@
-"""What a tenant's shard is told to do, and which shard that is.
+"""The commands that the pool carries out for a tenant, and the shard on whose queue they go.
 
 Commands are JSON on one durable queue per shard. They carry all they need, so that the pool asks no database on its
 hot path, and each may be handled twice: a repeated message keeps its stanza id.
@@ -12,8 +12,8 @@ import msgspec
 class Command(msgspec.Struct, frozen=True, tag_field="command", kw_only=True):
     """Base: every command concerns one tenant.
 
-    `incarnation`: that very one, whatever bears its name when the command is carried out. None: as a version before
-    sends it, while both run.
+    `incarnation`: of the tenant that is meant, since another one may bear its name when the command is carried out.
+    None: sent by the version before this one, while both run.
     """
 
     instance_name: str
@@ -23,7 +23,7 @@ class Command(msgspec.Struct, frozen=True, tag_field="command", kw_only=True):
 class ShowVisitor(Command, frozen=True, tag="show", kw_only=True):
     """The visitor or chat is online until `online_until` (Unix seconds), with this nick and status.
 
-    `version` is the session row's: an older one than is known says nothing new.
+    `version` is the session row's. A command of an older version than is known says nothing new.
     """
 
     username: str

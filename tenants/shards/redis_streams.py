@@ -1,8 +1,8 @@
 """The shard queues as Redis Streams: a log per shard, from which a command is deleted once it was carried out.
 
 A stream has no consumers that hold messages: reading takes nothing away. So nothing is ever in flight inside the
-broker, and whoever holds the shard's lease simply reads from the beginning what its predecessor has not deleted. That
-the lease holder alone *acts* is the lease's business.
+broker, and the process that holds the shard's lease simply reads from the beginning what its predecessor has not
+deleted. The lease sees to it that one process alone acts.
 
 Redis must keep what it has confirmed: `appendonly yes`, `appendfsync always`, `maxmemory-policy noeviction`.
 """
@@ -42,7 +42,7 @@ _BATCH_PER_SHARD = 200
 _BLOCK_SECONDS = 0.2
 """How long a read waits for commands, and so how late a shard that was just added is read."""
 _READ_PAUSE = 0.004
-"""Seconds between two reads at least: under load it is one read for many commands. Who comes alone does not wait."""
+"""Seconds between two reads at least: under load one read takes many commands. A single command does not wait."""
 _READ_TIMEOUT = 5.0
 _ALIVE_SECONDS = 5.0
 
@@ -129,7 +129,7 @@ class RedisReader:
         self._positions: dict[int, bytes] = {}
         """Of each shard: the last command that was read."""
         self._done: dict[int, list[bytes]] = defaultdict(list)
-        """Carried out, and still to be deleted: what stayed would be carried out again by a successor, much later."""
+        """Carried out, and still to be deleted: else a successor would carry them out again, much later."""
         self._failures = 0
         self._read_at = self._heard_at = -_ALIVE_SECONDS
 
