@@ -9,7 +9,6 @@ import sys
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from enum import IntEnum
-from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import structlog
@@ -19,8 +18,6 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import SQLAlchemyError
 
 from config.settings import ENV_PREFIX, Settings
 from tenants.core.errors import (
@@ -35,6 +32,7 @@ from tenants.lifecycle import audit, registry
 from tenants.lifecycle.audit import Cause
 from tenants.outbound import callback_urls
 from tenants.process.services import Services, open_services
+from tenants.store.database import DATABASE_FAILED, first_line, sqlite_file
 
 Result = TypeVar("Result")
 
@@ -107,10 +105,10 @@ def run(function: Callable[[Services], Awaitable[Result]]) -> Result:
         wrong = "; ".join(f"{ENV_PREFIX}{'_'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in error.errors())
         raise fail(wrong, Exit.USAGE) from None
 
-    url = make_url(settings.database_url.get_secret_value())
-    if url.get_backend_name() == "sqlite" and not Path(str(url.database)).exists():
+    file = sqlite_file(settings.database_url.get_secret_value())
+    if file is not None and not file.exists():
         # SQLite would make it
-        raise fail(f"there is no database {url.database}; {_WHERE}", Exit.UNAVAILABLE)
+        raise fail(f"there is no database {file}; {_WHERE}", Exit.UNAVAILABLE)
 
     async def opened() -> Result:
         async with open_services(settings, celery_wake(make_celery(settings, "cli"))) as services:
@@ -120,9 +118,8 @@ def run(function: Callable[[Services], Awaitable[Result]]) -> Result:
         return asyncio.run(opened())
     except DomainError as error:
         raise fail(str(error), exit_of(error)) from None
-    except SQLAlchemyError as error:
-        cause = str(getattr(error, "orig", None) or error).partition("\n")[0]
-        raise fail(f"the database cannot be used: {cause}; {_WHERE}", Exit.UNAVAILABLE) from None
+    except DATABASE_FAILED as error:
+        raise fail(f"the database cannot be used: {first_line(error)}; {_WHERE}", Exit.UNAVAILABLE) from None
     except KeyboardInterrupt:
         raise fail("interrupted; a workflow that was begun goes on", Exit.INTERRUPTED) from None
 

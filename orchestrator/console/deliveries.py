@@ -2,7 +2,6 @@
 
 from typing import Any, ClassVar
 
-from sqlalchemy import Select
 from starlette.requests import Request
 from starlette_admin import IntegerField, RequestAction, StringField
 from starlette_admin.actions import row_action
@@ -11,7 +10,7 @@ from starlette_admin.flash import flash
 from orchestrator.console.access import cause_of, services_of
 from orchestrator.console.tables import Table, moment, state, told
 from tenants.delivery import history
-from tenants.store.models import CallbackMessage, MessageState, Role
+from tenants.store.models import MessageState, Role
 
 
 class DeliveriesTable(Table):
@@ -47,17 +46,15 @@ class DeliveriesTable(Table):
     needs: ClassVar[dict[str, Role]] = {"replay": Role.SUPPORT}
     detail_template = "delivery.html"
 
-    def get_list_query(self, request: Request) -> Select[CallbackMessage]:
-        query: Select[CallbackMessage] = super().get_list_query(request)
-        return query.where(CallbackMessage.state != MessageState.DELIVERED)
+    def get_list_query(self, request: Request) -> Any:
+        return history.undelivered(super().get_list_query(request))
 
-    def get_count_query(self, request: Request) -> Select[int]:
-        query: Select[int] = super().get_count_query(request)
-        return query.where(CallbackMessage.state != MessageState.DELIVERED)
+    def get_count_query(self, request: Request) -> Any:
+        return history.undelivered(super().get_count_query(request))
 
-    def get_detail_query(self, request: Request) -> Select[CallbackMessage]:
-        query: Select[CallbackMessage] = super().get_list_query(request)
-        return query
+    def get_detail_query(self, request: Request) -> Any:
+        # also of a message that has been delivered since the table was shown
+        return super().get_list_query(request)
 
     async def serialize(
         self, obj: Any, request: Request, include_relationships: bool = True, include_select2: bool = False

@@ -2,7 +2,6 @@
 
 from typing import Any, ClassVar
 
-from sqlalchemy import Select
 from starlette.requests import Request
 from starlette_admin import StringField
 from starlette_admin.actions import row_action
@@ -11,7 +10,7 @@ from starlette_admin.flash import flash
 from orchestrator.console.access import cause_of, person_of, services_of
 from orchestrator.console.tables import Table, choice, moment, told
 from tenants.access import console_sessions
-from tenants.store.models import ConsoleSession, Role
+from tenants.store.models import Role
 
 
 class SessionsTable(Table):
@@ -46,13 +45,11 @@ class SessionsTable(Table):
     def is_accessible(self, request: Request) -> bool:
         return person_of(request).may(Role.ADMIN)
 
-    def get_list_query(self, request: Request) -> Select[ConsoleSession]:
-        query: Select[ConsoleSession] = super().get_list_query(request)
-        return query.where(console_sessions.lasting(services_of(request)))
+    def get_list_query(self, request: Request) -> Any:
+        return console_sessions.only_lasting(services_of(request), super().get_list_query(request))
 
-    def get_count_query(self, request: Request) -> Select[int]:
-        query: Select[int] = super().get_count_query(request)
-        return query.where(console_sessions.lasting(services_of(request)))
+    def get_count_query(self, request: Request) -> Any:
+        return console_sessions.only_lasting(services_of(request), super().get_count_query(request))
 
     async def repr(self, obj: Any, request: Request) -> str:
         return str(obj.id)

@@ -79,6 +79,9 @@ def _as_text(value: Any) -> Any:
 class Table(ModelView):
     """A table of rows that nobody changes by themselves: only actions do, and those the domain's own.
 
+    starlette-admin makes the queries of its tables from the models: pages, orders, filters and searches that people
+    choose in the browser. Here alone a query begins outside `tenants/`; which rows a table shows, the domain says.
+
     Attributes:
         needs: the role for each action, and for `create` and `edit`; what is not named here is for everybody.
     """

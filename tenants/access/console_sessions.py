@@ -3,8 +3,9 @@
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
-from sqlalchemy import ColumnElement, and_, delete, exists, or_, select
+from sqlalchemy import ColumnElement, Select, and_, delete, exists, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from tenants.access import tokens
@@ -14,6 +15,8 @@ from tenants.lifecycle import audit
 from tenants.lifecycle.audit import Cause
 from tenants.process.services import Services
 from tenants.store.models import ConsoleSession, ConsoleUser, OneTimeLink, Role, Token
+
+Query = TypeVar("Query", bound=Select[Any])
 
 SESSION_SECONDS = 12 * 3600.0
 """How long somebody stays logged in."""
@@ -73,7 +76,7 @@ async def begin(services: Services, actor: str, role: Role, proof: Proof, addres
 
 async def who(services: Services, cookie: str) -> Person | None:
     """Whose session this is, while it lasts."""
-    query = select(ConsoleSession).where(ConsoleSession.digest == digest_of(cookie), lasting(services))
+    query = select(ConsoleSession).where(ConsoleSession.digest == digest_of(cookie), _lasting(services))
     async with services.database.read() as session:
         found = await session.scalar(query)
     return Person(found.actor, found.role) if found is not None else None
@@ -81,12 +84,17 @@ async def who(services: Services, cookie: str) -> Person | None:
 
 async def find(services: Services) -> Sequence[ConsoleSession]:
     """All sessions that last, newest first."""
-    query = select(ConsoleSession).where(lasting(services)).order_by(ConsoleSession.created_at.desc())
+    query = select(ConsoleSession).where(_lasting(services)).order_by(ConsoleSession.created_at.desc())
     async with services.database.read() as session:
         return list(await session.scalars(query))
 
 
-def lasting(services: Services) -> ColumnElement[bool]:
+def only_lasting(services: Services, query: Query) -> Query:
+    """The query, of those sessions alone that open the console now."""
+    return query.where(_lasting(services))
+
+
+def _lasting(services: Services) -> ColumnElement[bool]:
     """The condition of a session that opens the console: it is not too old, and its proof is still good."""
     now = services.clock()
     good_token = exists().where(Token.id == ConsoleSession.token_id, tokens.good(now))

@@ -1,6 +1,8 @@
 """What became of each message, for people and panels; and replay of those that were given up."""
 
-from sqlalchemy import ColumnElement, select, update
+from typing import Any, TypeVar
+
+from sqlalchemy import ColumnElement, Select, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from tenants.core.errors import ConflictError, NotFoundError
@@ -11,8 +13,15 @@ from tenants.process.services import Services
 from tenants.store.database import rows_changed
 from tenants.store.models import CallbackMessage, Conversation, DeliveryAttempt, MessageState
 
+Query = TypeVar("Query", bound=Select[Any])
+
 _REPLAYED = "deliveries.replayed"
 """In the audit log."""
+
+
+def undelivered(query: Query) -> Query:
+    """The query, of those messages alone that the tenants' servers do not have yet, or never will."""
+    return query.where(CallbackMessage.state != MessageState.DELIVERED)
 
 
 async def messages(

@@ -5,12 +5,13 @@ import functools
 import time
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from pathlib import Path
 from typing import Any, cast
 
 from sqlalchemy import Connection, CursorResult, Dialect, Insert, Result, event
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import DBAPIError, DisconnectionError
+from sqlalchemy.exc import DBAPIError, DisconnectionError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry
@@ -23,6 +24,9 @@ DATABASE_AWAY = (DBAPIError, PoolTimeoutError)
 `DBAPIError` also holds statements that the database refuses, `IntegrityError` for one: who expects such a refusal
 catches that first.
 """
+
+DATABASE_FAILED = (SQLAlchemyError,)
+"""All that can go wrong with the database: it is away, or it is not the one that we expect, and lacks our tables."""
 
 _LOCK_TIMEOUT = 10
 """Seconds that a writer waits for another: far longer than any of our transactions, far shorter than for ever."""
@@ -43,6 +47,17 @@ _POSTGRESQL_ARGS = {
     "options": "-c idle_in_transaction_session_timeout=20000",
 }
 """libpq's connection parameters, https://www.postgresql.org/docs/current/libpq-connect.html."""
+
+
+def sqlite_file(url: str) -> Path | None:
+    """The file of an SQLite database; None when the URL is of another server's."""
+    parsed = make_url(url)
+    return Path(str(parsed.database)) if parsed.get_backend_name() == "sqlite" else None
+
+
+def first_line(error: Exception) -> str:
+    """What the database itself said of an error of `DATABASE_FAILED`, in one line."""
+    return str(getattr(error, "orig", None) or error).partition("\n")[0]
 
 
 class Database:
