@@ -73,7 +73,7 @@ class ConversationPage(Page):
                 del self._looking[actor]
 
     async def _events(self, request: Request) -> AsyncIterator[bytes]:
-        template = self._templates.get_template("parts/said.html")
+        template = self.templates.get_template("parts/said.html")
         begun_at = asked_at = time.monotonic()
         async with aclosing(live_view.listen(services_of(request), instance_name_of(request))) as heard:
             async for lines in heard:

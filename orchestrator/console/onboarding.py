@@ -16,10 +16,11 @@ from starlette.templating import Jinja2Templates
 from orchestrator.api.http.auth import ServicesDep
 from orchestrator.console.access import address_of
 from tenants.access import one_time_links, passwords
+from tenants.access.one_time_links import Invitation
 from tenants.accounts import operators
 from tenants.core.errors import DomainError, InvalidInputError
 from tenants.process.services import Services
-from tenants.store.models import OneTimeLink, Purpose
+from tenants.store.models import Purpose
 
 _templates = Jinja2Templates(directory=Path(__file__).parent / "templates")
 _HEADERS = {
@@ -36,8 +37,8 @@ router = APIRouter(include_in_schema=False)
 @router.get("/onboarding/{secret}", name="onboarding")
 async def show(request: Request, secret: str, services: ServicesDep) -> Response:
     """The page; what only fetches it does not use it up."""
-    link = await one_time_links.find(services, Purpose.ONBOARDING, secret)
-    return _page(request, services, link) if link else _gone(request)
+    invitation = await one_time_links.find_invitation(services, secret)
+    return _page(request, services, invitation) if invitation else _gone(request)
 
 
 @router.post("/onboarding/{secret}")
@@ -49,19 +50,19 @@ async def set_password(
     again: Annotated[str, Form(max_length=1000)] = "",
 ) -> Response:
     """Set the password, and use the link up; when it is refused, the link stays good."""
-    link = await one_time_links.find(services, Purpose.ONBOARDING, secret)
-    if link is None or link.instance_name is None or link.operator is None:
+    invitation = await one_time_links.find_invitation(services, secret)
+    if invitation is None:
         return _gone(request)
-    if (rule := _broken_rule(password, again, link.operator, link.instance_name)) is not None:
-        return _page(request, services, link, error=rule)
+    if (rule := _broken_rule(password, again, invitation.operator, invitation.instance_name)) is not None:
+        return _page(request, services, invitation, error=rule)
     try:
-        await operators.get(services, link.instance_name, link.operator)
+        await operators.get(services, invitation.instance_name, invitation.operator)
         if await one_time_links.take(services, Purpose.ONBOARDING, secret) is None:
             return _gone(request)
-        await operators.accept_invitation(services, link, password, address_of(request))
+        await operators.accept_invitation(services, invitation, password, address_of(request))
     except DomainError as error:
-        return _page(request, services, link, error=str(error))
-    return _page(request, services, link, done=True)
+        return _page(request, services, invitation, error=str(error))
+    return _page(request, services, invitation, done=True)
 
 
 def _broken_rule(password: str, again: str, operator: str, instance_name: str) -> str | None:
@@ -73,11 +74,9 @@ def _broken_rule(password: str, again: str, operator: str, instance_name: str) -
 
 
 def _page(
-    request: Request, services: Services, link: OneTimeLink, *, error: str | None = None, done: bool = False
+    request: Request, services: Services, invitation: Invitation, *, error: str | None = None, done: bool = False
 ) -> Response:
-    assert link.instance_name is not None  # noqa: S101 - of every invitation
-    assert link.operator is not None  # noqa: S101 - of every invitation
-    account = services.naming.username(operators.name_of(link.instance_name, link.operator))
+    account = services.naming.username(operators.name_of(invitation.instance_name, invitation.operator))
     jid = f"{account}@{services.settings.xmpp_host}"
     uri = f"xmpp:{quote(jid, safe='@.')}"
     context = {

@@ -12,14 +12,11 @@ class Page(CustomView):
     """A page of our own, or what one fetches and posts; not in the menu, unless it says so."""
 
     add_to_menu = False
-
-    @property
-    def _templates(self) -> Jinja2Templates:
-        assert self.templates is not None  # noqa: S101 - starlette-admin sets it
-        return self.templates
+    templates: Jinja2Templates
+    """starlette-admin sets them before it serves the page."""
 
     def _answer(self, request: Request, template: str, context: dict[str, Any]) -> Response:
-        return self._templates.TemplateResponse(request, template, context)
+        return self.templates.TemplateResponse(request, template, context)
 
 
 def instance_name_of(request: Request) -> str:

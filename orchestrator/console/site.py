@@ -120,7 +120,8 @@ class Console(BaseAdmin):
             raise HTTPException(HTTPStatus.BAD_REQUEST, _BROKEN_FORM) from error
 
     async def _refused(self, request: Request, error: Exception) -> Response:
-        assert isinstance(error, DomainError)  # noqa: S101 - Starlette calls it for nothing else
+        if not isinstance(error, DomainError):
+            raise error
         return self._error(request, HTTPStatus(describe(error).status), str(error))
 
     async def _away(self, request: Request, _error: Exception) -> Response:

@@ -1,6 +1,7 @@
 """Links that open something once, for a while: the console, or the page where an operator sets a password."""
 
 import secrets
+from dataclasses import dataclass
 
 from sqlalchemy import ColumnElement, and_, delete, select
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -15,6 +16,20 @@ from tenants.store.models import Account, AccountState, OneTimeLink, Purpose, Ro
 
 LOGIN_SECONDS = 900.0
 ONBOARDING_SECONDS = 3 * 86400.0
+
+
+@dataclass(frozen=True, slots=True)
+class Invitation:
+    """A link to the page where an operator sets a password.
+
+    Attributes:
+        incarnation: of the account that it is for.
+    """
+
+    instance_name: str
+    operator: str
+    incarnation: str
+    created_by: str
 
 
 async def make_login(services: Services, role: Role, cause: Cause) -> str:
@@ -64,6 +79,14 @@ async def find(services: Services, purpose: Purpose, secret: str) -> OneTimeLink
     async with services.database.read() as session:
         link: OneTimeLink | None = await session.scalar(select(OneTimeLink).where(_opens(services, purpose, secret)))
         return link if link is not None and await _is_of_somebody(services, session, link) else None
+
+
+async def find_invitation(services: Services, secret: str) -> Invitation | None:
+    """The invitation, while it is good."""
+    link = await find(services, Purpose.ONBOARDING, secret)
+    if link is None or link.instance_name is None or link.operator is None:
+        return None
+    return Invitation(link.instance_name, link.operator, link.incarnation, link.created_by)
 
 
 async def take(services: Services, purpose: Purpose, secret: str) -> OneTimeLink | None:

@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import select
 
 from tenants.access import one_time_links, passwords
+from tenants.access.one_time_links import Invitation
 from tenants.accounts import accounts
 from tenants.core.digests import new_key
 from tenants.core.errors import ConflictError, NotFoundError
@@ -18,7 +19,7 @@ from tenants.lifecycle import audit
 from tenants.lifecycle.audit import Cause
 from tenants.process.services import Services
 from tenants.store.database import Database
-from tenants.store.models import Account, AccountState, OneTimeLink, Operator, Tenant
+from tenants.store.models import Account, AccountState, Operator, Tenant
 
 _ASKED_AT_ONCE = 10
 KICKED = "Disconnected by the administrator"
@@ -168,20 +169,18 @@ async def _tell(services: Services, username: str) -> None:
     await services.ejabberd.tell(username, _TOLD.format(at=at, user=f"{username}@{services.settings.xmpp_host}"))
 
 
-async def accept_invitation(services: Services, link: OneTimeLink, password: str, address: str) -> None:
+async def accept_invitation(services: Services, invitation: Invitation, password: str, address: str) -> None:
     """Set the password that was chosen, and end the connections that were opened with the one before.
 
     Raises:
         DomainError: as `accounts.change_password`.
     """
-    assert link.instance_name is not None  # noqa: S101 - of every invitation
-    assert link.operator is not None  # noqa: S101 - of every invitation
-    name = name_of(link.instance_name, link.operator)
-    await accounts.change_password(services, name, password, incarnation=link.incarnation)
-    operator = await get(services, link.instance_name, link.operator)
-    await _disconnect(services, operator, link.instance_name, _REPLACED)
-    what = f"{link.operator}, by an invitation that {link.created_by} made, from {address}"
-    await audit.note(services, Cause(f"operator {link.operator}"), link.instance_name, "password set", what)
+    name = name_of(invitation.instance_name, invitation.operator)
+    await accounts.change_password(services, name, password, incarnation=invitation.incarnation)
+    operator = await get(services, invitation.instance_name, invitation.operator)
+    await _disconnect(services, operator, invitation.instance_name, _REPLACED)
+    what = f"{invitation.operator}, by an invitation that {invitation.created_by} made, from {address}"
+    await audit.note(services, Cause(f"operator {invitation.operator}"), invitation.instance_name, "password set", what)
 
 
 async def remove(services: Services, instance_name: str, username: str) -> None:

@@ -23,10 +23,11 @@ def complete(app: FastAPI) -> None:
     generate = app.openapi
 
     def openapi() -> dict[str, Any]:
-        if app.openapi_schema is None:
-            _complete(generate())
-        assert app.openapi_schema is not None  # noqa: S101 - for the type checker
-        return app.openapi_schema
+        document = app.openapi_schema
+        if document is None:
+            document = generate()
+            _complete(document)
+        return document
 
     app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's documented way
 
