@@ -8,7 +8,7 @@ from tenants.process.services import Services
 
 
 class Process(StrEnum):
-    """What has no address that could be asked."""
+    """Processes that have no address that could be asked."""
 
     BEAT = "beat"
     POOL = "pool"

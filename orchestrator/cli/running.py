@@ -38,19 +38,19 @@ Result = TypeVar("Result")
 
 _WHERE = f"is this the folder of the system ({ENV_PREFIX}STATE_DIR, .state by default)?"
 _WIDE = 1000
-"""Columns of what is no terminal: a program's lines are not to be broken."""
+"""Width of the output when it is no terminal: lines that a program reads must not be broken."""
 _WHOLE = {"id", "kind", "state", "old_state", "new_state", "scope"}
-"""Columns that are not broken: what is copied, or one word. Others go on in the next line where it is narrow."""
+"""Columns whose text stays on one line, because people copy it or it is one word. Others may be wrapped."""
 _DATE = len("2026-01-01")
 _COMPLETIONS = 50
 
 console = Console(highlight=False, width=None if sys.stdout.isatty() else _WIDE)
 messages = Console(highlight=False, stderr=True, width=None if sys.stderr.isatty() else _WIDE)
-"""For people alone, beside what a program reads."""
+"""Messages for people, apart from the output that a program may read."""
 
 
 class Exit(IntEnum):
-    """What a command ends with."""
+    """Exit codes of commands."""
 
     OK = 0
     FAILED = 1
@@ -59,7 +59,7 @@ class Exit(IntEnum):
     """The command line makes no sense, or a value breaks a rule."""
     NOT_FOUND = 3
     CONFLICT = 4
-    """It contradicts the present state, or what is under way."""
+    """The request contradicts the present state, or what is under way."""
     UNAVAILABLE = 5
     """A server behind us is away; the same may succeed later."""
     INTERRUPTED = 130
@@ -91,8 +91,8 @@ ReasonOption = Annotated[str | None, typer.Option("--reason", help="Why; it is k
 
 
 def run(function: Callable[[Services], Awaitable[Result]]) -> Result:
-    """Await `function(services)`; what is wrong is told in red, and as the exit code."""
-    # here: help needs no Celery
+    """Await `function(services)`. An error is shown in red, and decides the exit code."""
+    # imported here: showing help needs no Celery
 
     from config.celery import make_celery  # noqa: PLC0415
     from config.wakeup import celery_wake  # noqa: PLC0415
@@ -101,13 +101,13 @@ def run(function: Callable[[Services], Awaitable[Result]]) -> Result:
     try:
         settings = Settings.load()
     except ValidationError as error:
-        # not the values: some are secrets
+        # without the values: some are secrets
         wrong = "; ".join(f"{ENV_PREFIX}{'_'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in error.errors())
         raise fail(wrong, Exit.USAGE) from None
 
     file = sqlite_file(settings.database_url.get_secret_value())
     if file is not None and not file.exists():
-        # SQLite would make it
+        # SQLite would create it
         raise fail(f"there is no database {file}; {_WHERE}", Exit.UNAVAILABLE)
 
     async def opened() -> Result:
@@ -125,7 +125,7 @@ def run(function: Callable[[Services], Awaitable[Result]]) -> Result:
 
 
 def _log_to_standard_error() -> None:
-    """Errors only: attempts that are repeated, and wake-ups that the sweep replaces, are no news here."""
+    """Log errors only: repeated attempts, and wake-ups that the sweep replaces, do not matter to a person here."""
     structlog.configure(
         wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
@@ -158,7 +158,7 @@ def exit_of(error: DomainError) -> Exit:
 
 
 def cause(reason: str | None) -> Cause:
-    """Who sits at the console, and why."""
+    """The user of this terminal, and the reason that was given."""
     try:
         user = getpass.getuser()
     except (KeyError, OSError):  # a container's user need not have a name

@@ -1,4 +1,4 @@
-"""Who may in, and what each may do there: passwords, panel tokens and links that open once."""
+"""Who may use the console, and how people log in: by a password, a panel token, or a link that works once."""
 
 from collections.abc import Sequence
 from http import HTTPStatus
@@ -25,7 +25,7 @@ from tenants.store.models import Purpose, Role
 
 COOKIE = "orchestrator_console"
 _NAME_LIMIT, _ADDRESS_LIMIT = RateLimitItemPerMinute(10, 5), RateLimitItemPerMinute(50, 5)
-"""Attempts to log in, for one name and from one address, at each API process."""
+"""Attempts to log in that each API process allows, for one name and from one address."""
 
 
 def services_of(request: Request) -> Services:
@@ -41,7 +41,7 @@ def person_of(request: Request) -> Person:
 
 
 def cause_of(request: Request, reason: str | None = None) -> Cause:
-    """What is done here is done by who is logged in."""
+    """The cause of what is done in this request: the person who is logged in."""
     return Cause(person_of(request).actor, reason)
 
 

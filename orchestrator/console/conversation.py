@@ -21,12 +21,12 @@ from tenants.lifecycle import audit, registry
 from tenants.store.models import Role
 
 _MOST, _MOST_OF_ONE = 20, 5
-"""Views in one process: of all people, and of one."""
+"""Live views in one process at most: of all people, and of one person."""
 _LONGEST_SECONDS = 900.0
 _BEGUN = format_sse_event(event="begun", data_str="")
-"""Said again while nobody says anything, so that a connection that is gone is found out."""
+"""Seconds between signs of life when no message passes, so that a lost connection is noticed."""
 _ASK_SECONDS = 2.0
-"""How late at most a view ends after its switch was put off, or who looks was logged out."""
+"""Seconds after which a view ends at the latest when it was switched off, or its viewer was logged out."""
 
 
 class ConversationPage(Page):

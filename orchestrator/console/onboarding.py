@@ -36,7 +36,7 @@ router = APIRouter(include_in_schema=False)
 
 @router.get("/onboarding/{secret}", name="onboarding")
 async def show(request: Request, secret: str, services: ServicesDep) -> Response:
-    """The page; what only fetches it does not use it up."""
+    """Show the page. A program that only fetches it, as mail servers do, does not use the link up."""
     invitation = await one_time_links.find_invitation(services, secret)
     return _page(request, services, invitation) if invitation else _gone(request)
 

@@ -104,7 +104,7 @@ class OperationParts(Page):
 
     @route("", name="operation")
     async def index(self, request: Request) -> Response:
-        """An address that people can write."""
+        """An address with readable names in it."""
         pk = request.path_params["operation_id"]
         return RedirectResponse(request.url_for("console:detail", key=OperationsTable.key).include_query_params(pk=pk))
 

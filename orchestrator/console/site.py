@@ -1,4 +1,4 @@
-"""The console put together: pages, who may in, and what every answer bears."""
+"""The console as a whole: its pages, its login, and the headers of every answer."""
 
 import logging
 from http import HTTPStatus
@@ -40,7 +40,7 @@ from tenants.store.models import AuditEntry, CallbackMessage, ConsoleSession, Co
 
 _HERE = Path(__file__).parent
 _MOST_EXPORTED = 10_000
-"""Rows: all of them are in memory at once. Who wants more is told to filter."""
+"""Rows in one export at most, because all of them are in memory at once. For more, people must filter."""
 _POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; img-src 'self' data:;"
     " object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
@@ -59,7 +59,7 @@ class Console(BaseAdmin):
     """The pages below `/console`. starlette-admin's own database session is not used: see `ReadingSession`."""
 
     def __init__(self, settings: Settings) -> None:
-        # it would log what forms hold
+        # otherwise it logs what people write in forms
         logging.getLogger("starlette_admin").setLevel(logging.ERROR)
         super().__init__(
             title="LHC XMPP orchestrator",

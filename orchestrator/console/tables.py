@@ -64,7 +64,7 @@ class CellsOfText(CsvExporter):
         super().__init__(quoting=csv.QUOTE_NONNUMERIC)
 
     async def build_response(self, ctx: ExportContext) -> Response:
-        # it goes into a header
+        # it becomes part of a header
         ctx.filename = re.sub(r"[^\w.-]", "_", ctx.filename, flags=re.ASCII)[:_LONGEST_FILENAME]
         return await super().build_response(ctx)
 
@@ -179,7 +179,7 @@ class Table(ModelView):
         self, obj: Any, request: Request, include_relationships: bool = True, include_select2: bool = False
     ) -> dict[str, Any]:
         if request.state.action is RequestAction.EXPORT:
-            # page views that the same process answers come in between
+            # let this process answer page views in between
             await asyncio.sleep(0)
         return await super().serialize(obj, request, include_relationships, include_select2)
 

@@ -25,7 +25,7 @@ from tenants.status import tenant_summary
 from tenants.store.models import Role
 
 _KEY_OVERLAP = 3600.0
-"""Seconds that the key before still opens."""
+"""Seconds that the previous key still opens."""
 
 
 class TenantParts(Page):
@@ -35,7 +35,7 @@ class TenantParts(Page):
 
     @route("", name="tenant")
     async def index(self, request: Request) -> Response:
-        """An address that people can write."""
+        """An address with readable names in it."""
         return RedirectResponse(_page(request))
 
     @route("/live", name="live-tenant")

@@ -37,7 +37,7 @@ class Person:
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """What somebody logs in by: the session ends with it. A login link proves once, and is gone.
+    """What somebody logged in with; the session ends when it does. A login link is used up by the login.
 
     Attributes:
         user_name: of who gave a password.
@@ -51,10 +51,10 @@ class Proof:
 
 
 async def begin(services: Services, actor: str, role: Role, proof: Proof, address: str) -> str:
-    """The cookie of a new session. `address`: where it was begun from."""
+    """The cookie of a new session. `address`: the IP address that it was begun from."""
     now, cookie = services.clock(), secrets.token_urlsafe(32)
     async with services.database.write() as session:
-        # who logs in clears away what is over: no more than that ever lies here
+        # each login removes what has expired, so the tables stay small
         await session.execute(delete(ConsoleSession).where(ConsoleSession.expires_at <= now))
         await session.execute(delete(OneTimeLink).where(OneTimeLink.expires_at <= now))
         session.add(
@@ -146,7 +146,7 @@ async def end_of_user(session: AsyncSession, user: ConsoleUser) -> None:
 
 
 def digest_of(secret: str) -> str:
-    """Of a cookie or a link, as it is stored: both are long and random."""
+    """The digest of a cookie or a link, which is what we store. Both are long and random, so it needs no salt."""
     return digest("console", secret)
 
 

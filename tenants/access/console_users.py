@@ -1,4 +1,4 @@
-"""People at the console: who they are, and what they log in by."""
+"""People who may use the console: their names, roles and passwords."""
 
 import secrets
 from functools import cache
@@ -26,12 +26,12 @@ from tenants.store.models import (
 )
 
 SHORTEST_PASSWORD = 12
-"""Of people at the console, who may more than an operator."""
+"""The shortest password of a person at the console, who may do more than an operator."""
 LONGEST_NAME = 60
 
 _hasher = PasswordHasher()
 _AT_ONCE = CapacityLimiter(2)
-"""Passwords that are looked at at the same time: each takes 64 MiB for a moment."""
+"""Passwords that are checked at the same time: each check takes 64 MiB of memory for a moment."""
 
 
 @cache
@@ -44,7 +44,7 @@ def _nobodys() -> str:
 
 
 async def put_user(services: Services, name: str, role: Role, password: str | None, cause: Cause) -> ConsoleUser:
-    """Let a person log in, or change role or password; who is logged in as that person is no longer.
+    """Let a person log in, or change the role or the password. The person's sessions end.
 
     Raises:
         InvalidInputError: naming the field and the rule; a new person needs a password.
@@ -73,7 +73,7 @@ async def put_user(services: Services, name: str, role: Role, password: str | No
 
 
 async def remove_user(services: Services, name: str, cause: Cause) -> None:
-    """Let the person log in no more, and out now.
+    """Remove the person, and end the person's sessions.
 
     Raises:
         NotFoundError: there is nobody of that name.

@@ -16,7 +16,7 @@ from tenants.store.models import IdempotentRequest
 LONGEST_KEY = 200
 _REMEMBER_SECONDS = 24 * 3600.0
 _UNDER_WAY_SECONDS = 60.0
-"""A request that is under way for longer died with its process."""
+"""Seconds; a request that is under way for longer has died with its process."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +84,7 @@ async def abandon(services: Services, actor: str, key: str) -> None:
 
 
 async def recall(services: Services, actor: str, key: str) -> StoredAnswer | None:
-    """What was answered, for who takes nothing but repeats for one: see `keep`."""
+    """The answer that `keep` has stored, for a caller whose requests may only be repeats."""
     async with services.database.read() as session:
         known = await session.get(IdempotentRequest, (actor, key))
     return StoredAnswer(known.status, known.headers or {}, known.body or "") if known and known.status else None

@@ -75,14 +75,14 @@ async def make_onboarding(services: Services, instance_name: str, operator: str,
 
 
 async def find(services: Services, purpose: Purpose, secret: str) -> OneTimeLink | None:
-    """The link, while it is good."""
+    """The link, if it has not expired or been used."""
     async with services.database.read() as session:
         link: OneTimeLink | None = await session.scalar(select(OneTimeLink).where(_opens(services, purpose, secret)))
         return link if link is not None and await _is_of_somebody(services, session, link) else None
 
 
 async def find_invitation(services: Services, secret: str) -> Invitation | None:
-    """The invitation, while it is good."""
+    """The invitation, if it has not expired or been used."""
     link = await find(services, Purpose.ONBOARDING, secret)
     if link is None or link.instance_name is None or link.operator is None:
         return None
@@ -90,7 +90,7 @@ async def find_invitation(services: Services, secret: str) -> Invitation | None:
 
 
 async def take(services: Services, purpose: Purpose, secret: str) -> OneTimeLink | None:
-    """The link, when it was good until now: whoever takes it first has it alone."""
+    """The link, which is used up now; None when it has expired or somebody else was first."""
     async with services.database.write() as session:
         taken: OneTimeLink | None = await session.scalar(
             delete(OneTimeLink).where(_opens(services, purpose, secret)).returning(OneTimeLink)

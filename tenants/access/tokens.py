@@ -19,10 +19,10 @@ from tenants.store.models import Scope, Tenant, TenantState, Token
 
 LONGEST_NAME = 100
 LONGEST_LIFE = 100 * 366 * 86400.0
-"""Seconds; what is to live for longer has no end."""
+"""Seconds; a token that shall live for longer can have no end instead."""
 _FORM = re.compile(r"lhc_([0-9a-f]{16})_([A-Za-z0-9_-]{43})")
 _USE_NOTED_EVERY = 60.0
-"""Seconds: when a token was last used is known to the minute, for the price of a write a minute."""
+"""Seconds: the time of the last use is stored to the minute, so a token costs one write a minute."""
 
 
 async def create(
@@ -157,7 +157,7 @@ async def check(services: Services, presented: str) -> Token | None:
 
 
 def recall(services: Services, presented: str) -> Token | None:
-    """`check`, by what is known: None also when it is to be looked up, or its use to be noted."""
+    """`check`, from this process's cache alone. None also when the token must be read, or its use be noted."""
     form = _FORM.fullmatch(presented)
     token = services.cache.tokens.get(form[1]) if form is not None else None
     if form is None or token is None:
@@ -180,7 +180,7 @@ def is_good(token: Token, now: float) -> bool:
 
 
 def good(now: float) -> ColumnElement[bool]:
-    """The same as a condition of a query."""
+    """`is_good`, as a condition of a query."""
     return and_(Token.revoked_at.is_(None), or_(Token.expires_at.is_(None), Token.expires_at > now))
 
 
@@ -203,7 +203,7 @@ async def _read(services: Services, token_id: str) -> Token | None:
 
 
 async def read_again(services: Services, token_ids: Sequence[str]) -> None:
-    """Let this process know these tokens as they are now."""
+    """Read these tokens into this process's cache."""
     now = services.clock()
     async with services.database.read() as session:
         found = {token.id: token for token in await session.scalars(select(Token).where(Token.id.in_(token_ids)))}
@@ -215,7 +215,7 @@ async def read_again(services: Services, token_ids: Sequence[str]) -> None:
 
 
 async def _note_use(services: Services, token_id: str, now: float) -> None:
-    """Once, however many requests come at the same moment."""
+    """Store the time of this use, once for all requests of the same moment."""
     unnoted = or_(Token.last_used_at.is_(None), Token.last_used_at <= now - _USE_NOTED_EVERY)
     async with services.database.write() as session:
         await session.execute(update(Token).where(Token.id == token_id, unnoted).values(last_used_at=now))

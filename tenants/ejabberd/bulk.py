@@ -13,12 +13,12 @@ from typing import Any, Protocol
 from tenants.core.scram import Verifier
 
 BATCH = 200
-"""Names in one call: a tenth of a second of ejabberd's work."""
+"""Names in one call, which then takes ejabberd about a tenth of a second."""
 _PAGE = 10_000
 """Names in one answer; to find them ejabberd looks at all accounts of the host, so the fewer pages the better."""
 _ROSTER_PAGE = 200
 _BULK_SECONDS = 60.0
-"""For one call. It is milliseconds for a name, and up to 5 s for the sessions of removed accounts to end."""
+"""How long one call may take: some milliseconds for each name, and up to 5 s until sessions of removed accounts end."""
 
 
 class RunCommand(Protocol):

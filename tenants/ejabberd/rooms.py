@@ -10,7 +10,7 @@ from tenants.ejabberd.bulk import BATCH, RunCommand
 
 _PAGE = 10_000
 _SECONDS = 10.0
-"""For one call. It is milliseconds for a room, and up to 5 s for one to end."""
+"""How long one call may take: some milliseconds for each room, and up to 5 s until a removed room has ended."""
 
 
 class RoomCommands:

@@ -1,6 +1,7 @@
 """Which tenants carry traffic, and of which accounts: active ones, within the features that they have.
 
-A tenant that does not is *shut*: nothing comes in, nothing of it is posted to its LHC, and what waits, waits.
+A tenant that carries no traffic is *shut*: its calls are refused, nothing is posted to its LHC, and what waits goes on
+waiting.
 """
 
 from collections.abc import Collection, Sequence
@@ -22,9 +23,9 @@ _NAMES_AT_ONCE = 500
 OPEN = and_(Tenant.state == TenantState.ACTIVE, Tenant.xmpp)
 """The condition that the tenant carries traffic."""
 SHUT = and_(not_(OPEN), Tenant.state != TenantState.DESTROYED)
-"""The condition that it does not now, and may one day."""
+"""The condition that the tenant carries no traffic now, but may do so again."""
 LIMITED = or_(not_(OPEN), not_(Tenant.visitor_tracking))
-"""The condition that it does not, of all kinds of accounts."""
+"""The condition that the tenant carries no traffic, or none of visitors."""
 
 
 def refusal(tenant: Tenant, kind: AccountKind | None = None) -> str | None:
@@ -52,7 +53,7 @@ async def get(services: Services, instance_name: str, kind: AccountKind | None =
 
 
 def remember(services: Services, tenant: Tenant, read_at: float) -> None:
-    """Let this process know the tenant as it was read at that time."""
+    """Keep the tenant in this process's cache, as it was read at that time."""
     before = services.cache.tenants.get(tenant.instance_name)
     services.cache.tenants.keep(tenant.instance_name, tenant, read_at)
     if before is not None and not refusal(before) and refusal(tenant):
@@ -60,7 +61,7 @@ def remember(services: Services, tenant: Tenant, read_at: float) -> None:
 
 
 async def read_again(services: Services, instance_names: Sequence[str]) -> None:
-    """Let this process know these tenants as they are now."""
+    """Read these tenants into this process's cache."""
     now = services.clock()
     async with services.database.read() as session:
         tenants = await session.scalars(select(Tenant).where(Tenant.instance_name.in_(instance_names)))
@@ -88,7 +89,7 @@ async def look(services: Services, instance_name: str) -> Tenant:
 
 
 async def recent(services: Services, instance_name: str, kind: AccountKind | None = None) -> Tenant:
-    """`get`, as it was a moment ago (`tenants.process.cache`): for who locks the tenant's row before a change.
+    """`get`, as it was a moment ago (`tenants.process.cache`): for callers that lock the tenant's row before a change.
 
     Raises:
         NotFoundError: there is none.
@@ -130,7 +131,7 @@ async def find(services: Services, instance_name: str) -> Tenant | None:
 
 
 async def hold(session: AsyncSession, instance_name: str, kind: AccountKind | None, *, alone: bool = False) -> Tenant:
-    """`get`, in a transaction until whose end the tenant stays open. `alone`: others who hold it wait so long.
+    """`get`, in a transaction: the tenant stays open until its end. `alone`: and nobody else holds the tenant.
 
     Raises:
         NotFoundError: there is none.
@@ -154,7 +155,7 @@ def check(tenant: Tenant | None, instance_name: str, kind: AccountKind | None) -
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Why something that ejabberd handed over is not kept. `later`: it may be tried again later."""
+    """Why we do not keep something that ejabberd handed over. `later`: ejabberd may try again later."""
 
     reason: str
     later: bool = False
@@ -177,7 +178,7 @@ async def hold_many(session: AsyncSession, instance_names: Collection[str]) -> t
 
 
 async def hold_unless_ending(session: AsyncSession, instance_name: str) -> Tenant | None:
-    """The tenant, which stays until the end of the transaction; None when all that it has goes, or is gone."""
+    """The tenant, which cannot end before the transaction does; None when its end has begun."""
     tenant = await session.get(Tenant, instance_name, with_for_update={"read": True}, populate_existing=True)
     return None if tenant is None or tenant.state in {TenantState.DESTROYING, TenantState.DESTROYED} else tenant
 
@@ -196,7 +197,7 @@ async def limited_of(database: Database, instance_names: Sequence[str]) -> list[
 
 
 async def is_shut(session: AsyncSession, instance_name: str) -> bool:
-    """Whether what waits for the tenant is to wait on."""
+    """Whether what waits for the tenant must go on waiting."""
     return (
         await session.scalar(select(Tenant.instance_name).where(Tenant.instance_name == instance_name, SHUT))
         is not None

@@ -12,9 +12,9 @@ REASON_LIMIT = 500
 """Characters of a reason that are kept."""
 
 _REFUSAL_SECONDS = 60.0
-"""A refusal of the same kind within so long is not recorded again: whoever is refused must not fill the log."""
+"""How long a refusal of the same kind is not recorded again: a client that is refused must not fill the log."""
 _LOOKED_AT = 100
-"""Entries of the tenant that are looked at for it; a tenant has not as many kinds of refusals."""
+"""How many of the tenant's newest entries are searched for such a refusal; there are fewer kinds of refusals."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ def record(
     new_state: TenantState | None = None,
     what: str | None = None,
 ) -> None:
-    """Add an entry, in the transaction that does what it tells of.
+    """Add an entry about a change, in the transaction that makes the change.
 
     Args:
         session: that transaction.
@@ -82,7 +82,7 @@ async def record_refusal(
 ) -> None:
     """Add an entry, unless there is one of less than a minute ago: the tenant was refused `what`, and why."""
     now = services.clock()
-    # looked at first without a lock: who is refused in a hurry must not hold up the tenant's own traffic
+    # first without a lock: a client that is refused many times must not hold up the tenant's own traffic
     async with services.database.read() as session:
         if await _is_recorded(session, now, instance_name, action, what):
             return

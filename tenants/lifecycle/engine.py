@@ -35,18 +35,18 @@ from tenants.store.models import (
 log = structlog.get_logger(__name__)
 
 MAX_ATTEMPTS = 6
-"""Tries of one step before its operation fails; with the delays below about a minute and a half."""
+"""Attempts at one step before its operation fails; with the delays below they take about a minute and a half."""
 
 
 MAX_DEATHS = 2 * MAX_ATTEMPTS
-"""Tries of a step that no worker has survived: it kills them, and would for ever."""
+"""Attempts at a step that ended with the worker's death each time, before the operation fails."""
 
 
 _FIRST_DELAY, _LONGEST_DELAY = 2.0, 40.0
 
 
 _TURN_DELAY = 0.5
-"""Seconds until an operation that waits for another one of its tenant looks again."""
+"""Seconds until an operation that waits for another one of its tenant is tried again."""
 
 
 class Next(StrEnum):
@@ -57,11 +57,11 @@ class Next(StrEnum):
     LATER = "later"
     """The sweep takes it up when it is due."""
     NOTHING = "nothing"
-    """It is finished, or paused, or in somebody else's hands."""
+    """It is finished or paused, or another worker has claimed it."""
 
 
 class ClaimLostError(Exception):
-    """The worker was too slow or paused, and its claim went to another."""
+    """The worker was too slow or stood still, and another worker has claimed the operation."""
 
 
 class StopRequestedError(Exception):
@@ -69,11 +69,11 @@ class StopRequestedError(Exception):
 
 
 class WorkerDiedError(Exception):
-    """The step has ended its worker, each time."""
+    """The worker died in each attempt at the step."""
 
 
 class Run:
-    """A step under way, given to its function. The claim is kept meanwhile, also for a step that says nothing."""
+    """A step that runs, as its function sees it. The claim is renewed meanwhile, also when the step reports nothing."""
 
     def __init__(self, services: Services, operation: Operation, position: int, token: str) -> None:
         self.services = services
@@ -102,7 +102,7 @@ class Run:
             raise StopRequestedError(wanted)
 
     async def tell(self, **result: Any) -> None:
-        """Add to what the operation found out; keep it small.
+        """Add to the operation's result, which must stay small.
 
         Raises:
             ClaimLostError: another worker has taken over; stop at once.
@@ -123,7 +123,7 @@ class Run:
 
     @asynccontextmanager
     async def write(self) -> AsyncIterator[AsyncSession]:
-        """A transaction that changes nothing when the claim was lost: the tenant may be in other hands by now.
+        """A transaction that changes nothing when the claim was lost: another worker may work on the tenant by now.
 
         Raises:
             ClaimLostError: another worker has taken over; stop at once.
@@ -244,7 +244,7 @@ async def retry(services: Services, workflows: Workflows, operation_id: str, cau
 
 
 async def _must_wait(session: AsyncSession, operation: Operation) -> bool:
-    """One workflow of a tenant at a time, in the order in which they were asked for."""
+    """Whether an earlier operation of the tenant is unfinished: they run one by one, in the order of the requests."""
     others = await operations.all_unfinished(session, operation.instance_name)
     return others[0].id != operation.id
 
@@ -260,7 +260,7 @@ def _start_step(services: Services, operation: Operation, workflow: Workflow, ce
             for position, step in enumerate(steps)
         ]
     operation.celery_id = celery_id
-    # there is one: the last step's success and the operation's end are one transaction
+    # there always is one: the last step succeeds and the operation ends in the same transaction
     step = next(step for step in operation.steps if step.state is not StepState.SUCCEEDED)
     step.state = StepState.RUNNING
     step.attempts += 1
@@ -285,13 +285,13 @@ async def _fail_step(
     services: Services, workflow: Workflow, operation: Operation, step: OperationStep, token: str, *, error: Exception
 ) -> Next:
     now = services.clock()
-    # what the state or the input forbids, no further attempt changes
+    # when the state or the input forbids it, another attempt would fail as well
     final = step.attempts >= MAX_ATTEMPTS or isinstance(error, ConflictError | InvalidInputError | NotFoundError)
     message = f"{type(error).__name__}: {error}"[:2000]
     async with services.database.write() as session:
         tenant = await operations.lock_tenant(session, operation.instance_name)
         wanted = await _lock_wanted(session, operation)
-        # who wants it to stop does not wait for the next attempt
+        # a request to stop need not wait for the time of the next attempt
         retry_at = now if wanted else now + delay(step.attempts, first=_FIRST_DELAY, longest=_LONGEST_DELAY)
         if not await claims.release(session, Operation, operation.id, token, None if final else retry_at):
             return Next.NOTHING
@@ -306,12 +306,12 @@ async def _fail_step(
 
 
 async def _stop(services: Services, workflow: Workflow, operation: Operation, token: str) -> None:
-    """Do what is wanted of an operation that we hold, between two steps or two reports of one."""
+    """Pause or cancel an operation that we have claimed, as was requested."""
     now = services.clock()
     async with services.database.write() as session:
         tenant = await operations.lock_tenant(session, operation.instance_name)
         wanted = await _lock_wanted(session, operation)
-        # None: somebody thought better of it meanwhile, so it is due again
+        # None: the request was taken back meanwhile, so the operation is due again
         if not await claims.release(session, Operation, operation.id, token, None if wanted else now):
             return
         await session.execute(

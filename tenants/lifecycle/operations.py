@@ -30,7 +30,7 @@ from tenants.store.models import (
 )
 
 _MOMENT = 1e-6
-"""Seconds between two operations of a tenant at least: their order is the one in which they were asked for."""
+"""Seconds between the creation of two operations of a tenant, at least: they run in the order of their creation."""
 _WOKEN_AT_ONCE = 100
 """Operations that one run of the sweep wakes at most."""
 
@@ -95,7 +95,7 @@ def _join(
     if given and running.input != given:
         raise ConflictError(f"operation '{running.id}' ({running.kind}) is under way with another input")
     if running.wanted is RequestedStop.CANCEL:
-        # whoever asks for it anew does not want what is about to end
+        # a new request means that the operation is wanted after all
         running.wanted = None
         record(session, services.clock(), running, cause, f"{running.kind} requested")
 

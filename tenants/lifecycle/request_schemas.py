@@ -1,6 +1,6 @@
-"""What may be asked of tenants, checked: one schema for each request, and one for each part that several have.
+"""Schemas of requests about tenants: one for each request, and one for each part that several requests have.
 
-The panel's API and the Celery tasks `tenants.*` take the same things, so both take their rules from here.
+The panel's API and the Celery tasks `tenants.*` accept the same values, so both use these schemas.
 """
 
 from collections.abc import Mapping
@@ -33,7 +33,7 @@ def _digest(value: str) -> str:
 
 # PostgreSQL takes no text with a zero byte
 InstanceName = Annotated[str, Field(strict=True, max_length=_LONGEST_NAME, pattern=r"^[^\x00]*$")]
-"""What may name a tenant; whether it does is asked where the tenant is looked for."""
+"""Text that may be a tenant's name; whether there is such a tenant is seen when it is looked up."""
 InstanceNames = Annotated[list[InstanceName], Field(strict=True, min_length=1, max_length=BULK_LIMIT)]
 Reason = Annotated[str, Field(strict=True, max_length=audit.REASON_LIMIT, pattern=r"^[^\x00]*$")]
 KeyDigest = Annotated[str, Field(strict=True), AfterValidator(_digest)]
@@ -44,7 +44,7 @@ OfMany = Literal["suspend", "resume", "destroy"]
 
 
 class Request(BaseModel):
-    """Base: nothing that is not named."""
+    """The base of all requests: unknown fields are refused."""
 
     model_config = ConfigDict(extra="forbid")
 

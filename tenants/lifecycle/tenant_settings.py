@@ -30,7 +30,7 @@ def with_fields(fields: Mapping[str, Any]) -> Callable[[type[Schema]], type[Sche
 
 def _field(setting: Setting) -> tuple[Any, Any]:
     kind = HttpUrl if setting.is_url else setting.type
-    # a number or a boolean is not made of text
+    # text is not converted to a number or a boolean
     strict = True if kind in {bool, int, float} else None
     bounds: dict[str, Any] = dict(setting.bounds or {})
     return kind | None, Field(None, strict=strict, description=setting.description, **bounds)

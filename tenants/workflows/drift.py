@@ -1,4 +1,4 @@
-"""Drift: what ejabberd holds of a tenant, held against what the registry says. Pure, without any I/O."""
+"""Drift: how what ejabberd holds of a tenant differs from what the registry says. Without any I/O."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -12,7 +12,7 @@ from tenants.store.models import AccountState, RoomState
 
 OLD_SPELLING = "the old spelling of a visitor's name"
 YOUNG_SECONDS = 60.0
-"""What changed within the last minute may just be under way."""
+"""What is younger may be half done just now, so it is not compared."""
 PENDING_SECONDS = 300.0
 """An account that is pending for longer was given up by who began it."""
 
@@ -45,7 +45,7 @@ class DriftKind(StrEnum):
     UNKNOWN_TENANT = "unknown_tenant"
     """Something is there of a name that the registry does not know: a person may import it."""
     UNREADABLE = "unreadable"
-    """A name, of an account or in a roster, that cannot be one of ours: nobody's business here."""
+    """A name, of an account or in a roster, that cannot be one of ours: it is only reported."""
 
 
 FOR_A_PERSON = (
@@ -60,7 +60,7 @@ FOR_A_PERSON = (
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """One of them, of one tenant. `subject`: the account, roster or tenant that differs."""
+    """One difference of one tenant. `subject`: the account, roster, room or tenant that differs."""
 
     kind: DriftKind
     subject: str
@@ -107,7 +107,7 @@ class KnownRoom:
 
 @dataclass(frozen=True, slots=True)
 class Pictures:
-    """Both pictures of one living tenant, by username and room, and when they were taken."""
+    """What ejabberd and the registry have of one tenant, by username and room, and when it was read."""
 
     naming: Naming
     instance_name: str

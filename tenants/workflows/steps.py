@@ -29,7 +29,7 @@ _CHUNK = 50
 _NAMED = 20
 """Names that an error message lists at most."""
 _SESSIONS_CLOSED_WITHIN = 20.0
-"""Seconds for the pool to tell operators that the tenant's visitors left."""
+"""Seconds that the pool has to tell operators that the tenant's visitors left."""
 
 
 class LeftoverError(DomainError):
@@ -68,7 +68,7 @@ async def _create_operator(run: Run) -> None:
 
 
 async def _wake_deliveries(run: Run) -> None:
-    """What waited for the tenant, or for its new address, is due at once."""
+    """Deliver what waited for the tenant, or for its new address, at once."""
     await history.go_on(run.services, run.instance_name)
 
 
@@ -92,9 +92,9 @@ async def _set_address(run: Run) -> None:
 
 
 async def _close_sessions(run: Run) -> None:
-    """Operators see the visitors leave before the contacts go. The pool removes the rows when it told them."""
+    """Let operators see the visitors leave before their contacts go. The pool removes each session afterwards."""
     services, instance_name = run.services, run.instance_name
-    # of no incarnation: what a pool process shows of that name is to go, whoever it is
+    # without an incarnation: a pool process closes all that it shows of that name
     await services.commands.publish(CloseTenant(instance_name=instance_name))
     deadline = services.clock() + _SESSIONS_CLOSED_WITHIN
     first = left = await _open_sessions(services, instance_name)
@@ -115,7 +115,7 @@ async def _open_sessions(services: Services, instance_name: str) -> int:
 
 
 async def _shut_out(run: Run) -> None:
-    """Nobody of the tenant is logged in to ejabberd any more, or can log in. What waits for them stays."""
+    """End the XMPP sessions of the tenant's people, and let nobody log in. What waits for them stays."""
     if left := await run.services.ejabberd.bulk.shut_tenant(run.instance_name):
         raise DomainError(f"still logged in: {_some(left)}")
 
@@ -125,7 +125,7 @@ async def _let_in(run: Run) -> None:
 
 
 async def _remove_accounts(run: Run) -> None:
-    """Every account of the tenant: of its rosters, of the registry, and any that merely bears its name.
+    """Remove every account of the tenant: of its rosters, of the registry, and any that only bears its name.
 
     Operators first: nobody is online any more to be told of each visitor that goes.
     """
@@ -145,7 +145,7 @@ async def _remove_accounts(run: Run) -> None:
 
 
 async def _forget_accounts(run: Run, usernames: Sequence[str]) -> None:
-    """What is gone from ejabberd goes from the registry: whoever runs the step again goes on with the rest."""
+    """Remove accounts from the registry that are gone from ejabberd, so that a repeated step does only the rest."""
     async with run.write() as session:
         await session.execute(delete(Account).where(Account.username.in_(usernames)))
 
@@ -177,7 +177,7 @@ async def _all_usernames(services: Services, instance_name: str) -> set[str]:
         names = set(await session.scalars(select(Account.username).where(Account.instance_name == instance_name)))
     for group in registry.groups(services, instance_name):
         names.update(await services.ejabberd.roster_members(group))
-    # standalone names end in nothing, so there none is taken
+    # names of a standalone system have no suffix, so we cannot search for them
     if suffix := services.naming.username_suffix(instance_name):
         names.update(await services.ejabberd.bulk.usernames(suffix))
     return names
@@ -191,7 +191,7 @@ async def _remove_rosters(run: Run) -> None:
 
 
 async def _remove_rooms(run: Run) -> None:
-    """Those of the registry and any that merely bears the tenant's name. Who is in one is told."""
+    """Remove the rooms of the registry, and any that only bears the tenant's name. Whoever is in one is told."""
     left = await rooms.remove_all(run.services, run.instance_name)
     _check_nothing(dict.fromkeys(left, "a room"))
 
