@@ -24,7 +24,7 @@ from tenants.core.text import DEFAULT_NICK, clean
 from tenants.ejabberd import rosters
 from tenants.ejabberd.errors import NotAppliedError, PasswordRefusedError, UserExistsError, UserUnknownError
 from tenants.lifecycle import admission
-from tenants.process.services import Services
+from tenants.process.services import Batched, Services
 from tenants.shards.commands import CloseVisitor
 from tenants.store.database import rows_changed
 from tenants.store.models import Account, AccountState, Chat, ChatState, RoomMember, Tenant, TenantState, VisitorSession
@@ -51,7 +51,7 @@ class Registered(StrEnum):
 
 async def find(services: Services, name: AccountName) -> Account | None:
     """The account's row."""
-    return await services.together(_find_all, services.naming.username(name))
+    return await _FIND_ACCOUNT.do(services, services.naming.username(name))
 
 
 async def _find_all(services: Services, usernames: Sequence[str]) -> list[Account | None]:
@@ -59,6 +59,9 @@ async def _find_all(services: Services, usernames: Sequence[str]) -> list[Accoun
         accounts = await session.scalars(select(Account).where(Account.username.in_(usernames)))
         found = {account.username: account for account in accounts}
     return [found.get(username) for username in usernames]
+
+
+_FIND_ACCOUNT = Batched("find_account", _find_all)
 
 
 async def find_when_free(services: Services, name: AccountName) -> Account | None:

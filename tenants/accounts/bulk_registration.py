@@ -20,7 +20,7 @@ from tenants.core.scram import Verifier
 from tenants.core.text import DEFAULT_NICK, clean
 from tenants.ejabberd import rosters
 from tenants.lifecycle import admission
-from tenants.process.services import Services
+from tenants.process.services import Batched, Services
 from tenants.store.models import Account, AccountState, Tenant
 
 log = structlog.get_logger(__name__)
@@ -57,7 +57,7 @@ async def create(services: Services, tenant: Tenant, name: AccountName, password
         password_digest=digest(username, password),
         verifier=await scram.make_verifier(password),
     )
-    made = await services.together(_create_all, newcomer)
+    made = await _CREATE_ACCOUNT.do(services, newcomer)
     if made:
         account = Account(username=username, instance_name=name.instance, kind=name.kind)
         services.cache.keep_account(tenant, account, newcomer.password_digest)
@@ -76,6 +76,9 @@ async def _create_all(services: Services, newcomers: Sequence[_Newcomer]) -> lis
     absent = {username for username, result in results.items() if result not in {"created", "no_member"}}
     made = await _finish(services, created, absent)
     return [refused.get(one.username) or (one.username in made and wanted[one.username] is one) for one in newcomers]
+
+
+_CREATE_ACCOUNT = Batched("create_account", _create_all)
 
 
 async def _insert(services: Services, wanted: Mapping[str, _Newcomer]) -> tuple[set[str], dict[str, DomainError]]:

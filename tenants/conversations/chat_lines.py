@@ -18,7 +18,7 @@ from tenants.core.errors import ConflictError, DomainError, InvalidInputError, N
 from tenants.core.naming import AccountKind
 from tenants.core.text import check_text
 from tenants.lifecycle import admission
-from tenants.process.services import Services
+from tenants.process.services import Batched, Services
 from tenants.store.models import Chat, ChatLine, ChatState, OwnerOffline, Tenant
 from tenants.visitors import presence
 
@@ -52,7 +52,7 @@ async def write(
     """
     tenant = admission.check_routed(await admission.recent(services, instance_name, AccountKind.CHAT))
     writing = Writing(instance_name, chat_id, check_body(body), message_id or uuid.uuid4().hex)
-    written = await services.together(_write_all, writing)
+    written = await _WRITE_LINE.do(services, writing)
     chat = written.chat
     if written.online_until < services.clock() + tenant.online_seconds / 2:
         # Who writes is online. The line is kept, so it matters little when that cannot be told now.
@@ -165,6 +165,9 @@ async def _write_all(services: Services, writings: Sequence[Writing]) -> list[_W
         _written(decision, lines.get(one.line_key), ends, sent)
         for one, decision in zip(writings, decisions, strict=True)
     ]
+
+
+_WRITE_LINE = Batched("write_line", _write_all)
 
 
 async def _find(session: AsyncSession, writings: Sequence[Writing]) -> Found:

@@ -7,6 +7,7 @@ the larger the batches are, and the less each caller costs.
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from tenants.core.errors import UnavailableError
@@ -21,6 +22,25 @@ async def next_batch(queue: asyncio.Queue[Item], at_most: int) -> list[Item]:
     while len(batch) < at_most and not queue.empty():
         batch.append(queue.get_nowait())
     return batch
+
+
+_REMEMBERED = 20
+"""Batches whose sizes are remembered."""
+
+
+@dataclass(frozen=True, slots=True)
+class BatchFigures:
+    """How busy a batcher is, in items.
+
+    Attributes:
+        mean: of the latest 20 batches.
+        largest: of them.
+    """
+
+    waiting: int = 0
+    under_way: int = 0
+    mean: float = 0.0
+    largest: int = 0
 
 
 class Batcher(Generic[Item, Result]):
@@ -41,6 +61,14 @@ class Batcher(Generic[Item, Result]):
         self._limit = waiting
         self._waiting: deque[tuple[Item, asyncio.Future[Result]]] = deque()
         self._worker: asyncio.Task[None] | None = None
+        self._under_way = 0
+        self._sizes: deque[int] = deque(maxlen=_REMEMBERED)
+
+    @property
+    def figures(self) -> BatchFigures:
+        """How busy it is now."""
+        sizes = self._sizes or [0]
+        return BatchFigures(len(self._waiting), self._under_way, sum(sizes) / len(sizes), max(sizes))
 
     async def do(self, item: Item) -> Result:
         """Have the item done in the next batch. Who is cancelled before its turn has come gets nothing done.
@@ -68,9 +96,11 @@ class Batcher(Generic[Item, Result]):
                 batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), self._at_most))]
                 wanted = [(item, done) for item, done in batch if not done.done()]
                 if wanted:
+                    self._under_way = len(wanted)
+                    self._sizes.append(len(wanted))
                     await self._do(wanted)
         finally:
-            self._worker = None
+            self._worker, self._under_way = None, 0
 
     async def _do(self, batch: Sequence[tuple[Item, asyncio.Future[Result]]]) -> None:
         results: Sequence[Result | Exception]

@@ -12,7 +12,7 @@ from sqlalchemy.orm import aliased
 
 from tenants.delivery import circuits
 from tenants.lifecycle import admission
-from tenants.process.services import Services
+from tenants.process.services import Batched, Services
 from tenants.store import claims
 from tenants.store.claims import key_of, takeable
 from tenants.store.database import Database
@@ -50,7 +50,7 @@ async def claim_next(services: Services, instance_name: str) -> Piece | None:
 
     None when nothing is due, the circuit is open, or the tenant is shut.
     """
-    return await services.together(_claim_all, instance_name)
+    return await _CLAIM_WORK.do(services, instance_name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +90,9 @@ async def _claim_all(services: Services, asked: Sequence[str]) -> list[Piece | N
             Piece(name, one.model, one.key, token, probes.get(name), more, now, tenants.get(name), message)
         )
     return [pieces[name].popleft() if pieces[name] else None for name in asked]
+
+
+_CLAIM_WORK = Batched("claim_work", _claim_all)
 
 
 def _tenants(names: Collection[str]) -> Select[Tenant]:

@@ -12,7 +12,7 @@ from tenants.delivery import circuits
 from tenants.delivery.claim_work import Piece, find_oldest_pending
 from tenants.lifecycle import admission
 from tenants.outbound.poster import Answer
-from tenants.process.services import Services
+from tenants.process.services import Batched, Services
 from tenants.store import claims
 from tenants.store.models import CallbackMessage, Circuit, Conversation, DeliveryAttempt, MessageState, Tenant
 
@@ -31,7 +31,7 @@ async def record(
     Returns the message that follows on the same claim; None: the conversation is given back.
     """
     if message is not None and answer is not None and answer.error is None and piece.probe is None:
-        return await services.together(_record_all, _Received(piece, message, answer, go_on))
+        return await _RECORD_OUTCOME.do(services, _Received(piece, message, answer, go_on))
     return await _record_one(services, piece, message, answer, go_on=go_on)
 
 
@@ -94,6 +94,9 @@ async def _record_all(services: Services, received: Sequence[_Received]) -> list
         for instance_name in failing:
             await circuits.close(session, instance_name, now)
     return [going_on.get(one.piece.token) for one in received]
+
+
+_RECORD_OUTCOME = Batched("record_outcome", _record_all)
 
 
 async def _look_at(session: AsyncSession, names: Collection[str]) -> tuple[set[str], list[str]]:

@@ -1,5 +1,7 @@
 """Signs of life, written by the very paths that do the work, so that readiness means consumption."""
 
+from dataclasses import asdict
+
 from sqlalchemy import select
 
 from tenants.process.services import Services
@@ -14,13 +16,13 @@ FRESH_SECONDS = 15.0
 
 
 async def beat(services: Services, name: str) -> None:
-    """Note that the path of that name works, now."""
-    now = services.clock()
+    """Note that the path of that name works, now, and how busy this process's batches are."""
+    sign = {"at": services.clock(), "batches": {batch: asdict(busy) for batch, busy in services.batches.items()}}
     async with services.database.write() as session:
         await session.execute(
             services.database.insert(Heartbeat)
-            .values(name=name, at=now)
-            .on_conflict_do_update(index_elements=["name"], set_={"at": now})
+            .values(name=name, **sign)
+            .on_conflict_do_update(index_elements=["name"], set_=sign)
         )
 
 

@@ -5,10 +5,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 from config.settings import Settings
-from tenants.core.batching import Batcher
+from tenants.core.batching import Batcher, BatchFigures
 from tenants.core.clock import Clock
 from tenants.core.naming import Naming
 from tenants.ejabberd.client import Ejabberd
@@ -49,27 +49,44 @@ class Services:
     wake: Wake
     delivery: DeliveryWaker
     clock: Clock
-    _batchers: dict[Callable[..., Any], Batcher[Any, Any]] = field(default_factory=dict)
+    _batchers: dict[str, Batcher[Any, Any]] = field(default_factory=dict)
 
-    async def together(
-        self, work: Callable[["Services", Sequence[Item]], Awaitable[Sequence[Result | Exception]]], item: Item
-    ) -> Result:
-        """Have `work` done for the item, at once with what others ask for at the same time: see `Batcher`.
-
-        Raises:
-            UnavailableError: too many wait for that work.
-            Exception: what the work raised, or gave as this item's result.
-        """
-        batcher = self._batchers.get(work)
-        if batcher is None:
-            batcher = self._batchers[work] = Batcher(partial(work, self), at_most=_AT_ONCE, waiting=_WAITING)
-        result: Result = await batcher.do(item)
-        return result
+    @property
+    def batches(self) -> dict[str, BatchFigures]:
+        """How busy each kind of batch is in this process, by its name."""
+        return {name: batcher.figures for name, batcher in self._batchers.items()}
 
     async def finish_batches(self) -> None:
         """Wait until all is done that was asked for."""
         for batcher in self._batchers.values():
             await batcher.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Batched(Generic[Item, Result]):
+    """Work that is done at once for all who ask for it at the same time: see `Batcher`.
+
+    Attributes:
+        name: what /metrics calls it; no two have the same.
+        work: gives a result for each item, in their order; an exception among them is raised for its caller alone.
+    """
+
+    name: str
+    work: Callable[[Services, Sequence[Item]], Awaitable[Sequence[Result | Exception]]]
+
+    async def do(self, services: Services, item: Item) -> Result:
+        """Have the work done for the item, in the next batch.
+
+        Raises:
+            UnavailableError: too many wait for that work.
+            Exception: what the work raised, or gave as this item's result.
+        """
+        batchers = services._batchers  # noqa: SLF001 - the two are one: what is kept is the process', what is done is ours
+        batcher = batchers.get(self.name)
+        if batcher is None:
+            batcher = batchers[self.name] = Batcher(partial(self.work, services), at_most=_AT_ONCE, waiting=_WAITING)
+        result: Result = await batcher.do(item)
+        return result
 
 
 @asynccontextmanager

@@ -6,6 +6,7 @@ from typing import Any
 from sqlalchemy import Select, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from tenants.core.batching import BatchFigures
 from tenants.process.services import Services
 from tenants.store.models import (
     UNFINISHED,
@@ -45,6 +46,7 @@ class Overview:
         unmended: differences from ejabberd that a person is to look at.
         shards: how many each pool process serves.
         heartbeats: seconds since each sign of life.
+        batches: how busy the batches of each worker were at its last sign of life, by the worker and the batch.
     """
 
     tenants: dict[str, int]
@@ -61,6 +63,7 @@ class Overview:
     unmended: int
     shards: dict[str, int]
     heartbeats: dict[str, float]
+    batches: dict[str, dict[str, BatchFigures]]
 
 
 async def look(services: Services) -> Overview:
@@ -69,6 +72,7 @@ async def look(services: Services) -> Overview:
     pending = CallbackMessage.state == MessageState.PENDING
     async with services.database.read() as session:
         oldest = await session.scalar(select(func.min(CallbackMessage.created_at)).where(pending))
+        signs = list(await session.scalars(select(Heartbeat)))
         return Overview(
             tenants=await _by(session, select(Tenant.state, func.count()).group_by(Tenant.state)),
             operations=await _by(
@@ -91,10 +95,16 @@ async def look(services: Services) -> Overview:
                 .where(ShardLease.owner.is_not(None), ShardLease.expires_at > now)
                 .group_by(ShardLease.owner),
             ),
-            heartbeats={
-                name: max(0.0, now - at) for name, at in await session.execute(select(Heartbeat.name, Heartbeat.at))
-            },
+            heartbeats={sign.name: max(0.0, now - sign.at) for sign in signs},
+            batches={sign.name: _figures(sign) for sign in signs},
         )
+
+
+def _figures(sign: Heartbeat) -> dict[str, BatchFigures]:
+    return {
+        name: BatchFigures(int(busy["waiting"]), int(busy["under_way"]), busy["mean"], int(busy["largest"]))
+        for name, busy in (sign.batches or {}).items()
+    }
 
 
 async def _count(session: AsyncSession, condition: Any) -> int:

@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 from tenants.core.errors import QuotaExceededError, UnavailableError
 from tenants.core.naming import AccountKind, AccountName, Naming
 from tenants.lifecycle import admission
-from tenants.process.services import Services
+from tenants.process.services import Batched, Services
 from tenants.shards.commands import ShowVisitor
 from tenants.store.database import Database
 from tenants.store.json_rows import ROWS, value
@@ -84,7 +84,7 @@ async def store(services: Services, view: VisitorView, policy: Policy = FREE) ->
         QuotaExceededError: the visitor would be one more than the tenant may have.
         NotStoredError: the account is gone, or being removed just now; or there is another session than `only_over`.
     """
-    stored = await services.together(_store_all, view) if policy.is_free else None
+    stored = await _STORE_SESSION.do(services, view) if policy.is_free else None
     # alone: also what could not be stored with others, which says why
     stored = stored or await _store_alone(services, view, policy)
     if policy.only_over is None:
@@ -148,6 +148,9 @@ async def _store_all(services: Services, views: Sequence[VisitorView]) -> list[S
         async with services.database.statement() as connection:
             stored |= await _upsert(services.database, connection, group)
     return [stored.get(one.username) for one in views]
+
+
+_STORE_SESSION = Batched("store_session", _store_all)
 
 
 def _after(earlier: VisitorView | None, later: VisitorView) -> VisitorView:
@@ -215,7 +218,7 @@ def _upsert_statement(database: Database, keeps_nick: bool, keeps_status: bool, 
 
 async def _note_activity(services: Services, username: str) -> None:
     if services.cache.is_to_be_touched(username):
-        await services.together(_touch_all, username)
+        await _NOTE_ACTIVITY.do(services, username)
 
 
 async def _touch_all(services: Services, usernames: Sequence[str]) -> list[None]:
@@ -231,3 +234,6 @@ async def _touch_all(services: Services, usernames: Sequence[str]) -> list[None]
             .execution_options(synchronize_session=False)
         )
     return [None] * len(usernames)
+
+
+_NOTE_ACTIVITY = Batched("note_activity", _touch_all)

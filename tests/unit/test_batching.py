@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from tenants.core.batching import Batcher
+from tenants.core.batching import Batcher, BatchFigures
 from tenants.core.errors import UnavailableError
 
 
@@ -36,6 +36,20 @@ async def test_who_comes_while_a_batch_is_under_way_is_in_the_next_and_in_order(
     assert [number for batch in work.batches for number in batch] == [0, 1, 2, 3, 4, 5]
     assert max(map(len, work.batches)) == 3
     await batcher.close()
+
+
+async def test_it_tells_how_busy_it_is() -> None:
+    work = Work()
+    batcher = Batcher(work, at_most=3, waiting=10)
+    assert batcher.figures == BatchFigures(waiting=0, under_way=0, mean=0, largest=0)
+    calls = [asyncio.create_task(batcher.do(number)) for number in range(5)]
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert batcher.figures == BatchFigures(waiting=2, under_way=3, mean=3, largest=3)
+    work.go.set()
+    await asyncio.gather(*calls)
+    await batcher.close()
+    assert batcher.figures == BatchFigures(waiting=0, under_way=0, mean=2.5, largest=3)
 
 
 async def test_an_exception_is_for_the_one_whose_result_it_is() -> None:

@@ -4,7 +4,7 @@ What is counted from the database is the same at each API process: take the maxi
 """
 
 import asyncio
-from collections.abc import Awaitable, Iterator
+from collections.abc import Awaitable, Iterator, Mapping
 from typing import Literal, TypeVar
 
 from fastapi import APIRouter, Response
@@ -18,6 +18,7 @@ from prometheus_client.registry import Collector
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from orchestrator.api.http.auth import READS_METRICS, ServicesDep
+from tenants.core.batching import BatchFigures
 from tenants.ejabberd.errors import EjabberdError, EjabberdUnavailableError
 from tenants.status import overview
 from tenants.status.overview import Overview
@@ -40,6 +41,7 @@ async def metrics(services: ServicesDep) -> Response:
         _counted(services.ejabberd.failed_logins()),
     )
     registry.register(_System(seen, refusals, failed_logins))
+    registry.register(_Batches({"api": services.batches, **seen.batches}))
     return Response(generate_latest(registry) + generate_latest(_process), media_type=CONTENT_TYPE_LATEST)
 
 
@@ -85,6 +87,29 @@ class _System(Collector):
         for labels, number in self._failed_logins.items():
             failed.add_metric(labels, number)
         yield failed
+
+
+class _Batches(Collector):
+    """How busy the batches of this process are, and those of the workers were at their last sign of life."""
+
+    def __init__(self, batches: Mapping[str, Mapping[str, BatchFigures]]) -> None:
+        self._batches = batches
+
+    def collect(self) -> Iterator[Metric]:
+        labels = ["process", "batch"]
+        waiting = GaugeMetricFamily(_PREFIX + "batch_waiting", "Items that wait for the next batch.", labels=labels)
+        under_way = GaugeMetricFamily(_PREFIX + "batch_under_way", "Items in the batch under way.", labels=labels)
+        mean = GaugeMetricFamily(
+            _PREFIX + "batch_mean_size", "Items of the latest 20 batches, on average.", labels=labels
+        )
+        largest = GaugeMetricFamily(_PREFIX + "batch_largest_size", "Items of the largest of these.", labels=labels)
+        for process, batches in self._batches.items():
+            for name, busy in batches.items():
+                waiting.add_metric([process, name], busy.waiting)
+                under_way.add_metric([process, name], busy.under_way)
+                mean.add_metric([process, name], busy.mean)
+                largest.add_metric([process, name], busy.largest)
+        yield from (waiting, under_way, mean, largest)
 
 
 def _gauge(name: str, help_: str, value: float | dict[str, dict[str, int]] | dict[str, dict[str, float]]) -> Metric:

@@ -1,6 +1,6 @@
 """Processes: who is alive, who serves which shard, how much went through."""
 
-from sqlalchemy import String
+from sqlalchemy import JSON, String
 from sqlalchemy.orm import Mapped, mapped_column
 
 from tenants.store.models.base import Base
@@ -35,6 +35,8 @@ class Heartbeat(Base):
 
     name: Mapped[str] = mapped_column(String(100), primary_key=True)
     at: Mapped[float]
+    batches: Mapped[dict[str, dict[str, float]] | None] = mapped_column(JSON(none_as_null=True))
+    """How busy its batches were then, by their names: the attributes of `BatchFigures`."""
 
 
 class TrafficMinute(Base):

@@ -55,6 +55,32 @@ async def test_it_tells_who_is_online_and_what_was_asked_for(tenant: Tenant) -> 
     assert now["process_resident_memory_bytes", ()] > 10_000_000
 
 
+async def test_it_tells_how_busy_each_batch_is(tenant: Tenant) -> None:
+    bob = await tenant.operator_online()
+    await tenant.lhc.new_visitor("visitor.1", PASSWORD)
+    await bob.sees(tenant.lhc.name("visitor.1"))
+    bob.write(tenant.lhc.name("visitor.1"), "a batch of one")
+    await tenant.receiver.message("a batch of one")
+
+    async def all_told() -> bool:
+        now = await read(tenant)
+        # labels come in the order of their names: batch, process
+        told = {labels for name, labels in now if name == "lhc_batch_largest_size"}
+        # a worker tells it with its next sign of life
+        return told >= {("store_session", "api"), ("claim_work", "worker"), ("record_outcome", "worker")}
+
+    await until_async(all_told, "what each batch does is told", 30)
+    now = await read(tenant)
+    assert (
+        now["lhc_batch_largest_size", ("store_session", "api")]
+        >= now["lhc_batch_mean_size", ("store_session", "api")]
+        >= 1
+    )
+    assert (
+        now["lhc_batch_waiting", ("store_session", "api")] == now["lhc_batch_under_way", ("store_session", "api")] == 0
+    )
+
+
 async def test_nobody_invents_labels(tenant: Tenant) -> None:
     http = tenant.panel.http
     for path in ("/v1/nonsense-a", "/v1/nonsense-b", "/%00"):
