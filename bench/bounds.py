@@ -10,21 +10,19 @@ from contextlib import suppress
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from bench.chaos.load import Load, Shape
 from bench.chaos.memory import Memory
 from bench.chaos.schedule import Kind
+from bench.lib.harness import console, own_system
 from bench.lib.measured import FULL_SPEED, keep
 from orchestrator.launcher.local import Broker, DatabaseServer
 from orchestrator.launcher.up import control
-from testbed.system import System, start_system
+from testbed.system import System
 
 WELL, DEAD_LHC, DEAD_BROKER = "all well", "dead LHC", "dead broker"
 PROCESSES = ("api", "worker", "pool-0", "pool-1", "ejabberd")
-
-console = Console(highlight=False)
 
 
 async def run(system: System, broker: Broker, seconds: float, rate: float) -> dict[str, dict[str, int]]:
@@ -69,8 +67,7 @@ def main(
 ) -> None:
     """Measure memory beside dead servers; prints a table and writes bench/results/bounds.json."""
     logging.getLogger("slixmpp").setLevel(logging.CRITICAL)
-    console.print(f"Starting a system with {broker} and {database} …")
-    with start_system("--broker", broker.value, "--database", database.value, "--pools", "2", env=FULL_SPEED) as system:
+    with own_system(broker=broker, database=database, pools=2, env=FULL_SPEED) as system:
         measured = asyncio.run(run(system, broker, seconds, rate))
     table = Table("most MiB", *measured, title=f"Resident memory, {rate:.0f} messages per second")
     for name in PROCESSES:

@@ -20,16 +20,14 @@ from typing import Annotated
 
 import httpx
 import typer
-from rich.console import Console
 from rich.table import Table
 
-from bench.latency import PASSWORD
+from bench.lib.harness import PASSWORD, console, own_system
 from bench.lib.measured import FULL_SPEED, Measured, keep, summarise
 from orchestrator.launcher.local import Broker, DatabaseServer
 from testbed.operator import Operator
 from testbed.panel import Panel
 from testbed.receiver import Receiver
-from testbed.system import start_system
 
 TO_OPERATOR, TO_WEBHOOK = "visitor -> operator", "operator -> webhook"
 
@@ -47,8 +45,6 @@ _SET_UP_AT_ONCE = 10
 _QUIET_SECONDS = 3
 _SETTLE_SECONDS = 30
 """How long the last messages may take."""
-
-console = Console(highlight=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,8 +198,7 @@ def main(
     database: Annotated[DatabaseServer, typer.Option()] = DatabaseServer.POSTGRESQL,
 ) -> None:
     """Measure chats under load; prints a table and writes bench/results/chats.json."""
-    console.print(f"Starting a system with {broker} and {database} …")
-    with start_system("--broker", broker.value, "--database", database.value, env=FULL_SPEED) as system:
+    with own_system(broker=broker, database=database, env=FULL_SPEED) as system:
         measured = asyncio.run(run(system.endpoints, tenants, rate or [50, 100, 200], seconds, _WAYS[only]))
     table = Table("rate", "way", "samples", "p50 ms", "p90 ms", "p99 ms", "max ms", "lost", title=f"{tenants} tenants")
     for at_rate, row, lost in measured:

@@ -18,12 +18,11 @@ from dataclasses import asdict, dataclass
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
-from bench.latency import PASSWORD
 from bench.lib import processor_time
 from bench.lib.component import Component
+from bench.lib.harness import PASSWORD, console, own_system
 from bench.lib.http_load import STAMP
 from bench.lib.measured import FULL_SPEED, Measured, keep, summarise
 from bench.lib.watching import MARK, Login, Watcher, watching
@@ -32,7 +31,7 @@ from tenants.process.services import Services
 from tenants.shards.commands import AnyCommand, SendMessage, ShowVisitor
 from testbed.lhc import Lhc
 from testbed.panel import Panel
-from testbed.system import System, domain_of, start_system
+from testbed.system import System, domain_of
 from xmpp_pool import stanzas
 
 INSTANCE = "bench-commands"
@@ -40,8 +39,6 @@ OPERATOR = f"bob.{INSTANCE}"
 _AT_ONCE = 200
 _ONLINE_SECONDS = 3600.0
 _SECONDS_OF_STEADY = 10.0
-
-console = Console(highlight=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,8 +187,7 @@ def main(
     broker: Annotated[Broker, typer.Option()] = Broker.REDIS,
 ) -> None:
     """Measure commands through one pool process; prints a table and writes bench/results/commands.json."""
-    console.print(f"Starting a system with {broker} and one pool process …")
-    with start_system("--broker", broker.value, "--pools", "1", env=FULL_SPEED) as system:
+    with own_system(broker=broker, pools=1, env=FULL_SPEED) as system:
         asyncio.run(set_up(system))
         endpoints = system.endpoints
         login = Login(OPERATOR, str(endpoints["xmpp_host"]), PASSWORD, int(endpoints["c2s_port"]))

@@ -17,17 +17,15 @@ from typing import Annotated
 
 import httpx
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from bench.lib.console_rows import LARGE, Size, fill
+from bench.lib.harness import console, own_system
 from bench.lib.measured import Measured, keep, summarise
 from orchestrator.launcher.local import Broker, DatabaseServer
-from testbed.system import System, start_system
+from testbed.system import System
 
 _SECONDS = 60.0
-
-console = Console(highlight=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,8 +161,7 @@ def main(
 ) -> None:
     """Measure the pages of the console; prints a table and writes bench/results/console.json."""
     size = Size(tenants, accounts, audit_entries)
-    console.print(f"Starting a system with {broker} and {database} …")
-    with start_system("--broker", broker.value, "--database", database.value) as system:
+    with own_system(broker=broker, database=database) as system:
         with console.status(f"{tenants} tenants come …"):
             asyncio.run(fill(str(system.endpoints["database_url"]), size))
         with console.status("Measuring …"):

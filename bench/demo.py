@@ -8,8 +8,8 @@ import sys
 import time
 
 import httpx
-from rich.console import Console
 
+from bench.lib.harness import console
 from bench.lib.running import running_system
 from tenants.ejabberd.client import Ejabberd
 from testbed.lhc import Lhc
@@ -20,8 +20,6 @@ from testbed.receiver import Receiver
 INSTANCE = "acme"
 PASSWORD = "0123456789abcdef0123"  # noqa: S105 - of the demo's visitor
 OPERATOR_PASSWORD = "demo-operator"  # noqa: S105 - of the demo's operator
-
-console = Console(highlight=False)
 
 
 class Story:

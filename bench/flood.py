@@ -23,11 +23,10 @@ from multiprocessing.sharedctypes import Synchronized
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from bench.chaos.memory import Memory
-from bench.latency import PASSWORD
+from bench.lib.harness import PASSWORD, console, own_system
 from bench.lib.measured import Measured, keep, summarise
 from orchestrator.launcher.local import Broker, DatabaseServer
 from testbed.browser import Browser
@@ -36,7 +35,7 @@ from testbed.light_client import LightClient
 from testbed.operator import Operator
 from testbed.panel import Panel
 from testbed.receiver import Callback, Receiver
-from testbed.system import System, start_system
+from testbed.system import System
 from testbed.waiting import until
 
 CALM, HOSTILE = "calm", "hostile"
@@ -53,8 +52,6 @@ _AN_OPERATOR_WRITES = 0.1
 _AT_ONCE = 50
 _PIPELINED = 10
 """Requests on a connection that wait for their answers."""
-
-console = Console(highlight=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -309,8 +306,7 @@ def main(
 ) -> None:
     """Measure a calm tenant beside a hostile one; prints two tables and writes bench/results/flood.json."""
     logging.getLogger("slixmpp").setLevel(logging.CRITICAL)
-    console.print(f"Starting a system with {broker} and {database} …")
-    with start_system("--broker", broker.value, "--database", database.value, "--pools", "2") as system:
+    with own_system(broker=broker, database=database, pools=2) as system:
         phases = asyncio.run(run(system, seconds))
     within = show(phases)
     console.print(f"p99 at most {FACTOR} times quiet, and memory within its bound: {'yes' if within else 'no'}")

@@ -17,10 +17,9 @@ from dataclasses import asdict
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
-from bench.latency import PASSWORD, WARM_UP
+from bench.lib.harness import PASSWORD, WARM_UP, console
 from bench.lib.measured import Measured, keep, summarise
 from bench.lib.running import running_system
 from testbed.lhc import Lhc
@@ -34,8 +33,6 @@ CONVERSATIONS = 50
 HANG_SECONDS = 30.0
 WRITE_INTERVAL = 0.1
 """Seconds between two messages of the busy tenant's operator: each conversation has one every five."""
-
-console = Console(highlight=False)
 
 
 class Bench:

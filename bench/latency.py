@@ -15,9 +15,9 @@ from dataclasses import asdict
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
+from bench.lib.harness import PASSWORD, WARM_UP, console
 from bench.lib.measured import Measured, keep, summarise
 from bench.lib.running import running_system
 from testbed.lhc import Lhc
@@ -26,10 +26,6 @@ from testbed.panel import Panel
 from testbed.receiver import Receiver
 
 INSTANCE = "bench"
-PASSWORD = "0123456789abcdef0123"  # noqa: S105 - of the benchmark's visitor
-WARM_UP = 20
-
-console = Console(highlight=False)
 
 
 async def measure(endpoints: dict[str, str | int], samples: int) -> list[Measured]:

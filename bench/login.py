@@ -17,10 +17,10 @@ from multiprocessing import get_context
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from bench.lib.crowd import crowd, login_seconds
+from bench.lib.harness import console, own_system
 from bench.lib.http_load import STAMP
 from bench.lib.measured import Measured, keep, summarise
 from bench.lib.seeding import login_of, open_tenants, seed
@@ -28,13 +28,11 @@ from bench.lib.watching import MARK, Watcher, watching
 from orchestrator.launcher.local import DatabaseServer
 from tenants.process.services import Services
 from tenants.shards.commands import SendMessage
-from testbed.system import System, domain_of, start_system
+from testbed.system import System, domain_of
 
 CROWDED, OTHER = "bench-crowded", "bench-other"
 _DEADLINE = 60.0
 _ids = itertools.count(1)
-
-console = Console(highlight=False)
 
 
 async def write(services: Services, rate: float, seconds: float) -> int:
@@ -101,8 +99,7 @@ def main(
     database: Annotated[DatabaseServer, typer.Option()] = DatabaseServer.POSTGRESQL,
 ) -> None:
     """Measure logins with many visitors online; prints a table and writes bench/results/login.json."""
-    console.print(f"Starting a system with {database} and one pool process …")
-    with start_system("--database", database.value, "--pools", "1") as system, console.status("Measuring …"):
+    with own_system(database=database, pools=1) as system, console.status("Measuring …"):
         messages, logins = run(system, visitors, rate, seconds)
     table = Table("what", "samples", "p50 ms", "p99 ms", "max ms", "lost")
     for row, lost in [(logins, 0), *messages]:

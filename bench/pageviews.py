@@ -25,18 +25,17 @@ from multiprocessing import get_context
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
-from bench.latency import PASSWORD
 from bench.lib import processor_time
+from bench.lib.harness import PASSWORD, console, own_system
 from bench.lib.http_load import Load, Outcome, send
 from bench.lib.measured import FULL_SPEED, Measured, keep, summarise
 from bench.lib.watching import MARK, Login, Watcher, watching
 from orchestrator.launcher.local import Broker, DatabaseServer
 from testbed.lhc import Lhc, php_json
 from testbed.panel import Panel
-from testbed.system import System, start_system
+from testbed.system import System
 
 INSTANCE = "bench-pageviews"
 OPERATOR = "bob"
@@ -49,8 +48,6 @@ _QUIET = 0.0005
 
 _NAMED = 3
 """Processes in the table; the file has all."""
-
-console = Console(highlight=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,8 +270,7 @@ def main(
 ) -> None:
     """Measure page views and visitors' messages; prints a table and writes bench/results/pageviews.json."""
     plan = Plan(visitors, count, connections, rate_of_views, rate_of_messages, new_visitors, rate_of_new)
-    console.print(f"Starting a system with {broker} and {database} …")
-    with start_system("--broker", broker.value, "--database", database.value, env=FULL_SPEED) as system:
+    with own_system(broker=broker, database=database, env=FULL_SPEED) as system:
         rows = run(system, plan)
     table = Table("what", "per second", "p50 ms", "p99 ms", "max ms", "lost", "processor, ms per call")
     for row in rows:

@@ -9,16 +9,14 @@ import matplotlib as mpl
 import typer
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from rich.console import Console
 
+from bench.lib.harness import console
 from bench.lib.measured import RESULTS
 
 FIGURES = Path(__file__).parents[1] / "docs" / "figures"
 _MEGABYTE = 1 << 20
 _SIZE, _TALL = (8.0, 4.0), (8.0, 6.0)
 """Inches."""
-
-console = Console(highlight=False)
 
 
 def latencies(chats: Mapping[str, Any]) -> Figure:

@@ -20,10 +20,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
-from bench.latency import PASSWORD
+from bench.lib.harness import PASSWORD, console
 from bench.lib.measured import keep
 from config.settings import Settings
 from tenants.core.naming import AccountKind, AccountName, RosterKind
@@ -45,8 +44,6 @@ _OLD = 1000.0
 """Seconds: older than what reconciliation leaves alone."""
 _MEGABYTE = 1024
 """In the units of `ru_maxrss`."""
-
-console = Console(highlight=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,9 +21,9 @@ from typing import Annotated, Any, TypeVar
 
 import httpx
 import typer
-from rich.console import Console
 from rich.table import Table
 
+from bench.lib.harness import PASSWORD, console
 from bench.lib.measured import keep
 from orchestrator.launcher.local import LISTEN_IP
 from tenants.core import scram
@@ -35,10 +35,6 @@ LIMIT, OURS, ONE_BY_ONE = "limit", "ours", "one by one (httpx)"
 AT_ONCE = 10
 """Calls under way, where one call is for one account."""
 BATCHES_AT_ONCE = 2
-PASSWORD = "0123456789abcdef0123"  # noqa: S105 - of the benchmark's visitors
-
-console = Console(highlight=False)
-
 Thing = TypeVar("Thing")
 Call = Callable[..., Awaitable[Any]]
 """An admin command by its name and arguments."""

@@ -12,21 +12,19 @@ from dataclasses import asdict, dataclass
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from bench.lib import processor_time
 from bench.lib.crowd import Crowd, crowd
+from bench.lib.harness import console, own_system
 from bench.lib.measured import FULL_SPEED, keep
 from bench.lib.seeding import login_of, open_tenants
 from orchestrator.launcher.local import Broker
 from tenants.shards.commands import ShowVisitor
-from testbed.system import System, domain_of, start_system
+from testbed.system import System, domain_of
 
 _AT_ONCE = 500
 _ONLINE_SECONDS = 3600.0
-
-console = Console(highlight=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +80,7 @@ def _show(number: int, instance_names: list[str]) -> ShowVisitor:
 
 def run(broker: Broker, pools: int, tenants: int, count: int) -> Row:
     """Measure it on a system of its own."""
-    with start_system("--broker", broker.value, "--pools", str(pools), env=FULL_SPEED) as system:
+    with own_system(broker=broker, pools=pools, env=FULL_SPEED) as system:
         instance_names = [f"bench-scale-{number}" for number in range(tenants)]
         asyncio.run(open_tenants(system, instance_names, "bob"))
         with crowd([login_of(system, f"bob.{name}") for name in instance_names]) as operators:
@@ -98,7 +96,6 @@ def main(
     """Measure page views through several pool processes; prints a table and writes bench/results/scale.json."""
     rows: list[Row] = []
     for processes in pools.split(","):
-        console.print(f"Starting a system with {broker} and {processes} pool processes …")
         rows.append(run(broker, int(processes), tenants, count))
         console.print(rows[-1])
     table = Table(

@@ -19,25 +19,22 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
-from bench.latency import PASSWORD
 from bench.lib import processor_time
 from bench.lib.client_sessions import ClientSessions, log_in_all
 from bench.lib.crowd import Crowd, crowd
+from bench.lib.harness import PASSWORD, console, own_system
 from bench.lib.measured import keep, resident_bytes
 from bench.lib.seeding import login_of, open_tenants, seed
 from bench.lib.watching import Login
 from orchestrator.launcher.local import DatabaseServer
-from testbed.system import System, start_system
+from testbed.system import System
 
 _POOL = "pool-0"
 _REST_SECONDS = 5.0
 _IDLE_SECONDS = 10.0
 _MEGABYTE = 1 << 20
-
-console = Console(highlight=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,8 +116,7 @@ def main(
     database: Annotated[DatabaseServer, typer.Option()] = DatabaseServer.POSTGRESQL,
 ) -> None:
     """Measure visitors online; prints a table and writes bench/results/sessions.json."""
-    console.print(f"Starting a system with {database} and one pool process …")
-    with start_system("--database", database.value, "--pools", "1") as system:
+    with own_system(database=database, pools=1) as system:
         rows, straightforward = run(system, tenants, [int(step) for step in steps.split(",")], baseline)
     table = Table(
         *("visitors", "restart s", "resident MB", "peak MB", "bytes each", "processor when idle"),

@@ -14,11 +14,10 @@ from contextlib import AsyncExitStack
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 from sqlalchemy import select
 
-from bench.latency import PASSWORD
+from bench.lib.harness import PASSWORD, console, own_system
 from bench.lib.measured import FULL_SPEED, keep
 from tenants.shards.commands import shard_of
 from tenants.store.database import Database
@@ -27,14 +26,12 @@ from testbed.lhc import Lhc
 from testbed.operator import Operator
 from testbed.panel import Panel
 from testbed.receiver import Receiver
-from testbed.system import System, start_system
+from testbed.system import System
 from testbed.waiting import until_async
 
 TENANTS = 8
 SHARDS = 64
 DEADLINE = 60.0
-
-console = Console(highlight=False)
 
 
 class Bench:
@@ -126,8 +123,7 @@ def main(
     pools: Annotated[int, typer.Option(min=2, max=8, help="Pool processes.")] = 2,
 ) -> None:
     """Measure takeovers of killed pool processes; prints a table and writes bench/results/takeover-BROKER.json."""
-    console.print(f"Starting a system with {broker}, {database} and {pools} pool processes …")
-    with start_system("--broker", broker, "--database", database, "--pools", str(pools), env=FULL_SPEED) as system:
+    with own_system(broker=broker, database=database, pools=pools, env=FULL_SPEED) as system:
         measured = asyncio.run(run(system, kills, pools))
     table = Table("seconds", "visitor -> operator", "operator -> LHC", title=f"Takeover after SIGKILL, {kills} kills")
     ways = [sorted(times) for times in zip(*measured, strict=True)]

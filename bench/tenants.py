@@ -14,11 +14,10 @@ from dataclasses import asdict, dataclass
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 from sqlalchemy import func, select
 
-from bench.latency import PASSWORD
+from bench.lib.harness import PASSWORD, console
 from bench.lib.measured import Measured, keep, summarise
 from bench.lib.running import running_system
 from config.celery import make_celery
@@ -39,8 +38,6 @@ _AT_ONCE = 20
 _PAGE_VIEW_PAUSE = 0.05
 _ACCOUNTS_AT_ONCE = 200
 _DEADLINE = 600
-
-console = Console(highlight=False)
 
 
 @dataclass(frozen=True, slots=True)

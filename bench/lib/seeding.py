@@ -11,7 +11,7 @@ from typing import Any
 
 from sqlalchemy import insert
 
-from bench.latency import PASSWORD
+from bench.lib.harness import PASSWORD
 from bench.lib.watching import Login
 from tenants.core.naming import AccountKind
 from tenants.store.database import Database

@@ -23,7 +23,10 @@ _DEATH = 30.0
 """Seconds that a worker may need to come to its end."""
 
 _processes = multiprocessing.get_context("forkserver")
-_processes.set_forkserver_preload([__name__])
+# what else a worker loads when it opens its connections takes longer to load than most of them live
+_processes.set_forkserver_preload(
+    [__name__, "aiosqlite", "anyio.streams.tls", "h11", "httpcore", "opentelemetry.metrics", "redis.asyncio.client"]
+)
 
 
 @dataclass(frozen=True, slots=True)
