@@ -5,16 +5,15 @@ account that is made anew is never taken for the one before. `last_active_at` of
 claim whose holder died ends by itself, and `tenants.accounts.expiry` takes it up.
 """
 
-import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 
 import structlog
-from sqlalchemy import ColumnElement, and_, delete, func, or_, select, update
+from sqlalchemy import delete, func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from tenants.accounts import bulk_registration
+from tenants.accounts import bulk_registration, removal, rows
 from tenants.core import scram
 from tenants.core.digests import digest, matches, new_key
 from tenants.core.errors import InvalidInputError, NotFoundError, QuotaExceededError, TakenError, UnavailableError
@@ -24,19 +23,12 @@ from tenants.core.text import DEFAULT_NICK, clean
 from tenants.ejabberd import rosters
 from tenants.ejabberd.errors import NotAppliedError, PasswordRefusedError, UserExistsError, UserUnknownError
 from tenants.lifecycle import admission
-from tenants.process.services import Batched, Services
-from tenants.shards.commands import CloseVisitor
+from tenants.process.services import Services
 from tenants.store.database import rows_changed
-from tenants.store.models import Account, AccountState, Chat, ChatState, RoomMember, Tenant, TenantState, VisitorSession
+from tenants.store.models import Account, AccountState, Tenant
 
 log = structlog.get_logger(__name__)
 
-REMOVAL_TERM = 60.0
-"""Seconds until a claim on an account that is to be removed ends by itself."""
-_REMOVAL_SECONDS = 30.0
-"""For the call that removes accounts: well within the claim's term."""
-_WAIT_SECONDS, _WAIT_PAUSE = 2.0, 0.1
-"""How long a call waits for an account that is being removed: LHC waits 5 s for the call."""
 _FULL_SECONDS = 300.0
 """When a tenant with as many accounts as it may have may try again: idle ones will have gone."""
 
@@ -47,37 +39,6 @@ class Registered(StrEnum):
     CREATED = "created"
     UPDATED = "updated"
     """It existed and is the tenant's: it has the password now."""
-
-
-async def find(services: Services, name: AccountName) -> Account | None:
-    """The account's row."""
-    return await _FIND_ACCOUNT.do(services, services.naming.username(name))
-
-
-async def _find_all(services: Services, usernames: Sequence[str]) -> list[Account | None]:
-    async with services.database.read() as session:
-        accounts = await session.scalars(select(Account).where(Account.username.in_(usernames)))
-        found = {account.username: account for account in accounts}
-    return [found.get(username) for username in usernames]
-
-
-_FIND_ACCOUNT = Batched("find_account", _find_all)
-
-
-async def find_when_free(services: Services, name: AccountName) -> Account | None:
-    """The account's row; one that is being removed just now is waited for.
-
-    Raises:
-        UnavailableError: it is still being removed.
-    """
-    deadline = asyncio.get_running_loop().time() + _WAIT_SECONDS
-    while True:
-        account = await find(services, name)
-        if account is None or account.state is not AccountState.REMOVING:
-            return account
-        if asyncio.get_running_loop().time() > deadline:
-            raise UnavailableError(f"account '{account.username}' is being removed; try again in a moment")
-        await asyncio.sleep(_WAIT_PAUSE)
 
 
 async def register(services: Services, tenant: Tenant, name: AccountName, password: str) -> Registered:
@@ -92,7 +53,7 @@ async def register(services: Services, tenant: Tenant, name: AccountName, passwo
     """
     scram.prepare(password)
     username = services.naming.username(name)
-    await find_when_free(services, name)
+    await rows.find_when_free(services, name)
     # Asked before our row is there: whoever registers the same name at this moment has put the row there first.
     taken = await services.ejabberd.has_user(username)
     new = await _begin(services, tenant, name, _digest(name, username, password))
@@ -141,7 +102,7 @@ async def change_password(
     """
     username = services.naming.username(name)
     scram.prepare(password)
-    account = await find_when_free(services, name)
+    account = await rows.find_when_free(services, name)
     if account is None or incarnation not in {None, account.incarnation}:
         raise NotFoundError(f"there is no account '{username}'")
     # ejabberd first: it may still refuse
@@ -159,135 +120,6 @@ async def change_password(
     services.cache.forget_visitor(username)
 
 
-async def remove(services: Services, name: AccountName) -> None:
-    """End the account: the visitor leaves, contact and account go. One that is gone already is a success.
-
-    So is one of a tenant that is being destroyed: it goes with all others.
-
-    Raises:
-        NotAppliedError: ejabberd did not remove it; `tenants.accounts.expiry` tries again.
-        UnavailableError: ejabberd cannot be reached; the same. Or somebody else is removing it still.
-    """
-    username = services.naming.username(name)
-    async with services.database.write() as session:
-        tenant = await admission.hold_unless_ending(session, name.instance)
-        if tenant is None:
-            return
-        # also one that the registry does not know: who registers it at this moment waits
-        claimed = await _insert(services, session, name, None, AccountState.REMOVING) or rows_changed(
-            await session.execute(
-                update(Account)
-                .where(Account.username == username, claimable(services.clock()))
-                .values(state=AccountState.REMOVING, last_active_at=services.clock())
-            )
-        )
-    services.cache.forget_visitor(username)
-    if not claimed:
-        await find_when_free(services, name)
-        return
-    if name.kind is not AccountKind.OPERATOR:
-        await services.commands.publish(
-            CloseVisitor(instance_name=name.instance, incarnation=tenant.incarnation, username=username)
-        )
-    if left := await remove_claimed(services, [username]):
-        raise NotAppliedError("lhc_remove_users", 0, f"{username}: {left.get(username)}")
-
-
-def claimable(now: float) -> ColumnElement[bool]:
-    """The condition that an account's row may be claimed for its removal: nobody is at it, or whoever was died."""
-    return or_(Account.state != AccountState.REMOVING, Account.last_active_at < now - REMOVAL_TERM)
-
-
-async def remove_claimed(services: Services, usernames: Sequence[str]) -> dict[str, str]:
-    """Remove accounts whose rows the caller has claimed: roster members first, so that operators see contacts go.
-
-    Returns:
-        What is left in ejabberd: the name, and what of it. Their claims have ended, for somebody to try again.
-
-    Raises:
-        UnavailableError: ejabberd did not answer; all the claims have ended.
-    """
-    left = dict.fromkeys(usernames, "ejabberd did not answer")
-    try:
-        async with asyncio.timeout(_REMOVAL_SECONDS):
-            left = await services.ejabberd.bulk.remove_users(usernames)
-    except TimeoutError:
-        raise UnavailableError("ejabberd did not remove accounts in time") from None
-    finally:
-        await _end_claims(services, [username for username in usernames if username not in left], list(left))
-    return left
-
-
-async def _end_claims(services: Services, gone: Sequence[str], left: Sequence[str]) -> None:
-    async with services.database.write() as session:
-        if gone:
-            await session.execute(delete(VisitorSession).where(VisitorSession.username.in_(gone)))
-            await session.execute(delete(RoomMember).where(RoomMember.username.in_(gone)))
-            await _give_chats_back(session, gone, services.clock())
-            await session.execute(delete(Account).where(_removing(gone)))
-        if left:
-            await session.execute(update(Account).where(_removing(left)).values(last_active_at=0))
-
-
-async def _give_chats_back(session: AsyncSession, owners: Sequence[str], now: float) -> None:
-    """Nobody has the chats of operators who are gone: who bears such a name later is somebody else."""
-    await session.execute(
-        update(Chat)
-        .where(Chat.owner.in_(owners), Chat.state == ChatState.OWNED)
-        .values(owner=None, accepted_by=None, state=ChatState.PENDING, pending_since=now)
-        .execution_options(synchronize_session=False)
-    )
-
-
-def _removing(usernames: Sequence[str]) -> ColumnElement[bool]:
-    return and_(Account.username.in_(usernames), Account.state == AccountState.REMOVING)
-
-
-async def adopt(services: Services, instance_name: str, names: Sequence[AccountName]) -> list[AccountName]:
-    """Let the registry know accounts that ejabberd has. Returns those that it did not know.
-
-    Which passwords they have only ejabberd knows: it is asked when one is presented. A tenant that is gone stays so.
-    """
-    async with services.database.write() as session:
-        tenant = await session.get(Tenant, instance_name, with_for_update={"read": True}, populate_existing=True)
-        if tenant is None or tenant.state is TenantState.DESTROYED:
-            return []
-        return [name for name in names if await _insert(services, session, name, None, AccountState.ACTIVE)]
-
-
-async def claim_unknown(services: Services, names: Sequence[AccountName]) -> list[str]:
-    """Claim names that the registry does not know, for removal: who registers one at this moment waits."""
-    async with services.database.write() as session:
-        return [
-            services.naming.username(name)
-            for name in names
-            if await _insert(services, session, name, None, AccountState.REMOVING)
-        ]
-
-
-async def claim(services: Services, usernames: Sequence[str], condition: ColumnElement[bool]) -> list[str]:
-    """Claim those of the accounts for removal whose rows still fulfil the condition."""
-    async with services.database.write() as session:
-        claimed = await session.scalars(
-            update(Account)
-            .where(Account.username.in_(usernames), condition)
-            .values(state=AccountState.REMOVING, last_active_at=services.clock())
-            .returning(Account.username)
-            .execution_options(synchronize_session=False)
-        )
-        return list(claimed)
-
-
-async def give_back(services: Services, usernames: Sequence[str], state: AccountState = AccountState.REMOVING) -> None:
-    """Accounts in that state are there after all; which passwords they have, only ejabberd knows."""
-    async with services.database.write() as session:
-        await session.execute(
-            update(Account)
-            .where(Account.username.in_(usernames), Account.state == state)
-            .values(state=AccountState.ACTIVE, password_digest=None, last_active_at=services.clock())
-        )
-
-
 async def install_operator(services: Services, name: AccountName, verifier: Verifier, nick: str | None) -> None:
     """An operator's account by the verifier of its password, a member of its roster. May be repeated at will.
 
@@ -296,7 +128,7 @@ async def install_operator(services: Services, name: AccountName, verifier: Veri
     """
     username = services.naming.username(name)
     async with services.database.write() as session:
-        await _insert(services, session, name, None)
+        await rows.insert(services, session, name, None)
     outcome = await services.ejabberd.bulk.register({username: verifier})
     if outcome.get(username) not in {"created", "updated"}:
         raise NotAppliedError("lhc_register_scram", 0, f"{username}: {outcome.get(username)}")
@@ -310,7 +142,7 @@ async def ensure_visitor(services: Services, tenant: Tenant, name: AccountName, 
 
     LHC keeps its own row of an account whose registration failed, and later speaks for an account that is not there.
     """
-    account = await find_when_free(services, name)
+    account = await rows.find_when_free(services, name)
     if account is not None and account.state is AccountState.ACTIVE:
         if account.password_digest is None:
             return await _learn_password(services, account.username, password)
@@ -332,7 +164,7 @@ async def ensure(services: Services, tenant: Tenant, name: AccountName, nick: st
         QuotaExceededError: it would be one more than the tenant may have.
         UnavailableError: the account is being removed.
     """
-    account = await find_when_free(services, name)
+    account = await rows.find_when_free(services, name)
     if account is None or account.state is not AccountState.ACTIVE:
         await _make(services, tenant, name, new_key(), nick, is_new=account is None)
     elif account.password_digest is not None:
@@ -345,7 +177,7 @@ async def register_visitor(services: Services, tenant: Tenant, name: AccountName
     Raises:
         as `register`.
     """
-    await _make(services, tenant, name, password, nick, is_new=await find_when_free(services, name) is None)
+    await _make(services, tenant, name, password, nick, is_new=await rows.find_when_free(services, name) is None)
 
 
 async def _make(
@@ -400,7 +232,7 @@ async def _begin(services: Services, tenant: Tenant, name: AccountName, password
     async with services.database.write() as session:
         # The door may have been closed since it was asked. With a limit accounts are made one by one, to be counted.
         await admission.hold(session, name.instance, name.kind, alone=limit is not None)
-        if await _insert(services, session, name, password_digest):
+        if await rows.insert(services, session, name, password_digest):
             if limit is not None and await _count(session, name.instance) > limit:
                 raise QuotaExceededError(f"tenant '{name.instance}' may have {limit} accounts", _FULL_SECONDS)
             return True
@@ -423,37 +255,11 @@ async def _take_back(services: Services, name: AccountName) -> None:
     """Remove what was registered while its row went, unless somebody else registers it anew; raise UnavailableError."""
     username = services.naming.username(name)
     async with services.database.write() as session:
-        await _insert(services, session, name, None, AccountState.REMOVING)
+        await rows.insert(services, session, name, None, AccountState.REMOVING)
         state = await session.scalar(select(Account.state).where(Account.username == username))
     if state is AccountState.REMOVING:
-        await remove_claimed(services, [username])
+        await removal.remove_claimed(services, [username])
     raise UnavailableError(f"account '{username}' was removed meanwhile")
-
-
-async def _insert(
-    services: Services,
-    session: AsyncSession,
-    name: AccountName,
-    password_digest: str | None,
-    state: AccountState = AccountState.PENDING,
-) -> bool:
-    """Put the row there when it is not. True when this call made it."""
-    now = services.clock()
-    made = await session.scalar(
-        services.database.insert(Account)
-        .values(
-            username=services.naming.username(name),
-            instance_name=name.instance,
-            kind=name.kind,
-            state=state,
-            password_digest=password_digest,
-            created_at=now,
-            last_active_at=now,
-        )
-        .on_conflict_do_nothing()
-        .returning(Account.username)
-    )
-    return made is not None
 
 
 def _digest(name: AccountName, username: str, password: str) -> str | None:

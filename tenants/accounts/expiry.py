@@ -11,7 +11,7 @@ from collections.abc import Callable
 import structlog
 from sqlalchemy import ColumnElement, Select, exists, func, select, update
 
-from tenants.accounts import accounts
+from tenants.accounts import removal, rows
 from tenants.core.naming import AccountKind
 from tenants.process.services import Services
 from tenants.store.models import (
@@ -68,9 +68,7 @@ async def run(
 
 async def _take_up(services: Services) -> int:
     """Finish a batch of the removals of who died meanwhile, or met a chat server that was away. Returns how many."""
-    cut_short = select(Account.username).where(
-        Account.state == AccountState.REMOVING, accounts.claimable(services.clock())
-    )
+    cut_short = select(Account.username).where(Account.state == AccountState.REMOVING, rows.claimable(services.clock()))
     return await _remove(services, await _claim(services, cut_short))
 
 
@@ -132,7 +130,7 @@ async def _remove(services: Services, usernames: list[str]) -> int:
     """Remove claimed accounts. Returns how many went."""
     if not usernames:
         return 0
-    left = await accounts.remove_claimed(services, usernames)
+    left = await removal.remove_claimed(services, usernames)
     if left:
         log.error("accounts not removed", count=len(left), examples=sorted(left)[:5])
     return len(usernames) - len(left)

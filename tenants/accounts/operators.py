@@ -10,7 +10,7 @@ from sqlalchemy import select
 
 from tenants.access import one_time_links, passwords
 from tenants.access.one_time_links import Invitation
-from tenants.accounts import accounts
+from tenants.accounts import accounts, removal, rows
 from tenants.core.digests import new_key
 from tenants.core.errors import ConflictError, NotFoundError
 from tenants.core.naming import AccountKind, AccountName, check_operator
@@ -64,7 +64,7 @@ async def put(
         QuotaExceededError: it would be one more than the tenant may have.
     """
     name = name_of(tenant.instance_name, username)
-    known = await accounts.find_when_free(services, name)
+    known = await rows.find_when_free(services, name)
     is_new = known is None or known.state is AccountState.PENDING
     if is_new and password is None:
         raise NotFoundError(f"tenant '{tenant.instance_name}' has no operator '{username}'; a new one needs a password")
@@ -143,7 +143,7 @@ async def add_and_invite(services: Services, tenant: Tenant, username: str, caus
         ConflictError: there is such an operator already; or as `put`.
         InvalidInputError, QuotaExceededError: as `put`.
     """
-    known = await accounts.find_when_free(services, name_of(tenant.instance_name, username))
+    known = await rows.find_when_free(services, name_of(tenant.instance_name, username))
     if known is not None and known.state is AccountState.ACTIVE:
         raise ConflictError(f"tenant '{tenant.instance_name}' has an operator '{username}': invite that one")
     if not await put(services, tenant, username, {}, new_key()):
@@ -185,7 +185,7 @@ async def accept_invitation(services: Services, invitation: Invitation, password
 
 async def remove(services: Services, instance_name: str, username: str) -> None:
     """End the operator's account; one that is gone already is a success."""
-    await accounts.remove(services, name_of(instance_name, username))
+    await removal.remove(services, name_of(instance_name, username))
 
 
 async def kick(services: Services, instance_name: str, username: str, cause: Cause) -> int:

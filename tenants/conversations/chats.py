@@ -11,7 +11,7 @@ from sqlalchemy import Select, delete, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from config import task_names
-from tenants.accounts import accounts
+from tenants.accounts import accounts, removal
 from tenants.conversations import chat_lines, line_sender, line_store
 from tenants.core.errors import ConflictError, NotFoundError, UnavailableError
 from tenants.core.naming import AccountKind, AccountName
@@ -138,7 +138,7 @@ async def close(services: Services, instance_name: str, chat_id: str) -> Chat:
             chat.state, chat.closed_at = ChatState.CLOSED, services.clock()
     name = services.naming.parse_username(chat.username)
     if name.kind is AccountKind.CHAT:
-        await accounts.remove(services, name)
+        await removal.remove(services, name)
     return chat
 
 

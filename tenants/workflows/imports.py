@@ -4,7 +4,7 @@ Nothing in ejabberd is removed, and passwords stay what they are. The rosters ar
 them stays.
 """
 
-from tenants.accounts import accounts
+from tenants.accounts import rows
 from tenants.core.chunks import chunks
 from tenants.core.errors import ConflictError, InvalidInputError
 from tenants.core.naming import AccountKind, AccountName, RosterKind
@@ -51,7 +51,7 @@ async def read_accounts(run: Run) -> None:
     names, skipped = await _read(services, run.instance_name)
     done = 0
     for chunk in chunks(names, _AT_ONCE):
-        await accounts.adopt(services, run.instance_name, chunk)
+        await rows.adopt(services, run.instance_name, chunk)
         done += len(chunk)
         await run.report(done, len(names))
     await run.tell(accounts=len(names), skipped=len(skipped), skipped_names=skipped[:_NAMED])

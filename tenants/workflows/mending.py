@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 import structlog
 from sqlalchemy import ColumnElement, and_, select
 
-from tenants.accounts import accounts
+from tenants.accounts import removal, rows
 from tenants.conversations import rooms
 from tenants.core.errors import DomainError, UnavailableError
 from tenants.core.naming import AccountKind, AccountName, RosterKind
@@ -118,14 +118,14 @@ async def _mend_members_extra(services: Services, instance_name: str, usernames:
         await services.ejabberd.bulk.remove_from_roster(misplaced, rosters.group_of(naming, instance_name, kind))
     there = await _present(services, instance_name, usernames)
     absent = [name for name in names if naming.username(name) not in there]
-    return await _remove_claimed(services, instance_name, await accounts.claim_unknown(services, absent))
+    return await _remove_claimed(services, instance_name, await rows.claim_unknown(services, absent))
 
 
 async def _mend_accounts_unknown(services: Services, instance_name: str, usernames: Sequence[str]) -> Mapping[str, str]:
     there = await _present(services, instance_name, usernames)
     names = [services.naming.parse_username(username) for username in usernames if username in there]
     # an operator is adopted as a member of the roster that it is in, or not at all
-    adopted = await accounts.adopt(services, instance_name, names)
+    adopted = await rows.adopt(services, instance_name, names)
     return await _join(services, [name for name in adopted if name.kind is not AccountKind.OPERATOR])
 
 
@@ -136,7 +136,7 @@ async def _mend_accounts_lost(services: Services, instance_name: str, usernames:
 
 async def _mend_accounts_pending(services: Services, instance_name: str, usernames: Sequence[str]) -> Mapping[str, str]:
     there = await _present(services, instance_name, usernames)
-    await accounts.give_back(services, sorted(there), AccountState.PENDING)
+    await rows.give_back(services, sorted(there), AccountState.PENDING)
     left = await _join(services, await _active(services, sorted(there)))
     given_up = Account.state == AccountState.PENDING, Account.last_active_at < services.clock() - PENDING_SECONDS
     absent = [username for username in usernames if username not in there]
@@ -220,7 +220,7 @@ async def _remove_absent(
     """Remove the rows of accounts that ejabberd does not have, with all that is left of them."""
     there = await _present(services, instance_name, usernames)
     absent = [username for username in usernames if username not in there]
-    return await _remove_claimed(services, instance_name, await accounts.claim(services, absent, condition))
+    return await _remove_claimed(services, instance_name, await rows.claim(services, absent, condition))
 
 
 async def _remove_claimed(services: Services, instance_name: str, claimed: Sequence[str]) -> Mapping[str, str]:
@@ -228,7 +228,7 @@ async def _remove_claimed(services: Services, instance_name: str, claimed: Seque
     if not claimed:
         return {}
     came = await _present(services, instance_name, claimed)
-    await accounts.give_back(services, sorted(came))
+    await rows.give_back(services, sorted(came))
     going = [username for username in claimed if username not in came]
     async with services.database.read() as session:
         query = select(VisitorSession.username).where(VisitorSession.username.in_(going))
@@ -237,7 +237,7 @@ async def _remove_claimed(services: Services, instance_name: str, claimed: Seque
     await services.commands.publish(
         *(CloseVisitor(instance_name=instance_name, incarnation=incarnation, username=name) for name in online)
     )
-    return await accounts.remove_claimed(services, going)
+    return await removal.remove_claimed(services, going)
 
 
 async def _present(services: Services, instance_name: str, usernames: Sequence[str]) -> set[str]:

@@ -2,6 +2,7 @@
 
 import tenants.accounts.accounts
 from orchestrator.api.lhc.calls import Call
+from tenants.accounts import removal
 from tenants.lifecycle import admission
 
 
@@ -35,4 +36,4 @@ async def unregister(call: Call) -> None:
     Of a tenant in any state: LHC asks once, and an account that it has forgotten would stay for ever.
     """
     call.check_host()
-    await tenants.accounts.accounts.remove(call.services, call.account("user"))
+    await removal.remove(call.services, call.account("user"))

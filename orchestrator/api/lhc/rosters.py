@@ -10,7 +10,7 @@ import structlog
 
 import tenants.ejabberd.rosters
 from orchestrator.api.lhc.calls import ApplicationError, Call
-from tenants.accounts import accounts
+from tenants.accounts import accounts, rows
 from tenants.core.errors import ForeignNameError, InvalidInputError, NotFoundError, UnavailableError
 from tenants.core.naming import AccountName, RosterKind, RosterName
 from tenants.core.text import clean
@@ -33,7 +33,7 @@ async def join(call: Call) -> None:
     name, roster = call.account("user"), call.roster()
     check_member(name, roster)
     await admission.find(call.services, name.instance)
-    if await accounts.find_when_free(call.services, name) is None:
+    if await rows.find_when_free(call.services, name) is None:
         log.warning("roster member not added: no such account", instance_name=name.instance)
     else:
         await accounts.join_roster(call.services, name)

@@ -12,7 +12,7 @@ from sqlalchemy import update
 
 from orchestrator.api.http.auth import Caller, acts_for_tenant, reads_history, reads_tenant
 from tenants.access import one_time_links, tokens
-from tenants.accounts import accounts
+from tenants.accounts import accounts, rows
 from tenants.conversations import bounces, operator_presence
 from tenants.conversations.reports import Returned
 from tenants.core.errors import NotFoundError
@@ -128,7 +128,7 @@ async def test_an_operator_gets_nothing_of_the_one_who_bore_the_name(api: Tenant
         # it waits in ejabberd for who is away
         await api.write("1", "For the one who was here")
         name = AccountName(AccountKind.OPERATOR, "bob", tenant.name)
-        before = await accounts.find(services, name)
+        before = await rows.find(services, name)
     bob = tenant.operator("bob")
     await bob.connect(available=False)
     assert (await api.http.delete("/operators/bob")).status_code == 204
@@ -253,13 +253,13 @@ async def test_an_invitation_is_for_one_account_alone(world: World) -> None:
     with pytest.raises(NotFoundError):
         await one_time_links.make_onboarding(services, "acme", "bob", _PANEL)
     for number in range(2):
-        await accounts.adopt(services, "acme", [bob])
+        await rows.adopt(services, "acme", [bob])
         secret = await one_time_links.make_onboarding(services, "acme", "bob", _PANEL)
         assert await one_time_links.find(services, Purpose.ONBOARDING, secret), number
         async with services.database.write() as session:
             await session.delete(await session.get_one(Account, "bob.acme"))
         assert await one_time_links.find(services, Purpose.ONBOARDING, secret) is None
-        await accounts.adopt(services, "acme", [bob])
+        await rows.adopt(services, "acme", [bob])
         assert await one_time_links.find(services, Purpose.ONBOARDING, secret) is None
         assert await one_time_links.take(services, Purpose.ONBOARDING, secret) is None
 

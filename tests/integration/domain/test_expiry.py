@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select, update
 
-from tenants.accounts import accounts, expiry
+from tenants.accounts import accounts, expiry, removal, rows
 from tenants.conversations import operator_messages
 from tenants.conversations.reports import OperatorMessage
 from tenants.core import scram
@@ -213,7 +213,7 @@ async def test_two_runs_at_once_remove_each_account_once(world: World, tenant: T
 async def test_what_a_run_that_died_has_claimed_is_taken_up(world: World, tenant: Tenant) -> None:
     await tenant.add([tenant.visitor(1), tenant.operator("bob")], state="removing")
     assert await expiry.run(world.services) == 0, "somebody may be at it"
-    world.clock.now += accounts.REMOVAL_TERM + 1
+    world.clock.now += rows.REMOVAL_TERM + 1
     assert await expiry.run(world.services) == 2
     assert await tenant.left() == []
 
@@ -235,7 +235,7 @@ async def test_who_meets_an_account_that_is_being_removed_waits_and_makes_it_ane
     coming = asyncio.create_task(accounts.ensure_visitor(world.services, row, name, PASSWORD, "nick"))
     await asyncio.sleep(0.3)
     assert not coming.done()
-    await accounts.remove_claimed(world.services, [tenant.username(name)])
+    await removal.remove_claimed(world.services, [tenant.username(name)])
     assert await coming
     assert await tenant.left() == [tenant.username(name)]
 
@@ -280,13 +280,13 @@ async def test_registering_and_removing_at_once_never_leaves_half_an_account(wor
     async def meddle(*, register: bool) -> None:
         await asyncio.sleep(chance.uniform(0, 1))
         with suppress(DomainError):  # told to come again, or that it is there already
-            await (tenant.register(bob) if register else accounts.remove(world.services, bob))
+            await (tenant.register(bob) if register else removal.remove(world.services, bob))
 
     await asyncio.gather(*(meddle(register=number % 2 == 0) for number in range(40)))
     await tenant.left()
     await tenant.register(bob)
     assert await tenant.left() == [tenant.username(bob)]
-    await accounts.remove(world.services, bob)
+    await removal.remove(world.services, bob)
     assert await tenant.left() == []
 
 

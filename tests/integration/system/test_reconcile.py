@@ -10,7 +10,7 @@ import httpx
 import pytest
 from sqlalchemy import update
 
-from tenants.accounts import accounts
+from tenants.accounts import rows
 from tenants.core.errors import ConflictError
 from tenants.core.scram import make_verifier
 from tenants.lifecycle import registry
@@ -335,7 +335,7 @@ async def test_a_large_roster_that_was_deleted_is_filled_again(tenant: Tenant) -
         verifier = await make_verifier(PASSWORD)
         await services.ejabberd.bulk.register(dict.fromkeys(usernames, verifier))
         names = [services.naming.parse_username(username) for username in usernames]
-        await accounts.adopt(services, tenant.name, names[:230])
+        await rows.adopt(services, tenant.name, names[:230])
         await grow_old(tenant)
         await services.ejabberd.delete_roster(f"visitors.{tenant.name}")
         assert (await reconcile(tenant.panel, f"/tenants/{tenant.name}"))["mended"] == 1 + 230 + 20
