@@ -105,7 +105,7 @@ class Bench:
         while await engine.advance(self._services, WORKFLOWS, operation.id) is not Next.NOTHING:
             pass
         seconds = time.monotonic() - started
-        ended = await operations.get(self._services, operation.id)
+        ended = await operations.get(self._services.database, operation.id)
         if ended.error or ended.result is None:
             raise RuntimeError(f"{what}: {ended.error}")
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // _MEGABYTE

@@ -58,7 +58,7 @@ def _task(name: str, schema: type[Asked]) -> Callable[[Callable[[Services, Asked
             task_id = digest(_ACTOR, str(self.request.id))
 
             async def once(services: Services) -> Result:
-                known = await idempotency.recall(services, _ACTOR, task_id)
+                known = await idempotency.recall(services.database, _ACTOR, task_id)
                 if known is not None:
                     result: Result = json.loads(known.body)
                     return result

@@ -143,7 +143,7 @@ class OperatorWatch:
                 self._announcer.show_all(name.instance, jid.full)
             if first:
                 await self._tell_lhc(name, online=True)
-                await chats.operator_came(self._services, name)
+                await chats.operator_came(self._services.wake, name)
 
     async def _read_picture(self) -> None:
         connected = await self._services.ejabberd.client_sessions()
@@ -168,7 +168,9 @@ class OperatorWatch:
         """For these tenants: tell LHC where it is wrong about who is online, and show visitors to all who are."""
         online = self._operators.usernames()
         believed = {
-            one.username for one in await operator_presence.online_operators(self._services) if ours(one.instance_name)
+            one.username
+            for one in await operator_presence.online_operators(self._services.database)
+            if ours(one.instance_name)
         }
         for username in believed - online:
             await self._tell_lhc(self._services.naming.parse_username(username), online=False)

@@ -46,7 +46,7 @@ def named(names: list[str] | None, names_from: typer.FileText | None, in_state: 
     if names_from is not None:
         found += [line.strip() for line in names_from if line.strip()]
     if in_state is not None:
-        tenants = run(lambda services: registry.search(services, state=in_state, limit=EVERY))
+        tenants = run(lambda services: registry.search(services.database, state=in_state, limit=EVERY))
         found += [tenant.instance_name for tenant in tenants]
     elif not found:
         raise typer.BadParameter("give names of tenants, --names-from or --all-in-state")

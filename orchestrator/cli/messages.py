@@ -36,7 +36,7 @@ def deliveries(
     """Show what became of a tenant's operators' messages, oldest first, and the circuit breaker of its LHC."""
 
     async def read(services: Services) -> tuple[list[CallbackMessage], circuits.CircuitSummary]:
-        found = await history.messages(services, instance_name, state=state, after=after, limit=limit)
+        found = await history.messages(services.database, instance_name, state=state, after=after, limit=limit)
         return found, await circuits.view(services, instance_name)
 
     found, circuit = run(read)
@@ -89,7 +89,7 @@ def returned_messages(
             await bounces.replay(services, instance_name, send, cause(None))
         if send_all:
             await bounces.replay_all(services, instance_name, cause(None))
-        return await bounces.find(services, instance_name, after=after, limit=limit)
+        return await bounces.find(services.database, instance_name, after=after, limit=limit)
 
     found = run(work)
     if as_json:

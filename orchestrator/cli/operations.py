@@ -53,7 +53,13 @@ def list_operations(
     """List operations, newest first."""
     found = run(
         lambda services: operations.find(
-            services, instance_name=instance_name, kind=kind, state=state, bulk_id=bulk, after=after, limit=limit
+            services.database,
+            instance_name=instance_name,
+            kind=kind,
+            state=state,
+            bulk_id=bulk,
+            after=after,
+            limit=limit,
         )
     )
     if as_json:
@@ -66,7 +72,7 @@ def list_operations(
 @app.command("show")
 def show_operation(operation_id: OperationArgument, *, as_json: JsonOption = False) -> None:
     """Show an operation and its steps."""
-    operation = run(lambda services: operations.get(services, operation_id))
+    operation = run(lambda services: operations.get(services.database, operation_id))
     if as_json:
         show_json(as_data(operation))
     else:

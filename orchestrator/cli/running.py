@@ -70,7 +70,7 @@ def complete_instance(incomplete: str) -> list[str]:
     """Names of tenants that begin so, for the shell; none when they cannot be read, and nothing is said."""
     messages.quiet = True
     try:
-        found = run(lambda services: registry.search(services, part=incomplete, limit=_COMPLETIONS))
+        found = run(lambda services: registry.search(services.database, part=incomplete, limit=_COMPLETIONS))
     except typer.Exit:
         return []
     return [tenant.instance_name for tenant in found if tenant.instance_name.startswith(incomplete)]

@@ -64,7 +64,7 @@ def list_tenants(
     as_json: JsonOption = False,
 ) -> None:
     """List tenants by name; destroyed ones only when asked for by that state."""
-    found = run(lambda services: registry.search(services, state=state, part=search, after=after, limit=limit))
+    found = run(lambda services: registry.search(services.database, state=state, part=search, after=after, limit=limit))
     if as_json:
         show_json([data_of(tenant, _LINE) for tenant in found])
     else:
@@ -90,10 +90,10 @@ async def _read(services: Services, instance_name: str) -> tuple[dict[str, Any],
         accounts = await registry.count_accounts(session, instance_name)
     details = {
         **data_of(tenant, _DETAILS),
-        "rosters": registry.groups(services, instance_name),
+        "rosters": registry.groups(services.naming, instance_name),
         "accounts": {kind.value: count for kind, count in accounts.items()},
     }
-    return details, await operations.latest(services, instance_name)
+    return details, await operations.latest(services.database, instance_name)
 
 
 @app.command()

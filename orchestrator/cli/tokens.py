@@ -68,7 +68,7 @@ def list_tokens(
     as_json: JsonOption = False,
 ) -> None:
     """List tokens, newest first."""
-    found = run(lambda services: tokens.find(services, instance_name=instance_name, revoked=revoked))
+    found = run(lambda services: tokens.find(services.database, instance_name=instance_name, revoked=revoked))
     if as_json:
         show_json([data_of(token, _DETAILS) for token in found])
     else:

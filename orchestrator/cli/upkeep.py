@@ -51,7 +51,7 @@ def drift(
     """Show what differed from ejabberd when it was last compared, and was not mended."""
 
     async def read(services: Services) -> list[Drift]:
-        return await drift_records.find(services, instance_name, unmended=not mended, limit=limit)
+        return await drift_records.find(services.database, instance_name, unmended=not mended, limit=limit)
 
     found = run(read)
     if as_json:
@@ -72,8 +72,8 @@ def log(
 
     async def read(services: Services) -> list[AuditEntry]:
         if instance_name is not None:
-            await registry.get_known(services, instance_name)
-        return await audit.entries(services, instance_name, before=before, limit=limit)
+            await registry.get_known(services.database, instance_name)
+        return await audit.entries(services.database, instance_name, before=before, limit=limit)
 
     found = run(read)
     if as_json:

@@ -32,7 +32,7 @@ def follow(operation_ids: Sequence[str]) -> list[Operation]:
 
     async def ended(services: Services, display: _Display, operation_id: str) -> Operation:
         while True:
-            operation = await operations.get(services, operation_id)
+            operation = await operations.get(services.database, operation_id)
             display.show(operation)
             if operation.state not in UNFINISHED or operation.state is OperationState.PAUSED:
                 display.end()

@@ -87,7 +87,7 @@ class Access(AuthProvider):
         return _let_in(request, cookie)
 
     async def logout(self, request: Request) -> Response | None:
-        await console_sessions.log_out(services_of(request), request.cookies.get(COOKIE, ""))
+        await console_sessions.log_out(services_of(request).database, request.cookies.get(COOKIE, ""))
         response = RedirectResponse(request.url_for("console:login"), HTTPStatus.SEE_OTHER)
         response.delete_cookie(COOKIE, path=request.scope["root_path"])
         return response

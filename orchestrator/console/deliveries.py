@@ -61,7 +61,7 @@ class DeliveriesTable(Table):
     ) -> dict[str, Any]:
         shown = await super().serialize(obj, request, include_relationships, include_select2)
         if request.state.action is RequestAction.DETAIL:
-            _, shown["attempts_made"] = await history.message(services_of(request), obj.instance_name, obj.id)
+            _, shown["attempts_made"] = await history.message(services_of(request).database, obj.instance_name, obj.id)
         return shown
 
     async def is_row_action_allowed_for_obj(self, request: Request, name: str, obj: Any) -> bool:

@@ -111,5 +111,5 @@ class OperationParts(Page):
     @route("/live", name="live-operation")
     async def live(self, request: Request) -> Response:
         """The part that changes."""
-        operation = await operations.get(services_of(request), request.path_params["operation_id"])
+        operation = await operations.get(services_of(request).database, request.path_params["operation_id"])
         return self._answer(request, "parts/operation.html", {"view": OperationView.of(operation)})

@@ -117,7 +117,7 @@ class TenantsTable(Table):
     async def find_all(self, request: Request, *args: Any, **options: Any) -> Any:
         rows = await super().find_all(request, *args, **options)
         names = [row.instance_name for row in rows]
-        counted = await tenant_summary.numbers(services_of(request), request.state.session, names)
+        counted = await tenant_summary.numbers(services_of(request).clock, request.state.session, names)
         for row in rows:
             _show_numbers(row, counted[row.instance_name])
         return rows

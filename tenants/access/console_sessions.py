@@ -8,12 +8,14 @@ from typing import Any, TypeVar
 from sqlalchemy import ColumnElement, Select, and_, delete, exists, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from config.settings import Settings
 from tenants.access import tokens
 from tenants.core.digests import digest
 from tenants.core.errors import NotFoundError
 from tenants.lifecycle import audit
 from tenants.lifecycle.audit import Cause
 from tenants.process.services import Services
+from tenants.store.database import Database
 from tenants.store.models import ConsoleSession, ConsoleUser, OneTimeLink, Role, Token
 
 Query = TypeVar("Query", bound=Select[Any])
@@ -64,7 +66,7 @@ async def begin(services: Services, actor: str, role: Role, proof: Proof, addres
                 role=role,
                 user_name=proof.user_name,
                 token_id=proof.token_id,
-                secret_digest=_settings_digest(services) if proof.is_settings_token else None,
+                secret_digest=_settings_digest(services.settings) if proof.is_settings_token else None,
                 address=address[:45],
                 created_at=now,
                 expires_at=now + SESSION_SECONDS,
@@ -101,13 +103,15 @@ def _lasting(services: Services) -> ColumnElement[bool]:
     return and_(
         ConsoleSession.expires_at > now,
         or_(ConsoleSession.token_id.is_(None), good_token),
-        or_(ConsoleSession.secret_digest.is_(None), ConsoleSession.secret_digest == _settings_digest(services)),
+        or_(
+            ConsoleSession.secret_digest.is_(None), ConsoleSession.secret_digest == _settings_digest(services.settings)
+        ),
     )
 
 
-async def log_out(services: Services, cookie: str) -> None:
+async def log_out(database: Database, cookie: str) -> None:
     """End the session; one that has ended is a success."""
-    async with services.database.write() as session:
+    async with database.write() as session:
         await session.execute(delete(ConsoleSession).where(ConsoleSession.digest == digest_of(cookie)))
 
 
@@ -150,8 +154,8 @@ def digest_of(secret: str) -> str:
     return digest("console", secret)
 
 
-def _settings_digest(services: Services) -> str:
-    return digest_of(services.settings.panel_token.get_secret_value())
+def _settings_digest(settings: Settings) -> str:
+    return digest_of(settings.panel_token.get_secret_value())
 
 
 def _record(session: AsyncSession, services: Services, cause: Cause, actor: str, which: str) -> None:

@@ -11,6 +11,7 @@ from sqlalchemy import delete, update
 
 from tenants.core.errors import ConflictError, InvalidInputError
 from tenants.process.services import Services
+from tenants.store.database import Database
 from tenants.store.models import IdempotentRequest
 
 LONGEST_KEY = 200
@@ -63,9 +64,9 @@ async def begin(services: Services, actor: str, key: str, fingerprint: str) -> S
     return StoredAnswer(known.status, known.headers or {}, known.body or "")
 
 
-async def finish(services: Services, actor: str, key: str, answer: StoredAnswer) -> None:
+async def finish(database: Database, actor: str, key: str, answer: StoredAnswer) -> None:
     """Keep what the request was answered."""
-    async with services.database.write() as session:
+    async with database.write() as session:
         await session.execute(
             update(IdempotentRequest)
             .where(IdempotentRequest.actor == actor, IdempotentRequest.key == key)
@@ -73,9 +74,9 @@ async def finish(services: Services, actor: str, key: str, answer: StoredAnswer)
         )
 
 
-async def abandon(services: Services, actor: str, key: str) -> None:
+async def abandon(database: Database, actor: str, key: str) -> None:
     """The request failed, and changed nothing: it may be tried again."""
-    async with services.database.write() as session:
+    async with database.write() as session:
         await session.execute(
             delete(IdempotentRequest).where(
                 IdempotentRequest.actor == actor, IdempotentRequest.key == key, IdempotentRequest.status.is_(None)
@@ -83,9 +84,9 @@ async def abandon(services: Services, actor: str, key: str) -> None:
         )
 
 
-async def recall(services: Services, actor: str, key: str) -> StoredAnswer | None:
+async def recall(database: Database, actor: str, key: str) -> StoredAnswer | None:
     """The answer that `keep` has stored, for a caller whose requests may only be repeats."""
-    async with services.database.read() as session:
+    async with database.read() as session:
         known = await session.get(IdempotentRequest, (actor, key))
     return StoredAnswer(known.status, known.headers or {}, known.body or "") if known and known.status else None
 

@@ -7,8 +7,9 @@ from sqlalchemy import ColumnElement, and_, delete, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from tenants.access.console_sessions import digest_of
+from tenants.core.clock import Clock
 from tenants.core.errors import NotFoundError
-from tenants.core.naming import AccountKind, AccountName
+from tenants.core.naming import AccountKind, AccountName, Naming
 from tenants.lifecycle import audit
 from tenants.lifecycle.audit import Cause
 from tenants.process.services import Services
@@ -35,7 +36,7 @@ class Invitation:
 async def make_login(services: Services, role: Role, cause: Cause) -> str:
     """The secret of a link that lets its bearer in once, within `LOGIN_SECONDS`."""
     async with services.database.write() as session:
-        return _add(services, session, cause, LOGIN_SECONDS, purpose=Purpose.LOGIN, role=role)
+        return _add(services.clock, session, cause, LOGIN_SECONDS, purpose=Purpose.LOGIN, role=role)
 
 
 async def make_onboarding(services: Services, instance_name: str, operator: str, cause: Cause) -> str:
@@ -63,7 +64,7 @@ async def make_onboarding(services: Services, instance_name: str, operator: str,
             what=operator,
         )
         return _add(
-            services,
+            services.clock,
             session,
             cause,
             ONBOARDING_SECONDS,
@@ -77,8 +78,10 @@ async def make_onboarding(services: Services, instance_name: str, operator: str,
 async def find(services: Services, purpose: Purpose, secret: str) -> OneTimeLink | None:
     """The link, if it has not expired or been used."""
     async with services.database.read() as session:
-        link: OneTimeLink | None = await session.scalar(select(OneTimeLink).where(_opens(services, purpose, secret)))
-        return link if link is not None and await _is_of_somebody(services, session, link) else None
+        link: OneTimeLink | None = await session.scalar(
+            select(OneTimeLink).where(_opens(services.clock, purpose, secret))
+        )
+        return link if link is not None and await _is_of_somebody(services.naming, session, link) else None
 
 
 async def find_invitation(services: Services, secret: str) -> Invitation | None:
@@ -93,30 +96,30 @@ async def take(services: Services, purpose: Purpose, secret: str) -> OneTimeLink
     """The link, which is used up now; None when it has expired or somebody else was first."""
     async with services.database.write() as session:
         taken: OneTimeLink | None = await session.scalar(
-            delete(OneTimeLink).where(_opens(services, purpose, secret)).returning(OneTimeLink)
+            delete(OneTimeLink).where(_opens(services.clock, purpose, secret)).returning(OneTimeLink)
         )
-        return taken if taken is not None and await _is_of_somebody(services, session, taken) else None
+        return taken if taken is not None and await _is_of_somebody(services.naming, session, taken) else None
 
 
-def _opens(services: Services, purpose: Purpose, secret: str) -> ColumnElement[bool]:
+def _opens(clock: Clock, purpose: Purpose, secret: str) -> ColumnElement[bool]:
     return and_(
         OneTimeLink.digest == digest_of(secret),
         OneTimeLink.purpose == purpose,
-        OneTimeLink.expires_at > services.clock(),
+        OneTimeLink.expires_at > clock(),
     )
 
 
-async def _is_of_somebody(services: Services, session: AsyncSession, link: OneTimeLink) -> bool:
+async def _is_of_somebody(naming: Naming, session: AsyncSession, link: OneTimeLink) -> bool:
     """Whether it is for nobody in particular, or for an operator who is still there; not for another of that name."""
     if link.instance_name is None or link.operator is None:
         return True
     name = AccountName(AccountKind.OPERATOR, link.operator, link.instance_name)
-    account = await session.get(Account, services.naming.username(name))
+    account = await session.get(Account, naming.username(name))
     return account is not None and account.incarnation == link.incarnation
 
 
-def _add(services: Services, session: AsyncSession, cause: Cause, seconds: float, **values: object) -> str:
-    now, secret = services.clock(), secrets.token_urlsafe(24)
+def _add(clock: Clock, session: AsyncSession, cause: Cause, seconds: float, **values: object) -> str:
+    now, secret = clock(), secrets.token_urlsafe(24)
     session.add(
         OneTimeLink(
             digest=digest_of(secret), created_by=cause.actor[:80], created_at=now, expires_at=now + seconds, **values

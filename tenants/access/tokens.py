@@ -15,6 +15,7 @@ from tenants.core.errors import InvalidInputError, NotFoundError
 from tenants.lifecycle import audit
 from tenants.lifecycle.audit import Cause
 from tenants.process.services import Services
+from tenants.store.database import Database
 from tenants.store.models import Scope, Tenant, TenantState, Token
 
 LONGEST_NAME = 100
@@ -96,18 +97,18 @@ async def revoke(services: Services, token_id: str, cause: Cause) -> Token:
     return token
 
 
-async def get(services: Services, token_id: str) -> Token:
+async def get(database: Database, token_id: str) -> Token:
     """The token, also one that was revoked.
 
     Raises:
         NotFoundError: there is none.
     """
-    async with services.database.read() as session:
+    async with database.read() as session:
         return await _get(session, token_id)
 
 
 async def find(
-    services: Services,
+    database: Database,
     *,
     instance_name: str | None = None,
     revoked: bool = False,
@@ -126,7 +127,7 @@ async def find(
         query = query.where(Token.instance_name == instance_name)
     if not revoked:
         query = query.where(Token.revoked_at.is_(None))
-    async with services.database.read() as session:
+    async with database.read() as session:
         if after is not None:
             last = await _get(session, after)
             same_time = and_(Token.created_at == last.created_at, Token.id < last.id)

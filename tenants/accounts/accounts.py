@@ -21,10 +21,11 @@ from tenants.core.naming import AccountKind, AccountName, RosterName
 from tenants.core.scram import Verifier
 from tenants.core.text import DEFAULT_NICK, clean
 from tenants.ejabberd import rosters
+from tenants.ejabberd.client import Ejabberd
 from tenants.ejabberd.errors import NotAppliedError, PasswordRefusedError, UserExistsError, UserUnknownError
 from tenants.lifecycle import admission
 from tenants.process.services import Services
-from tenants.store.database import rows_changed
+from tenants.store.database import Database, rows_changed
 from tenants.store.models import Account, AccountState, Tenant
 
 log = structlog.get_logger(__name__)
@@ -58,13 +59,13 @@ async def register(services: Services, tenant: Tenant, name: AccountName, passwo
     taken = await services.ejabberd.has_user(username)
     new = await _begin(services, tenant, name, _digest(name, username, password))
     if taken and new:
-        await _forget_pending(services, username)
+        await _forget_pending(services.database, username)
         raise TakenError(f"User {username}@{services.settings.xmpp_host} already registered")
     try:
-        await _set_in_ejabberd(services, username, password)
+        await _set_in_ejabberd(services.ejabberd, username, password)
     except InvalidInputError:
         if new:
-            await _forget_pending(services, username)
+            await _forget_pending(services.database, username)
         raise
     async with services.database.write() as session:
         kept = await session.execute(
@@ -201,20 +202,20 @@ async def _learn_password(services: Services, username: str, password: str) -> b
     return True
 
 
-async def _forget_pending(services: Services, username: str) -> None:
-    async with services.database.write() as session:
+async def _forget_pending(database: Database, username: str) -> None:
+    async with database.write() as session:
         await session.execute(
             delete(Account).where(Account.username == username, Account.state == AccountState.PENDING)
         )
 
 
-async def _set_in_ejabberd(services: Services, username: str, password: str) -> None:
+async def _set_in_ejabberd(ejabberd: Ejabberd, username: str, password: str) -> None:
     """The account with that password, whether or not it is there yet."""
     with _password_refusal_named():
         try:
-            await services.ejabberd.register(username, password)
+            await ejabberd.register(username, password)
         except UserExistsError:
-            await services.ejabberd.change_password(username, password)
+            await ejabberd.change_password(username, password)
 
 
 @contextmanager

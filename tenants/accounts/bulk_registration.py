@@ -19,8 +19,10 @@ from tenants.core.naming import AccountName
 from tenants.core.scram import Verifier
 from tenants.core.text import DEFAULT_NICK, clean
 from tenants.ejabberd import rosters
+from tenants.ejabberd.client import Ejabberd
 from tenants.lifecycle import admission
 from tenants.process.services import Batched, Services
+from tenants.store.database import Database
 from tenants.store.models import Account, AccountState, Tenant
 
 log = structlog.get_logger(__name__)
@@ -68,13 +70,13 @@ async def _create_all(services: Services, newcomers: Sequence[_Newcomer]) -> lis
     # of two with the same name the first is made, and the other one finds it
     wanted = {one.username: one for one in reversed(newcomers)}
     new, refused = await _insert(services, wanted)
-    await _set_nicknames(services, [one for one in wanted.values() if one.username in new])
+    await _set_nicknames(services.ejabberd, [one for one in wanted.values() if one.username in new])
     members = {username: (wanted[username].group, wanted[username].verifier) for username in new}
     results = await services.ejabberd.bulk.register_members(members) if members else {}
     created = {username for username, result in results.items() if result == "created"}
     # not of those who were created and are no members: without a row nobody would know whose account it is
     absent = {username for username, result in results.items() if result not in {"created", "no_member"}}
-    made = await _finish(services, created, absent)
+    made = await _finish(services.database, created, absent)
     return [refused.get(one.username) or (one.username in made and wanted[one.username] is one) for one in newcomers]
 
 
@@ -113,17 +115,17 @@ async def _insert(services: Services, wanted: Mapping[str, _Newcomer]) -> tuple[
         return {username for (username,) in inserted}, refused
 
 
-async def _set_nicknames(services: Services, newcomers: Sequence[_Newcomer]) -> None:
+async def _set_nicknames(ejabberd: Ejabberd, newcomers: Sequence[_Newcomer]) -> None:
     """Before they are contacts: the roster push takes a contact's name from there."""
     named = [one for one in newcomers if one.nick and one.nick != DEFAULT_NICK]
-    await asyncio.gather(*(services.ejabberd.set_nickname(one.username, clean(one.nick)) for one in named))
+    await asyncio.gather(*(ejabberd.set_nickname(one.username, clean(one.nick)) for one in named))
 
 
-async def _finish(services: Services, created: set[str], absent: set[str]) -> set[str]:
+async def _finish(database: Database, created: set[str], absent: set[str]) -> set[str]:
     """The created are there; of the absent the rows go. Returns those whom nobody has removed meanwhile."""
     made: set[str] = set()
     pending = Account.state == AccountState.PENDING
-    async with services.database.write() as session:
+    async with database.write() as session:
         if created:
             active = await session.scalars(
                 update(Account)

@@ -12,6 +12,7 @@ from tenants.lifecycle import admission, audit
 from tenants.lifecycle.audit import Cause
 from tenants.process.services import Services
 from tenants.shards.commands import SendMessage
+from tenants.store.database import Database
 from tenants.store.models import ReturnedMessage, Tenant, TenantState
 
 log = structlog.get_logger(__name__)
@@ -53,9 +54,9 @@ async def store(services: Services, reports: list[Returned]) -> None:
         log.warning("a visitor's message came back", instance_name=report.visitor.instance, condition=report.condition)
 
 
-async def find(services: Services, instance_name: str, *, after: int, limit: int) -> list[ReturnedMessage]:
+async def find(database: Database, instance_name: str, *, after: int, limit: int) -> list[ReturnedMessage]:
     """The tenant's messages that came back, oldest first, from the id `after` on."""
-    async with services.database.read() as session:
+    async with database.read() as session:
         rows = await session.scalars(
             select(ReturnedMessage)
             .where(ReturnedMessage.instance_name == instance_name, ReturnedMessage.id > after)

@@ -16,8 +16,10 @@ from tenants.conversations import chat_lines, line_sender, line_store
 from tenants.core.errors import ConflictError, NotFoundError, UnavailableError
 from tenants.core.naming import AccountKind, AccountName
 from tenants.lifecycle import admission
+from tenants.process.delivery_waker import Wake
 from tenants.process.services import Services
 from tenants.shards.commands import ShowTyping
+from tenants.store.database import Database
 from tenants.store.models import Account, AccountState, Chat, ChatLine, ChatState, LineState, Tenant
 from tenants.visitors import presence
 from tenants.visitors.page_view_request import DEFAULT_STATUS
@@ -44,13 +46,13 @@ class NewChat:
     status: str = DEFAULT_STATUS
 
 
-async def get(services: Services, instance_name: str, chat_id: str) -> Chat:
+async def get(database: Database, instance_name: str, chat_id: str) -> Chat:
     """The chat.
 
     Raises:
         NotFoundError: the tenant has no such chat.
     """
-    async with services.database.read() as session:
+    async with database.read() as session:
         found = await session.scalar(_chat(instance_name, chat_id))
     if found is None:
         raise NotFoundError(f"tenant '{instance_name}' has no chat {chat_id}")
@@ -58,13 +60,13 @@ async def get(services: Services, instance_name: str, chat_id: str) -> Chat:
 
 
 async def find(
-    services: Services, instance_name: str, *, state: ChatState | None = None, after: int = 0, limit: int = 50
+    database: Database, instance_name: str, *, state: ChatState | None = None, after: int = 0, limit: int = 50
 ) -> list[Chat]:
     """The tenant's chats, oldest first, from the row `after` on."""
     query = select(Chat).where(Chat.instance_name == instance_name, Chat.id > after).order_by(Chat.id).limit(limit)
     if state is not None:
         query = query.where(Chat.state == state)
-    async with services.database.read() as session:
+    async with database.read() as session:
         return list(await session.scalars(query))
 
 
@@ -82,7 +84,7 @@ async def start(services: Services, instance_name: str, new: NewChat) -> tuple[C
     tenant = await admission.get_routed(services, instance_name)
     if new.body is not None:
         new = replace(new, body=chat_lines.check_body(new.body))
-    await _refuse_closed(services, tenant, new.chat_id)
+    await _refuse_closed(services.database, tenant, new.chat_id)
     name = await _account_for(services, tenant, new)
     await accounts.ensure(services, tenant, name, new.nick)
     chat, is_new = await _insert(services, tenant, name, new)
@@ -100,7 +102,7 @@ async def show_typing(services: Services, instance_name: str, chat_id: str, *, c
         ConflictError: the tenant is shut, or routes its chats itself; or the chat is closed.
     """
     tenant = await admission.get_routed(services, instance_name)
-    chat = await get(services, instance_name, chat_id)
+    chat = await get(services.database, instance_name, chat_id)
     if chat.state is ChatState.CLOSED:
         raise ConflictError(f"chat {chat_id} is closed")
     async with services.database.read() as session:
@@ -157,21 +159,21 @@ async def rename(services: Services, instance_name: str, chat_id: str, nick: str
     return chat
 
 
-async def operator_came(services: Services, name: AccountName) -> None:
+async def operator_came(wake: Wake, name: AccountName) -> None:
     """An operator came online: chats that nobody has answered are for this one, too."""
-    await services.wake(task_names.FORWARD, instance_name=name.instance)
+    await wake(task_names.FORWARD, instance_name=name.instance)
 
 
 async def history(
-    services: Services, instance_name: str, chat_id: str, *, after: int = 0, limit: int = 50
+    database: Database, instance_name: str, chat_id: str, *, after: int = 0, limit: int = 50
 ) -> list[ChatLine]:
     """What was said in the chat, as far as it is kept, oldest first.
 
     Raises:
         NotFoundError: the tenant has no such chat.
     """
-    chat = await get(services, instance_name, chat_id)
-    async with services.database.read() as session:
+    chat = await get(database, instance_name, chat_id)
+    async with database.read() as session:
         rows = await session.scalars(
             select(ChatLine).where(ChatLine.chat_id == chat.id, ChatLine.id > after).order_by(ChatLine.id).limit(limit)
         )
@@ -199,9 +201,9 @@ async def purge(services: Services) -> None:
         await session.execute(delete(Chat).where(Chat.state == ChatState.CLOSED, Chat.closed_at < now - _KEEP_CHATS))
 
 
-async def _refuse_closed(services: Services, tenant: Tenant, chat_id: str) -> None:
+async def _refuse_closed(database: Database, tenant: Tenant, chat_id: str) -> None:
     """Before anything is made for it: a number is used once."""
-    async with services.database.read() as session:
+    async with database.read() as session:
         chat = await session.scalar(_chat(tenant.instance_name, chat_id))
     if chat is not None and chat.state is ChatState.CLOSED:
         raise ConflictError(f"chat {chat_id} is closed")

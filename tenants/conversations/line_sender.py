@@ -18,9 +18,11 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from tenants.conversations import line_store
 from tenants.core.errors import UnavailableError
+from tenants.core.naming import Naming
 from tenants.lifecycle import admission
 from tenants.process.services import Services
 from tenants.shards.commands import SendMessage
+from tenants.shards.queues import CommandPublisher
 from tenants.store.models import Chat, ChatLine, ChatState, LineState, Operator, Tenant
 
 log = structlog.get_logger(__name__)
@@ -92,7 +94,7 @@ async def send(services: Services, waiting: Sequence[Outgoing]) -> dict[int, Cha
     Returns:
         The lines that were sent, by their ids; the others wait.
     """
-    published = await asyncio.gather(*(_publish(services, one) for one in waiting))
+    published = await asyncio.gather(*(_publish(services.commands, one) for one in waiting))
     sent = [one for one, is_published in zip(waiting, published, strict=True) if is_published]
     if not sent:
         return {}
@@ -104,7 +106,7 @@ async def send(services: Services, waiting: Sequence[Outgoing]) -> dict[int, Cha
             chat = chats.get(one.chat_key)
             if chat is not None:
                 _note_sent(one, chat, lines)
-                late += await _tell_late(services, session, one, chat)
+                late += await _tell_late(services.naming, session, one, chat)
     if late:
         await services.commands.publish(*late)
     return lines
@@ -116,7 +118,7 @@ async def audience(session: AsyncSession, chat: Chat) -> list[str]:
 
 
 async def notices(
-    services: Services,
+    naming: Naming,
     session: AsyncSession,
     tenant: Tenant,
     chat: Chat,
@@ -127,7 +129,7 @@ async def notices(
 ) -> list[SendMessage]:
     """Tell operators that `owner` has the chat. `because_of`: an id, so that a repeat is shown once."""
     found = await session.get(Operator, owner)
-    name = (found.nick if found else None) or services.naming.parse_username(owner).ident
+    name = (found.nick if found else None) or naming.parse_username(owner).ident
     digest = hashlib.blake2b(because_of.encode(), digest_size=16).hexdigest()
     return [
         SendMessage(
@@ -169,9 +171,9 @@ def _command(tenant: Tenant, chat: Chat, line: ChatLine, operator: str) -> SendM
     )
 
 
-async def _publish(services: Services, one: Outgoing) -> bool:
+async def _publish(commands: CommandPublisher, one: Outgoing) -> bool:
     try:
-        await services.commands.publish(*one.commands)
+        await commands.publish(*one.commands)
     except UnavailableError as error:
         log.warning("lines wait", instance_name=one.tenant.instance_name, count=len(one.commands), error=str(error))
         return False
@@ -192,9 +194,9 @@ def _note_sent(sent: Outgoing, chat: Chat, lines: Mapping[int, ChatLine]) -> Non
             line.body = None
 
 
-async def _tell_late(services: Services, session: AsyncSession, sent: Outgoing, chat: Chat) -> list[SendMessage]:
+async def _tell_late(naming: Naming, session: AsyncSession, sent: Outgoing, chat: Chat) -> list[SendMessage]:
     """What the others are told when somebody took the chat while it was being offered."""
     if sent.owner is not None or chat.owner is None or not chat.accepted_by:
         return []
     others = {*sent.targets} - {chat.owner}
-    return await notices(services, session, sent.tenant, chat, others, owner=chat.owner, because_of=chat.accepted_by)
+    return await notices(naming, session, sent.tenant, chat, others, owner=chat.owner, because_of=chat.accepted_by)

@@ -12,6 +12,7 @@ from tenants.delivery import outbox
 from tenants.delivery.outbox import ConversationEvent, Event
 from tenants.lifecycle import admission
 from tenants.lifecycle.admission import Refusal
+from tenants.process.backlog import Backlog
 from tenants.process.services import Services
 from tenants.shards.commands import SendMessage
 from tenants.store.models import Account, Chat, Routing, Tenant
@@ -34,7 +35,7 @@ async def store_messages(services: Services, messages: list[OperatorMessage]) ->
     async with services.database.write() as session:
         tenants, shut = await admission.hold_many(session, {message.receiver.instance for message in messages})
         await services.backlog.look(session, tenants)
-        refused = _refusals(services, messages, tenants, shut)
+        refused = _refusals(services.backlog, messages, tenants, shut)
         kept = [message for message in messages if message.stanza_id not in refused]
         receivers = {services.naming.username(message.receiver) for message in kept}
         open_chats = await ownership.lock(session, receivers)
@@ -55,7 +56,7 @@ async def store_messages(services: Services, messages: list[OperatorMessage]) ->
 
 
 def _refusals(
-    services: Services, messages: Sequence[OperatorMessage], tenants: Mapping[str, Tenant], shut: Mapping[str, str]
+    backlog: Backlog, messages: Sequence[OperatorMessage], tenants: Mapping[str, Tenant], shut: Mapping[str, str]
 ) -> dict[str, Refusal]:
     """Why some messages are not kept, by their stanza ids; the others count as waiting from now on."""
     refused: dict[str, Refusal] = {}
@@ -63,7 +64,7 @@ def _refusals(
         name = message.receiver.instance
         if name in shut:
             refused[message.stanza_id] = Refusal(shut[name])
-        elif full := services.backlog.add(tenants[name], message.body):
+        elif full := backlog.add(tenants[name], message.body):
             refused[message.stanza_id] = Refusal(full, later=True)
     return refused
 

@@ -8,6 +8,7 @@ from tenants.outbound.lhc import status_body
 from tenants.process import leases
 from tenants.process.leases import Lease
 from tenants.process.services import Services
+from tenants.store.database import Database
 from tenants.store.models import OperatorPresence
 
 
@@ -49,9 +50,9 @@ async def operator_answered(services: Services, name: AccountName, jid: str) -> 
     await services.delivery.wake(name.instance)
 
 
-async def online_operators(services: Services) -> list[OperatorPresence]:
+async def online_operators(database: Database) -> list[OperatorPresence]:
     """The operators that LHC believes, or is about to be told, to be online."""
-    async with services.database.read() as session:
+    async with database.read() as session:
         return list(await session.scalars(select(OperatorPresence).where(OperatorPresence.online)))
 
 

@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from tenants.conversations import chats, line_sender
 from tenants.conversations.reports import OperatorMessage
 from tenants.core.errors import NotFoundError
-from tenants.core.naming import AccountKind, AccountName
+from tenants.core.naming import AccountKind, AccountName, Naming
 from tenants.delivery import outbox
 from tenants.delivery.outbox import ConversationEvent, Event
 from tenants.lifecycle import admission
@@ -49,11 +49,11 @@ async def assign(services: Services, instance_name: str, chat_id: str, operator:
             event_id,
             operator,
             services.naming.parse_username(chat.username),
-            detail={"chat_id": chat.chat_id, "previous_owner": _ident(services, previous)},
+            detail={"chat_id": chat.chat_id, "previous_owner": _ident(services.naming, previous)},
         )
         woken = await outbox.note(services, session, [told] if outbox.is_told(tenant, event) else [])
         notices = await line_sender.notices(
-            services, session, tenant, chat, others, owner=username, because_of=event_id
+            services.naming, session, tenant, chat, others, owner=username, because_of=event_id
         )
     await services.commands.publish(*notices)
     await services.delivery.wake(*woken)
@@ -94,7 +94,7 @@ async def judge(
     if chat.owner is not None and chat.owner != sender:
         return Verdict(
             notices=await line_sender.notices(
-                services, session, tenant, chat, [sender], owner=chat.owner, because_of=message.stanza_id
+                services.naming, session, tenant, chat, [sender], owner=chat.owner, because_of=message.stanza_id
             )
         )
     verdict = Verdict()
@@ -104,7 +104,7 @@ async def judge(
         # also when it comes again: whoever took it first may have died before the others were told
         others = await _told(session, chat) - {sender}
         verdict.notices = await line_sender.notices(
-            services, session, tenant, chat, others, owner=sender, because_of=message.stanza_id
+            services.naming, session, tenant, chat, others, owner=sender, because_of=message.stanza_id
         )
         detail = {"chat_id": chat.chat_id}
         accepted = ConversationEvent(
@@ -119,9 +119,9 @@ async def judge(
     return verdict
 
 
-def _ident(services: Services, operator: str | None) -> str | None:
+def _ident(naming: Naming, operator: str | None) -> str | None:
     """The operator's username without the instance."""
-    return None if operator is None else services.naming.parse_username(operator).ident
+    return None if operator is None else naming.parse_username(operator).ident
 
 
 async def _own(

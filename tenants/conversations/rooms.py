@@ -16,6 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from tenants.core.errors import ConflictError, ForeignNameError, InvalidInputError, NotFoundError, TakenError
 from tenants.core.naming import (
     AccountKind,
+    Naming,
     RoomName,
     check_direction,
     fold_page_operator,
@@ -25,11 +26,12 @@ from tenants.core.naming import (
     page_operator_of,
 )
 from tenants.core.text import clean
+from tenants.ejabberd.client import Ejabberd
 from tenants.ejabberd.errors import NotAppliedError
 from tenants.lifecycle import admission
 from tenants.process.services import Services
 from tenants.shards.commands import SendToRoom
-from tenants.store.database import rows_changed
+from tenants.store.database import Database, rows_changed
 from tenants.store.models import (
     Account,
     AccountState,
@@ -79,7 +81,7 @@ class Participant:
         return self.username != self.page_name
 
 
-def person(services: Services, instance_name: str, username: str, field: str = "user") -> Participant:
+def person(naming: Naming, instance_name: str, username: str, field: str = "user") -> Participant:
     """Read a local part: an operator's account of that tenant, or somebody who writes in its LHC's page.
 
     Raises:
@@ -90,12 +92,12 @@ def person(services: Services, instance_name: str, username: str, field: str = "
         folded = fold_page_operator(username, field)
         shown = username[: -len(page_operator_of(""))].replace(".", " ").strip()
         return Participant(folded, folded, _as_shown(shown) or folded)
-    account = services.naming.parse_username(username, field)
+    account = naming.parse_username(username, field)
     if account.kind is not AccountKind.OPERATOR:
         raise InvalidInputError(field, "must be an operator")
     if account.instance != instance_name:
         raise ForeignNameError(field, f"must be of '{instance_name}'")
-    return Participant(services.naming.username(account), page_operator_of(account.ident), account.ident)
+    return Participant(naming.username(account), page_operator_of(account.ident), account.ident)
 
 
 async def create(
@@ -113,7 +115,7 @@ async def create(
     title = clean(title) if title else name
     local = check_direction(services.naming.room(RoomName(name, instance_name)))
     room_id = await _begin(services, instance_name, name, title, origin)
-    await _make(services, local, title)
+    await _make(services.ejabberd, local, title)
     async with services.database.write() as session:
         made = await session.execute(
             update(Room)
@@ -123,7 +125,7 @@ async def create(
     if not rows_changed(made):
         # somebody else has made it, or the tenant ends: then whoever ends it looks once more at what ejabberd has
         log.info("room was made or removed meanwhile", instance_name=instance_name)
-    return await get(services, instance_name, name)
+    return await get(services.database, instance_name, name)
 
 
 async def _begin(services: Services, instance_name: str, name: str, title: str, origin: RoomOrigin) -> int:
@@ -159,25 +161,25 @@ async def _begin(services: Services, instance_name: str, name: str, title: str, 
         return room.id
 
 
-async def _make(services: Services, local: str, title: str) -> None:
-    if await services.ejabberd.rooms.make({local: title}):
+async def _make(ejabberd: Ejabberd, local: str, title: str) -> None:
+    if await ejabberd.rooms.make({local: title}):
         raise NotAppliedError("lhc_make_rooms", 0, f"{local} could not be made")
 
 
-async def get(services: Services, instance_name: str, name: str) -> Room:
+async def get(database: Database, instance_name: str, name: str) -> Room:
     """The room with its members.
 
     Raises:
         InvalidInputError: no room is named so.
         NoRoomError: the tenant has no such room.
     """
-    async with services.database.read() as session:
+    async with database.read() as session:
         return await _get(session, instance_name, fold_room(name))
 
 
-async def find(services: Services, instance_name: str, *, after: int = 0, limit: int = MAX_ROOMS) -> list[Room]:
+async def find(database: Database, instance_name: str, *, after: int = 0, limit: int = MAX_ROOMS) -> list[Room]:
     """The tenant's rooms with their members, oldest first."""
-    async with services.database.read() as session:
+    async with database.read() as session:
         rows = await session.scalars(
             select(Room)
             .where(Room.instance_name == instance_name, Room.state == RoomState.ACTIVE, Room.id > after)
@@ -193,7 +195,7 @@ def address(services: Services, room: Room) -> str:
 
 
 async def put_member(
-    services: Services, instance_name: str, name: str, who: Participant, nick: str | None = None
+    database: Database, instance_name: str, name: str, who: Participant, nick: str | None = None
 ) -> RoomMember:
     """Note who is to be in the room, under what name; one who is noted already gets the name.
 
@@ -205,7 +207,7 @@ async def put_member(
         ConflictError: the tenant is shut; or the room has as many members as it may have.
     """
     name = fold_room(name)
-    async with services.database.write() as session:
+    async with database.write() as session:
         await admission.hold(session, instance_name, None)
         room = await _get(session, instance_name, name, lock=True)
         if who.has_account:
@@ -221,13 +223,13 @@ async def put_member(
     return member
 
 
-async def remove_member(services: Services, instance_name: str, name: str, who: Participant) -> None:
+async def remove_member(database: Database, instance_name: str, name: str, who: Participant) -> None:
     """The person is no member any more; one who was none is a success.
 
     Raises:
         NoRoomError: the tenant has no such room.
     """
-    async with services.database.write() as session:
+    async with database.write() as session:
         room = await _get(session, instance_name, fold_room(name))
         await session.execute(
             delete(RoomMember).where(RoomMember.room_id == room.id, RoomMember.username == who.username)
@@ -245,7 +247,7 @@ async def invite(
         NotFoundError: there is no such tenant, room (NoRoomError) or account (NoAccountError).
     """
     await admission.get(services, instance_name)
-    room = await get(services, instance_name, name)
+    room = await get(services.database, instance_name, name)
     invited = [one for one in people if one.has_account]
     async with services.database.read() as session:
         for one in invited:
@@ -274,7 +276,7 @@ async def write(
         return message_id
     if len(body.encode()) > MAX_BODY:
         raise InvalidInputError("message", f"must be of {MAX_BODY:,} bytes at most in a room")
-    room = await get(services, instance_name, name)
+    room = await get(services.database, instance_name, name)
     members = {member.username: member.nick for member in room.members}
     async with services.database.read() as session:
         if who.has_account:

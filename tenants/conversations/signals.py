@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from tenants.conversations import line_sender
 from tenants.conversations.reports import Receipt, Returned, Typing
-from tenants.core.naming import AccountName
+from tenants.core.naming import AccountName, Naming
 from tenants.delivery import outbox
 from tenants.delivery.outbox import ConversationEvent, Event
 from tenants.lifecycle import admission
@@ -50,7 +50,7 @@ async def receipt(services: Services, receipts: Sequence[Receipt]) -> None:
         events: list[ConversationEvent] = []
         for one in receipts:
             line = await _line(session, services, one.receiver, one.message_id)
-            if line is None or line.state is LineState.DELIVERED or not _is_of(services, one, line):
+            if line is None or line.state is LineState.DELIVERED or not _is_of(services.naming, one, line):
                 continue
             line.state, line.arrived_at = LineState.DELIVERED, services.clock()
             tenant = await session.get_one(Tenant, line.instance_name)
@@ -101,6 +101,6 @@ async def _line(session: AsyncSession, services: Services, visitor: AccountName,
     return line
 
 
-def _is_of(services: Services, receipt: Receipt, line: ChatLine) -> bool:
+def _is_of(naming: Naming, receipt: Receipt, line: ChatLine) -> bool:
     """Whether the message that arrived is the one that was sent to this very operator."""
-    return receipt.message_id == line_sender.stanza_id(line.message_id, services.naming.username(receipt.sender))
+    return receipt.message_id == line_sender.stanza_id(line.message_id, naming.username(receipt.sender))

@@ -10,7 +10,7 @@ from tenants.delivery import circuits
 from tenants.lifecycle import audit
 from tenants.lifecycle.audit import Cause
 from tenants.process.services import Services
-from tenants.store.database import rows_changed
+from tenants.store.database import Database, rows_changed
 from tenants.store.models import CallbackMessage, Conversation, DeliveryAttempt, MessageState
 
 Query = TypeVar("Query", bound=Select[Any])
@@ -25,25 +25,25 @@ def undelivered(query: Query) -> Query:
 
 
 async def messages(
-    services: Services, instance_name: str, *, state: MessageState | None = None, after: int = 0, limit: int = 50
+    database: Database, instance_name: str, *, state: MessageState | None = None, after: int = 0, limit: int = 50
 ) -> list[CallbackMessage]:
     """The tenant's messages with an id above `after`, oldest first, `limit` at most."""
     wanted = select(CallbackMessage).where(CallbackMessage.instance_name == instance_name, CallbackMessage.id > after)
     if state is not None:
         wanted = wanted.where(CallbackMessage.state == state)
-    async with services.database.read() as session:
+    async with database.read() as session:
         return list(await session.scalars(wanted.order_by(CallbackMessage.id).limit(limit)))
 
 
 async def message(
-    services: Services, instance_name: str, message_id: int
+    database: Database, instance_name: str, message_id: int
 ) -> tuple[CallbackMessage, list[DeliveryAttempt]]:
     """The message and its attempts, those before a replay included, in their order.
 
     Raises:
         NotFoundError: the tenant has no such message.
     """
-    async with services.database.read() as session:
+    async with database.read() as session:
         found = await _find(session, instance_name, message_id)
         attempts = await session.scalars(
             select(DeliveryAttempt).where(DeliveryAttempt.message_id == message_id).order_by(DeliveryAttempt.id)

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from sqlalchemy import select, true, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from tenants.core.naming import AccountName, RoomName
+from tenants.core.naming import AccountName, Naming, RoomName
 from tenants.process.services import Services
 from tenants.store.database import Database
 from tenants.store.json_rows import ROWS, value
@@ -80,7 +80,7 @@ async def note(services: Services, session: AsyncSession, events: Sequence[Conve
         return set()
     now = services.clock()
     conversations = await _conversations(services, session, {one.visitor for one in events})
-    rows = [_row(services, one, conversations[_key(services, one.visitor)], now) for one in events]
+    rows = [_row(services, one, conversations[_key(services.naming, one.visitor)], now) for one in events]
     connection = await session.connection()
     stored = await connection.execute(
         services.database.insert(CallbackMessage)
@@ -123,7 +123,7 @@ async def _conversations(
     services: Services, session: AsyncSession, visitors: Collection[AccountName | RoomName]
 ) -> dict[tuple[str, str], _Conversation]:
     """The conversations with these, locked, so that none is given back as empty meanwhile; made when there is none."""
-    keys = [_key(services, visitor) for visitor in visitors]
+    keys = [_key(services.naming, visitor) for visitor in visitors]
     connection = await session.connection()
     rows = await connection.execute(
         _upsert_conversations(services.database), {"rows": {f"{key[0]}/{key[1]}": list(key) for key in keys}}
@@ -145,13 +145,13 @@ def _upsert_conversations(database: Database) -> Any:
     return upsert.returning(columns.id, columns.instance_name, columns.receiver, columns.due_at)
 
 
-def _key(services: Services, visitor: AccountName | RoomName) -> tuple[str, str]:
-    return visitor.instance, _receiver(services, visitor)
+def _key(naming: Naming, visitor: AccountName | RoomName) -> tuple[str, str]:
+    return visitor.instance, _receiver(naming, visitor)
 
 
-def _receiver(services: Services, visitor: AccountName | RoomName) -> str:
+def _receiver(naming: Naming, visitor: AccountName | RoomName) -> str:
     """What LHC calls it. Should a room be named as a visitor is, the two share one line, which harms neither."""
-    return visitor.name if isinstance(visitor, RoomName) else services.naming.username(visitor)
+    return visitor.name if isinstance(visitor, RoomName) else naming.username(visitor)
 
 
 def _row(services: Services, one: ConversationEvent, conversation: _Conversation, now: float) -> dict[str, Any]:
@@ -162,7 +162,7 @@ def _row(services: Services, one: ConversationEvent, conversation: _Conversation
         "event": one.event,
         "detail": dict(one.detail) or None,
         "sender": services.naming.username(one.operator),
-        "receiver": _receiver(services, one.visitor),
+        "receiver": _receiver(services.naming, one.visitor),
         "server": services.settings.xmpp_host,
         "body": one.body,
         "state": MessageState.PENDING,

@@ -8,6 +8,7 @@ from sqlalchemy import insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from tenants.core.backoff import delay
+from tenants.core.clock import Clock
 from tenants.delivery import circuits
 from tenants.delivery.claim_work import Piece, find_oldest_pending
 from tenants.lifecycle import admission
@@ -174,7 +175,7 @@ async def _record_one(
             return None
         again_at = None
         if message is not None:
-            again_at = await _record_attempt(services, session, message, answer)
+            again_at = await _record_attempt(services.clock, session, message, answer)
         following = None if again_at else (await find_oldest_pending(session, [piece.key])).get(piece.key)
         well = answer is not None and answer.error is None
         may_follow = go_on and well and following is not None
@@ -188,10 +189,10 @@ async def _record_one(
 
 
 async def _record_attempt(
-    services: Services, session: AsyncSession, message: CallbackMessage, answer: Answer | None
+    clock: Clock, session: AsyncSession, message: CallbackMessage, answer: Answer | None
 ) -> float | None:
     """Record what became of the message. Returns when it is to be tried again, or None. No answer: no tenant."""
-    now = services.clock()
+    now = clock()
     attempts = message.attempts + 1
     again_at = None
     error: str | None

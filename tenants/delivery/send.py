@@ -4,6 +4,7 @@ import json
 from datetime import UTC, datetime
 from typing import Any
 
+from config.settings import Settings
 from tenants.core.naming import AccountKind, Naming
 from tenants.delivery import outbox
 from tenants.delivery.outbox import Event
@@ -30,7 +31,7 @@ async def tell(services: Services, tenant: Tenant, message: CallbackMessage) -> 
     if not outbox.is_told(tenant, Event(message.event)):
         # kept while the tenant had the other format: LHC's extension knows nothing of it
         return Answer(None, 0.0)
-    return await services.lhc.post_message(base(services, tenant), _lhc_form(message))
+    return await services.lhc.post_message(base(services.settings, tenant), _lhc_form(message))
 
 
 def _lhc_form(message: CallbackMessage) -> bytes:
@@ -49,7 +50,7 @@ def _lhc_form(message: CallbackMessage) -> bytes:
 async def tell_presence(services: Services, tenant: Tenant, presence: OperatorPresence, pending: str) -> Answer:
     """Tell of an operator's presence; `pending` is how LHC is told of it."""
     if tenant.event_format is EventFormat.LHC:
-        return await services.lhc.post_status(base(services, tenant), pending)
+        return await services.lhc.post_status(base(services.settings, tenant), pending)
     status = json.loads(pending)
     operator = services.naming.parse_username(presence.username).ident
     data: dict[str, Any] = {"operator": operator}
@@ -84,7 +85,7 @@ def _room_data(naming: Naming, message: CallbackMessage) -> dict[str, Any]:
 async def _post(services: Services, tenant: Tenant, event_id: str, payload: dict[str, Any]) -> Answer:
     payload["data"]["instance_name"] = tenant.instance_name
     return await services.webhooks.post(
-        base(services, tenant),
+        base(services.settings, tenant),
         event_id=event_id,
         body=json.dumps(payload, ensure_ascii=False, separators=(",", ":")).encode(),
         keys=webhooks.signing_keys(services.settings, tenant, services.clock()),
@@ -95,6 +96,6 @@ def _rfc3339(at: float) -> str:
     return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def base(services: Services, tenant: Tenant) -> str:
+def base(settings: Settings, tenant: Tenant) -> str:
     """Where the tenant is told: its own URL, or that of its LHC."""
-    return callback_base(services.settings, tenant.instance_name, tenant.callback_url)
+    return callback_base(settings, tenant.instance_name, tenant.callback_url)

@@ -18,6 +18,7 @@ from tenants.delivery.claim_work import Piece, find_oldest_pending
 from tenants.lifecycle import admission, registry
 from tenants.process.services import Services
 from tenants.store import claims
+from tenants.store.database import Database
 from tenants.store.models import CallbackMessage, Circuit, Conversation, MessageState, OperatorPresence, Tenant
 
 log = structlog.get_logger(__name__)
@@ -52,12 +53,12 @@ async def deliver(services: Services, piece: Piece, may_go_on: Callable[[], bool
                 with services.claim_renewer.keep(Circuit, piece.instance_name, piece.probe):
                     await _deliver(services, piece, may_go_on)
     except asyncio.CancelledError:
-        await _give_back(services, piece)
+        await _give_back(services.database, piece)
         raise
 
 
-async def _give_back(services: Services, piece: Piece) -> None:
-    async with services.database.write() as session:
+async def _give_back(database: Database, piece: Piece) -> None:
+    async with database.write() as session:
         await claims.give_back(session, piece.model, piece.key, piece.token)
         await outcomes.give_probe_back(session, piece)
 
@@ -77,7 +78,7 @@ async def _deliver_messages(services: Services, piece: Piece, may_go_on: Callabl
             tenant = await registry.find_in(session, piece.instance_name)
             message = (await find_oldest_pending(session, [piece.key])).get(piece.key)
     if tenant is not None and admission.refusal(tenant):
-        await _give_back(services, piece)
+        await _give_back(services.database, piece)
         return
     for left in reversed(range(_AT_ONCE)):
         answer = None
@@ -93,7 +94,7 @@ async def _deliver_presence(services: Services, piece: Piece) -> None:
         tenant = await registry.find_in(session, piece.instance_name)
         told = await session.get(OperatorPresence, piece.key)
     if tenant is not None and admission.refusal(tenant):
-        await _give_back(services, piece)
+        await _give_back(services.database, piece)
         return
     answer = None
     if told is not None and told.pending is not None and tenant is not None:

@@ -14,6 +14,7 @@ from tenants.core.chunks import chunks
 from tenants.core.errors import ConflictError, NotFoundError
 from tenants.core.naming import AccountKind
 from tenants.lifecycle import registry
+from tenants.process.cache import Cache
 from tenants.process.services import Services
 from tenants.store.database import Database
 from tenants.store.models import Routing, Tenant, TenantState
@@ -48,16 +49,16 @@ async def get(services: Services, instance_name: str, kind: AccountKind | None =
     """
     asked_at = services.clock()
     tenant = await registry.get(services, instance_name)
-    remember(services, tenant, asked_at)
+    remember(services.cache, tenant, asked_at)
     return _checked(tenant, kind)
 
 
-def remember(services: Services, tenant: Tenant, read_at: float) -> None:
+def remember(cache: Cache, tenant: Tenant, read_at: float) -> None:
     """Keep the tenant in this process's cache, as it was read at that time."""
-    before = services.cache.tenants.get(tenant.instance_name)
-    services.cache.tenants.keep(tenant.instance_name, tenant, read_at)
+    before = cache.tenants.get(tenant.instance_name)
+    cache.tenants.keep(tenant.instance_name, tenant, read_at)
     if before is not None and not refusal(before) and refusal(tenant):
-        services.cache.drop_renewed(tenant.instance_name)
+        cache.drop_renewed(tenant.instance_name)
 
 
 async def read_again(services: Services, instance_names: Sequence[str]) -> None:
@@ -68,7 +69,7 @@ async def read_again(services: Services, instance_names: Sequence[str]) -> None:
         found = {tenant.instance_name: tenant for tenant in tenants}
     for name in instance_names:
         if name in found:
-            remember(services, found[name], now)
+            remember(services.cache, found[name], now)
         else:
             services.cache.tenants.forget(name)
 
@@ -84,7 +85,7 @@ async def look(services: Services, instance_name: str) -> Tenant:
         return known
     asked_at = services.clock()
     tenant = await registry.get(services, instance_name)
-    remember(services, tenant, asked_at)
+    remember(services.cache, tenant, asked_at)
     return tenant
 
 
@@ -120,13 +121,13 @@ def check_routed(tenant: Tenant) -> Tenant:
     return tenant
 
 
-async def find(services: Services, instance_name: str) -> Tenant | None:
+async def find(database: Database, instance_name: str) -> Tenant | None:
     """`get`, but None when there is no such tenant.
 
     Raises:
         ConflictError: it is not active, or lacks the feature.
     """
-    tenant = await registry.find(services, instance_name)
+    tenant = await registry.find(database, instance_name)
     return None if tenant is None else _checked(tenant)
 
 

@@ -6,6 +6,7 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from tenants.process.services import Services
+from tenants.store.database import Database
 from tenants.store.models import AuditEntry, Operation, Tenant, TenantState
 
 REASON_LIMIT = 500
@@ -106,7 +107,7 @@ async def _is_recorded(session: AsyncSession, now: float, instance_name: str, ac
 
 
 async def entries(
-    services: Services,
+    database: Database,
     instance_name: str | None = None,
     *,
     before: int | None = None,
@@ -121,5 +122,5 @@ async def entries(
         query = query.where(AuditEntry.id < before)
     if since:
         query = query.where(AuditEntry.at >= since)
-    async with services.database.read() as session:
+    async with database.read() as session:
         return list(await session.scalars(query))

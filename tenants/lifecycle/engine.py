@@ -15,6 +15,7 @@ from sqlalchemy import select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from tenants.core.backoff import delay
+from tenants.core.clock import Clock
 from tenants.core.errors import ConflictError, InvalidInputError, NotFoundError
 from tenants.lifecycle import operations, states
 from tenants.lifecycle.audit import Cause
@@ -187,7 +188,7 @@ async def advance(services: Services, workflows: Workflows, operation_id: str, c
             await claims.release(session, Operation, operation_id, token, services.clock() + _TURN_DELAY)
             return Next.LATER
         workflow = workflows[operation.kind]
-        step_row = None if stopping else _start_step(services, operation, workflow, celery_id)
+        step_row = None if stopping else _start_step(services.clock, operation, workflow, celery_id)
     if step_row is None:
         await _stop(services, workflow, operation, token)
         return Next.NOTHING
@@ -239,7 +240,7 @@ async def retry(services: Services, workflows: Workflows, operation_id: str, cau
         operation.state = OperationState.RUNNING if operation.steps else OperationState.PENDING
         operation.error = operation.finished_at = operation.wanted = None
         operation.due_at = now
-    await operations.wake(services, operation)
+    await operations.wake(services.wake, operation)
     return operation
 
 
@@ -249,8 +250,8 @@ async def _must_wait(session: AsyncSession, operation: Operation) -> bool:
     return others[0].id != operation.id
 
 
-def _start_step(services: Services, operation: Operation, workflow: Workflow, celery_id: str | None) -> OperationStep:
-    now = services.clock()
+def _start_step(clock: Clock, operation: Operation, workflow: Workflow, celery_id: str | None) -> OperationStep:
+    now = clock()
     if operation.state is OperationState.PENDING:
         operation.state = OperationState.RUNNING
         operation.started_at = now

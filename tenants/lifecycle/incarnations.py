@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import delete, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from config.settings import Settings
 from tenants.core.chunks import chunks
 from tenants.lifecycle import states, tenant_settings
 from tenants.lifecycle.audit import Cause
@@ -71,7 +72,7 @@ async def lock(services: Services, session: AsyncSession, instance_name: str) ->
             state=TenantState.DESTROYED,
             created_at=now,
             updated_at=now,
-            **_clean(services),
+            **_clean(services.settings),
         )
         .on_conflict_do_nothing()
         .returning(Tenant.instance_name)
@@ -92,7 +93,7 @@ async def begin(services: Services, session: AsyncSession, tenant: Tenant, cause
     tenant.created_at = now
     # the key that the earlier tenant had for signatures is not this one's
     tenant.signing_version += 1
-    for name, value in _clean(services).items():
+    for name, value in _clean(services.settings).items():
         setattr(tenant, name, value)
 
 
@@ -104,7 +105,7 @@ async def forget(services: Services, session: AsyncSession, instance_name: str, 
     """
     await _remove_rows(session, instance_name)
     await session.execute(update(Operation).where(Operation.instance_name == instance_name).values(input={}))
-    values = _clean(services)
+    values = _clean(services.settings)
     del values["key_digest"]
     await session.execute(update(Tenant).where(Tenant.instance_name == instance_name).values(**values))
     await states.transition(session, services.clock(), instance_name, TenantState.DESTROYED, cause)
@@ -115,14 +116,14 @@ async def _remove_rows(session: AsyncSession, instance_name: str) -> None:
         await session.execute(delete(model).where(model.instance_name == instance_name))
 
 
-def _clean(services: Services) -> dict[str, Any]:
+def _clean(settings: Settings) -> dict[str, Any]:
     """The columns of a tenant that has nothing of an earlier one of its name."""
     return {
         "key_digest": None,
         "previous_key_digest": None,
         "previous_key_until": None,
         "previous_signing_until": None,
-        **tenant_settings.defaults(services.settings),
+        **tenant_settings.defaults(settings),
     }
 
 

@@ -13,12 +13,14 @@ from sqlalchemy import and_, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from config import task_names
+from tenants.core.clock import Clock
 from tenants.core.errors import ConflictError, NotFoundError
 from tenants.lifecycle import audit
 from tenants.lifecycle.audit import Cause
+from tenants.process.delivery_waker import Wake
 from tenants.process.services import Services
 from tenants.store import claims
-from tenants.store.database import rows_changed
+from tenants.store.database import Database, rows_changed
 from tenants.store.models import (
     UNFINISHED,
     Operation,
@@ -41,7 +43,7 @@ def new_id() -> str:
 
 
 async def open_operation(
-    services: Services,
+    clock: Clock,
     session: AsyncSession,
     instance_name: str,
     kind: OperationKind,
@@ -60,9 +62,9 @@ async def open_operation(
     """
     running = await unfinished(session, instance_name, kind)
     if running is not None:
-        _join(services, session, running, cause, given)
+        _join(clock, session, running, cause, given)
         return running
-    now = services.clock()
+    now = clock()
     operation = Operation(
         id=new_id(),
         instance_name=instance_name,
@@ -89,7 +91,7 @@ async def _created_at(session: AsyncSession, instance_name: str, now: float) -> 
 
 
 def _join(
-    services: Services, session: AsyncSession, running: Operation, cause: Cause, given: Mapping[str, Any] | None
+    clock: Clock, session: AsyncSession, running: Operation, cause: Cause, given: Mapping[str, Any] | None
 ) -> None:
     """Let another request share the operation that is under way."""
     if given and running.input != given:
@@ -97,7 +99,7 @@ def _join(
     if running.wanted is RequestedStop.CANCEL:
         # a new request means that the operation is wanted after all
         running.wanted = None
-        record(session, services.clock(), running, cause, f"{running.kind} requested")
+        record(session, clock(), running, cause, f"{running.kind} requested")
 
 
 async def unfinished(session: AsyncSession, instance_name: str, kind: OperationKind) -> Operation | None:
@@ -115,9 +117,9 @@ async def all_unfinished(session: AsyncSession, instance_name: str) -> list[Oper
     return list(found)
 
 
-async def end_resting(services: Services, session: AsyncSession, found: list[Operation], cause: Cause) -> None:
+async def end_resting(clock: Clock, session: AsyncSession, found: list[Operation], cause: Cause) -> None:
     """Cancel those of the operations that are paused, or about to be; their tenant's row is locked."""
-    now = services.clock()
+    now = clock()
     for operation in found:
         if operation.state is OperationState.PAUSED:
             await close(session, operation.id, OperationState.CANCELLED, now, error=None)
@@ -131,9 +133,9 @@ async def end_resting(services: Services, session: AsyncSession, found: list[Ope
             )
 
 
-async def wake(services: Services, operation: Operation) -> None:
+async def wake(wake: Wake, operation: Operation) -> None:
     """Tell a worker that the operation is due."""
-    await services.wake(
+    await wake(
         task_names.ADVANCE,
         operation_id=operation.id,
         instance_name=operation.instance_name,
@@ -146,27 +148,27 @@ async def wake_due(services: Services) -> None:
     async with services.database.read() as session:
         due = await claims.due(session, Operation, services.clock(), _WOKEN_AT_ONCE)
     for operation_id in due:
-        await wake(services, await get(services, operation_id))
+        await wake(services.wake, await get(services.database, operation_id))
 
 
-async def get(services: Services, operation_id: str) -> Operation:
+async def get(database: Database, operation_id: str) -> Operation:
     """The operation with its steps.
 
     Raises:
         NotFoundError: there is none.
     """
-    async with services.database.read() as session:
+    async with database.read() as session:
         return await _get(session, operation_id)
 
 
-async def latest(services: Services, instance_name: str) -> Operation | None:
+async def latest(database: Database, instance_name: str) -> Operation | None:
     """The tenant's newest operation."""
-    async with services.database.read() as session:
+    async with database.read() as session:
         return await latest_in(session, instance_name)
 
 
 async def find(
-    services: Services,
+    database: Database,
     *,
     instance_name: str | None = None,
     kind: OperationKind | None = None,
@@ -185,7 +187,7 @@ async def find(
     conditions = {"instance_name": instance_name, "kind": kind, "state": state, "bulk_id": bulk_id}
     query = query.filter_by(**{name: value for name, value in conditions.items() if value is not None})
     query = query.where(Operation.created_at >= since)
-    async with services.database.read() as session:
+    async with database.read() as session:
         if after is not None:
             last = await _get(session, after)
             query = query.where(
@@ -234,7 +236,7 @@ async def go_on(services: Services, operation_id: str, cause: Cause) -> Operatio
         if operation.state is OperationState.PAUSED:
             operation.state = OperationState.RUNNING if operation.steps else OperationState.PENDING
             operation.due_at = now
-    await wake(services, operation)
+    await wake(services.wake, operation)
     return operation
 
 
@@ -255,7 +257,7 @@ async def _want(services: Services, operation_id: str, wanted: RequestedStop, ca
         if operation.state is OperationState.PAUSED:
             operation.state = OperationState.RUNNING if operation.steps else OperationState.PENDING
         record(session, now, operation, cause, f"operation {wanted} requested")
-    await wake(services, operation)
+    await wake(services.wake, operation)
     return operation
 
 

@@ -7,13 +7,16 @@ from typing import Any
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from config.settings import Settings
+from tenants.core.clock import Clock
 from tenants.core.digests import digest, new_key
 from tenants.core.errors import ConflictError, InvalidInputError, NotFoundError
-from tenants.core.naming import STANDALONE_INSTANCE, AccountKind, AccountName, RosterKind, check_instance
+from tenants.core.naming import STANDALONE_INSTANCE, AccountKind, AccountName, Naming, RosterKind, check_instance
 from tenants.ejabberd import rosters
 from tenants.lifecycle import audit, incarnations, operations, tenant_settings
 from tenants.lifecycle.audit import Cause
 from tenants.process.services import Services
+from tenants.store.database import Database
 from tenants.store.models import Account, Operation, OperationKind, Tenant, TenantState
 
 TO_PROVISION = (TenantState.PENDING, TenantState.PROVISIONING, TenantState.FAILED)
@@ -61,22 +64,22 @@ class Created(Stored):
     operation: Operation
 
 
-def check_key(services: Services, instance_name: str) -> str:
+def check_key(settings: Settings, instance_name: str) -> str:
     """The registry key of a tenant: an instance name, or the one of a standalone system.
 
     Raises:
         InvalidInputError: naming the rule.
     """
-    if services.settings.hosting:
+    if settings.hosting:
         return check_instance(instance_name)
     if instance_name != STANDALONE_INSTANCE:
         raise InvalidInputError("instance_name", f"a standalone system has one instance, '{STANDALONE_INSTANCE}'")
     return instance_name
 
 
-async def find(services: Services, instance_name: str) -> Tenant | None:
+async def find(database: Database, instance_name: str) -> Tenant | None:
     """The tenant, unless there is none or it was destroyed."""
-    async with services.database.read() as session:
+    async with database.read() as session:
         return await find_in(session, instance_name)
 
 
@@ -92,19 +95,19 @@ async def get(services: Services, instance_name: str) -> Tenant:
     Raises:
         NotFoundError: there is none, or it was destroyed.
     """
-    tenant = await find(services, instance_name)
+    tenant = await find(services.database, instance_name)
     if tenant is None:
         raise NotFoundError(f"there is no tenant '{instance_name}'")
     return tenant
 
 
-async def get_known(services: Services, instance_name: str) -> Tenant:
+async def get_known(database: Database, instance_name: str) -> Tenant:
     """The tenant, also one that is gone: what records its life can still be read.
 
     Raises:
         NotFoundError: there never was one.
     """
-    async with services.database.read() as session:
+    async with database.read() as session:
         tenant: Tenant | None = await session.get(Tenant, instance_name)
     if tenant is None:
         raise NotFoundError(f"there is no tenant '{instance_name}'")
@@ -112,14 +115,14 @@ async def get_known(services: Services, instance_name: str) -> Tenant:
 
 
 async def search(
-    services: Services, *, state: TenantState | None = None, part: str | None = None, after: str = "", limit: int = 50
+    database: Database, *, state: TenantState | None = None, part: str | None = None, after: str = "", limit: int = 50
 ) -> list[Tenant]:
     """Tenants by name, whose name holds `part` and comes behind `after`; without a state those that are not gone."""
     query = select(Tenant).where(Tenant.instance_name > after).order_by(Tenant.instance_name).limit(limit)
     query = query.where(Tenant.state == state if state else Tenant.state != TenantState.DESTROYED)
     if part:
         query = query.where(Tenant.instance_name.contains(part.lower(), autoescape=True))
-    async with services.database.read() as session:
+    async with database.read() as session:
         return list(await session.scalars(query))
 
 
@@ -133,9 +136,9 @@ async def count_accounts(session: AsyncSession, instance_name: str) -> dict[Acco
     return counts
 
 
-def groups(services: Services, instance_name: str) -> list[str]:
+def groups(naming: Naming, instance_name: str) -> list[str]:
     """The names of the tenant's two shared rosters."""
-    return [rosters.group_of(services.naming, instance_name, kind) for kind in RosterKind]
+    return [rosters.group_of(naming, instance_name, kind) for kind in RosterKind]
 
 
 async def put(
@@ -149,7 +152,7 @@ async def put(
         InvalidInputError: the name breaks a rule, or an operator is given to a tenant that has been provisioned.
         ConflictError: it is being destroyed, or is being provisioned with another operator.
     """
-    check_key(services, instance_name)
+    check_key(services.settings, instance_name)
     stored: Stored
     async with services.database.write() as session:
         tenant, free_at = await _lock(services, session, instance_name)
@@ -178,7 +181,7 @@ async def create(
         InvalidInputError: the name breaks a rule.
         ConflictError: there is a tenant of that name.
     """
-    check_key(services, instance_name)
+    check_key(services.settings, instance_name)
     async with services.database.write() as session:
         tenant, free_at = await _lock(services, session, instance_name)
         if tenant.state is not TenantState.DESTROYED:
@@ -214,31 +217,31 @@ async def _make(
 ) -> Created:
     secret_key = spec.secret_key or (new_key() if own_key and not spec.key_digest else None)
     await incarnations.begin(services, session, tenant, cause)
-    _apply(services, tenant, spec, secret_key)
+    _apply(services.settings, tenant, spec, secret_key)
     tenant.updated_at = services.clock()
     await session.flush()
-    operation = await _open_making(services, session, tenant, spec, cause, by=by, not_before=not_before)
+    operation = await _open_making(services.clock, session, tenant, spec, cause, by=by, not_before=not_before)
     return Created(tenant, operation, secret_key, new=True)
 
 
 async def _change(services: Services, session: AsyncSession, tenant: Tenant, spec: TenantSpec, cause: Cause) -> Stored:
     now = services.clock()
-    if changed := _apply(services, tenant, spec, spec.secret_key):
+    if changed := _apply(services.settings, tenant, spec, spec.secret_key):
         name = tenant.instance_name
         audit.record(session, now, cause, "settings changed", instance_name=name, what=", ".join(changed))
         tenant.updated_at = now
     await session.flush()
     operation = None
     if tenant.state in TO_PROVISION:
-        operation = await _open_making(services, session, tenant, spec, cause)
-    elif spec.operator and not await _has_operator(services, session, tenant.instance_name, spec.operator):
+        operation = await _open_making(services.clock, session, tenant, spec, cause)
+    elif spec.operator and not await _has_operator(services.naming, session, tenant.instance_name, spec.operator):
         raise InvalidInputError("operator", f"is for a tenant that is being made; '{tenant.instance_name}' exists")
     return Stored(tenant, operation, spec.secret_key, new=False)
 
 
-def _apply(services: Services, tenant: Tenant, spec: TenantSpec, secret_key: str | None) -> list[str]:
+def _apply(settings: Settings, tenant: Tenant, spec: TenantSpec, secret_key: str | None) -> list[str]:
     """Change the tenant's settings and its key; gives the names of the columns that are different now."""
-    changed = tenant_settings.apply(tenant, spec.changes, services.settings)
+    changed = tenant_settings.apply(tenant, spec.changes, settings)
     key_digest = digest(tenant.instance_name, secret_key) if secret_key else spec.key_digest
     if key_digest and key_digest != tenant.key_digest:
         tenant.key_digest = key_digest
@@ -250,11 +253,11 @@ async def _tell(services: Services, stored: Stored) -> None:
     """After the commit: let this process read the tenant anew, and a worker begin."""
     services.cache.tenants.forget(stored.tenant.instance_name)
     if stored.operation is not None:
-        await operations.wake(services, stored.operation)
+        await operations.wake(services.wake, stored.operation)
 
 
 async def _open_making(
-    services: Services,
+    clock: Clock,
     session: AsyncSession,
     tenant: Tenant,
     spec: TenantSpec,
@@ -270,7 +273,7 @@ async def _open_making(
         if under_way.kind in _MAKING and same:
             by, given = under_way.kind, {}  # the verifiers of one password differ, since each has a salt of its own
     return await operations.open_operation(
-        services, session, tenant.instance_name, by, cause, given=given, not_before=not_before
+        clock, session, tenant.instance_name, by, cause, given=given, not_before=not_before
     )
 
 
@@ -278,8 +281,6 @@ def _operator_of(given: Mapping[str, Any]) -> Any:
     return given.get("operator", {}).get("username")
 
 
-async def _has_operator(
-    services: Services, session: AsyncSession, instance_name: str, operator: Mapping[str, Any]
-) -> bool:
+async def _has_operator(naming: Naming, session: AsyncSession, instance_name: str, operator: Mapping[str, Any]) -> bool:
     name = AccountName(AccountKind.OPERATOR, operator["username"], instance_name)
-    return await session.get(Account, services.naming.username(name)) is not None
+    return await session.get(Account, naming.username(name)) is not None

@@ -12,6 +12,7 @@ from typing import Any
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from tenants.core.chunks import chunks
+from tenants.core.clock import Clock
 from tenants.core.errors import ConflictError, DomainError, NotFoundError
 from tenants.lifecycle import operations, registry, states
 from tenants.lifecycle.audit import Cause
@@ -86,7 +87,7 @@ async def request(
         operation = await _open_unless_done(services, session, instance_name, kind, cause, given=given)
     services.cache.tenants.forget(instance_name)
     if operation is not None:
-        await operations.wake(services, operation)
+        await operations.wake(services.wake, operation)
     return operation
 
 
@@ -101,9 +102,9 @@ async def start(
     """
     async with services.database.write() as session:
         asked = await _check(session, instance_name, kind)
-        operation = await _open(services, session, asked, cause, given=given)
+        operation = await _open(services.clock, session, asked, cause, given=given)
     services.cache.tenants.forget(instance_name)
-    await operations.wake(services, operation)
+    await operations.wake(services.wake, operation)
     return operation
 
 
@@ -146,7 +147,7 @@ async def request_many(
             services.cache.tenants.forget(name)
     opened = [outcome for outcome in outcomes.values() if isinstance(outcome, Operation)]
     for some in chunks(opened, _WAKE_AT_ONCE):
-        await asyncio.gather(*(operations.wake(services, one) for one in some))
+        await asyncio.gather(*(operations.wake(services.wake, one) for one in some))
     return [(name, outcomes[name]) for name in dict.fromkeys(instance_names)]
 
 
@@ -187,11 +188,11 @@ async def _open_unless_done(
 ) -> Operation | None:
     """`request`, without waking anybody. What it raises, it raises before it changes anything."""
     asked = await _check(session, instance_name, kind)
-    return None if asked.is_done else await _open(services, session, asked, cause, given=given, bulk_id=bulk_id)
+    return None if asked.is_done else await _open(services.clock, session, asked, cause, given=given, bulk_id=bulk_id)
 
 
 async def _open(
-    services: Services,
+    clock: Clock,
     session: AsyncSession,
     asked: _Asked,
     cause: Cause,
@@ -200,18 +201,16 @@ async def _open(
     bulk_id: str | None = None,
 ) -> Operation:
     operation = await operations.open_operation(
-        services, session, asked.tenant.instance_name, asked.kind, cause, given=given, bulk_id=bulk_id
+        clock, session, asked.tenant.instance_name, asked.kind, cause, given=given, bulk_id=bulk_id
     )
     if asked.kind is OperationKind.DESTROY:
-        await _end(services, session, asked.tenant, asked.others, Cause.of(operation))
+        await _end(clock, session, asked.tenant, asked.others, Cause.of(operation))
     return operation
 
 
-async def _end(
-    services: Services, session: AsyncSession, tenant: Tenant, others: list[Operation], cause: Cause
-) -> None:
+async def _end(clock: Clock, session: AsyncSession, tenant: Tenant, others: list[Operation], cause: Cause) -> None:
     """Close the door at once, unless the state is about to change; what rests is not waited for."""
     resting = {other.id for other in others if other.state is OperationState.PAUSED}
-    await operations.end_resting(services, session, others, cause)
+    await operations.end_resting(clock, session, others, cause)
     if all(other.id in resting or other.kind in _HARMLESS for other in others):
-        await states.transition(session, services.clock(), tenant.instance_name, TenantState.DESTROYING, cause)
+        await states.transition(session, clock(), tenant.instance_name, TenantState.DESTROYING, cause)

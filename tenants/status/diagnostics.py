@@ -185,7 +185,7 @@ async def _check_tenant(services: Services, instance_name: str) -> str:
         tenant = await registry.get(services, instance_name)
     except NotFoundError as error:
         raise WrongError(str(error), "create it, or mend the name") from None
-    url = send.base(services, tenant)
+    url = send.base(services.settings, tenant)
     shown = callback_urls.shown(url)
     client = services.webhooks if tenant.event_format is EventFormat.WEBHOOK else services.lhc
     answer = await client.reach(url)

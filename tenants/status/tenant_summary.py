@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from tenants.accounts import operators
 from tenants.accounts.operators import OperatorSummary
+from tenants.core.clock import Clock
 from tenants.core.errors import UnavailableError
 from tenants.delivery import circuits
 from tenants.delivery.circuits import CircuitSummary
@@ -74,10 +75,10 @@ class TenantSummary:
     audit: list[AuditEntry]
 
 
-async def numbers(services: Services, session: AsyncSession, instance_names: Sequence[str]) -> dict[str, Numbers]:
+async def numbers(clock: Clock, session: AsyncSession, instance_names: Sequence[str]) -> dict[str, Numbers]:
     """The numbers of these tenants."""
     counts: dict[str, tuple[Any, Any]] = {
-        "visitors_online": (VisitorSession, VisitorSession.online_until > services.clock()),
+        "visitors_online": (VisitorSession, VisitorSession.online_until > clock()),
         "operators_online": (OperatorPresence, OperatorPresence.online),
         "accounts": (Account, true()),
         "undelivered": (CallbackMessage, CallbackMessage.state != MessageState.DELIVERED),
@@ -98,7 +99,7 @@ async def read(services: Services, instance_name: str) -> TenantSummary:
     Raises:
         NotFoundError: there is no such tenant, nor ever was.
     """
-    await registry.get_known(services, instance_name)
+    await registry.get_known(services.database, instance_name)
     shown_operators, circuit = await asyncio.gather(
         _operators(services, instance_name), circuits.view(services, instance_name)
     )

@@ -65,7 +65,7 @@ async def write_known(
         return None
     online_until = await page_views.show_known(services, known, nick, status)
     if online_until is not None:
-        message = presence.message(services, known.tenant, known.visitor.username, operator, body)
+        message = presence.message(services.naming, known.tenant, known.visitor.username, operator, body)
         await services.commands.publish(message)
     return online_until
 

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from sqlalchemy import select
 
-from tenants.core.naming import AccountKind, AccountName
+from tenants.core.naming import AccountKind, AccountName, Naming
 from tenants.core.text import DEFAULT_NICK, clean
 from tenants.lifecycle import admission
 from tenants.process.cache import KnownVisitor
@@ -85,7 +85,7 @@ async def send(
         QueueUnavailableError: the message could not be accepted.
     """
     view = _view(services, tenant, name, nick, status)
-    await _show(services, view, sessions.FREE, message(services, tenant, view.username, operator, body))
+    await _show(services, view, sessions.FREE, message(services.naming, tenant, view.username, operator, body))
 
 
 async def show_known(services: Services, tenant: Tenant, visitor: KnownVisitor, nick: str, status: str | None) -> float:
@@ -134,13 +134,13 @@ async def change(services: Services, name: AccountName, resource: str, *, nick: 
         await services.ejabberd.present(services.naming.username(name), resource, nick=nick, status=status)
 
 
-def message(services: Services, tenant: Tenant, username: str, operator: AccountName, body: str) -> SendMessage:
+def message(naming: Naming, tenant: Tenant, username: str, operator: AccountName, body: str) -> SendMessage:
     """The command that takes what the visitor wrote to the operator."""
     return SendMessage(
         instance_name=tenant.instance_name,
         incarnation=tenant.incarnation,
         username=username,
-        operator=services.naming.username(operator),
+        operator=naming.username(operator),
         body=clean(body),
         message_id=uuid.uuid4().hex,
     )

@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from tenants.access import tokens
 from tenants.core.errors import DomainError
 from tenants.lifecycle import admission
-from tenants.process.cache import TOUCH_SECONDS, KnownVisitor
+from tenants.process.cache import TOUCH_SECONDS, Cache, KnownVisitor
 from tenants.process.services import Services
 from tenants.store.database import DATABASE_AWAY
 from tenants.store.json_rows import ROWS, value
@@ -114,11 +114,11 @@ async def _store(
     return [
         (one, row)
         for one, row in there
-        if row is None or row.online_until <= now or not _is_told(services, one, row, ends[one.username])
+        if row is None or row.online_until <= now or not _is_told(services.cache, one, row, ends[one.username])
     ]
 
 
-def _is_told(services: Services, visitor: KnownVisitor, row: VisitorSession, end: float) -> bool:
+def _is_told(cache: Cache, visitor: KnownVisitor, row: VisitorSession, end: float) -> bool:
     """Whether the pool knows what is stored, as far as can be said; what is known here is put right then.
 
     Whoever stored another status has told the pool, or was refused and will say it again.
@@ -126,10 +126,10 @@ def _is_told(services: Services, visitor: KnownVisitor, row: VisitorSession, end
     if (row.nick, row.status, row.version) == (visitor.nick, visitor.status, visitor.version + 1):
         # somebody said the same once more: if the pool was not told that, it was told this
         visitor.version = row.version
-        services.cache.give_back([visitor])
+        cache.give_back([visitor])
         return True
     if row.online_until >= end:
-        services.cache.forget_visitor(visitor.username)
+        cache.forget_visitor(visitor.username)
         return True
     return False
 

@@ -8,6 +8,7 @@ from sqlalchemy import ColumnElement, Select, delete, func, select, update
 
 from tenants.core.chunks import chunks
 from tenants.process.services import Services
+from tenants.store.database import Database
 from tenants.store.models import EVERY_TENANT, Drift
 from tenants.workflows.drift import FOR_A_PERSON, Difference, DriftKind
 
@@ -19,7 +20,7 @@ _AT_ONCE = 200
 
 
 async def find(
-    services: Services,
+    database: Database,
     instance_name: str | None = None,
     *,
     unmended: bool = True,
@@ -32,11 +33,11 @@ async def find(
         query = query.where(Drift.instance_name == instance_name)
     if unmended:
         query = query.where(Drift.mended_at.is_(None))
-    async with services.database.read() as session:
+    async with database.read() as session:
         return list(await session.scalars(query))
 
 
-async def record(services: Services, found: Sequence[tuple[str, Difference]], now: float) -> int:
+async def record(database: Database, found: Sequence[tuple[str, Difference]], now: float) -> int:
     """Record what was found at the time `now`. Returns how many differences that are."""
     # the same thing can be seen twice, as in both rosters
     rows = {
@@ -51,35 +52,35 @@ async def record(services: Services, found: Sequence[tuple[str, Difference]], no
         for instance_name, one in found
     }
     for some in chunks(list(rows.values()), _AT_ONCE):
-        insert = services.database.insert(Drift).values(some)
+        insert = database.insert(Drift).values(some)
         changed = {name: insert.excluded[name] for name in ("found_at", "mended_at", "detail")}
-        async with services.database.write() as session:
+        async with database.write() as session:
             await session.execute(
                 insert.on_conflict_do_update(index_elements=["instance_name", "kind", "subject"], set_=changed)
             )
     return len(rows)
 
 
-async def forget_gone(services: Services, scope: str, skipped: Sequence[str], started: float) -> None:
+async def forget_gone(database: Database, scope: str, skipped: Sequence[str], started: float) -> None:
     """Remove the differences that a comparison begun at `started` has not found again; it left `skipped` out."""
     gone = delete(Drift).where(Drift.mended_at.is_(None), Drift.found_at < started)
     if scope != EVERY_TENANT:
         gone = gone.where(Drift.instance_name == scope)
-    async with services.database.write() as session:
+    async with database.write() as session:
         await session.execute(gone.where(Drift.instance_name.not_in(skipped)))
 
 
-async def count_to_mend(services: Services, scope: str) -> int:
+async def count_to_mend(database: Database, scope: str) -> int:
     """How many differences wait to be mended."""
     query = select(func.count()).select_from(Drift).where(Drift.mended_at.is_(None), Drift.kind.not_in(FOR_A_PERSON))
-    async with services.database.read() as session:
+    async with database.read() as session:
         return await session.scalar(_within(query, scope)) or 0
 
 
-async def to_mend(services: Services, scope: str, condition: ColumnElement[bool], after: int) -> list[Drift]:
+async def to_mend(database: Database, scope: str, condition: ColumnElement[bool], after: int) -> list[Drift]:
     """Some of the differences that wait to be mended, by id, behind the id `after`."""
     query = select(Drift).where(condition, Drift.id > after, Drift.mended_at.is_(None), Drift.kind.not_in(FOR_A_PERSON))
-    async with services.database.read() as session:
+    async with database.read() as session:
         return list(await session.scalars(_within(query, scope).order_by(Drift.id).limit(_AT_ONCE)))
 
 

@@ -7,7 +7,7 @@ them stays.
 from tenants.accounts import rows
 from tenants.core.chunks import chunks
 from tenants.core.errors import ConflictError, InvalidInputError
-from tenants.core.naming import AccountKind, AccountName, RosterKind
+from tenants.core.naming import AccountKind, AccountName, Naming, RosterKind
 from tenants.ejabberd import rosters
 from tenants.lifecycle import operations, registry
 from tenants.lifecycle.audit import Cause
@@ -29,8 +29,8 @@ async def start(
         InvalidInputError: the name breaks a rule, or ejabberd has nothing of that name.
         ConflictError: the registry has that tenant already.
     """
-    registry.check_key(services, instance_name)
-    found = [await services.ejabberd.roster(group) for group in registry.groups(services, instance_name)]
+    registry.check_key(services.settings, instance_name)
+    found = [await services.ejabberd.roster(group) for group in registry.groups(services.naming, instance_name)]
     suffix = services.naming.username_suffix(instance_name)
     if not any(found) and not await services.ejabberd.bulk.accounts(suffix):
         raise InvalidInputError("instance_name", "ejabberd has neither shared rosters nor accounts of that name")
@@ -70,7 +70,7 @@ async def _read(services: Services, instance_name: str) -> tuple[list[AccountNam
     names: list[AccountName] = []
     skipped = set().union(*members.values()).difference(there)
     for username in there:
-        name = _name(services, username)
+        name = _name(services.naming, username)
         if name and (name.kind is not AccountKind.OPERATOR or username in members[RosterKind.OPERATORS]):
             names.append(name)
         else:
@@ -78,10 +78,10 @@ async def _read(services: Services, instance_name: str) -> tuple[list[AccountNam
     return names, sorted(skipped)
 
 
-def _name(services: Services, username: str) -> AccountName | None:
+def _name(naming: Naming, username: str) -> AccountName | None:
     """What the account is called, when it is one of ours, spelled as we do."""
     try:
-        name = services.naming.parse_username(username)
+        name = naming.parse_username(username)
     except InvalidInputError:
         return None
-    return name if services.naming.username(name) == username else None
+    return name if naming.username(name) == username else None

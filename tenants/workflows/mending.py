@@ -45,16 +45,16 @@ _ASKED_ONE_BY_ONE = 10
 async def mend(run: Run) -> None:
     """The step that puts right what was found, except what a person must decide."""
     services, scope = run.services, run.instance_name
-    total = await drift_records.count_to_mend(services, scope)
+    total = await drift_records.count_to_mend(services.database, scope)
     menders = _MENDERS_OF_ALL if scope == EVERY_TENANT else _MENDERS
     done = mended = 0
     # rosters before the members that go into them
     for condition in (Drift.kind == DriftKind.ROSTER, Drift.kind != DriftKind.ROSTER):
         after = 0
-        while page := await drift_records.to_mend(services, scope, condition, after):
+        while page := await drift_records.to_mend(services.database, scope, condition, after):
             after = page[-1].id
             for (instance_name, kind), found in drift_records.together(page).items():
-                if scope != EVERY_TENANT or not await snapshots.busy(services, instance_name):
+                if scope != EVERY_TENANT or not await snapshots.busy(services.database, instance_name):
                     mended += await _mend(services, instance_name, menders[kind], found)
             done += len(page)
             await run.report(done, max(total, done))
@@ -66,10 +66,12 @@ async def mend(run: Run) -> None:
 async def _mend_doors(services: Services, scope: str) -> None:
     """Shut suspended tenants out of ejabberd, and let all others in."""
     shut = await services.ejabberd.bulk.shut_tenants()
-    tenants = await snapshots.states(services, scope)
+    tenants = await snapshots.states(services.database, scope)
     names = tenants.keys() | shut if scope == EVERY_TENANT else tenants.keys()
     wrong = [name for name in names if (tenants.get(name) is TenantState.SUSPENDED) != (name in shut)]
-    busy = (await snapshots.busy(services, scope) if scope == EVERY_TENANT else set()) | snapshots.between(tenants)
+    busy = (await snapshots.busy(services.database, scope) if scope == EVERY_TENANT else set()) | snapshots.between(
+        tenants
+    )
     for name in sorted(set(wrong) - busy):
         log.warning("a tenant's door in ejabberd is put right", instance_name=name, shut=name not in shut)
         if name in shut:
@@ -150,9 +152,9 @@ async def _mend_rooms(services: Services, instance_name: str, locals_: Sequence[
 
 async def _mend_leftover(services: Services, instance_name: str, _subjects: Sequence[str]) -> Mapping[str, str]:
     """Remove what is left, in a run for this tenant alone: whoever creates it anew waits for the run's end."""
-    if (await snapshots.states(services, instance_name))[instance_name] is not TenantState.DESTROYED:
+    if (await snapshots.states(services.database, instance_name))[instance_name] is not TenantState.DESTROYED:
         return {}
-    groups = registry.groups(services, instance_name)
+    groups = registry.groups(services.naming, instance_name)
     names = {name for group in groups for name in await services.ejabberd.roster_members(group)}
     if suffix := services.naming.username_suffix(instance_name):
         names.update(await services.ejabberd.bulk.usernames(suffix))
@@ -180,9 +182,9 @@ async def _hand_over_leftover(services: Services, instance_name: str, _subjects:
         if await operations.unfinished(session, instance_name, OperationKind.RECONCILE):
             return {instance_name: "another run is under way"}
         operation = await operations.open_operation(
-            services, session, instance_name, OperationKind.RECONCILE, cause, given={"dry_run": False}
+            services.clock, session, instance_name, OperationKind.RECONCILE, cause, given={"dry_run": False}
         )
-    await operations.wake(services, operation)
+    await operations.wake(services.wake, operation)
     return {instance_name: f"operation '{operation.id}' removes it"}
 
 

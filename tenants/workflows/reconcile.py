@@ -41,14 +41,14 @@ async def start(
     except IntegrityError:
         # two asked at the same moment, and no tenant's row is locked for this; now the first one's operation is there
         operation = await _open_for_all(services, cause, dry_run=dry_run)
-    await operations.wake(services, operation)
+    await operations.wake(services.wake, operation)
     return operation
 
 
 async def _open_for_all(services: Services, cause: Cause, *, dry_run: bool) -> Operation:
     async with services.database.write() as session:
         return await operations.open_operation(
-            services, session, EVERY_TENANT, OperationKind.RECONCILE, cause, given={"dry_run": dry_run}
+            services.clock, session, EVERY_TENANT, OperationKind.RECONCILE, cause, given={"dry_run": dry_run}
         )
 
 
@@ -57,9 +57,9 @@ async def compare(run: Run) -> None:
     services, scope = run.services, run.instance_name
     started = services.clock()
     seen, unreadable = await snapshots.of_ejabberd(services, scope)
-    tenants = await snapshots.states(services, scope)
+    tenants = await snapshots.states(services.database, scope)
     # a run for one tenant has waited for its other operations; a run for all leaves such tenants out
-    busy = await snapshots.busy(services, scope) if scope == EVERY_TENANT else set()
+    busy = await snapshots.busy(services.database, scope) if scope == EVERY_TENANT else set()
     skipped = sorted(busy & tenants.keys() | snapshots.between(tenants))
     names = sorted(tenants.keys() - set(skipped))
     found = [(_owner(one.subject, tenants), one) for one in unreadable]
@@ -68,7 +68,7 @@ async def compare(run: Run) -> None:
         for name, there in seen.items()
         if name not in tenants
     ]
-    room = _MOST_DRIFT - await drift_records.record(services, found[:_MOST_DRIFT], started)
+    room = _MOST_DRIFT - await drift_records.record(services.database, found[:_MOST_DRIFT], started)
     count = len(found)
     compared = 0
     for page in chunks(names, _TENANTS_AT_ONCE):
@@ -78,10 +78,10 @@ async def compare(run: Run) -> None:
             pictures = Pictures(services.naming, name, seen.pop(name, Seen()), known[name], started, known_rooms[name])
             found += [(name, difference) for difference in _differences(pictures, tenants[name])]
         count += len(found)
-        room -= await drift_records.record(services, found[:room], started)
+        room -= await drift_records.record(services.database, found[:room], started)
         compared += len(page)
         await run.report(compared, len(names))
-    await drift_records.forget_gone(services, scope, skipped, started)
+    await drift_records.forget_gone(services.database, scope, skipped, started)
     named = {"skipped_names": skipped[:_NAMED]} if skipped else {}
     await run.tell(compared=compared, skipped=len(skipped), found=count, **named)
 

@@ -13,6 +13,7 @@ from tenants.core.naming import RoomName, RosterKind
 from tenants.ejabberd import rosters
 from tenants.ejabberd.client import Roster
 from tenants.process.services import Services
+from tenants.store.database import Database
 from tenants.store.models import EVERY_TENANT, UNFINISHED, Account, Operation, OperationKind, Room, Tenant, TenantState
 from tenants.workflows.drift import OLD_SPELLING, Difference, DriftKind, KnownAccount, KnownRoom, Seen
 
@@ -63,12 +64,12 @@ async def _look_at_rosters(services: Services, instance_name: str, seen: Seen) -
             seen.rosters[kind] = roster, frozenset(await services.ejabberd.roster_members(group))
 
 
-async def states(services: Services, scope: str) -> dict[str, TenantState]:
+async def states(database: Database, scope: str) -> dict[str, TenantState]:
     """The states of the tenants that the registry knows, by name; also of those that are destroyed."""
     query = select(Tenant.instance_name, Tenant.state)
     if scope != EVERY_TENANT:
         query = query.where(Tenant.instance_name == scope)
-    async with services.database.read() as session:
+    async with database.read() as session:
         return {row.instance_name: row.state for row in await session.execute(query)}
 
 
@@ -77,14 +78,14 @@ def between(tenants: Mapping[str, TenantState]) -> set[str]:
     return {name for name, state in tenants.items() if state not in _COMPARED}
 
 
-async def busy(services: Services, scope: str) -> set[str]:
+async def busy(database: Database, scope: str) -> set[str]:
     """Tenants that have an unfinished operation of another kind than a reconciliation."""
     query = select(Operation.instance_name).where(
         Operation.state.in_(UNFINISHED), Operation.kind != OperationKind.RECONCILE
     )
     if scope != EVERY_TENANT:
         query = query.where(Operation.instance_name == scope)
-    async with services.database.read() as session:
+    async with database.read() as session:
         return set(await session.scalars(query))
 
 

@@ -9,7 +9,7 @@ from tenants.accounts import accounts
 from tenants.conversations import rooms
 from tenants.core.chunks import chunks
 from tenants.core.errors import DomainError, InvalidInputError
-from tenants.core.naming import AccountKind, AccountName, RosterKind
+from tenants.core.naming import AccountKind, AccountName, Naming, RosterKind
 from tenants.core.scram import Verifier
 from tenants.delivery import history
 from tenants.ejabberd import rosters
@@ -17,6 +17,7 @@ from tenants.lifecycle import incarnations, registry
 from tenants.lifecycle.engine import Run, Step, Workflow, Workflows
 from tenants.process.services import Services
 from tenants.shards.commands import CloseTenant
+from tenants.store.database import Database
 from tenants.store.models import Account, OperationKind, Tenant, TenantState, VisitorSession
 from tenants.workflows import imports, mending, reconcile
 
@@ -97,17 +98,17 @@ async def _close_sessions(run: Run) -> None:
     # without an incarnation: a pool process closes all that it shows of that name
     await services.commands.publish(CloseTenant(instance_name=instance_name))
     deadline = services.clock() + _SESSIONS_CLOSED_WITHIN
-    first = left = await _open_sessions(services, instance_name)
+    first = left = await _open_sessions(services.database, instance_name)
     while left:
         if services.clock() > deadline:
             raise DomainError(f"the pool has not closed {left} visitor sessions yet")
         await run.report(max(first - left, 0), first)
         await asyncio.sleep(0.2)
-        left = await _open_sessions(services, instance_name)
+        left = await _open_sessions(services.database, instance_name)
 
 
-async def _open_sessions(services: Services, instance_name: str) -> int:
-    async with services.database.read() as session:
+async def _open_sessions(database: Database, instance_name: str) -> int:
+    async with database.read() as session:
         count = await session.scalar(
             select(func.count()).select_from(VisitorSession).where(VisitorSession.instance_name == instance_name)
         )
@@ -131,7 +132,7 @@ async def _remove_accounts(run: Run) -> None:
     """
     services, instance_name = run.services, run.instance_name
     usernames = await _all_usernames(services, instance_name)
-    ordered = sorted(usernames, key=lambda username: (_is_visitor(services, username), username))
+    ordered = sorted(usernames, key=lambda username: (_is_visitor(services.naming, username), username))
     await run.report(0, len(ordered))
     left: dict[str, str] = {}
     done = 0
@@ -165,9 +166,9 @@ def _some(names: Sequence[str]) -> str:
     return f"{', '.join(names[:_NAMED])}{' …' if len(names) > _NAMED else ''}"
 
 
-def _is_visitor(services: Services, username: str) -> bool:
+def _is_visitor(naming: Naming, username: str) -> bool:
     try:
-        return services.naming.parse_username(username).kind is not AccountKind.OPERATOR
+        return naming.parse_username(username).kind is not AccountKind.OPERATOR
     except InvalidInputError:
         return True
 
@@ -175,7 +176,7 @@ def _is_visitor(services: Services, username: str) -> bool:
 async def _all_usernames(services: Services, instance_name: str) -> set[str]:
     async with services.database.read() as session:
         names = set(await session.scalars(select(Account.username).where(Account.instance_name == instance_name)))
-    for group in registry.groups(services, instance_name):
+    for group in registry.groups(services.naming, instance_name):
         names.update(await services.ejabberd.roster_members(group))
     # names of a standalone system have no suffix, so we cannot search for them
     if suffix := services.naming.username_suffix(instance_name):
@@ -199,7 +200,7 @@ async def _remove_rooms(run: Run) -> None:
 async def _verify_destroyed(run: Run) -> None:
     services, instance_name = run.services, run.instance_name
     suffix = services.naming.username_suffix(instance_name)
-    groups = registry.groups(services, instance_name)
+    groups = registry.groups(services.naming, instance_name)
     await services.ejabberd.bulk.forget_tenant(suffix)
     # the next tenant of this name must not be suspended
     await services.ejabberd.bulk.open_tenant(instance_name)

@@ -98,7 +98,7 @@ async def reads_history(caller: CallerDep, services: ServicesDep, instance_name:
     """
     _check_reads(caller)
     _check_name(caller, instance_name)
-    tenant = await registry.get_known(services, instance_name)
+    tenant = await registry.get_known(services.database, instance_name)
     _check_own(caller, tenant)
     return tenant.created_at if caller.scope is Scope.TENANT else 0.0
 

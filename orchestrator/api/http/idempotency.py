@@ -44,7 +44,7 @@ async def _answer_once(request: Request, key: str, handle: Handler) -> Response:
     await get_caller(services, await bearer(request))
     await check_text(request)
     # whoever bears the same token is the same sender; a tenant that is made anew was never asked anything
-    tenant = await registry.find(services, request.path_params.get("instance_name", ""))
+    tenant = await registry.find(services.database, request.path_params.get("instance_name", ""))
     sender = f"{request.headers.get('authorization', '')}\n{tenant.incarnation if tenant else ''}"
     actor = hashlib.sha256(sender.encode()).hexdigest()
     known = await idempotency.begin(services, actor, key, await _fingerprint(request))
@@ -53,12 +53,12 @@ async def _answer_once(request: Request, key: str, handle: Handler) -> Response:
     try:
         response = await handle(request)
     except BaseException:
-        await idempotency.abandon(services, actor, key)
+        await idempotency.abandon(services.database, actor, key)
         raise
     headers = {name: value for name, value in response.headers.items() if name in _KEPT_HEADERS}
     answer = idempotency.StoredAnswer(response.status_code, headers, _without_secrets(bytes(response.body)))
     try:
-        await idempotency.finish(services, actor, key, answer)
+        await idempotency.finish(services.database, actor, key, answer)
     except DATABASE_AWAY as error:
         # it is done, and its secrets are shown now or never
         log.error("an answer is not kept for its repetition", error=type(error).__name__)  # noqa: TRY400 - the statement holds the answer

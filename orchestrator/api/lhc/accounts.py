@@ -26,7 +26,7 @@ async def change_password(call: Call, password: str) -> None:
     """
     call.check_host()
     name = call.account("user")
-    await admission.find(call.services, name.instance)
+    await admission.find(call.services.database, name.instance)
     await tenants.accounts.accounts.change_password(call.services, name, password)
 
 

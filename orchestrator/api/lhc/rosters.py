@@ -32,7 +32,7 @@ async def join(call: Call) -> None:
     call.check_host()
     name, roster = call.account("user"), call.roster()
     check_member(name, roster)
-    await admission.find(call.services, name.instance)
+    await admission.find(call.services.database, name.instance)
     if await rows.find_when_free(call.services, name) is None:
         log.warning("roster member not added: no such account", instance_name=name.instance)
     else:
@@ -45,7 +45,7 @@ async def leave(call: Call) -> None:
     name, roster = call.account("user"), call.roster()
     if name.instance != roster.instance:
         raise InvalidInputError("group", "must be of the user's own instance")
-    tenant = await registry.find(call.services, name.instance)
+    tenant = await registry.find(call.services.database, name.instance)
     if tenant is not None and tenant.state is not TenantState.DESTROYING:
         await accounts.leave_roster(call.services, name, roster)
 
@@ -60,7 +60,7 @@ async def set_up(call: Call, *, label: str, description: str, displayed: Sequenc
     call.check_host()
     roster = call.roster()
     _check_displayed(call, roster, displayed)
-    tenant = await registry.find(call.services, roster.instance)
+    tenant = await registry.find(call.services.database, roster.instance)
     may_begin = call.hosting_wide and call.services.settings.accept_unknown_tenants
     if tenant is None and not may_begin:
         raise InvalidInputError("group", f"there is no tenant '{roster.instance}', and this key may not begin one")
@@ -94,7 +94,7 @@ async def find(call: Call) -> Roster | None:
     """The roster `group` as ejabberd has it."""
     call.check_host()
     roster = call.roster()
-    await admission.find(call.services, roster.instance)
+    await admission.find(call.services.database, roster.instance)
     return await call.services.ejabberd.roster(call.services.naming.group(roster))
 
 
@@ -134,7 +134,7 @@ async def _finished(services: Services, operation_id: str, deadline: float) -> b
         ApplicationError: it failed.
     """
     while asyncio.get_running_loop().time() < deadline:
-        operation = await operations.get(services, operation_id)
+        operation = await operations.get(services.database, operation_id)
         if operation.state is OperationState.SUCCEEDED:
             return True
         if operation.state is OperationState.FAILED:

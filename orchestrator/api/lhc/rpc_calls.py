@@ -107,7 +107,7 @@ def _is_struct(param: Any) -> bool:
 
 def _check_path(services: Services, instance_name: str) -> None:
     try:
-        registry.check_key(services, instance_name)
+        registry.check_key(services.settings, instance_name)
     except InvalidInputError:
         raise _not_authorised() from None
 

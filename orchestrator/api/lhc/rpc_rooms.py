@@ -25,7 +25,7 @@ async def muc_online_rooms(call: Call) -> dict[str, Any]:
     """The tenant's own rooms."""
     call.require("host")
     _check_service(call, "host")
-    found = await rooms.find(call.services, _instance_name(call))
+    found = await rooms.find(call.services.database, _instance_name(call))
     service = call.services.settings.rooms_jid
     return {"rooms": [{"room": f"{room.name}@{service}"} for room in found]}
 
@@ -49,7 +49,7 @@ async def change_room_option(call: Call) -> dict[str, Any]:
     if (call.text("option"), call.text("value")) != ("allow_subscription", "true"):
         raise InvalidInputError("option", "only allow_subscription can be set, to true")
     with _no_room("Room not found"):
-        await rooms.get(call.services, _instance_name(call), call.text("name"))
+        await rooms.get(call.services.database, _instance_name(call), call.text("name"))
     return DONE
 
 
@@ -59,7 +59,7 @@ async def subscribe_room(call: Call) -> dict[str, Any]:
     who = _person(call, "user")
     room = local_part(call.text("room"), call.services.settings.rooms_jid, "room")
     with _no_room("The room does not exist"):
-        await rooms.put_member(call.services, _instance_name(call), room, who, call.text("nick"))
+        await rooms.put_member(call.services.database, _instance_name(call), room, who, call.text("nick"))
     return {"nodes": []}
 
 
@@ -128,7 +128,7 @@ def _no_room(text: str) -> Iterator[None]:
 def _person(call: Call, key: str, jid: str | None = None) -> Participant:
     jid = call.text(key) if jid is None else jid
     username = local_part(jid, call.services.settings.xmpp_host, key)
-    return rooms.person(call.services, _instance_name(call), username, key)
+    return rooms.person(call.services.naming, _instance_name(call), username, key)
 
 
 def _check_service(call: Call, key: str) -> None:

@@ -31,7 +31,7 @@ async def user_sessions_info(call: Call) -> dict[str, Any]:
     call.require("host", "user")
     call.check_host()
     name = call.account("user")
-    if await admission.find(call.services, name.instance) is None:
+    if await admission.find(call.services.database, name.instance) is None:
         return {"sessions_info": []}
     found = [_of_client(connection) for connection in await _connections(call, name)]
     virtual = await presence.find_session(call.services, name)

@@ -62,7 +62,7 @@ async def list_entries_of_tenant(
 async def _page(
     services: Services, instance_name: str | None, before: int | None, limit: int, since: float = 0
 ) -> AuditPage:
-    found = await audit.entries(services, instance_name, before=before, since=since, limit=limit + 1)
+    found = await audit.entries(services.database, instance_name, before=before, since=since, limit=limit + 1)
     page = found[:limit]
     return AuditPage(
         entries=[AuditView.model_validate(entry) for entry in page],

@@ -136,7 +136,7 @@ async def list_chats(
     instance_name: str, services: ServicesDep, state: ChatState | None = None, after: After = 0, limit: Limit = 50
 ) -> ChatPage:
     """The chats, oldest first; closed ones of a month."""
-    found = await chats.find(services, instance_name, state=state, after=after, limit=limit + 1)
+    found = await chats.find(services.database, instance_name, state=state, after=after, limit=limit + 1)
     page = found[:limit]
     return ChatPage(
         chats=[ChatView.of(services, chat) for chat in page], next=page[-1].id if len(found) > limit else None
@@ -169,7 +169,7 @@ async def start_chat(instance_name: str, wanted: ChatRequest, services: Services
 @router.get("/{chat_id}", dependencies=[READS_TENANT])
 async def get_chat(instance_name: str, chat_id: str, services: ServicesDep) -> ChatView:
     """The chat."""
-    return ChatView.of(services, await chats.get(services, instance_name, chat_id))
+    return ChatView.of(services, await chats.get(services.database, instance_name, chat_id))
 
 
 @router.patch("/{chat_id}", dependencies=[ACTS_FOR_TENANT])
@@ -210,7 +210,7 @@ async def list_messages(
     instance_name: str, chat_id: str, services: ServicesDep, after: After = 0, limit: Limit = 50
 ) -> LinePage:
     """What was said, as far as it is kept: all of it for `history_hours`, else what has not arrived."""
-    found = await chats.history(services, instance_name, chat_id, after=after, limit=limit + 1)
+    found = await chats.history(services.database, instance_name, chat_id, after=after, limit=limit + 1)
     page: list[ChatLine] = found[:limit]
     return LinePage(
         messages=[LineView.model_validate(line) for line in page], next=page[-1].id if len(found) > limit else None

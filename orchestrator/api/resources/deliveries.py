@@ -109,7 +109,7 @@ async def list_deliveries(
     limit: Annotated[int, Query(ge=1, le=500)] = 50,
 ) -> DeliveryPage:
     """The messages of the tenant's operators, oldest first; delivered ones of a day, dead ones of a month."""
-    found = await history.messages(services, instance_name, state=state, after=after, limit=limit + 1)
+    found = await history.messages(services.database, instance_name, state=state, after=after, limit=limit + 1)
     page = found[:limit]
     return DeliveryPage(
         deliveries=[DeliveryView.model_validate(message) for message in page],
@@ -120,7 +120,7 @@ async def list_deliveries(
 @router.get("/deliveries/{message_id:int}", dependencies=[READS_TENANT])
 async def get_delivery(instance_name: str, message_id: MessageId, services: ServicesDep) -> DeliveryDetail:
     """A message, with each attempt to deliver it."""
-    message, attempts = await history.message(services, instance_name, message_id)
+    message, attempts = await history.message(services.database, instance_name, message_id)
     return DeliveryDetail(
         **DeliveryView.model_validate(message).model_dump(),
         history=[AttemptView.model_validate(attempt) for attempt in attempts],
@@ -153,7 +153,7 @@ async def list_returned(
     limit: Annotated[int, Query(ge=1, le=500)] = 50,
 ) -> ReturnedMessagePage:
     """Messages of the tenant's visitors that came back within the last month, oldest first."""
-    found = await bounces.find(services, instance_name, after=after, limit=limit + 1)
+    found = await bounces.find(services.database, instance_name, after=after, limit=limit + 1)
     page = found[:limit]
     return ReturnedMessagePage(
         returned_messages=[ReturnedMessageView.model_validate(message) for message in page],

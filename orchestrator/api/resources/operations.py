@@ -48,7 +48,7 @@ async def list_operations(
 ) -> OperationPage:
     """The operations, newest first; those of destroyed tenants as well."""
     found = await operations.find(
-        services,
+        services.database,
         instance_name=instance_name,
         kind=kind,
         state=state,
@@ -72,7 +72,13 @@ async def list_operations_of_tenant(
 ) -> OperationPage:
     """The tenant's operations, newest first; they can be read when the tenant is gone, too."""
     found = await operations.find(
-        services, instance_name=instance_name, since=since, kind=kind, state=state, after=after, limit=limit + 1
+        services.database,
+        instance_name=instance_name,
+        since=since,
+        kind=kind,
+        state=state,
+        after=after,
+        limit=limit + 1,
     )
     return _page(found, limit)
 
@@ -88,12 +94,12 @@ def _page(found: list[Operation], limit: int) -> OperationPage:
 @router.get("/operations/{operation_id}", dependencies=[READS], responses=problems(404))
 async def get_operation(operation_id: str, services: ServicesDep) -> OperationView:
     """An operation, with its steps and how far it is."""
-    return OperationView.of(await operations.get(services, operation_id))
+    return OperationView.of(await operations.get(services.database, operation_id))
 
 
 async def _watch(services: ServicesDep, caller: CallerDep, operation_id: str) -> AsyncIterator[Watched]:
     """Before the stream begins: there is such an operation, and room for one more."""
-    await operations.get(services, operation_id)
+    await operations.get(services.database, operation_id)
     with _watching.admit(operation_id, caller.actor) as watched:
         if watched is None:
             text = f"too many streams are open; of one token {MOST_OF_ONE} may be at each API process"

@@ -106,7 +106,7 @@ async def import_tenant(
 
 async def _page(services: Services, instance_name: str | None, *, unmended: bool, after: int, limit: int) -> DriftPage:
     found: list[Drift] = await drift_records.find(
-        services, instance_name, unmended=unmended, after=after, limit=limit + 1
+        services.database, instance_name, unmended=unmended, after=after, limit=limit + 1
     )
     page = found[:limit]
     return DriftPage(

@@ -117,7 +117,7 @@ async def list_rooms(
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
 ) -> RoomPage:
     """The rooms, oldest first."""
-    found = await rooms.find(services, instance_name, after=after, limit=limit + 1)
+    found = await rooms.find(services.database, instance_name, after=after, limit=limit + 1)
     page = found[:limit]
     return RoomPage(
         rooms=[RoomView.of(services, room) for room in page], next=page[-1].id if len(found) > limit else None
@@ -135,7 +135,7 @@ async def create_room(instance_name: str, wanted: RoomRequest, services: Service
 @router.get("/{name}", dependencies=[READS_TENANT])
 async def get_room(instance_name: str, name: str, services: ServicesDep) -> RoomView:
     """The room with its members."""
-    return RoomView.of(services, await rooms.get(services, instance_name, name))
+    return RoomView.of(services, await rooms.get(services.database, instance_name, name))
 
 
 @router.delete("/{name}", status_code=HTTPStatus.NO_CONTENT, dependencies=[ACTS_FOR_TENANT])
@@ -151,16 +151,16 @@ async def put_member(
     """Note who is to be in the room, and invite an operator who is not there."""
     who = _person(services, instance_name, operator)
     nick = None if wanted.nick is None else check_nick(wanted.nick)
-    await rooms.put_member(services, instance_name, name, who, nick)
+    await rooms.put_member(services.database, instance_name, name, who, nick)
     if wanted.invite:
         await rooms.invite(services, instance_name, name, [who])
-    return RoomView.of(services, await rooms.get(services, instance_name, name))
+    return RoomView.of(services, await rooms.get(services.database, instance_name, name))
 
 
 @router.delete("/{name}/members/{operator}", status_code=HTTPStatus.NO_CONTENT, dependencies=[ACTS_FOR_TENANT])
 async def remove_member(instance_name: str, name: str, operator: str, services: ServicesDep) -> None:
     """Remove a member; nobody is thrown out of the room. One who is none is a success."""
-    await rooms.remove_member(services, instance_name, name, _person(services, instance_name, operator))
+    await rooms.remove_member(services.database, instance_name, name, _person(services, instance_name, operator))
 
 
 @router.post("/{name}/messages", status_code=HTTPStatus.ACCEPTED, dependencies=[ACTS_FOR_TENANT])
@@ -175,9 +175,9 @@ async def say_in_room(instance_name: str, name: str, wanted: RoomMessageRequest,
 
 def _person(services: Services, instance_name: str, operator: str) -> Participant:
     if is_page_operator(operator):
-        return rooms.person(services, instance_name, operator, "operator")
+        return rooms.person(services.naming, instance_name, operator, "operator")
     username = services.naming.username(operators.name_of(instance_name, operator))
-    return rooms.person(services, instance_name, username, "operator")
+    return rooms.person(services.naming, instance_name, username, "operator")
 
 
 def _operator(services: Services, username: str) -> str:

@@ -181,7 +181,7 @@ async def list_tenants(
     limit: Annotated[int, Query(ge=1, le=500)] = 50,
 ) -> TenantPage:
     """The tenants by name; destroyed ones only when asked for by that state."""
-    found = await registry.search(services, state=state, part=search, after=after, limit=limit + 1)
+    found = await registry.search(services.database, state=state, part=search, after=after, limit=limit + 1)
     page = found[:limit]
     return TenantPage(
         tenants=[
@@ -313,7 +313,7 @@ async def _names(services: Services, wanted: BulkRequest) -> Sequence[str]:
         raise InvalidInputError("instance_names", "give names; or else a state, a part of the name, or both")
     if wanted.instance_names is not None:
         return wanted.instance_names
-    found = await registry.search(services, state=wanted.state, part=wanted.search, limit=BULK_LIMIT + 1)
+    found = await registry.search(services.database, state=wanted.state, part=wanted.search, limit=BULK_LIMIT + 1)
     if len(found) > BULK_LIMIT:
         raise InvalidInputError("state", f"more than {BULK_LIMIT:,} tenants are found: search for fewer, or give names")
     return [tenant.instance_name for tenant in found]
@@ -378,11 +378,11 @@ def _bulk_outcome(instance_name: str, outcome: Operation | DomainError | None) -
 async def _view(services: Services, tenant: Tenant) -> TenantView:
     async with services.database.read() as session:
         accounts = await registry.count_accounts(session, tenant.instance_name)
-    operation = await operations.latest(services, tenant.instance_name)
+    operation = await operations.latest(services.database, tenant.instance_name)
     own = {"rosters", "accounts", "operation", "secret_key"}
     return TenantView(
         **{name: getattr(tenant, name) for name in TenantView.model_fields if name not in own},
-        rosters=registry.groups(services, tenant.instance_name),
+        rosters=registry.groups(services.naming, tenant.instance_name),
         accounts={kind.value: count for kind, count in accounts.items()},
         operation=OperationView.of(operation) if operation else None,
     )

@@ -65,7 +65,9 @@ async def list_tokens(
     limit: Annotated[int, Query(ge=1, le=500)] = 50,
 ) -> TokenPage:
     """The tokens, newest first."""
-    found = await tokens.find(services, instance_name=instance_name, revoked=revoked, after=after, limit=limit + 1)
+    found = await tokens.find(
+        services.database, instance_name=instance_name, revoked=revoked, after=after, limit=limit + 1
+    )
     page = found[:limit]
     return TokenPage(
         tokens=[TokenView.model_validate(token) for token in page], next=page[-1].id if len(found) > limit else None
@@ -93,7 +95,7 @@ async def create_token(
 @router.get("/{token_id}", responses=problems(404))
 async def get_token(token_id: str, services: ServicesDep) -> TokenView:
     """The token, also one that was revoked."""
-    return TokenView.model_validate(await tokens.get(services, token_id))
+    return TokenView.model_validate(await tokens.get(services.database, token_id))
 
 
 @router.delete("/{token_id}", status_code=HTTPStatus.NO_CONTENT, responses=problems(404))

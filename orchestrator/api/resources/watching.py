@@ -50,7 +50,7 @@ class Watched:
         async with self._asking:
             while self._view is None or time.monotonic() - self._asked_at >= _POLL_SECONDS:
                 try:
-                    self._view = OperationView.of(await operations.get(services, self._operation_id))
+                    self._view = OperationView.of(await operations.get(services.database, self._operation_id))
                 except DATABASE_AWAY as error:
                     # the stream has begun, so nothing but its end could tell; the database may be back by then
                     log.warning("the database cannot be asked", error=type(error).__name__)

@@ -217,7 +217,7 @@ async def test_no_two_tenants_of_a_name_sign_with_the_same_key(world: World) -> 
 async def test_a_successor_is_made_when_all_memories_of_the_former_are_over(world: World) -> None:
     await world.open_tenant("acme")
     await _reborn(world.services, world)
-    (operation, *_) = await operations.find(world.services, instance_name="acme")
+    (operation, *_) = await operations.find(world.services.database, instance_name="acme")
     assert operation.due_at == world.clock() + incarnations.NAME_RESTS
 
 
@@ -243,7 +243,7 @@ async def test_what_came_after_the_end_is_not_there_for_the_next(world: World) -
     async with services.database.read() as session:
         assert await session.get(OperatorPresence, "bob.acme") is None
         assert await session.get(OneTimeLink, "d") is None
-    assert await operator_presence.online_operators(services) == []
+    assert await operator_presence.online_operators(services.database) == []
 
 
 async def test_an_invitation_is_for_one_account_alone(world: World) -> None:

@@ -157,7 +157,7 @@ async def test_delivery_in_order_with_retries_until_dead(world: World, lhc: Lhc)
         (MessageState.DELIVERED, 1, None, None),
         (MessageState.DELIVERED, 1, None, None),
     ]
-    _, attempts = await history.message(world.services, "acme", rows[0].id)
+    _, attempts = await history.message(world.services.database, "acme", rows[0].id)
     assert [(attempt.http_status, attempt.error) for attempt in attempts] == [(500, "HTTP 500")] * MAX_ATTEMPTS
     assert [attempt.at for attempt in attempts] == sorted({attempt.at for attempt in attempts})
     async with world.services.database.read() as session:
@@ -171,7 +171,7 @@ async def test_no_answer_is_recorded_as_such(world: World, lhc: Lhc, unused_tcp_
     await work(world)
     assert lhc.bodies == []
     (row,) = await stored(world)
-    _, (attempt,) = await history.message(world.services, "acme", row.id)
+    _, (attempt,) = await history.message(world.services.database, "acme", row.id)
     assert attempt.http_status is None
     assert attempt.error is not None
     assert attempt.error.startswith("ClientConnectorError")
@@ -403,7 +403,7 @@ async def test_replay_of_one_dead_message(world: World, lhc: Lhc) -> None:
         await history.replay(world.services, "acme", second, PANEL)
     await work(world)
     assert lhc.bodies == ["body 2", "body 3"]
-    again, attempts = await history.message(world.services, "acme", second)
+    again, attempts = await history.message(world.services.database, "acme", second)
     assert (again.state, again.attempts) == (MessageState.DELIVERED, 1)
     assert len(attempts) == MAX_ATTEMPTS + 1
     with pytest.raises(ConflictError, match="delivered, not dead"):
@@ -421,7 +421,9 @@ async def test_replay_of_all_in_order(world: World, lhc: Lhc) -> None:
     assert await history.replay_all(world.services, "acme", PANEL) == 3
     assert world.woken == [("callbacks.deliver", {"instance_names": ["acme"]})]
     assert await history.replay_all(world.services, "acme", PANEL) == 0
-    logged = [(one.action, one.actor, one.reason) for one in await audit.entries(world.services, "acme", limit=1)]
+    logged = [
+        (one.action, one.actor, one.reason) for one in await audit.entries(world.services.database, "acme", limit=1)
+    ]
     assert logged == [("deliveries.replayed", "panel", "all 3 dead deliveries: because")]
     await work(world)
     assert [body for body in lhc.bodies if body != "body 8"] == ["body 1", "body 2", "body 3"]
@@ -434,7 +436,7 @@ async def test_pages_of_deliveries(world: World, lhc: Lhc) -> None:
     await operator_messages.store_messages(world.services, [message(7), message(1, instance="other")])
 
     async def page(**wanted: object) -> list[int]:
-        found = await history.messages(world.services, "acme", **wanted)  # type: ignore[arg-type]
+        found = await history.messages(world.services.database, "acme", **wanted)  # type: ignore[arg-type]
         return [row.id for row in found]
 
     assert await page(state=MessageState.DEAD, limit=2) == ids[:2]

@@ -93,9 +93,11 @@ async def test_a_holder_of_yesterday_tells_lhc_nothing(prepared: World) -> None:
     assert new.token > old.token
     with pytest.raises(LeaseLostError):
         await operator_presence.operator_changed(prepared.services, BOB, online=False, lease=old)
-    assert [one.username for one in await operator_presence.online_operators(prepared.services)] == ["bob.acme"]
+    assert [one.username for one in await operator_presence.online_operators(prepared.services.database)] == [
+        "bob.acme"
+    ]
     await operator_presence.operator_changed(prepared.services, BOB, online=False, lease=new)
-    assert await operator_presence.online_operators(prepared.services) == []
+    assert await operator_presence.online_operators(prepared.services.database) == []
 
 
 async def test_to_take_a_shard_back_does_not_revive_the_old_token(prepared: World) -> None:

@@ -88,7 +88,7 @@ async def test_a_workflow_goes_on_where_it_failed_and_ends_after_its_last_attemp
     assert await advance() is Next.NOTHING
     assert ran == ["first", "second", "second", *["second"] * engine.MAX_ATTEMPTS]
     assert (await registry.get(world.services, "acme")).state is TenantState.FAILED
-    operation = await operations.get(world.services, created.operation.id)
+    operation = await operations.get(world.services.database, created.operation.id)
     assert (operation.state, operation.error) == ("failed", "third: RuntimeError: ejabberd is away")
     assert [(step.state, step.attempts, step.done, step.total) for step in operation.steps] == [
         ("succeeded", 1, 7, 7),
@@ -113,7 +113,7 @@ async def test_transitions_are_compare_and_swap_and_each_is_in_the_audit_log(wor
         await registry.put(world.services, "acme", TenantSpec(), PANEL)
     log = [
         (entry.actor, entry.action, entry.old_state, entry.new_state, entry.reason)
-        for entry in reversed(await audit.entries(world.services, "acme"))
+        for entry in reversed(await audit.entries(world.services.database, "acme"))
     ]
     assert log == [
         ("panel", "state", "destroyed", "pending", "a new customer"),
@@ -132,7 +132,7 @@ async def test_refusals_of_one_kind_are_recorded_once_in_a_minute(world: World) 
         )
 
     async def recorded() -> list[str | None]:
-        entries = await audit.entries(world.services, "acme")
+        entries = await audit.entries(world.services.database, "acme")
         return [entry.reason for entry in entries if entry.action == "rpc.refused"]
 
     await asyncio.gather(*(refuse(what) for what in ["register"] * 20 + ["register_also"] * 20))

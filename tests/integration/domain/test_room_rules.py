@@ -32,7 +32,7 @@ async def create(world: World, name: str = "jd,br") -> Room:
 
 
 async def put(world: World, who: Participant, nick: str | None = None) -> str:
-    return (await rooms.put_member(world.services, "acme", "jd,br", who, nick)).nick
+    return (await rooms.put_member(world.services.database, "acme", "jd,br", who, nick)).nick
 
 
 async def add(world: World, *rows: Any) -> None:
@@ -47,7 +47,7 @@ def room(world: World, state: RoomState = RoomState.ACTIVE) -> Room:
 
 
 def page_operator(name: str = "John.Doe.operator") -> Participant:
-    return rooms.person(_none, "acme", name)
+    return rooms.person(_none.naming, "acme", name)
 
 
 _none: Any = None
@@ -63,9 +63,9 @@ async def test_a_creation_that_ended_half_way_goes_on(world: World) -> None:
         (row,) = await session.scalars(select(Room))
         assert row.state is RoomState.PENDING
     # nobody is told of it before it is there
-    assert await rooms.find(world.services, "acme") == []
+    assert await rooms.find(world.services.database, "acme") == []
     with pytest.raises(NotFoundError):
-        await rooms.get(world.services, "acme", "jd,br")
+        await rooms.get(world.services.database, "acme", "jd,br")
 
 
 @pytest.mark.parametrize(("state", "error"), [(RoomState.ACTIVE, TakenError), (RoomState.REMOVING, ConflictError)])
@@ -82,7 +82,7 @@ async def test_a_removal_that_ended_half_way_stays_one(world: World) -> None:
     for _ in range(2):
         with pytest.raises(EjabberdUnavailableError):
             await rooms.destroy(world.services, "acme", "jd,br")
-    assert await rooms.find(world.services, "acme") == []
+    assert await rooms.find(world.services.database, "acme") == []
     with pytest.raises(NotFoundError):
         await rooms.destroy(world.services, "acme", "another")
 
@@ -93,17 +93,17 @@ async def test_members_have_names(world: World) -> None:
     john = page_operator()
     assert await put(world, john) == "John Doe"
     assert await put(world, john, "  Johnny ") == "Johnny"
-    (member,) = (await rooms.get(world.services, "acme", "jd,br")).members
+    (member,) = (await rooms.get(world.services.database, "acme", "jd,br")).members
     assert (member.username, member.nick) == ("john.doe.operator", "Johnny")
-    bob = rooms.person(world.services, "acme", "Bob.acme")
+    bob = rooms.person(world.services.naming, "acme", "Bob.acme")
     with pytest.raises(NotFoundError):
         await put(world, bob)
     now = world.clock()
     account = {"instance_name": "acme", "kind": AccountKind.OPERATOR, "state": AccountState.ACTIVE}
     await add(world, Account(username="bob.acme", created_at=now, last_active_at=now, **account))
     assert await put(world, bob) == "bob"
-    await rooms.remove_member(world.services, "acme", "jd,br", john)
-    assert [one.username for one in (await rooms.get(world.services, "acme", "jd,br")).members] == ["bob.acme"]
+    await rooms.remove_member(world.services.database, "acme", "jd,br", john)
+    assert [one.username for one in (await rooms.get(world.services.database, "acme", "jd,br")).members] == ["bob.acme"]
 
 
 async def test_a_room_has_a_bounded_number_of_members(world: World) -> None:
@@ -118,7 +118,7 @@ async def test_a_room_has_a_bounded_number_of_members(world: World) -> None:
 
 async def test_who_is_meant(world: World) -> None:
     def person(name: str, instance_name: str = "acme") -> Participant:
-        return rooms.person(world.services, instance_name, name)
+        return rooms.person(world.services.naming, instance_name, name)
 
     assert person("Name.Surname.operator") == Participant(
         "name.surname.operator", "name.surname.operator", "Name Surname"

@@ -50,7 +50,7 @@ async def test_a_revoked_token_opens_nothing_and_revoking_twice_is_one(world: Wo
         revoked = await tokens.revoke(world.services, token.id, Cause("panel", "lost laptop"))
         assert revoked.revoked_at == world.clock.now
     assert await tokens.check(world.services, shown) is None
-    log = [(entry.action, entry.actor, entry.reason) for entry in await audit.entries(world.services)]
+    log = [(entry.action, entry.actor, entry.reason) for entry in await audit.entries(world.services.database)]
     assert log == [
         ("token revoked", "panel", f"{token.id} for dashboard: lost laptop"),
         ("token created", "panel", f"{token.id} (panel:read) for dashboard"),
@@ -95,7 +95,7 @@ async def test_the_token_of_a_tenant_is_for_one_that_there_is_and_goes_with_it(w
         await make_own()
     await registry.put(world.services, "acme", TenantSpec(), PANEL)
     token, shown = await make_own()
-    assert [one.id for one in await tokens.find(world.services, instance_name="acme")] == [token.id]
+    assert [one.id for one in await tokens.find(world.services.database, instance_name="acme")] == [token.id]
 
     async with world.services.database.write() as session:
         tenant = await session.get_one(Tenant, "acme")
@@ -126,7 +126,7 @@ async def test_a_wrong_token_is_refused_by_its_field(world: World, wrong: dict[s
     with pytest.raises(InvalidInputError) as refused:
         await tokens.create(world.services, **wanted)  # type: ignore[arg-type]
     assert refused.value.field == field
-    assert await tokens.find(world.services) == []
+    assert await tokens.find(world.services.database) == []
 
 
 async def test_tokens_are_listed_in_pages(world: World) -> None:
@@ -136,11 +136,11 @@ async def test_tokens_are_listed_in_pages(world: World) -> None:
         made.append((await make(world, str(number)))[0].id)
     pages: list[str] = []
     after = None
-    while page := await tokens.find(world.services, after=after, limit=2):
+    while page := await tokens.find(world.services.database, after=after, limit=2):
         pages += [token.id for token in page]
         after = pages[-1]
     assert sorted(pages) == sorted(made)
-    assert pages == [token.id for token in await tokens.find(world.services)]
+    assert pages == [token.id for token in await tokens.find(world.services.database)]
     await tokens.revoke(world.services, made[0], PANEL)
-    assert made[0] not in {token.id for token in await tokens.find(world.services)}
-    assert made[0] in {token.id for token in await tokens.find(world.services, revoked=True)}
+    assert made[0] not in {token.id for token in await tokens.find(world.services.database)}
+    assert made[0] in {token.id for token in await tokens.find(world.services.database, revoked=True)}

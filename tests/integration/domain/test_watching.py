@@ -71,7 +71,7 @@ async def test_all_who_watch_are_told_of_each_change_until_the_end(world: World)
 async def test_who_comes_back_is_told_only_what_is_new(world: World) -> None:
     operation = await begun(world)
     await change(world, operation, state=OperationState.CANCELLED)
-    view = OperationView.of(await operations.get(world.services, operation.id))
+    view = OperationView.of(await operations.get(world.services.database, operation.id))
     with Watching().admit(operation.id, "panel") as watched:
         assert watched is not None
         assert [new async for new in watched.changes(world.services, since=mark(view))] == []

@@ -57,7 +57,7 @@ def interrupted(services: Services, command: str, by: Callable[[], Awaitable[obj
 async def advance(services: Services, operation: Operation) -> Operation:
     """As far as it goes now."""
     await mortal.finish(services, operation.id)
-    return await operations.get(services, operation.id)
+    return await operations.get(services.database, operation.id)
 
 
 async def provisioned(services: Services, name: str, visitors: int = 0) -> None:
@@ -137,7 +137,7 @@ async def test_a_retry_begins_with_the_step_that_failed(services: Services) -> N
     for lives in range(engine.MAX_ATTEMPTS):
         # later each time by more than the longest delay, so that nobody waits for it
         await mortal.finish(dataclasses.replace(failing, clock=mortal.later(5 * lives)), operation.id)
-    failed = await operations.get(services, operation.id)
+    failed = await operations.get(services.database, operation.id)
     assert (failed.state, failed.error) == (OperationState.FAILED, "verify: OSError: ejabberd is away")
     assert await state_of(services, "failed") is TenantState.FAILED
     assert [step.attempts for step in failed.steps] == [1, 1, 1, engine.MAX_ATTEMPTS, 0]

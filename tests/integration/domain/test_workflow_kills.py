@@ -76,7 +76,7 @@ async def _is_gone(services: Services, name: str) -> None:
     groups = [rosters.group_of(services.naming, name, kind) for kind in RosterKind]
     assert await services.ejabberd.bulk.tenant_left(services.naming.username_suffix(name), groups) == {}
     assert await services.ejabberd.bulk.accounts(f".{name}") == []
-    assert await registry.find(services, name) is None
+    assert await registry.find(services.database, name) is None
 
 
 async def _opens_with_both_keys(services: Services, name: str) -> None:
@@ -112,7 +112,7 @@ async def _orphaned(services: Services, name: str) -> None:
 
 async def _import(services: Services, name: str) -> Operation | None:
     """A tenant of the old system: rosters that are not as they should be, members and accounts."""
-    for group in registry.groups(services, name):
+    for group in registry.groups(services.naming, name):
         await services.ejabberd.create_roster(group, Roster(label=group, description="", displayed=()))
     for user, group in ((f"bob.{name}", f"operators.{name}"), (f"visitor.1.{name}", f"visitors.{name}")):
         await services.ejabberd.register(user, "secret")
@@ -185,7 +185,7 @@ async def test_a_workflow_whose_worker_is_killed_in_each_step_ends_well(
         await mortal.die(system.state, registry_url, operation.id, lives, Death(step, calls))
     async with open_services(services.settings, mortal.no_wake, mortal.later(len(steps))) as successor:
         await mortal.finish(successor, operation.id)
-        ended = await operations.get(successor, operation.id)
+        ended = await operations.get(successor.database, operation.id)
         assert (ended.state, ended.error) == (OperationState.SUCCEEDED, None)
         assert [(step.name, step.attempts) for step in ended.steps] == [(step, 2) for step in steps]
         async with successor.database.read() as session:

@@ -179,7 +179,7 @@ class Life(RuleBasedStateMachine):
             await engine.advance(self.world.services, Rehearsal(meanwhile).workflows(), operation_id)
 
     def _operations(self) -> list[Operation]:
-        return self.portal.call(lambda: operations.find(self.world.services, instance_name="acme", limit=500))
+        return self.portal.call(lambda: operations.find(self.world.services.database, instance_name="acme", limit=500))
 
     def _state(self) -> TenantState | None:
         return self.portal.call(state_of, self.world.services)

@@ -276,13 +276,13 @@ async def test_a_resume_that_failed_after_it_opened_the_tenant_is_retried_there(
             raise OSError("away")
 
     await finish(world, Rehearsal(fails))
-    assert (await operations.get(services, operation.id)).state is OperationState.FAILED
+    assert (await operations.get(services.database, operation.id)).state is OperationState.FAILED
     assert await state_of(services) is TenantState.ACTIVE
     rehearsal = Rehearsal()
     await engine.retry(services, rehearsal.workflows(), operation.id, PANEL)
     await finish(world, rehearsal)
     assert rehearsal.ran == [(OperationKind.RESUME, "work")]
-    assert (await operations.get(services, operation.id)).state is OperationState.SUCCEEDED
+    assert (await operations.get(services.database, operation.id)).state is OperationState.SUCCEEDED
 
 
 async def test_what_contradicts_the_state_fails_at_once(world: World) -> None:
@@ -294,7 +294,7 @@ async def test_what_contradicts_the_state_fails_at_once(world: World) -> None:
     workflows = Rehearsal().workflows()
     assert await engine.advance(services, workflows, provision.id) is Next.NOTHING
     assert await engine.advance(services, workflows, suspend.id) is Next.NOTHING
-    failed = await operations.get(services, suspend.id)
+    failed = await operations.get(services.database, suspend.id)
     assert (failed.state, failed.steps[0].attempts) == (OperationState.FAILED, 1)
     assert await state_of(services) is TenantState.FAILED
 
@@ -310,7 +310,7 @@ async def test_pausing_does_not_use_up_attempts(world: World) -> None:
     workflows = Rehearsal(somebody_pauses).workflows()
     for _ in range(engine.MAX_ATTEMPTS + 1):
         assert await engine.advance(services, workflows, operation.id) is Next.NOTHING
-        assert (await operations.get(services, operation.id)).state is OperationState.PAUSED
+        assert (await operations.get(services.database, operation.id)).state is OperationState.PAUSED
         await operations.go_on(services, operation.id, PANEL)
 
     async def fails(_run: Run) -> None:
@@ -327,7 +327,7 @@ async def test_a_step_that_kills_its_worker_each_time_is_given_up(world: World) 
         raise KilledError
 
     workflows, deaths = Rehearsal(dies).workflows(), 0
-    while (await operations.get(services, operation.id)).state in UNFINISHED:
+    while (await operations.get(services.database, operation.id)).state in UNFINISHED:
         try:
             await engine.advance(services, workflows, operation.id)
         except KilledError:
