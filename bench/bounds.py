@@ -17,9 +17,9 @@ from bench.chaos.memory import Memory
 from bench.chaos.schedule import Kind
 from bench.lib.harness import console, own_system
 from bench.lib.measured import FULL_SPEED, keep
+from bench.testbed.system import System
 from orchestrator.launcher.local import Broker, DatabaseServer
 from orchestrator.launcher.up import control
-from testbed.system import System
 
 WELL, DEAD_LHC, DEAD_BROKER = "all well", "dead LHC", "dead broker"
 PROCESSES = ("api", "worker", "pool-0", "pool-1", "ejabberd")

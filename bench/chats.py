@@ -24,10 +24,10 @@ from rich.table import Table
 
 from bench.lib.harness import PASSWORD, console, own_system
 from bench.lib.measured import FULL_SPEED, Measured, keep, summarise
+from bench.testbed.operator import Operator
+from bench.testbed.panel import Panel
+from bench.testbed.receiver import Receiver
 from orchestrator.launcher.local import Broker, DatabaseServer
-from testbed.operator import Operator
-from testbed.panel import Panel
-from testbed.receiver import Receiver
 
 TO_OPERATOR, TO_WEBHOOK = "visitor -> operator", "operator -> webhook"
 

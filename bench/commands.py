@@ -26,12 +26,12 @@ from bench.lib.harness import PASSWORD, console, own_system
 from bench.lib.http_load import STAMP
 from bench.lib.measured import FULL_SPEED, Measured, keep, summarise
 from bench.lib.watching import MARK, Login, Watcher, watching
+from bench.testbed.lhc import Lhc
+from bench.testbed.panel import Panel
+from bench.testbed.system import System, domain_of
 from orchestrator.launcher.local import Broker
 from tenants.process.services import Services
 from tenants.shards.commands import AnyCommand, SendMessage, ShowVisitor
-from testbed.lhc import Lhc
-from testbed.panel import Panel
-from testbed.system import System, domain_of
 from xmpp_pool import stanzas
 
 INSTANCE = "bench-commands"

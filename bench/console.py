@@ -22,8 +22,8 @@ from rich.table import Table
 from bench.lib.console_rows import LARGE, Size, fill
 from bench.lib.harness import console, own_system
 from bench.lib.measured import Measured, keep, summarise
+from bench.testbed.system import System
 from orchestrator.launcher.local import Broker, DatabaseServer
-from testbed.system import System
 
 _SECONDS = 60.0
 

@@ -11,11 +11,11 @@ import httpx
 
 from bench.lib.harness import console
 from bench.lib.running import running_system
+from bench.testbed.lhc import Lhc
+from bench.testbed.operator import Operator
+from bench.testbed.panel import Panel
+from bench.testbed.receiver import Receiver
 from tenants.ejabberd.client import Ejabberd
-from testbed.lhc import Lhc
-from testbed.operator import Operator
-from testbed.panel import Panel
-from testbed.receiver import Receiver
 
 INSTANCE = "acme"
 PASSWORD = "0123456789abcdef0123"  # noqa: S105 - of the demo's visitor

@@ -28,15 +28,15 @@ from rich.table import Table
 from bench.chaos.memory import Memory
 from bench.lib.harness import PASSWORD, console, own_system
 from bench.lib.measured import Measured, keep, summarise
+from bench.testbed.browser import Browser
+from bench.testbed.lhc import Lhc, php_json
+from bench.testbed.light_client import LightClient
+from bench.testbed.operator import Operator
+from bench.testbed.panel import Panel
+from bench.testbed.receiver import Callback, Receiver
+from bench.testbed.system import System
+from bench.testbed.waiting import until
 from orchestrator.launcher.local import Broker, DatabaseServer
-from testbed.browser import Browser
-from testbed.lhc import Lhc, php_json
-from testbed.light_client import LightClient
-from testbed.operator import Operator
-from testbed.panel import Panel
-from testbed.receiver import Callback, Receiver
-from testbed.system import System
-from testbed.waiting import until
 
 CALM, HOSTILE = "calm", "hostile"
 TO_OPERATOR, TO_LHC = "visitor -> operator", "operator -> callback"

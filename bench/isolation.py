@@ -22,11 +22,11 @@ from rich.table import Table
 from bench.lib.harness import PASSWORD, WARM_UP, console
 from bench.lib.measured import Measured, keep, summarise
 from bench.lib.running import running_system
-from testbed.lhc import Lhc
-from testbed.operator import Operator
-from testbed.panel import Panel
-from testbed.receiver import Callback, Receiver
-from testbed.waiting import until
+from bench.testbed.lhc import Lhc
+from bench.testbed.operator import Operator
+from bench.testbed.panel import Panel
+from bench.testbed.receiver import Callback, Receiver
+from bench.testbed.waiting import until
 
 MEASURED, BUSY = "bench-measured", "bench-busy"
 CONVERSATIONS = 50

@@ -20,10 +20,10 @@ from rich.table import Table
 from bench.lib.harness import PASSWORD, WARM_UP, console
 from bench.lib.measured import Measured, keep, summarise
 from bench.lib.running import running_system
-from testbed.lhc import Lhc
-from testbed.operator import Operator
-from testbed.panel import Panel
-from testbed.receiver import Receiver
+from bench.testbed.lhc import Lhc
+from bench.testbed.operator import Operator
+from bench.testbed.panel import Panel
+from bench.testbed.receiver import Receiver
 
 INSTANCE = "bench"
 

@@ -25,10 +25,10 @@ from bench.lib.http_load import STAMP
 from bench.lib.measured import Measured, keep, summarise
 from bench.lib.seeding import login_of, open_tenants, seed
 from bench.lib.watching import MARK, Watcher, watching
+from bench.testbed.system import System, domain_of
 from orchestrator.launcher.local import DatabaseServer
 from tenants.process.services import Services
 from tenants.shards.commands import SendMessage
-from testbed.system import System, domain_of
 
 CROWDED, OTHER = "bench-crowded", "bench-other"
 _DEADLINE = 60.0

@@ -32,10 +32,10 @@ from bench.lib.harness import PASSWORD, console, own_system
 from bench.lib.http_load import Load, Outcome, send
 from bench.lib.measured import FULL_SPEED, Measured, keep, summarise
 from bench.lib.watching import MARK, Login, Watcher, watching
+from bench.testbed.lhc import Lhc, php_json
+from bench.testbed.panel import Panel
+from bench.testbed.system import System
 from orchestrator.launcher.local import Broker, DatabaseServer
-from testbed.lhc import Lhc, php_json
-from testbed.panel import Panel
-from testbed.system import System
 
 INSTANCE = "bench-pageviews"
 OPERATOR = "bob"

@@ -24,6 +24,8 @@ from rich.table import Table
 
 from bench.lib.harness import PASSWORD, console
 from bench.lib.measured import keep
+from bench.testbed.chat_server import ChatServer
+from bench.testbed.system import migrate
 from config.settings import Settings
 from tenants.core.naming import AccountKind, AccountName, RosterKind
 from tenants.core.scram import make_verifier
@@ -35,8 +37,6 @@ from tenants.process.services import Services, open_services
 from tenants.store.models import Account, AccountState, Tenant, TenantState
 from tenants.workflows import reconcile
 from tenants.workflows.steps import WORKFLOWS
-from testbed.chat_server import ChatServer
-from testbed.system import migrate
 
 _AT_ONCE = 10
 _ACCOUNTS_AT_ONCE = 1000

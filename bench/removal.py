@@ -25,11 +25,11 @@ from rich.table import Table
 
 from bench.lib.harness import PASSWORD, console
 from bench.lib.measured import keep
+from bench.testbed.chat_server import ChatServer
 from orchestrator.launcher.local import LISTEN_IP
 from tenants.core import scram
 from tenants.ejabberd.admin_api import call_headers
 from tenants.ejabberd.bulk import BATCH, Kind
-from testbed.chat_server import ChatServer
 
 LIMIT, OURS, ONE_BY_ONE = "limit", "ours", "one by one (httpx)"
 AT_ONCE = 10

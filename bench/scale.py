@@ -19,9 +19,9 @@ from bench.lib.crowd import Crowd, crowd
 from bench.lib.harness import console, own_system
 from bench.lib.measured import FULL_SPEED, keep
 from bench.lib.seeding import login_of, open_tenants
+from bench.testbed.system import System, domain_of
 from orchestrator.launcher.local import Broker
 from tenants.shards.commands import ShowVisitor
-from testbed.system import System, domain_of
 
 _AT_ONCE = 500
 _ONLINE_SECONDS = 3600.0

@@ -28,8 +28,8 @@ from bench.lib.harness import PASSWORD, console, own_system
 from bench.lib.measured import keep, resident_bytes
 from bench.lib.seeding import login_of, open_tenants, seed
 from bench.lib.watching import Login
+from bench.testbed.system import System
 from orchestrator.launcher.local import DatabaseServer
-from testbed.system import System
 
 _POOL = "pool-0"
 _REST_SECONDS = 5.0

@@ -19,15 +19,15 @@ from sqlalchemy import select
 
 from bench.lib.harness import PASSWORD, console, own_system
 from bench.lib.measured import FULL_SPEED, keep
+from bench.testbed.lhc import Lhc
+from bench.testbed.operator import Operator
+from bench.testbed.panel import Panel
+from bench.testbed.receiver import Receiver
+from bench.testbed.system import System
+from bench.testbed.waiting import until_async
 from tenants.shards.commands import shard_of
 from tenants.store.database import Database
 from tenants.store.models import ShardLease
-from testbed.lhc import Lhc
-from testbed.operator import Operator
-from testbed.panel import Panel
-from testbed.receiver import Receiver
-from testbed.system import System
-from testbed.waiting import until_async
 
 TENANTS = 8
 SHARDS = 64

@@ -20,6 +20,10 @@ from sqlalchemy import func, select
 from bench.lib.harness import PASSWORD, console
 from bench.lib.measured import Measured, keep, summarise
 from bench.lib.running import running_system
+from bench.testbed.lhc import Lhc
+from bench.testbed.operator import Operator
+from bench.testbed.panel import Panel
+from bench.testbed.waiting import until_async
 from config.celery import make_celery
 from config.settings import Settings
 from config.wakeup import celery_wake
@@ -28,10 +32,6 @@ from tenants.core.scram import make_verifier
 from tenants.ejabberd.rosters import group_of
 from tenants.process.services import Services, open_services
 from tenants.store.models import Account, AccountState, Tenant, TenantState
-from testbed.lhc import Lhc
-from testbed.operator import Operator
-from testbed.panel import Panel
-from testbed.waiting import until_async
 
 OTHER, LARGE = "bench-other", "bench-large"
 _AT_ONCE = 20

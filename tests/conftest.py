@@ -6,9 +6,9 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from testbed.panel import Panel
-from testbed.receiver import Receiver
-from testbed.system import System, start_system
+from bench.testbed.panel import Panel
+from bench.testbed.receiver import Receiver
+from bench.testbed.system import System, start_system
 from tests.sharing import share_out
 from tests.world.settings import SETTINGS
 from tests.world.tenant import NewTenant, Tenant, tenants_of

@@ -25,8 +25,8 @@ from bench.chaos.memory import Memory
 from bench.chaos.report import Result, describe
 from bench.chaos.schedule import Action, plan
 from bench.lib.measured import FULL_SPEED
+from bench.testbed.system import StartError, System, start_system
 from orchestrator.launcher.local import Broker, DatabaseServer
-from testbed.system import StartError, System, start_system
 
 RESULTS = Path(__file__).parents[1] / "results" / "chaos.json"
 _QUIET = 3.0

@@ -25,12 +25,12 @@ from slixmpp.xmlstream.xmlstream import NotConnectedError
 from bench.chaos.ledger import Conversation, Ledger, Way
 from bench.chaos.presence import Visitor
 from bench.chaos.schedule import Kind
-from testbed.lhc import Lhc
-from testbed.operator import Operator, SeenPresence
-from testbed.panel import Panel
-from testbed.receiver import Callback, Receiver
-from testbed.system import System
-from testbed.waiting import until
+from bench.testbed.lhc import Lhc
+from bench.testbed.operator import Operator, SeenPresence
+from bench.testbed.panel import Panel
+from bench.testbed.receiver import Callback, Receiver
+from bench.testbed.system import System
+from bench.testbed.waiting import until
 
 PASSWORD = "0123456789abcdef0123"  # noqa: S105 - of everybody in the load
 LONG_WINDOW = 1800.0

@@ -12,8 +12,8 @@ from typing import Any, Protocol
 from xmlrpc.client import Fault
 
 from bench.chaos.schedule import LHC, Action, Kind
+from bench.testbed.system import System
 from orchestrator.launcher.up import control
-from testbed.system import System
 
 _BACK_WITHIN = 90.0
 _POLL = 0.1

@@ -5,7 +5,7 @@ from contextlib import suppress
 from http.client import HTTPException
 from pathlib import Path
 
-from testbed.system import System
+from bench.testbed.system import System
 
 _INTERVAL = 1.0
 _PAGE_KIB = 4

@@ -9,7 +9,7 @@ from multiprocessing import get_context
 from multiprocessing.connection import Connection
 
 from bench.lib.watching import Login, Stream, log_in
-from testbed.waiting import until
+from bench.testbed.waiting import until
 
 _PRESENCE = re.compile(rb"<presence [^>]*>")
 _FROM, _LEAVES = re.compile(rb" from='(visitor[^'/]*)"), b"type='unavailable'"

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 from rich.console import Console
 
-from testbed.system import System, start_system
+from bench.testbed.system import System, start_system
 
 PASSWORD = "0123456789abcdef0123"  # noqa: S105 - of the benchmarks' visitors
 WARM_UP = 20

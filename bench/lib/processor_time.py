@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from testbed.system import System
+from bench.testbed.system import System
 
 _PARENT, _USER, _SYSTEM = 1, 11, 12
 """Fields of `/proc/PID/stat` after the name, see proc(5)."""

@@ -13,12 +13,12 @@ from sqlalchemy import insert
 
 from bench.lib.harness import PASSWORD
 from bench.lib.watching import Login
+from bench.testbed.lhc import Lhc
+from bench.testbed.panel import Panel
+from bench.testbed.system import System
 from tenants.core.naming import AccountKind
 from tenants.store.database import Database
 from tenants.store.models import Account, AccountState, VisitorSession
-from testbed.lhc import Lhc
-from testbed.panel import Panel
-from testbed.system import System
 
 _ONLINE_SECONDS = 24 * 3600.0
 _ROWS_AT_ONCE = 5000

@@ -14,7 +14,7 @@ from multiprocessing import get_context
 from multiprocessing.connection import Connection
 
 from bench.lib.http_load import STAMP
-from testbed.login import scram
+from bench.testbed.login import scram
 
 _MARKED = re.compile(rb"&lt;at ([0-9.]{%d})&gt;" % len(STAMP))
 _ASKED = re.compile(rb"<iq [^>]*type='get'[^>]*>")

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from playwright.async_api import Browser, StorageState, async_playwright, expect
 
-from testbed.system import PROJECT, System
-from testbed.waiting import DEADLINE
+from bench.testbed.system import PROJECT, System
+from bench.testbed.waiting import DEADLINE
 from tests.browser.somebody import Come, Somebody
 
 CHROMIUM = "/usr/bin/chromium"

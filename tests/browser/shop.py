@@ -3,10 +3,10 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from testbed.panel import Panel
-from testbed.receiver import Callback, Receiver
-from testbed.system import System
-from testbed.waiting import until_async
+from bench.testbed.panel import Panel
+from bench.testbed.receiver import Callback, Receiver
+from bench.testbed.system import System
+from bench.testbed.waiting import until_async
 from tests.world.tenant import Tenant
 
 PASSWORD = "0123456789abcdef0123"

@@ -6,8 +6,8 @@ import re
 import pytest
 from playwright.async_api import expect
 
-from testbed.system import System
-from testbed.waiting import DEADLINE
+from bench.testbed.system import System
+from bench.testbed.waiting import DEADLINE
 from tests.browser.somebody import Come, Somebody
 from tests.world.console import login_link
 from tests.world.tenant import Tenant

@@ -6,7 +6,7 @@ from urllib.parse import quote
 from playwright.async_api import TimeoutError as PlaywrightTimeoutError
 from playwright.async_api import expect
 
-from testbed.waiting import until_async
+from bench.testbed.waiting import until_async
 from tests.browser.somebody import Somebody
 from tests.world.tenant import NewTenant
 from tests.world.tenant_api import api_of

@@ -5,7 +5,7 @@ import re
 
 from playwright.async_api import Page, expect
 
-from testbed.system import System
+from bench.testbed.system import System
 from tests.browser.somebody import Come, Somebody
 from tests.world.tenant import Tenant
 

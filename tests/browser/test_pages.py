@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from playwright.async_api import expect
 
-from testbed.panel import Panel
-from testbed.receiver import Receiver
-from testbed.system import System
+from bench.testbed.panel import Panel
+from bench.testbed.receiver import Receiver
+from bench.testbed.system import System
 from tests.browser.shop import open_shop
 from tests.browser.somebody import WIDE, Somebody
 from tests.world.tenant import Tenant

@@ -13,10 +13,10 @@ from pathlib import Path
 import httpx
 import pytest
 
+from bench.testbed.panel import Panel
+from bench.testbed.receiver import Receiver
+from bench.testbed.system import System, migrate, start_system
 from orchestrator.launcher import postgresql as server
-from testbed.panel import Panel
-from testbed.receiver import Receiver
-from testbed.system import System, migrate, start_system
 from tests.world.console import Browser, OpenBrowser
 from tests.world.registry import World, emptied_world
 from tests.world.settings import SETTINGS

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager, suppress
 
 import pytest
 
-from testbed.waiting import until
+from bench.testbed.waiting import until
 from tests.world.stream import Stream
 from xmpp_pool.fanout import Fanout
 from xmpp_pool.stream import StreamLostError

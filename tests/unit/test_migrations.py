@@ -6,8 +6,8 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import create_engine
 
+from bench.testbed.system import migrate
 from tenants.store.models import Base
-from testbed.system import migrate
 
 
 def test_the_migrations_make_the_tables_of_the_models(tmp_path: Path) -> None:

@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from sqlalchemy.exc import OperationalError
 from structlog.testing import capture_logs
 
+from bench.testbed.waiting import until
 from config.settings import Settings
 from tenants.conversations.reports import Receipt, Typing
 from tenants.core.naming import AccountKind, AccountName, Naming
 from tenants.core.text import clean
 from tenants.process.services import Services, open_services
-from testbed.waiting import until
 from xmpp_pool import signal_inbox, stanzas
 from xmpp_pool.signal_inbox import Signals
 from xmpp_pool.stanzas import CHAT_STATES_NS, RECEIPTS_NS, Signal

@@ -6,8 +6,8 @@ from contextlib import asynccontextmanager
 
 import httpx
 
-from testbed.system import ORCHESTRATOR, System
-from testbed.waiting import until_async
+from bench.testbed.system import ORCHESTRATOR, System
+from bench.testbed.waiting import until_async
 
 
 @asynccontextmanager

@@ -1,6 +1,6 @@
 """What operators read in a chat."""
 
-from testbed.operator import Operator
+from bench.testbed.operator import Operator
 
 ACCEPTED = "[[System Assistant]] Chat was already accepted by {}"
 

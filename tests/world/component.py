@@ -11,9 +11,9 @@ from slixmpp.xmlstream import StanzaBase
 from slixmpp.xmlstream.handler import Callback
 from slixmpp.xmlstream.matcher import MatchXPath
 
+from bench.testbed.chat_server import ChatServer
+from bench.testbed.waiting import DEADLINE, until
 from orchestrator.launcher.local import LISTEN_IP
-from testbed.chat_server import ChatServer
-from testbed.waiting import DEADLINE, until
 from xmpp_pool.stanzas import (
     CLIENT_NS,
     COMPONENT_NS,

@@ -9,11 +9,11 @@ import httpx
 from fastapi import FastAPI
 from starlette.routing import Mount, Route
 
+from bench.testbed.system import ORCHESTRATOR, PROJECT, System
+from bench.testbed.waiting import DEADLINE
 from config.settings import Settings
 from orchestrator.console.site import Console
 from orchestrator.console.tables import Table
-from testbed.system import ORCHESTRATOR, PROJECT, System
-from testbed.waiting import DEADLINE
 
 PASSWORD = "0123456789abcdef0123"
 """Of everybody who is let in by a test."""

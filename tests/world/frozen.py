@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from testbed.waiting import until
+from bench.testbed.waiting import until
 
 _STOPPED = {"T", "t", "Z", "X"}
 

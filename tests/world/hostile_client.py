@@ -4,8 +4,8 @@ import itertools
 from collections.abc import Iterable, Iterator
 from xml.etree import ElementTree as ET
 
-from testbed.browser import Browser
-from testbed.operator import Operator
+from bench.testbed.browser import Browser
+from bench.testbed.operator import Operator
 from tests.world.hostile_stanzas import KINDS, stanza
 
 Client = Operator | Browser

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from testbed.system import PROJECT
+from bench.testbed.system import PROJECT
 
 _EXAMPLES = PROJECT / "docs" / "proxy"
 _NAME = "orchestrator.example.com"

@@ -2,7 +2,7 @@
 
 from urllib.parse import quote
 
-from testbed.waiting import until
+from bench.testbed.waiting import until
 from tests.world.rpc import Encode, Rpc, library_request
 from tests.world.tenant import Tenant, rpc_of
 

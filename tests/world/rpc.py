@@ -7,8 +7,8 @@ from xmlrpc.client import Fault, dumps, loads
 
 import httpx
 
-from testbed.lhc import TIMEOUT
-from testbed.system import System
+from bench.testbed.lhc import TIMEOUT
+from bench.testbed.system import System
 
 Encode = Callable[..., bytes]
 """A method's name and its params, as the body of a request."""

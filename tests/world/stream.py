@@ -4,7 +4,7 @@ import asyncio
 import re
 from typing import cast
 
-from testbed.waiting import until
+from bench.testbed.waiting import until
 from xmpp_pool.gateway import Gateway
 from xmpp_pool.stream import StreamLostError
 

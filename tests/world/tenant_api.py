@@ -6,8 +6,8 @@ from typing import Any
 
 import httpx
 
-from testbed.operator import Operator
-from testbed.waiting import until_async
+from bench.testbed.operator import Operator
+from bench.testbed.waiting import until_async
 from tests.world.tenant import Tenant
 
 OPERATOR_PASSWORD = "operator-pw"

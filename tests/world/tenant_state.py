@@ -7,9 +7,9 @@ from typing import Any
 import httpx
 from sqlalchemy import select
 
+from bench.testbed.system import System
 from tenants.store.database import Database
 from tenants.store.models import Base
-from testbed.system import System
 from tests.world.tenant import Tenant
 
 HOST = "localhost"

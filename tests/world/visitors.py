@@ -1,6 +1,6 @@
 """Visitors whose browser logs in to ejabberd itself."""
 
-from testbed.browser import Browser
+from bench.testbed.browser import Browser
 from tests.world.tenant import Tenant, rpc_of
 
 HOST = "localhost"

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from testbed.chat_server import ChatServer
+from bench.testbed.chat_server import ChatServer
 
 
 @pytest.fixture(scope="session")

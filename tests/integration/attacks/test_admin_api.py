@@ -6,8 +6,8 @@ from typing import Any
 import httpx
 import pytest
 
-from testbed.login import Door, Login
-from testbed.system import System
+from bench.testbed.login import Door, Login
+from bench.testbed.system import System
 from tests.world.tenant import Tenant
 
 PASSWORD = "operator-pw"

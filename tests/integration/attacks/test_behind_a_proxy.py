@@ -8,8 +8,8 @@ from http import HTTPStatus
 import httpx
 import pytest
 
+from bench.testbed.system import System
 from orchestrator.console.access import COOKIE
-from testbed.system import System
 from tests.world.beside import beside
 from tests.world.console import Browser, OpenBrowser
 from tests.world.tenant import Tenant

@@ -16,6 +16,8 @@ from hypothesis import strategies as st
 from sqlalchemy import select, update
 
 import tasks.tenants
+from bench.testbed.panel import Panel
+from bench.testbed.system import System
 from config import task_names
 from orchestrator.app import app
 from tenants.core.errors import DomainError, InvalidInputError
@@ -23,8 +25,6 @@ from tenants.lifecycle import incarnations, registry, request_schemas
 from tenants.lifecycle.audit import Cause
 from tenants.lifecycle.registry import TenantSpec
 from tenants.store.models import Operation, OperationState, Tenant, TenantState
-from testbed.panel import Panel
-from testbed.system import System
 from tests.world.celery_client import Client
 from tests.world.registry import World, emptied_world
 

@@ -8,9 +8,9 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from testbed.browser import Browser
-from testbed.chat_server import ChatServer
-from testbed.operator import Operator
+from bench.testbed.browser import Browser
+from bench.testbed.chat_server import ChatServer
+from bench.testbed.operator import Operator
 from tests.world.component import Component
 from tests.world.hostile_client import Client, send, send_all
 from tests.world.hostile_stanzas import WORD, stanza

@@ -9,8 +9,8 @@ from typing import Any
 import httpx
 import pytest
 
-from testbed.lhc import Lhc
-from testbed.panel import Panel
+from bench.testbed.lhc import Lhc
+from bench.testbed.panel import Panel
 from tests.world.json_bodies import BODIES
 from tests.world.rpc import METHODS
 from tests.world.tenant import NewTenant, rpc_of

@@ -6,8 +6,8 @@ from contextlib import AsyncExitStack
 
 import httpx
 
+from bench.testbed.system import domain_of
 from tenants.store.models import Operation, OperationKind, OperationState
-from testbed.system import domain_of
 from tests.world.tenant import Tenant
 
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from testbed.chat_server import ChatServer
-from testbed.receiver import Callback
-from testbed.waiting import until
+from bench.testbed.chat_server import ChatServer
+from bench.testbed.receiver import Callback
+from bench.testbed.waiting import until
 from tests.world.component import Component, Handed
 from tests.world.tenant import NewTenant
 from tests.world.tenant_api import OPERATOR_PASSWORD, api_of

@@ -6,7 +6,7 @@ import httpx
 import pytest
 from flower.urls import handlers
 
-from testbed.system import System
+from bench.testbed.system import System
 from tests.world.beside import beside
 from tests.world.tenant import Tenant
 

@@ -14,11 +14,11 @@ from pathlib import Path
 
 import pytest
 
+from bench.testbed.chat_server import OPERATOR_PASSWORD, ChatServer
+from bench.testbed.login import Door, Login
+from bench.testbed.system import domain_of
 from tenants.process.services import Services
 from tenants.status.diagnostics import WrongError
-from testbed.chat_server import OPERATOR_PASSWORD, ChatServer
-from testbed.login import Door, Login
-from testbed.system import domain_of
 from tests.world.registry import make_world
 from tests.world.tenant import NewTenant, Tenant
 from tests.world.visitors import PASSWORD as VISITOR_PASSWORD

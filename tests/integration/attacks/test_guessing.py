@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from testbed.chat_server import ChatServer
-from testbed.login import Door, Login, element, scram
-from testbed.waiting import until, until_async
+from bench.testbed.chat_server import ChatServer
+from bench.testbed.login import Door, Login, element, scram
+from bench.testbed.waiting import until, until_async
 
 PASSWORD = "operator-pw"
 FREE_FOR_ACCOUNT, FREE_FOR_ADDRESS, FREE_FOR_CONNECTION = 10, 30, 5

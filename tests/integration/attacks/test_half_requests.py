@@ -10,8 +10,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from testbed.system import System
-from testbed.waiting import until_async
+from bench.testbed.system import System
+from bench.testbed.waiting import until_async
 from tests.world.beside import beside
 from tests.world.raw import raw
 

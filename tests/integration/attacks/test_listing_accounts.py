@@ -5,7 +5,7 @@ from base64 import b64decode
 
 import pytest
 
-from testbed.login import Door, Login, element, scram
+from bench.testbed.login import Door, Login, element, scram
 from tests.world.tenant import Tenant
 
 PASSWORD = "0123456789abcdef0123"

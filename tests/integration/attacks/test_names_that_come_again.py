@@ -10,6 +10,10 @@ import httpx
 import pytest
 from sqlalchemy import update
 
+from bench.testbed.lhc import Lhc
+from bench.testbed.panel import Panel
+from bench.testbed.system import System, domain_of
+from bench.testbed.waiting import until, until_async
 from orchestrator.api.http.auth import Caller, acts_for_tenant, reads_history, reads_tenant
 from tenants.access import one_time_links, tokens
 from tenants.accounts import accounts, rows
@@ -35,10 +39,6 @@ from tenants.store.models import (
     Tenant,
     TenantState,
 )
-from testbed.lhc import Lhc
-from testbed.panel import Panel
-from testbed.system import System, domain_of
-from testbed.waiting import until, until_async
 from tests.world.registry import World, make_world
 from tests.world.tenant import Tenant as Customer
 from tests.world.tenant_api import TenantApi, api_of

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
+from bench.testbed.system import ORCHESTRATOR, domain_of
 from tenants.core.errors import InvalidInputError
 from tenants.lifecycle import registry
 from tenants.outbound.callback_urls import as_meant, check_no_password, shown
-from testbed.system import ORCHESTRATOR, domain_of
 from tests.world.console import FORM, Browser, OpenBrowser, let_in
 from tests.world.tenant import NewTenant, Tenant
 

@@ -5,9 +5,9 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from testbed.chat_server import ChatServer
-from testbed.operator import Operator
-from testbed.waiting import until
+from bench.testbed.chat_server import ChatServer
+from bench.testbed.operator import Operator
+from bench.testbed.waiting import until
 from tests.world.component import Component
 from tests.world.tenant import Tenant, rpc_of
 from tests.world.tenant_api import TenantApi

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 
-from testbed.panel import Panel
+from bench.testbed.panel import Panel
 from tests.world.tenant_api import TenantApi
 
 WORDS = "Rumpelstiltskin ordered a spinning wheel"

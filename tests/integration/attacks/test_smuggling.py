@@ -2,7 +2,7 @@
 
 import pytest
 
-from testbed.system import System
+from bench.testbed.system import System
 from tests.world.raw import raw
 
 BEHIND = b"GET /readyz HTTP/1.1\r\nHost: smuggled\r\n\r\n"

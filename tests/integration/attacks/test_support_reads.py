@@ -13,11 +13,11 @@ import httpx
 import pytest
 from pydantic import SecretStr
 
+from bench.testbed.system import ORCHESTRATOR, System, domain_of
+from bench.testbed.waiting import until, until_async
 from orchestrator.console.access import COOKIE
 from tenants.access import console_sessions, console_users
 from tenants.store.models import Role
-from testbed.system import ORCHESTRATOR, System, domain_of
-from testbed.waiting import until, until_async
 from tests.world.console import PASSWORD, Address, Browser, OpenBrowser, addresses, let_in, site, tables
 from tests.world.tenant import Tenant
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from testbed.browser import Browser
-from testbed.waiting import until
+from bench.testbed.browser import Browser
+from bench.testbed.waiting import until
 from tests.world.tenant import Tenant
 
 PASSWORD = "0123456789abcdef0123"

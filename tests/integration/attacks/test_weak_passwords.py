@@ -5,13 +5,13 @@ import subprocess
 
 import pytest
 
+from bench.testbed.panel import Panel
+from bench.testbed.system import ORCHESTRATOR, System, domain_of
 from tenants.access import console_users, one_time_links
 from tenants.access.passwords import check_chosen
 from tenants.core.errors import InvalidInputError
 from tenants.lifecycle.audit import Cause
 from tenants.store.models import Role
-from testbed.panel import Panel
-from testbed.system import ORCHESTRATOR, System, domain_of
 from tests.world.tenant import Tenant
 
 SHORT = "must have 8 to 256 characters"

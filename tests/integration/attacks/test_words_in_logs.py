@@ -1,7 +1,7 @@
 """What people write gets into no log, also when a process of ejabberd that holds it ends by a fault."""
 
-from testbed.chat_server import ChatServer
-from testbed.waiting import until
+from bench.testbed.chat_server import ChatServer
+from bench.testbed.waiting import until
 
 SECRET = "the secret text"
 ROOM = "team.words"

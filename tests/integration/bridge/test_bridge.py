@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from slixmpp.exceptions import IqError
 
-from testbed.chat_server import ChatServer
-from testbed.operator import Operator
-from testbed.waiting import until
+from bench.testbed.chat_server import ChatServer
+from bench.testbed.operator import Operator
+from bench.testbed.waiting import until
 from tests.world.component import BRIDGE_NS, STORED, Component, Handed
 from xmpp_pool.stanzas import CHAT_STATES_NS, RECEIPTS_NS, Signal, typing
 

@@ -5,9 +5,9 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from testbed.chat_server import ChatServer
-from testbed.operator import Operator
-from testbed.waiting import until
+from bench.testbed.chat_server import ChatServer
+from bench.testbed.operator import Operator
+from bench.testbed.waiting import until
 from tests.world.component import STORED, Component, Handed
 from xmpp_pool.stanzas import room_message
 

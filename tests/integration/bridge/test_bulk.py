@@ -11,13 +11,13 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from bench.testbed.chat_server import ChatServer
+from bench.testbed.waiting import until
 from tenants.core import scram
 from tenants.core.errors import InvalidInputError
 from tenants.ejabberd.bulk import BATCH, Kind, Left, SharedRoster
 from tenants.ejabberd.client import Ejabberd
 from tenants.ejabberd.errors import EjabberdError, PasswordRefusedError
-from testbed.chat_server import ChatServer
-from testbed.waiting import until
 from tests.world.component import Component
 
 _numbers = itertools.count(1)

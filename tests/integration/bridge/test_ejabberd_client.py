@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from bench.testbed.system import System
 from tenants.ejabberd.client import Ejabberd, Roster
 from tenants.ejabberd.errors import (
     EjabberdError,
@@ -12,7 +13,6 @@ from tenants.ejabberd.errors import (
     UserExistsError,
     UserUnknownError,
 )
-from testbed.system import System
 
 VISITORS = Roster("Visitors", "of the client's test", ())
 OPERATORS = Roster("Operators", "", ("operators.client-test", "visitors.client-test"))

@@ -11,11 +11,11 @@ from pathlib import Path
 import httpx
 import pytest
 
-from testbed.operator import Operator
-from testbed.panel import Panel
-from testbed.receiver import Receiver
-from testbed.system import System
-from testbed.waiting import until, until_async
+from bench.testbed.operator import Operator
+from bench.testbed.panel import Panel
+from bench.testbed.receiver import Receiver
+from bench.testbed.system import System
+from bench.testbed.waiting import until, until_async
 from tests.world.page import Shell, Step, steps
 from xmpp_pool.stanzas import RECEIPTS_NS
 

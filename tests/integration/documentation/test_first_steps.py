@@ -13,14 +13,14 @@ from typing import Any
 import httpx
 import pytest
 
-from testbed.operator import Operator
-from testbed.system import ORCHESTRATOR, PROJECT
-from testbed.waiting import until, until_async
+from bench.testbed.operator import Operator
+from bench.testbed.system import ORCHESTRATOR, PROJECT
+from bench.testbed.waiting import until, until_async
 from tests.world.page import Shell, Step, steps
 
 PAGE = PROJECT / "docs" / "first-steps.md"
 CLONED = (
-    *("script", "config", "bench", "testbed", "pyproject.toml", "requirements.lock", "requirements-dev.lock"),
+    *("script", "config", "bench", "pyproject.toml", "requirements.lock", "requirements-dev.lock"),
     ".venv",  # as if it had been made here: that takes a minute
 )
 

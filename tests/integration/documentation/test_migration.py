@@ -3,12 +3,12 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from bench.testbed.lhc import Lhc
+from bench.testbed.operator import Operator
+from bench.testbed.panel import Panel
+from bench.testbed.receiver import Receiver
+from bench.testbed.system import System, start_system
 from orchestrator.launcher.up import control
-from testbed.lhc import Lhc
-from testbed.operator import Operator
-from testbed.panel import Panel
-from testbed.receiver import Receiver
-from testbed.system import System, start_system
 
 INSTANCE = "shop"
 OPERATOR_PASSWORD, VISITOR_PASSWORD = "operator-pw", "0123456789abcdef0123"

@@ -6,6 +6,7 @@ from collections.abc import Awaitable
 import pytest
 from sqlalchemy import select, update
 
+from bench.testbed.receiver import Callback, Receiver
 from tenants.conversations import operator_messages, operator_presence
 from tenants.conversations.reports import OperatorMessage
 from tenants.core.errors import ConflictError, NotFoundError, QuotaExceededError, UnavailableError
@@ -31,7 +32,6 @@ from tenants.store.models import (
     VisitorSession,
 )
 from tenants.visitors import presence
-from testbed.receiver import Callback, Receiver
 from tests.world.registry import World
 
 S = TenantState

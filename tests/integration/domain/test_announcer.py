@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import pytest
 from sqlalchemy import func, insert, select, update
 
+from bench.testbed.waiting import until
 from tenants.shards.commands import CloseVisitor, ShowVisitor, shard_of
 from tenants.store.models import VisitorSession
-from testbed.waiting import until
 from tests.world.registry import World
 from tests.world.stream import Stream
 from xmpp_pool.announcer import Announcer

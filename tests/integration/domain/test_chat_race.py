@@ -9,12 +9,12 @@ from multiprocessing.synchronize import Barrier
 
 from sqlalchemy import select
 
+from bench.testbed.waiting import until, until_async
 from tenants.conversations.operator_messages import store_messages
 from tenants.conversations.reports import OperatorMessage
 from tenants.core.naming import AccountKind, AccountName
 from tenants.shards.commands import AnyCommand, SendMessage
 from tenants.store.models import CallbackMessage, Chat, ChatState
-from testbed.waiting import until, until_async
 from tests.world.chats import ACCEPTED
 from tests.world.registry import World, make_world
 from tests.world.tenant_api import TenantApi

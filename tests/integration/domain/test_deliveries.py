@@ -10,6 +10,8 @@ from sqlalchemy import func, select
 from sqlalchemy.exc import OperationalError
 from starlette.responses import Response, StreamingResponse
 
+from bench.testbed.receiver import Behaviour, Callback, Receiver
+from bench.testbed.waiting import until, until_async
 from config.settings import Settings
 from tenants.conversations import operator_messages, operator_presence
 from tenants.conversations.reports import OperatorMessage
@@ -33,8 +35,6 @@ from tenants.process.services import Services
 from tenants.shards.commands import shard_of
 from tenants.store import claims
 from tenants.store.models import CallbackMessage, Conversation, DeliveryAttempt, MessageState, OperatorPresence
-from testbed.receiver import Behaviour, Callback, Receiver
-from testbed.waiting import until, until_async
 from tests.world.registry import World
 
 BOB = AccountName(AccountKind.OPERATOR, "bob", "acme")

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select, update
 
+from bench.testbed.chat_server import ChatServer
 from tenants.accounts import accounts, expiry, removal, rows
 from tenants.conversations import operator_messages
 from tenants.conversations.reports import OperatorMessage
@@ -25,7 +26,6 @@ from tenants.lifecycle.audit import Cause
 from tenants.lifecycle.registry import TenantSpec
 from tenants.store.models import Account, AccountState, Chat, ChatState, Conversation, TenantState, VisitorSession
 from tenants.visitors import presence
-from testbed.chat_server import ChatServer
 from tests.world.registry import World, make_world
 
 PASSWORD = "0123456789abcdef0123"

@@ -4,12 +4,12 @@ import asyncio
 
 import pytest
 
+from bench.testbed.waiting import until
 from tenants.conversations import operator_presence
 from tenants.core.naming import AccountKind, AccountName
 from tenants.process import leases
 from tenants.process.leases import TERM, Lease, LeaseLostError, Taken
 from tenants.shards.commands import shard_of
-from testbed.waiting import until
 from tests.world.registry import World
 from xmpp_pool.shards import Shards
 

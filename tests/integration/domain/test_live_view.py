@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from bench.testbed.system import System, migrate
+from bench.testbed.waiting import DEADLINE
 from orchestrator.console.conversation import together
 from tenants.conversations import live_view
 from tenants.conversations.live_view import Line, LiveViewPublisher, Way
@@ -14,8 +16,6 @@ from tenants.core.errors import UnavailableError
 from tenants.lifecycle import registry
 from tenants.lifecycle.audit import Cause
 from tenants.lifecycle.registry import TenantSpec
-from testbed.system import System, migrate
-from testbed.waiting import DEADLINE
 from tests.world.registry import World, make_world
 
 

@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from bench.testbed.system import migrate
 from tenants.core.errors import ConflictError
 from tenants.lifecycle import audit, engine, operations, registry, states
 from tenants.lifecycle.audit import Cause
@@ -11,7 +12,6 @@ from tenants.lifecycle.engine import Next, Run, Step, Workflow
 from tenants.lifecycle.registry import TenantSpec
 from tenants.store import claims
 from tenants.store.models import Operation, TenantState
-from testbed.system import migrate
 from tests.world.registry import World
 
 PANEL = Cause("panel")

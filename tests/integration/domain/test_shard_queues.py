@@ -8,6 +8,8 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from bench.testbed.system import System
+from bench.testbed.waiting import DEADLINE
 from tenants.shards.commands import SendMessage, shard_of
 from tenants.shards.queues import (
     CommandPublisher,
@@ -17,8 +19,6 @@ from tenants.shards.queues import (
     open_publisher,
     open_reader,
 )
-from testbed.system import System
-from testbed.waiting import DEADLINE
 
 SHARDS = 1000
 """More than the running systems have: only those beyond theirs are used, so that no pool process reads them."""

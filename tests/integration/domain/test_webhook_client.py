@@ -19,13 +19,13 @@ from standardwebhooks import Webhook, WebhookVerificationError
 from starlette.responses import RedirectResponse, Response, StreamingResponse
 from yarl import URL
 
+from bench.testbed.receiver import Behaviour, Callback, Receiver
+from bench.testbed.waiting import DEADLINE
 from config.settings import Settings
 from tenants.outbound.addresses import Resolve, resolve
 from tenants.outbound.poster import Answer
 from tenants.outbound.webhooks import WebhookClient, signing_key, signing_keys
 from tenants.store.models import Tenant
-from testbed.receiver import Behaviour, Callback, Receiver
-from testbed.waiting import DEADLINE
 from tests.world.registry import Clock
 
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "webhooks.md"

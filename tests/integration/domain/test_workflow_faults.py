@@ -12,6 +12,9 @@ from pathlib import Path
 import pytest
 import redis.asyncio as redis
 
+from bench.testbed.panel import Panel
+from bench.testbed.system import System, migrate
+from bench.testbed.waiting import until_async
 from orchestrator.launcher.up import control
 from tenants.accounts import accounts
 from tenants.core.errors import ConflictError
@@ -24,9 +27,6 @@ from tenants.process.services import Services, open_services
 from tenants.store.models import Circuit, Drift, Operation, OperationState, StepState, TenantState
 from tenants.store.models import Tenant as TenantRow
 from tenants.workflows.steps import WORKFLOWS
-from testbed.panel import Panel
-from testbed.system import System, migrate
-from testbed.waiting import until_async
 from tests.world import mortal
 from tests.world.rehearsal import RECORDS, rows_of, state_of
 from tests.world.tenant import Tenant

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import pytest
 from sqlalchemy import update
 
+from bench.testbed.system import System, migrate
 from tenants.accounts import accounts
 from tenants.core.digests import digest
 from tenants.core.naming import AccountKind, AccountName, RosterKind
@@ -19,7 +20,6 @@ from tenants.process.services import Services, open_services
 from tenants.store.models import Account, Operation, OperationKind, OperationState, Tenant, TenantState
 from tenants.workflows import imports, reconcile
 from tenants.workflows.steps import WORKFLOWS
-from testbed.system import System, migrate
 from tests.world import mortal
 from tests.world.mortal import Death
 

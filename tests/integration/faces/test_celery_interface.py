@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
+from bench.testbed.lhc import Lhc
+from bench.testbed.panel import Panel
+from bench.testbed.system import System
+from bench.testbed.waiting import until_async
 from tenants.core.digests import digest
-from testbed.lhc import Lhc
-from testbed.panel import Panel
-from testbed.system import System
-from testbed.waiting import until_async
 from tests.world.celery_client import Client
 from tests.world.tenant import Tenant
 

@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 import pytest
 
-from testbed.system import System
+from bench.testbed.system import System
 
 ORCHESTRATOR = str(Path(sys.executable).parent / "orchestrator")
 NOT_FOUND, CONFLICT, USAGE, FAILED = 3, 4, 2, 1

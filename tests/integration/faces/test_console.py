@@ -5,7 +5,7 @@ import csv
 import re
 from http import HTTPStatus
 
-from testbed.waiting import DEADLINE, until_async
+from bench.testbed.waiting import DEADLINE, until_async
 from tests.world.console import FORM, PASSWORD, Browser, OpenBrowser, let_in
 from tests.world.tenant import Tenant
 

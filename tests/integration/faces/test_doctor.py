@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
+from bench.testbed.system import System, domain_of, migrate
 from config.settings import Settings
 from tenants.ejabberd.client import BRIDGE_VERSION
 from tenants.status import diagnostics
 from tenants.status.diagnostics import Finding, WrongError
-from testbed.system import System, domain_of, migrate
 from tests.world.registry import World, make_world
 from tests.world.tenant import NewTenant, Tenant
 from xmpp_pool import handshake

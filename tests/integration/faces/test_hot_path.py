@@ -8,10 +8,10 @@ import httpx
 import pytest
 from sqlalchemy import select
 
+from bench.testbed.lhc import Lhc
+from bench.testbed.system import domain_of
+from bench.testbed.waiting import until_async
 from tenants.store.models import VisitorSession
-from testbed.lhc import Lhc
-from testbed.system import domain_of
-from testbed.waiting import until_async
 from tests.world.tenant import NewTenant, Tenant
 from tests.world.tenant_api import TenantApi
 

@@ -9,10 +9,10 @@ from typing import Any
 import httpx
 import pytest
 
-from testbed.lhc import Lhc, php_json
-from testbed.panel import Panel
-from testbed.receiver import Receiver
-from testbed.system import System
+from bench.testbed.lhc import Lhc, php_json
+from bench.testbed.panel import Panel
+from bench.testbed.receiver import Receiver
+from bench.testbed.system import System
 from tests.world.json_bodies import BODIES, DISPLAY_BOTH, DISPLAY_NONE, HOST, NAME, PASSWORD
 from tests.world.tenant import Tenant
 

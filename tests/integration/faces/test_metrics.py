@@ -9,8 +9,8 @@ import httpx
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from testbed.login import Door, Login
-from testbed.waiting import until_async
+from bench.testbed.login import Door, Login
+from bench.testbed.waiting import until_async
 from tests.world.console import Browser
 from tests.world.tenant import Tenant
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import httpx
 
-from testbed.panel import Panel
-from testbed.system import System
+from bench.testbed.panel import Panel
+from bench.testbed.system import System
 
 SECONDS = 240
 """For all requests; a machine of its own needs some 20."""

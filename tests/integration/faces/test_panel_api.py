@@ -10,10 +10,10 @@ from typing import Any
 import httpx
 import pytest
 
-from testbed.lhc import Lhc
-from testbed.panel import Panel
-from testbed.system import System
-from testbed.waiting import until_async
+from bench.testbed.lhc import Lhc
+from bench.testbed.panel import Panel
+from bench.testbed.system import System
+from bench.testbed.waiting import until_async
 from tests.world.tenant import Tenant
 
 _numbers = itertools.count(1)

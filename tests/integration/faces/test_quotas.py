@@ -5,8 +5,8 @@ from xmlrpc.client import Fault
 import httpx
 import pytest
 
-from testbed.lhc import Lhc, rpc
-from testbed.waiting import until_async
+from bench.testbed.lhc import Lhc, rpc
+from bench.testbed.waiting import until_async
 from tests.world.tenant import NewTenant, Tenant
 
 PASSWORD = "0123456789abcdef0123"

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from testbed.panel import Panel
-from testbed.receiver import Receiver
-from testbed.system import System
+from bench.testbed.panel import Panel
+from bench.testbed.receiver import Receiver
+from bench.testbed.system import System
 from tests.world.rpc import Rpc
 from tests.world.tenant import NewTenant, Tenant, rpc_of, tenants_of
 

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 import pytest
 
-from testbed.chat_server import ChatServer
-from testbed.operator import Operator
-from testbed.panel import Panel
-from testbed.receiver import Receiver
-from testbed.system import System
+from bench.testbed.chat_server import ChatServer
+from bench.testbed.operator import Operator
+from bench.testbed.panel import Panel
+from bench.testbed.receiver import Receiver
+from bench.testbed.system import System
 from tests.world.rpc import Rpc, post, shape
 from tests.world.tenant import Tenant
 

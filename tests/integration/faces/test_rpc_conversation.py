@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from testbed.operator import Operator
-from testbed.panel import Panel
-from testbed.receiver import Receiver
-from testbed.system import System
+from bench.testbed.operator import Operator
+from bench.testbed.panel import Panel
+from bench.testbed.receiver import Receiver
+from bench.testbed.system import System
 from tests.world.rpc import Encode, Rpc, library_request, php_request, shape
 from tests.world.tenant import Tenant
 

@@ -8,11 +8,11 @@ from xmlrpc.client import dumps, loads
 import httpx
 import pytest
 
-from testbed.lhc import rpc
-from testbed.operator import Operator
-from testbed.panel import Panel
-from testbed.receiver import Receiver
-from testbed.system import System
+from bench.testbed.lhc import rpc
+from bench.testbed.operator import Operator
+from bench.testbed.panel import Panel
+from bench.testbed.receiver import Receiver
+from bench.testbed.system import System
 from tests.world.rpc import fault_in, php_request, post
 from tests.world.tenant import Tenant
 

@@ -15,10 +15,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from testbed.lhc import TIMEOUT
-from testbed.panel import Panel
-from testbed.receiver import Receiver
-from testbed.system import System
+from bench.testbed.lhc import TIMEOUT
+from bench.testbed.panel import Panel
+from bench.testbed.receiver import Receiver
+from bench.testbed.system import System
 from tests.world.rpc import METHODS, Rpc, library_request, named
 from tests.world.tenant import Tenant
 

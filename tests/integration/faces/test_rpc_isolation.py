@@ -5,11 +5,11 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from bench.testbed.operator import Operator
+from bench.testbed.panel import Panel
+from bench.testbed.receiver import Receiver
+from bench.testbed.system import System
 from orchestrator.api.lhc import rpc_calls, rpc_rooms
-from testbed.operator import Operator
-from testbed.panel import Panel
-from testbed.receiver import Receiver
-from testbed.system import System
 from tests.world.rpc import METHODS, Rpc, named
 from tests.world.tenant import Tenant
 from tests.world.tenant_state import HOST, PASSWORD, nothing_changes

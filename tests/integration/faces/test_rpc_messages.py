@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from testbed.operator import Operator
-from testbed.waiting import until_async
+from bench.testbed.operator import Operator
+from bench.testbed.waiting import until_async
 from tests.world.rpc import Rpc
 from tests.world.tenant import Tenant, rpc_of
 

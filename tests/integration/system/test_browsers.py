@@ -5,8 +5,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from testbed.browser import Browser
-from testbed.waiting import until
+from bench.testbed.browser import Browser
+from bench.testbed.waiting import until
 from tests.world.tenant import NewTenant, Tenant, rpc_of
 from tests.world.visitors import HOST, PASSWORD, new_visitor
 

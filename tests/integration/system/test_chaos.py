@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from testbed.system import PROJECT
-from testbed.waiting import until
+from bench.testbed.system import PROJECT
+from bench.testbed.waiting import until
 
 SHORT = ("--seconds", "45", "--pause", "5", "--rate", "20", "--tenants", "3", "--visitors", "4")
 """Eight hits and more, one on each victim."""

@@ -2,8 +2,8 @@
 
 import pytest
 
+from bench.testbed.waiting import until
 from orchestrator.client import ApiError, TenantClient
-from testbed.waiting import until
 from tests.world.chats import ACCEPTED, read_by
 from tests.world.tenant import NewTenant
 from tests.world.tenant_api import OPERATOR_PASSWORD, TenantApi

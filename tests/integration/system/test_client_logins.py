@@ -2,7 +2,7 @@
 
 import pytest
 
-from testbed.login import Door, Login
+from bench.testbed.login import Door, Login
 from tests.world.tenant import Tenant
 
 

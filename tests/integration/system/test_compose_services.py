@@ -18,8 +18,8 @@ import httpx
 import psycopg
 import pytest
 
+from bench.testbed.waiting import until, until_async
 from orchestrator.launcher.local import LISTEN_IP, LocalSystem
-from testbed.waiting import until, until_async
 from tests.world.containers import PROJECT, Container, Image, path_of_the_machine, services, unprivileged
 
 SERVERS = ["db", "rabbitmq", "ejabberd"]

@@ -6,9 +6,9 @@ from xmlrpc.client import Fault
 
 import pytest
 
-from testbed.lhc import rpc
-from testbed.receiver import Callback
-from testbed.waiting import until
+from bench.testbed.lhc import rpc
+from bench.testbed.receiver import Callback
+from bench.testbed.waiting import until
 from tests.world.tenant import Tenant
 
 NewTenant = Callable[..., Awaitable[Tenant]]

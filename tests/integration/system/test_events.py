@@ -10,9 +10,9 @@ import jsonschema_rs
 import pytest
 from standardwebhooks import Webhook, WebhookVerificationError
 
-from testbed.operator import Operator
-from testbed.receiver import Callback
-from testbed.waiting import until
+from bench.testbed.operator import Operator
+from bench.testbed.receiver import Callback
+from bench.testbed.waiting import until
 from tests.world.chats import ACCEPTED, read_by
 from tests.world.tenant import NewTenant
 from tests.world.tenant_api import TenantApi

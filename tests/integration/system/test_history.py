@@ -4,9 +4,9 @@ from typing import Any
 
 from sqlalchemy import select
 
+from bench.testbed.waiting import until_async
 from tenants.conversations import chats
 from tenants.store.models import Chat, ChatLine, ChatState, LineState
-from testbed.waiting import until_async
 from tests.world.registry import World
 from tests.world.tenant_api import TenantApi
 

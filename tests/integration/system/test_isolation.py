@@ -13,13 +13,13 @@ import pytest
 from dotenv import dotenv_values
 from sqlalchemy import update
 
+from bench.testbed.operator import Operator
+from bench.testbed.receiver import Callback
+from bench.testbed.system import PROJECT
+from bench.testbed.waiting import until, until_async
 from tenants.delivery.outcomes import MAX_ATTEMPTS
 from tenants.store.database import Database
 from tenants.store.models import CallbackMessage, Circuit, Conversation, MessageState
-from testbed.operator import Operator
-from testbed.receiver import Callback
-from testbed.system import PROJECT
-from testbed.waiting import until, until_async
 from tests.world.tenant import Tenant
 
 NewTenant = Callable[..., Awaitable[Tenant]]

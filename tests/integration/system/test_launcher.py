@@ -22,15 +22,15 @@ import httpx
 import pytest
 from rich.console import Console
 
+from bench.testbed.lhc import Lhc
+from bench.testbed.operator import Operator
+from bench.testbed.panel import Panel
+from bench.testbed.receiver import Receiver
+from bench.testbed.waiting import until
 from orchestrator.launcher import postgresql
 from orchestrator.launcher.errors import LaunchError
 from orchestrator.launcher.local import LocalSystem
 from orchestrator.launcher.up import Launcher
-from testbed.lhc import Lhc
-from testbed.operator import Operator
-from testbed.panel import Panel
-from testbed.receiver import Receiver
-from testbed.waiting import until
 
 ORCHESTRATOR = Path(sys.executable).parent / "orchestrator"
 PASSWORD = "0123456789abcdef0123"

@@ -1,6 +1,6 @@
 """Operator presence for LHC: connect with the first connection, disconnect with the last, ping at the interval."""
 
-from testbed.waiting import until
+from bench.testbed.waiting import until
 from tests.world.settings import PING_SECONDS
 from tests.world.tenant import Tenant
 

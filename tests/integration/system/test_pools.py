@@ -14,12 +14,12 @@ import pytest
 from sqlalchemy import select
 from sqlalchemy.engine import make_url
 
+from bench.testbed.operator import Operator
+from bench.testbed.system import PROJECT, System
+from bench.testbed.waiting import until, until_async
 from tenants.shards.commands import shard_of
 from tenants.store.database import Database
 from tenants.store.models import ShardLease
-from testbed.operator import Operator
-from testbed.system import PROJECT, System
-from testbed.waiting import until, until_async
 from tests.world.frozen import freeze
 from tests.world.tenant import NewTenant, Tenant
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from kombu import Connection, Queue
 
+from bench.testbed.system import System
+from bench.testbed.waiting import until, until_async
 from config.broker import TRANSPORT_OPTIONS
-from testbed.system import System
-from testbed.waiting import until, until_async
 from tests.world.chats import ACCEPTED
 from tests.world.frozen import frozen
 from tests.world.rooms import address, groupchat, is_told, make_room, present, rooms_in_ejabberd, said

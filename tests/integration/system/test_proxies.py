@@ -8,10 +8,10 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 
+from bench.testbed.browser import Browser
+from bench.testbed.system import System, domain_of
+from bench.testbed.waiting import until_async
 from tenants.store.models import Operation, OperationKind, OperationState
-from testbed.browser import Browser
-from testbed.system import System, domain_of
-from testbed.waiting import until_async
 from tests.world.beside import beside
 from tests.world.console import Browser as Console
 from tests.world.proxies import Proxy, start_proxy

@@ -10,6 +10,11 @@ import httpx
 import pytest
 from sqlalchemy import update
 
+from bench.testbed.lhc import Lhc
+from bench.testbed.operator import Operator
+from bench.testbed.panel import Panel
+from bench.testbed.system import System, domain_of
+from bench.testbed.waiting import until_async
 from tenants.accounts import rows
 from tenants.core.errors import ConflictError
 from tenants.core.scram import make_verifier
@@ -17,11 +22,6 @@ from tenants.lifecycle import registry
 from tenants.process.services import Services
 from tenants.store.models import Account, AccountState
 from tenants.workflows.reconcile import start
-from testbed.lhc import Lhc
-from testbed.operator import Operator
-from testbed.panel import Panel
-from testbed.system import System, domain_of
-from testbed.waiting import until_async
 from tests.world.registry import World
 from tests.world.rehearsal import PANEL
 from tests.world.tenant import NewTenant, Tenant

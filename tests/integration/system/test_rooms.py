@@ -7,17 +7,17 @@ import pytest
 from slixmpp.exceptions import IqError
 from sqlalchemy import select, update
 
+from bench.testbed.chat_server import ChatServer
+from bench.testbed.operator import Operator
+from bench.testbed.panel import Panel
+from bench.testbed.receiver import Receiver
+from bench.testbed.system import domain_of, start_system
+from bench.testbed.waiting import until, until_async
 from orchestrator.api.lhc import rpc_rooms
 from orchestrator.client import ApiError, TenantClient
 from tenants.conversations.rooms import MAX_ROOMS
 from tenants.core.naming import STANDALONE_INSTANCE
 from tenants.store.models import Room, RoomOrigin, RoomState
-from testbed.chat_server import ChatServer
-from testbed.operator import Operator
-from testbed.panel import Panel
-from testbed.receiver import Receiver
-from testbed.system import domain_of, start_system
-from testbed.waiting import until, until_async
 from tests.world.rooms import (
     HOST,
     NAME,

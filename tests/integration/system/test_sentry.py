@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from testbed.waiting import until
+from bench.testbed.waiting import until
 
 PROGRAM = """
 import httpx, sentry_sdk, structlog

@@ -6,11 +6,11 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from bench.testbed.operator import Operator
+from bench.testbed.waiting import until
 from config.settings import Settings
 from tenants.shards.commands import SendMessage, ShowTyping
 from tenants.shards.queues import CommandPublisher, open_publisher
-from testbed.operator import Operator
-from testbed.waiting import until
 from tests.world.tenant import Tenant
 from xmpp_pool.stanzas import CHAT_STATES_NS
 

@@ -7,13 +7,13 @@ from xmlrpc.client import Fault
 
 import pytest
 
+from bench.testbed.lhc import rpc
+from bench.testbed.operator import Operator
+from bench.testbed.receiver import Callback
+from bench.testbed.waiting import until, until_async
 from config.settings import Settings
 from tenants.shards.commands import ShowVisitor
 from tenants.shards.queues import open_publisher
-from testbed.lhc import rpc
-from testbed.operator import Operator
-from testbed.receiver import Callback
-from testbed.waiting import until, until_async
 from tests.world.rpc import METHODS, named
 from tests.world.tenant import NewTenant, Tenant
 

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+from bench.testbed.operator import Operator
+from bench.testbed.waiting import until
 from tenants.conversations import chat_lines
 from tenants.core.errors import InvalidInputError
-from testbed.operator import Operator
-from testbed.waiting import until
 from tests.world.tenant_api import TenantApi
 
 MAX_STANZA = 250_000

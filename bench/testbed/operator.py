@@ -11,7 +11,7 @@ from slixmpp.xmlstream import StanzaBase
 from slixmpp.xmlstream.handler import Callback
 from slixmpp.xmlstream.matcher import MatchXPath
 
-from testbed.waiting import DEADLINE, until
+from bench.testbed.waiting import DEADLINE, until
 
 MessageType = Literal["chat", "normal", "headline", "groupchat"]
 SignType = Literal["chat", "normal", "error"]

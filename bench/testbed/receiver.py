@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from testbed.waiting import DEADLINE, until
+from bench.testbed.waiting import DEADLINE, until
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,15 +12,15 @@ from typing import Any
 import httpx
 from pydantic import SecretStr
 
+from bench.testbed.browser import Browser
+from bench.testbed.light_client import LightClient
+from bench.testbed.operator import Operator
+from bench.testbed.waiting import until_async
 from config.settings import Settings
 from orchestrator.launcher import servers
 from orchestrator.launcher.local import LISTEN_IP, LocalSystem
 from tenants.ejabberd.admin_api import call_headers
 from tenants.ejabberd.client import Ejabberd
-from testbed.browser import Browser
-from testbed.light_client import LightClient
-from testbed.operator import Operator
-from testbed.waiting import until_async
 
 OPERATOR_PASSWORD = "operator-pw"
 _XML_RPC = {
@@ -57,7 +57,7 @@ _ENDS_BADLY = {
       - test_end_session
       - test_end_room""",
 }
-"""The same, for testbed/erlang/mod_ends_badly.erl."""
+"""The same, for bench/testbed/erlang/mod_ends_badly.erl."""
 _MORE_COMMANDS = {
     "api_permissions:": """
   "ejabberd's own, beside the bridge module's":

@@ -17,13 +17,13 @@ from typing import Any
 import httpx
 from celery import Celery
 
+from bench.testbed.waiting import until, until_async
 from config.settings import Settings
 from orchestrator.launcher.up import control
 from tenants.ejabberd.admin_api import call_headers
 from tenants.process.services import Services, open_services
-from testbed.waiting import until, until_async
 
-PROJECT = Path(__file__).resolve().parents[1]
+PROJECT = Path(__file__).resolve().parents[2]
 _ALL = 10_000
 """Names in one answer, as many as there may be."""
 ORCHESTRATOR = Path(sys.executable).parent / "orchestrator"

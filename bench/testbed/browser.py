@@ -11,8 +11,8 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 from websockets.typing import Subprotocol
 
-from testbed.login import SASL, scram
-from testbed.waiting import DEADLINE, until
+from bench.testbed.login import SASL, scram
+from bench.testbed.waiting import DEADLINE, until
 
 _CLIENT = "{jabber:client}"
 _FRAMING = "urn:ietf:params:xml:ns:xmpp-framing"

@@ -5,8 +5,8 @@ import re
 from contextlib import suppress
 from typing import Any, Self
 
-from testbed.login import scram
-from testbed.waiting import DEADLINE
+from bench.testbed.login import scram
+from bench.testbed.waiting import DEADLINE
 
 _SM = "urn:xmpp:sm:3"
 

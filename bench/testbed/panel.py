@@ -4,7 +4,7 @@ from typing import Any, Self
 
 import httpx
 
-from testbed.waiting import until_async
+from bench.testbed.waiting import until_async
 
 
 class Panel:
