@@ -4,13 +4,14 @@ from datetime import datetime
 from typing import Annotated
 
 from fastapi import APIRouter, Query
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from orchestrator.api.http.auth import READS, HistorySince, ServicesDep
+from orchestrator.api.http.pages import BeforeId, Limit, Page, rows_named
 from orchestrator.api.http.views import View, problems
 from tenants.lifecycle import audit
 from tenants.process.services import Services
-from tenants.store.models import MAX_ID, TenantState
+from tenants.store.models import TenantState
 
 
 class AuditView(View):
@@ -27,24 +28,20 @@ class AuditView(View):
     reason: str | None
 
 
-class AuditPage(BaseModel):
+class AuditPage(Page[AuditView, int], alias_generator=rows_named("entries")):
     """Some entries, newest first."""
 
-    entries: list[AuditView]
     next: int | None = Field(description="`before` of the next page; null on the last one.")
 
 
 router = APIRouter(prefix="/v1", tags=["audit"])
-
-Before = Annotated[int | None, Query(ge=1, le=MAX_ID, description="Only ids below this one.")]
-Limit = Annotated[int, Query(ge=1, le=500)]
 
 
 @router.get("/audit", dependencies=[READS], responses=problems())
 async def list_entries(
     services: ServicesDep,
     instance_name: Annotated[str | None, Query(max_length=63)] = None,
-    before: Before = None,
+    before: BeforeId = None,
     limit: Limit = 50,
 ) -> AuditPage:
     """What was done to one tenant, or to all; also to tenants that are gone."""
@@ -53,7 +50,7 @@ async def list_entries(
 
 @router.get("/tenants/{instance_name}/audit", responses=problems(404))
 async def list_entries_of_tenant(
-    instance_name: str, services: ServicesDep, since: HistorySince, before: Before = None, limit: Limit = 50
+    instance_name: str, services: ServicesDep, since: HistorySince, before: BeforeId = None, limit: Limit = 50
 ) -> AuditPage:
     """What was done to the tenant; it can be read when the tenant is gone, too."""
     return await _page(services, instance_name, before, limit, since)
@@ -63,8 +60,4 @@ async def _page(
     services: Services, instance_name: str | None, before: int | None, limit: int, since: float = 0
 ) -> AuditPage:
     found = await audit.entries(services.database, instance_name, before=before, since=since, limit=limit + 1)
-    page = found[:limit]
-    return AuditPage(
-        entries=[AuditView.model_validate(entry) for entry in page],
-        next=page[-1].id if len(found) > limit else None,
-    )
+    return AuditPage.of(found, limit, AuditView.model_validate)

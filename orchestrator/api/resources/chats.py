@@ -4,18 +4,19 @@ from datetime import datetime
 from http import HTTPStatus
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from orchestrator.api.http.auth import ACTS_FOR_TENANT, READS_MESSAGES, READS_TENANT, ServicesDep
 from orchestrator.api.http.idempotency import IdempotentRoute
+from orchestrator.api.http.pages import AfterId, Limit, Page, rows_named
 from orchestrator.api.http.views import View, problems
 from tenants.accounts import operators
 from tenants.conversations import chat_lines, chats, ownership
 from tenants.core.naming import check_identifier
 from tenants.core.text import DEFAULT_NICK, XmlText
 from tenants.process.services import Services
-from tenants.store.models import MAX_ID, Chat, ChatLine, ChatState, LineState
+from tenants.store.models import Chat, ChatState, LineState
 from tenants.visitors.page_view_request import DEFAULT_STATUS
 
 Nick = Annotated[XmlText, Field(min_length=1, max_length=200)]
@@ -94,11 +95,8 @@ class ChatView(BaseModel):
         return cls(**values, owner=_operator(services, chat.owner))
 
 
-class ChatPage(BaseModel):
+class ChatPage(Page[ChatView, int], alias_generator=rows_named("chats")):
     """Some chats, oldest first."""
-
-    chats: list[ChatView]
-    next: int | None = Field(description="`after` of the next page; null on the last one.")
 
 
 class LineView(View):
@@ -113,11 +111,8 @@ class LineView(View):
     arrived_at: datetime | None
 
 
-class LinePage(BaseModel):
+class LinePage(Page[LineView, int], alias_generator=rows_named("messages")):
     """What was said in a chat, oldest first."""
-
-    messages: list[LineView]
-    next: int | None = Field(description="`after` of the next page; null on the last one.")
 
 
 router = APIRouter(
@@ -127,20 +122,14 @@ router = APIRouter(
     responses=problems(404, 409, 429),
 )
 
-After = Annotated[int, Query(ge=0, le=MAX_ID, description="Only ids above this one.")]
-Limit = Annotated[int, Query(ge=1, le=500)]
-
 
 @router.get("", dependencies=[READS_TENANT])
 async def list_chats(
-    instance_name: str, services: ServicesDep, state: ChatState | None = None, after: After = 0, limit: Limit = 50
+    instance_name: str, services: ServicesDep, state: ChatState | None = None, after: AfterId = 0, limit: Limit = 50
 ) -> ChatPage:
     """The chats, oldest first; closed ones of a month."""
     found = await chats.find(services.database, instance_name, state=state, after=after, limit=limit + 1)
-    page = found[:limit]
-    return ChatPage(
-        chats=[ChatView.of(services, chat) for chat in page], next=page[-1].id if len(found) > limit else None
-    )
+    return ChatPage.of(found, limit, lambda chat: ChatView.of(services, chat))
 
 
 @router.post(
@@ -207,14 +196,11 @@ async def write_message(instance_name: str, chat_id: str, wanted: MessageRequest
 
 @router.get("/{chat_id}/messages", dependencies=[READS_MESSAGES])
 async def list_messages(
-    instance_name: str, chat_id: str, services: ServicesDep, after: After = 0, limit: Limit = 50
+    instance_name: str, chat_id: str, services: ServicesDep, after: AfterId = 0, limit: Limit = 50
 ) -> LinePage:
     """What was said, as far as it is kept: all of it for `history_hours`, else what has not arrived."""
     found = await chats.history(services.database, instance_name, chat_id, after=after, limit=limit + 1)
-    page: list[ChatLine] = found[:limit]
-    return LinePage(
-        messages=[LineView.model_validate(line) for line in page], next=page[-1].id if len(found) > limit else None
-    )
+    return LinePage.of(found, limit, LineView.model_validate)
 
 
 def _operator(services: Services, username: str | None) -> str | None:

@@ -7,11 +7,12 @@ from datetime import datetime
 from http import HTTPStatus
 from typing import Annotated
 
-from fastapi import APIRouter, Path, Query
+from fastapi import APIRouter, Path
 from pydantic import BaseModel, Field
 
 from orchestrator.api.http.auth import ACTS_FOR_TENANT, READS_TENANT, CauseDep, ServicesDep
 from orchestrator.api.http.idempotency import IdempotentRoute
+from orchestrator.api.http.pages import AfterId, Limit, Page, rows_named
 from orchestrator.api.http.views import View, problems
 from tenants.conversations import bounces
 from tenants.delivery import circuits, history
@@ -50,11 +51,8 @@ class DeliveryDetail(DeliveryView):
     history: list[AttemptView]
 
 
-class DeliveryPage(BaseModel):
+class DeliveryPage(Page[DeliveryView, int], alias_generator=rows_named("deliveries")):
     """Some messages, oldest first."""
-
-    deliveries: list[DeliveryView]
-    next: int | None = Field(description="`after` of the next page; null on the last one.")
 
 
 class Replayed(BaseModel):
@@ -85,11 +83,8 @@ class ReturnedMessageView(View):
     replayed_at: datetime | None = Field(description="When it was sent again.")
 
 
-class ReturnedMessagePage(BaseModel):
+class ReturnedMessagePage(Page[ReturnedMessageView, int], alias_generator=rows_named("returned_messages")):
     """Some messages, oldest first."""
-
-    returned_messages: list[ReturnedMessageView]
-    next: int | None = Field(description="`after` of the next page; null on the last one.")
 
 
 router = APIRouter(
@@ -105,16 +100,12 @@ async def list_deliveries(
     instance_name: str,
     services: ServicesDep,
     state: MessageState | None = None,
-    after: Annotated[int, Query(ge=0, le=MAX_ID, description="Only ids above this one.")] = 0,
-    limit: Annotated[int, Query(ge=1, le=500)] = 50,
+    after: AfterId = 0,
+    limit: Limit = 50,
 ) -> DeliveryPage:
     """The messages of the tenant's operators, oldest first; delivered ones of a day, dead ones of a month."""
     found = await history.messages(services.database, instance_name, state=state, after=after, limit=limit + 1)
-    page = found[:limit]
-    return DeliveryPage(
-        deliveries=[DeliveryView.model_validate(message) for message in page],
-        next=page[-1].id if len(found) > limit else None,
-    )
+    return DeliveryPage.of(found, limit, DeliveryView.model_validate)
 
 
 @router.get("/deliveries/{message_id:int}", dependencies=[READS_TENANT])
@@ -147,18 +138,11 @@ async def get_circuit(instance_name: str, services: ServicesDep) -> CircuitView:
 
 @router.get("/returned-messages", dependencies=[READS_TENANT])
 async def list_returned(
-    instance_name: str,
-    services: ServicesDep,
-    after: Annotated[int, Query(ge=0, le=MAX_ID, description="Only ids above this one.")] = 0,
-    limit: Annotated[int, Query(ge=1, le=500)] = 50,
+    instance_name: str, services: ServicesDep, after: AfterId = 0, limit: Limit = 50
 ) -> ReturnedMessagePage:
     """Messages of the tenant's visitors that came back within the last month, oldest first."""
     found = await bounces.find(services.database, instance_name, after=after, limit=limit + 1)
-    page = found[:limit]
-    return ReturnedMessagePage(
-        returned_messages=[ReturnedMessageView.model_validate(message) for message in page],
-        next=page[-1].id if len(found) > limit else None,
-    )
+    return ReturnedMessagePage.of(found, limit, ReturnedMessageView.model_validate)
 
 
 @router.post("/returned-messages/replay", status_code=HTTPStatus.ACCEPTED, dependencies=[ACTS_FOR_TENANT])

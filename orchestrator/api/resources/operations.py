@@ -6,33 +6,28 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Header, HTTPException, Query
 from fastapi.sse import EventSourceResponse, ServerSentEvent
-from pydantic import BaseModel, Field
 
 from orchestrator.api.http.auth import READS, WRITES, CallerDep, CauseDep, HistorySince, ServicesDep
 from orchestrator.api.http.idempotency import IdempotentRoute
+from orchestrator.api.http.pages import AfterKey, Limit, Page, rows_named
 from orchestrator.api.http.views import OperationView, problems
 from orchestrator.api.resources.watching import MOST_OF_ONE, Watched, Watching, mark
 from tenants.lifecycle import engine, operations
-from tenants.store.models import Operation, OperationKind, OperationState
+from tenants.store.models import OperationKind, OperationState
 from tenants.workflows.steps import WORKFLOWS
 
 _watching = Watching()
 _RECONNECT_MS = 2000
 
 
-class OperationPage(BaseModel):
+class OperationPage(Page[OperationView, str], alias_generator=rows_named("operations")):
     """Some operations, newest first."""
-
-    operations: list[OperationView]
-    next: str | None = Field(description="`after` of the next page; null on the last one.")
 
 
 router = APIRouter(prefix="/v1", tags=["operations"], route_class=IdempotentRoute)
 
 Kind = Annotated[OperationKind | None, Query(description="Only of this kind.")]
 State = Annotated[OperationState | None, Query(description="Only in this state.")]
-After = Annotated[str | None, Query(max_length=32, description="The last id of the page before.")]
-Limit = Annotated[int, Query(ge=1, le=500)]
 
 
 @router.get("/operations", dependencies=[READS], responses=problems(404))
@@ -43,7 +38,7 @@ async def list_operations(
     kind: Kind = None,
     state: State = None,
     bulk_id: Annotated[str | None, Query(max_length=32)] = None,
-    after: After = None,
+    after: AfterKey = None,
     limit: Limit = 50,
 ) -> OperationPage:
     """The operations, newest first; those of destroyed tenants as well."""
@@ -56,7 +51,7 @@ async def list_operations(
         after=after,
         limit=limit + 1,
     )
-    return _page(found, limit)
+    return OperationPage.of(found, limit, OperationView.of)
 
 
 @router.get("/tenants/{instance_name}/operations", responses=problems(404))
@@ -67,7 +62,7 @@ async def list_operations_of_tenant(
     *,
     kind: Kind = None,
     state: State = None,
-    after: After = None,
+    after: AfterKey = None,
     limit: Limit = 50,
 ) -> OperationPage:
     """The tenant's operations, newest first; they can be read when the tenant is gone, too."""
@@ -80,15 +75,7 @@ async def list_operations_of_tenant(
         after=after,
         limit=limit + 1,
     )
-    return _page(found, limit)
-
-
-def _page(found: list[Operation], limit: int) -> OperationPage:
-    page = found[:limit]
-    return OperationPage(
-        operations=[OperationView.of(operation) for operation in page],
-        next=page[-1].id if len(found) > limit else None,
-    )
+    return OperationPage.of(found, limit, OperationView.of)
 
 
 @router.get("/operations/{operation_id}", dependencies=[READS], responses=problems(404))

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from orchestrator.api.http.auth import ACTS_FOR_TENANT, READS_TENANT, CauseDep, ServicesDep
 from orchestrator.api.http.idempotency import IdempotentRoute
+from orchestrator.api.http.pages import Page, rows_named
 from orchestrator.api.http.views import instant, problems
 from tenants.access import passwords
 from tenants.accounts import operators
@@ -77,11 +78,8 @@ class OperatorView(BaseModel):
         )
 
 
-class OperatorPage(BaseModel):
+class OperatorPage(Page[OperatorView, str], alias_generator=rows_named("operators")):
     """Some operators, by name."""
-
-    operators: list[OperatorView]
-    next: str | None = Field(description="`after` of the next page; null on the last one.")
 
 
 class Kicked(BaseModel):
@@ -107,11 +105,8 @@ async def list_operators(
 ) -> OperatorPage:
     """The operators with their devices that are online."""
     found = await operators.find(services, instance_name, after=after, limit=limit + 1)
-    page = found[:limit]
-    return OperatorPage(
-        operators=[OperatorView.of(operator, services.clock()) for operator in page],
-        next=page[-1].username if len(found) > limit else None,
-    )
+    now = services.clock()
+    return OperatorPage.of(found, limit, lambda operator: OperatorView.of(operator, now), by="username")
 
 
 @router.get("/{username}", dependencies=[READS_TENANT])

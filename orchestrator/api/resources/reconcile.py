@@ -5,16 +5,16 @@ from http import HTTPStatus
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from orchestrator.api.http.auth import READS, READS_HISTORY, WRITES, WRITES_TENANT, CauseDep, ServicesDep
 from orchestrator.api.http.idempotency import IdempotentRoute
+from orchestrator.api.http.pages import AfterId, Limit, Page, rows_named
 from orchestrator.api.http.views import OperationView, View, problems
 from orchestrator.api.resources.tenants import KEY, TenantView, accepted, made_view
 from tenants.lifecycle.registry import TenantSpec
 from tenants.lifecycle.tenant_settings import TenantSettings
 from tenants.process.services import Services
-from tenants.store.models import MAX_ID, Drift
 from tenants.workflows import drift_records, imports, reconcile
 from tenants.workflows.drift import DriftKind
 
@@ -37,17 +37,12 @@ class DriftView(View):
     mended_at: datetime | None
 
 
-class DriftPage(BaseModel):
+class DriftPage(Page[DriftView, int], alias_generator=rows_named("drift")):
     """Some differences, oldest first."""
-
-    drift: list[DriftView]
-    next: int | None = Field(description="`after` of the next page; null on the last one.")
 
 
 DryRun = Annotated[bool, Query(description="Only report what would be mended.")]
 Unmended = Annotated[bool, Query(description="False: also what was mended within the last month.")]
-After = Annotated[int, Query(ge=0, le=MAX_ID, description="Only ids above this one.")]
-Limit = Annotated[int, Query(ge=1, le=500)]
 
 router = APIRouter(prefix="/v1", tags=["reconciliation"], route_class=IdempotentRoute)
 
@@ -75,7 +70,7 @@ async def reconcile_one(
 
 @router.get("/drift", dependencies=[READS], responses=problems())
 async def list_drift(
-    services: ServicesDep, *, unmended: Unmended = True, after: After = 0, limit: Limit = 50
+    services: ServicesDep, *, unmended: Unmended = True, after: AfterId = 0, limit: Limit = 50
 ) -> DriftPage:
     """What differed when it was last compared, of all tenants, and of names that are none."""
     return await _page(services, None, unmended=unmended, after=after, limit=limit)
@@ -83,7 +78,7 @@ async def list_drift(
 
 @router.get("/tenants/{instance_name}/drift", dependencies=[READS_HISTORY], responses=problems(404))
 async def list_drift_of_tenant(
-    instance_name: str, services: ServicesDep, *, unmended: Unmended = True, after: After = 0, limit: Limit = 50
+    instance_name: str, services: ServicesDep, *, unmended: Unmended = True, after: AfterId = 0, limit: Limit = 50
 ) -> DriftPage:
     """What differed when the tenant was last compared."""
     return await _page(services, instance_name, unmended=unmended, after=after, limit=limit)
@@ -105,10 +100,5 @@ async def import_tenant(
 
 
 async def _page(services: Services, instance_name: str | None, *, unmended: bool, after: int, limit: int) -> DriftPage:
-    found: list[Drift] = await drift_records.find(
-        services.database, instance_name, unmended=unmended, after=after, limit=limit + 1
-    )
-    page = found[:limit]
-    return DriftPage(
-        drift=[DriftView.model_validate(one) for one in page], next=page[-1].id if len(found) > limit else None
-    )
+    found = await drift_records.find(services.database, instance_name, unmended=unmended, after=after, limit=limit + 1)
+    return DriftPage.of(found, limit, DriftView.model_validate)

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from orchestrator.api.http.auth import ACTS_FOR_TENANT, READS_TENANT, ServicesDep
 from orchestrator.api.http.idempotency import IdempotentRoute
+from orchestrator.api.http.pages import AfterId, Page, rows_named
 from orchestrator.api.http.views import View, problems
 from orchestrator.api.resources.chats import Message, MessageId
 from tenants.accounts import operators
@@ -18,7 +19,7 @@ from tenants.conversations.rooms import Participant
 from tenants.core.naming import MAX_ROOM, check_nick, is_page_operator
 from tenants.core.text import XmlText
 from tenants.process.services import Services
-from tenants.store.models import MAX_ID, Room, RoomOrigin
+from tenants.store.models import Room, RoomOrigin
 
 Nick = Annotated[XmlText, Field(min_length=1, max_length=rooms.MAX_NICK)]
 
@@ -88,11 +89,8 @@ class RoomView(BaseModel):
         )
 
 
-class RoomPage(BaseModel):
+class RoomPage(Page[RoomView, int], alias_generator=rows_named("rooms")):
     """Some rooms, oldest first."""
-
-    rooms: list[RoomView]
-    next: int | None = Field(description="`after` of the next page; null on the last one.")
 
 
 class SaidView(BaseModel):
@@ -113,15 +111,12 @@ router = APIRouter(
 async def list_rooms(
     instance_name: str,
     services: ServicesDep,
-    after: Annotated[int, Query(ge=0, le=MAX_ID, description="Only ids above this one.")] = 0,
+    after: AfterId = 0,
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
 ) -> RoomPage:
     """The rooms, oldest first."""
     found = await rooms.find(services.database, instance_name, after=after, limit=limit + 1)
-    page = found[:limit]
-    return RoomPage(
-        rooms=[RoomView.of(services, room) for room in page], next=page[-1].id if len(found) > limit else None
-    )
+    return RoomPage.of(found, limit, lambda room: RoomView.of(services, room))
 
 
 @router.post("", status_code=HTTPStatus.CREATED, dependencies=[ACTS_FOR_TENANT])

@@ -10,6 +10,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
 
 from orchestrator.api.http.auth import ACTS_FOR_TENANT, READS, READS_TENANT, WRITES, CauseDep, ServicesDep
 from orchestrator.api.http.idempotency import IdempotentRoute
+from orchestrator.api.http.pages import Limit, Page, rows_named
 from orchestrator.api.http.problems import Problem, describe
 from orchestrator.api.http.views import OperationView, instant, problems
 from tenants.access import passwords
@@ -95,12 +96,20 @@ class TenantLine(BaseModel):
     created_at: datetime
     updated_at: datetime
 
+    @classmethod
+    def of(cls, tenant: Tenant) -> "TenantLine":
+        """The tenant as lists show it."""
+        return cls(
+            instance_name=tenant.instance_name,
+            state=tenant.state,
+            callback_url=tenant.callback_url,
+            created_at=instant(tenant.created_at),
+            updated_at=instant(tenant.updated_at),
+        )
 
-class TenantPage(BaseModel):
+
+class TenantPage(Page[TenantLine, str], alias_generator=rows_named("tenants")):
     """Some tenants, by name."""
-
-    tenants: list[TenantLine]
-    next: str | None = Field(description="`after` of the next page; null on the last one.")
 
 
 class KeyRequest(BaseModel):
@@ -178,24 +187,11 @@ async def list_tenants(
     state: TenantState | None = None,
     search: Annotated[str | None, Query(max_length=63, description="A part of the name.")] = None,
     after: Annotated[str, Query(max_length=63, description="Only names behind this one.")] = "",
-    limit: Annotated[int, Query(ge=1, le=500)] = 50,
+    limit: Limit = 50,
 ) -> TenantPage:
     """The tenants by name; destroyed ones only when asked for by that state."""
     found = await registry.search(services.database, state=state, part=search, after=after, limit=limit + 1)
-    page = found[:limit]
-    return TenantPage(
-        tenants=[
-            TenantLine(
-                instance_name=tenant.instance_name,
-                state=tenant.state,
-                callback_url=tenant.callback_url,
-                created_at=instant(tenant.created_at),
-                updated_at=instant(tenant.updated_at),
-            )
-            for tenant in page
-        ],
-        next=page[-1].instance_name if len(found) > limit else None,
-    )
+    return TenantPage.of(found, limit, TenantLine.of, by="instance_name")
 
 
 @router.post("", status_code=HTTPStatus.ACCEPTED, dependencies=[WRITES], responses=problems(409))

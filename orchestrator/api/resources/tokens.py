@@ -9,6 +9,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from orchestrator.api.http.auth import WRITES, CauseDep, ServicesDep
 from orchestrator.api.http.idempotency import IdempotentRoute
+from orchestrator.api.http.pages import AfterKey, Limit, Page, rows_named
 from orchestrator.api.http.views import View, problems
 from tenants.access import tokens
 from tenants.store.models import Scope
@@ -45,11 +46,8 @@ class NewTokenView(TokenView):
     token: str | None = Field(description="Shown once.")
 
 
-class TokenPage(BaseModel):
+class TokenPage(Page[TokenView, str], alias_generator=rows_named("tokens")):
     """Some tokens, newest first."""
-
-    tokens: list[TokenView]
-    next: str | None = Field(description="`after` of the next page; null on the last one.")
 
 
 router = APIRouter(prefix="/v1/tokens", tags=["tokens"], dependencies=[WRITES], route_class=IdempotentRoute)
@@ -61,17 +59,14 @@ async def list_tokens(
     instance_name: Annotated[str | None, Query(max_length=63)] = None,
     *,
     revoked: Annotated[bool, Query(description="Also those that were revoked.")] = False,
-    after: Annotated[str | None, Query(max_length=32, description="The last id of the page before.")] = None,
-    limit: Annotated[int, Query(ge=1, le=500)] = 50,
+    after: AfterKey = None,
+    limit: Limit = 50,
 ) -> TokenPage:
     """The tokens, newest first."""
     found = await tokens.find(
         services.database, instance_name=instance_name, revoked=revoked, after=after, limit=limit + 1
     )
-    page = found[:limit]
-    return TokenPage(
-        tokens=[TokenView.model_validate(token) for token in page], next=page[-1].id if len(found) > limit else None
-    )
+    return TokenPage.of(found, limit, TokenView.model_validate)
 
 
 @router.post("", status_code=HTTPStatus.CREATED, responses=problems())
