@@ -39,7 +39,7 @@ def groupchat(sender: str, body: str, name: str = NAME) -> dict[str, str]:
 
 
 def form(**fields: str) -> str:
-    """A callback's body, as WIRE.md's third section has it."""
+    """A callback's body, as docs/wire.md has it."""
     escaped = {name: quote(value, safe="_.-/:").replace("~", "%7E") for name, value in fields.items()}
     return "&".join(f"{name}={value}" for name, value in escaped.items())
 

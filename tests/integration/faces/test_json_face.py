@@ -1,4 +1,4 @@
-"""The JSON face, field by field, as WIRE.md's first section wants it: answers to the byte, bad input included."""
+"""The JSON face, field by field, as docs/wire.md has it: answers to the byte, bad input included."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""The XML-RPC face: who may call, what is a fault, and the two calls of the JSON mode, as WIRE.md's second section."""
+"""The XML-RPC face: who may call, what is a fault, and the two calls of the JSON mode; see docs/xml-rpc.md."""
 
 import itertools
 from collections.abc import AsyncIterator
