@@ -71,6 +71,14 @@ def test_every_setting_is_one_that_exists(page: Path) -> None:
     assert named - FOLDERS <= {f"{ENV_PREFIX}{field.upper()}" for field in Settings.model_fields}
 
 
+@of_each_page
+def test_every_file_that_is_named_is_there(page: Path) -> None:
+    folders = "config|tenants|xmpp_pool|tasks|orchestrator|bench|tests|docs"
+    file = re.compile(rf"(?<![\w./-])(?:{folders})/[\w./-]+\.[a-z]+\b")
+    named = {found for span in code(page) for found in file.findall(span)}
+    assert [one for one in sorted(named) if not (PROJECT / one).exists()] == []
+
+
 def test_every_celery_task_is_on_its_page() -> None:
     page = (PROJECT / "docs" / "celery.md").read_text()
     names = [value for name, value in vars(task_names).items() if name.isupper()]
