@@ -30,6 +30,7 @@ from bench.testbed.lhc import Lhc
 from bench.testbed.panel import Panel
 from bench.testbed.system import System, domain_of
 from orchestrator.launcher.local import Broker
+from tenants.core.chunks import chunks
 from tenants.process.services import Services
 from tenants.shards.commands import AnyCommand, SendMessage, ShowVisitor
 from xmpp_pool import stanzas
@@ -69,8 +70,8 @@ class Bench:
         """All of them at once."""
 
         async def all_at_once() -> None:
-            for start in range(0, count, _AT_ONCE):
-                await send(min(_AT_ONCE, count - start))
+            for some in chunks(range(count), _AT_ONCE):
+                await send(len(some))
 
         return await self._measure(name, all_at_once, count)
 

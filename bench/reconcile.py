@@ -27,6 +27,7 @@ from bench.lib.measured import keep
 from bench.testbed.chat_server import ChatServer
 from bench.testbed.system import migrate
 from config.settings import Settings
+from tenants.core.chunks import chunks
 from tenants.core.naming import AccountKind, AccountName, RosterKind
 from tenants.core.scram import make_verifier
 from tenants.ejabberd import rosters
@@ -130,8 +131,7 @@ class Bench:
             username for name in self._names for kind in RosterKind for username in self._usernames(name, kind)
         ]
         verifier = await make_verifier(PASSWORD)
-        for start in range(0, len(usernames), _ACCOUNTS_AT_ONCE):
-            chunk = usernames[start : start + _ACCOUNTS_AT_ONCE]
+        for chunk in chunks(usernames, _ACCOUNTS_AT_ONCE):
             await self._services.ejabberd.bulk.register(dict.fromkeys(chunk, verifier))
             async with self._services.database.write() as session:
                 session.add_all(self._row(username) for username in chunk)

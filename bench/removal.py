@@ -28,6 +28,7 @@ from bench.lib.measured import keep
 from bench.testbed.chat_server import ChatServer
 from orchestrator.launcher.local import LISTEN_IP
 from tenants.core import scram
+from tenants.core.chunks import chunks
 from tenants.ejabberd.admin_api import call_headers
 from tenants.ejabberd.bulk import BATCH, Kind
 
@@ -138,7 +139,7 @@ class Bench:
         await call("unregister", user=user, host=host)
 
     async def _remove(self, _tenant: str, users: list[str]) -> None:
-        await _at_once(BATCHES_AT_ONCE, _batches(users), self._remove_batch)
+        await _at_once(BATCHES_AT_ONCE, list(chunks(users, BATCH)), self._remove_batch)
 
     async def _remove_batch(self, users: Sequence[str]) -> None:
         left = await self._ejabberd.bulk.remove_users(users)
@@ -166,7 +167,7 @@ class Bench:
             await self._each(users, lambda user: call("register", user=user, host=self._server.host, password=PASSWORD))
 
     async def _register(self, _tenant: str, users: list[str]) -> None:
-        await _at_once(BATCHES_AT_ONCE, _batches(users), self._register_batch)
+        await _at_once(BATCHES_AT_ONCE, list(chunks(users, BATCH)), self._register_batch)
 
     async def _register_batch(self, users: Sequence[str]) -> None:
         verifiers = await asyncio.gather(*(scram.make_verifier(PASSWORD) for _ in users))
@@ -177,10 +178,6 @@ class Bench:
 
     async def _command(self, name: str, **arguments: str) -> None:
         await self._server.command(name, host=self._server.host, **arguments)
-
-
-def _batches(users: Sequence[str]) -> list[Sequence[str]]:
-    return [users[start : start + BATCH] for start in range(0, len(users), BATCH)]
 
 
 async def _at_once(count: int, things: Sequence[Thing], work: Callable[[Thing], Awaitable[Any]]) -> None:

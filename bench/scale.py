@@ -21,6 +21,7 @@ from bench.lib.measured import FULL_SPEED, keep
 from bench.lib.seeding import login_of, open_tenants
 from bench.testbed.system import System, domain_of
 from orchestrator.launcher.local import Broker
+from tenants.core.chunks import chunks
 from tenants.shards.commands import ShowVisitor
 
 _AT_ONCE = 500
@@ -51,8 +52,7 @@ async def measure(system: System, operators: Crowd, instance_names: list[str], p
     before = processor_time.taken(system)
     async with domain_of(system) as services:
         began = time.monotonic()
-        for start in range(0, count, _AT_ONCE):
-            numbers = range(start, min(start + _AT_ONCE, count))
+        for numbers in chunks(range(count), _AT_ONCE):
             await services.commands.publish(*(_show(number, instance_names) for number in numbers))
         ended = await asyncio.to_thread(operators.shown, count)
     taken = processor_time.since(before, system)

@@ -27,6 +27,7 @@ from bench.testbed.waiting import until_async
 from config.celery import make_celery
 from config.settings import Settings
 from config.wakeup import celery_wake
+from tenants.core.chunks import chunks
 from tenants.core.naming import AccountKind, RosterKind
 from tenants.core.scram import make_verifier
 from tenants.ejabberd.rosters import group_of
@@ -138,8 +139,7 @@ async def _fill(services: Services, name: str, count: int) -> None:
     usernames = [f"visitor.{number}{services.naming.username_suffix(name)}" for number in range(1, count + 1)]
     verifier = await make_verifier(PASSWORD)
     with console.status(f"making {count} accounts …"):
-        for start in range(0, count, _ACCOUNTS_AT_ONCE):
-            chunk = usernames[start : start + _ACCOUNTS_AT_ONCE]
+        for chunk in chunks(usernames, _ACCOUNTS_AT_ONCE):
             await services.ejabberd.bulk.register(dict.fromkeys(chunk, verifier))
             await services.ejabberd.bulk.add_to_roster(chunk, group_of(services.naming, name, RosterKind.VISITORS))
     now = services.clock()

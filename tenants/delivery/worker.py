@@ -13,6 +13,7 @@ import structlog
 from sqlalchemy import delete, exists, func, or_, select, union_all
 
 from config import task_names
+from tenants.core.chunks import chunks
 from tenants.delivery import outcomes, send
 from tenants.delivery.claim_work import Piece, find_oldest_pending
 from tenants.lifecycle import admission, registry
@@ -144,8 +145,8 @@ async def sweep(services: Services) -> None:
     """Wake the tenants that have something due."""
     names = await find_due(services)
     # in several tasks, for several workers
-    for start in range(0, len(names), _WOKEN_AT_ONCE):
-        await services.wake(task_names.DELIVER, instance_names=names[start : start + _WOKEN_AT_ONCE])
+    for some in chunks(names, _WOKEN_AT_ONCE):
+        await services.wake(task_names.DELIVER, instance_names=list(some))
 
 
 async def purge(services: Services) -> None:

@@ -5,11 +5,12 @@ a list of everybody's. Each command reads back what it did, so an answer needs n
 repeated.
 """
 
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Protocol
 
+from tenants.core.chunks import chunks
 from tenants.core.scram import Verifier
 
 BATCH = 200
@@ -80,7 +81,7 @@ class BulkCommands:
             What is left: the name, and what of it. Empty when all are gone.
         """
         left: dict[str, str] = {}
-        for batch in _batches(users):
+        for batch in chunks(users, BATCH):
             answer = await self._run("lhc_remove_users", users=batch)
             left |= {str(entry["user"]): str(entry["reason"]) for entry in answer}
         return left
@@ -117,7 +118,7 @@ class BulkCommands:
             EjabberdError: there is no such shared roster.
         """
         missing: list[str] = []
-        for batch in _batches(users):
+        for batch in chunks(users, BATCH):
             missing += map(str, await self._run("lhc_add_to_rosters", group=group, users=batch))
         return missing
 
@@ -128,7 +129,7 @@ class BulkCommands:
             Those who are members all the same.
         """
         members: list[str] = []
-        for batch in _batches(users):
+        for batch in chunks(users, BATCH):
             members += map(str, await self._run("lhc_remove_from_rosters", group=group, users=batch))
         return members
 
@@ -139,7 +140,7 @@ class BulkCommands:
             For each username `created` or `updated`, or the reason why it is neither.
         """
         results: dict[str, str] = {}
-        for batch in _batches(list(verifiers)):
+        for batch in chunks(list(verifiers), BATCH):
             # called password because ejabberd keeps an argument of that name out of its log
             accounts = [{"user": user, **verifiers[user].arguments()} for user in batch]
             answer = await self._run("lhc_register_scram", password=accounts)
@@ -154,7 +155,7 @@ class BulkCommands:
             no such roster; or another reason why it was not created.
         """
         results: dict[str, str] = {}
-        for batch in _batches(list(members)):
+        for batch in chunks(list(members), BATCH):
             accounts = [{"user": user, "group": members[user][0], **members[user][1].arguments()} for user in batch]
             # called password: see `register`
             answer = await self._run("lhc_register_members", password=accounts)
@@ -200,7 +201,3 @@ class BulkCommands:
 
     async def _run(self, command: str, **arguments: Any) -> Any:
         return await self._call(command, seconds=_BULK_SECONDS, host=self._host, **arguments)
-
-
-def _batches(names: Sequence[str]) -> Iterator[Sequence[str]]:
-    return (names[start : start + BATCH] for start in range(0, len(names), BATCH))

@@ -6,6 +6,7 @@ Names are local parts. Each command reads back what it did, and may be repeated.
 
 from collections.abc import Mapping, Sequence
 
+from tenants.core.chunks import chunks
 from tenants.ejabberd.bulk import BATCH, RunCommand
 
 _PAGE = 10_000
@@ -36,17 +37,15 @@ class RoomCommands:
         """Make those of these rooms that are missing, with these titles. Returns which are missing all the same."""
         rooms = [{"name": name, "title": title} for name, title in titles.items()]
         missing: list[str] = []
-        for start in range(0, len(rooms), BATCH):
-            batch = rooms[start : start + BATCH]
+        for batch in chunks(rooms, BATCH):
             missing += map(str, await self._call("lhc_make_rooms", seconds=_SECONDS, host=self._host, rooms=batch))
         return missing
 
     async def remove(self, names: Sequence[str]) -> list[str]:
         """Remove these rooms; who is in one is told. Returns which are left."""
         left: list[str] = []
-        for start in range(0, len(names), BATCH):
-            batch = list(names[start : start + BATCH])
-            left += map(str, await self._call("lhc_remove_rooms", seconds=_SECONDS, host=self._host, rooms=batch))
+        for batch in chunks(names, BATCH):
+            left += map(str, await self._call("lhc_remove_rooms", seconds=_SECONDS, host=self._host, rooms=list(batch)))
         return left
 
     async def invite(self, room: str, users: Sequence[str], reason: str) -> None:

@@ -4,14 +4,16 @@ The pool is not told: it looks into the database before it says that a visitor l
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
+from itertools import chain
 
 import structlog
 from sqlalchemy import Float, Integer, case, cast, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from tenants.access import tokens
+from tenants.core.chunks import chunks
 from tenants.core.errors import DomainError
 from tenants.lifecycle import admission
 from tenants.process.cache import TOUCH_SECONDS, Cache, KnownVisitor
@@ -66,14 +68,10 @@ async def _run(services: Services) -> None:
 async def refresh(services: Services) -> None:
     """Read the tenants and tokens again that are in use."""
     known = services.cache
-    for names in _chunks(known.tenants.used(_AGE)):
+    for names in chunks(known.tenants.used(_AGE), _READ_AT_ONCE):
         await admission.read_again(services, names)
-    for token_ids in _chunks(known.tokens.used(_AGE)):
+    for token_ids in chunks(known.tokens.used(_AGE), _READ_AT_ONCE):
         await tokens.read_again(services, token_ids)
-
-
-def _chunks(keys: Sequence[str]) -> Iterator[Sequence[str]]:
-    return (keys[start : start + _READ_AT_ONCE] for start in range(0, len(keys), _READ_AT_ONCE))
 
 
 async def renew(services: Services) -> None:
@@ -82,16 +80,15 @@ async def renew(services: Services) -> None:
     Raises:
         DATABASE_AWAY: not stored; the next call tries again.
     """
-    renewed = services.cache.take_renewed()
-    for start in range(0, len(renewed), _AT_ONCE):
-        chunk = renewed[start : start + _AT_ONCE]
+    left = chunks(services.cache.take_renewed(), _AT_ONCE)
+    for chunk in left:
         try:
             again = await _store(services, chunk)
         except DATABASE_AWAY:
-            services.cache.give_back(renewed[start:])
+            services.cache.give_back(chain(chunk, *left))
             raise
-        for at in range(0, len(again), _AGAIN_AT_ONCE):
-            await asyncio.gather(*(_show_again(services, *one) for one in again[at : at + _AGAIN_AT_ONCE]))
+        for some in chunks(again, _AGAIN_AT_ONCE):
+            await asyncio.gather(*(_show_again(services, *one) for one in some))
 
 
 async def _store(

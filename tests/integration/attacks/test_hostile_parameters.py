@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from urllib.parse import quote, urlencode
 
+from tenants.core.chunks import chunks
 from tests.world.console import Address, Browser, addresses, site, tables
 
 CONSOLE = site()
@@ -130,8 +131,7 @@ async def failures(browser: Browser, requests: Iterable[Request]) -> list[tuple[
         return request, answer.status_code
 
     found: list[tuple[Request, int]] = []
-    waiting = iter(dict.fromkeys(requests))
-    while batch := list(itertools.islice(waiting, AT_ONCE)):
+    for batch in chunks(list(dict.fromkeys(requests)), AT_ONCE):
         found += await asyncio.gather(*map(ask, batch))
     assert found
     return [(request, status) for request, status in found if status >= 500]

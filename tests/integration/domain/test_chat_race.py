@@ -2,7 +2,6 @@
 
 import asyncio
 import multiprocessing
-from collections.abc import Sequence
 from dataclasses import replace
 from multiprocessing.queues import Queue
 from multiprocessing.synchronize import Barrier
@@ -12,6 +11,7 @@ from sqlalchemy import select
 from bench.testbed.waiting import until, until_async
 from tenants.conversations.operator_messages import store_messages
 from tenants.conversations.reports import OperatorMessage
+from tenants.core.chunks import chunks
 from tenants.core.naming import AccountKind, AccountName
 from tenants.shards.commands import AnyCommand, SendMessage
 from tenants.store.models import CallbackMessage, Chat, ChatState
@@ -95,7 +95,7 @@ async def test_two_processes_at_the_same_moment(world: World, database_url: str)
 
 async def test_two_clients_at_once(api: TenantApi) -> None:
     clients = {"bob": await api.operator("bob"), "eve": await api.operator("eve")}
-    for numbers in _some(NUMBERS, 10):
+    for numbers in chunks(NUMBERS, 10):
         await asyncio.gather(*(api.chat(number, message=f"hello {number}") for number in numbers))
     for operator in clients.values():
         await asyncio.gather(*(operator.reads(f"hello {number}", seconds=60) for number in NUMBERS))
@@ -121,7 +121,3 @@ async def test_two_clients_at_once(api: TenantApi) -> None:
         )
     told = [callback.raw for callback in api.tenant.receiver.callbacks if b"takes" in callback.raw]
     assert len(told) == RACES
-
-
-def _some(things: Sequence[str], size: int) -> list[Sequence[str]]:
-    return [things[start : start + size] for start in range(0, len(things), size)]
