@@ -220,7 +220,7 @@ async def _set_in_ejabberd(ejabberd: Ejabberd, username: str, password: str) -> 
 
 @contextmanager
 def _password_refusal_named() -> Iterator[None]:
-    """The last word is the one of ejabberd; one of another version may know other characters."""
+    """The last word on a password is ejabberd's: another version of it may allow other characters."""
     try:
         yield
     except PasswordRefusedError:

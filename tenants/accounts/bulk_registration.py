@@ -122,7 +122,7 @@ async def _set_nicknames(ejabberd: Ejabberd, newcomers: Sequence[_Newcomer]) -> 
 
 
 async def _finish(database: Database, created: set[str], absent: set[str]) -> set[str]:
-    """The created are there; of the absent the rows go. Returns those whom nobody has removed meanwhile."""
+    """Set the rows of the created accounts to active, remove those of the absent. Returns the names set to active."""
     made: set[str] = set()
     pending = Account.state == AccountState.PENDING
     async with database.write() as session:

@@ -67,7 +67,7 @@ async def run(
 
 
 async def _take_up(services: Services) -> int:
-    """Finish a batch of the removals of who died meanwhile, or met a chat server that was away. Returns how many."""
+    """Finish a batch of removals that a process began that died, or met no ejabberd. Returns how many accounts went."""
     cut_short = select(Account.username).where(Account.state == AccountState.REMOVING, rows.claimable(services.clock()))
     return await _remove(services, await _claim(services, cut_short))
 

@@ -86,7 +86,7 @@ async def _end_claims(services: Services, gone: Sequence[str], left: Sequence[st
 
 
 async def _give_chats_back(session: AsyncSession, owners: Sequence[str], now: float) -> None:
-    """Nobody has the chats of operators who are gone: who bears such a name later is somebody else."""
+    """Chats of operators who are gone have no owner any more: a later operator of the same name is another person."""
     await session.execute(
         update(Chat)
         .where(Chat.owner.in_(owners), Chat.state == ChatState.OWNED)

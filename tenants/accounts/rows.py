@@ -65,7 +65,7 @@ async def adopt(services: Services, instance_name: str, names: Sequence[AccountN
 
 
 def claimable(now: float) -> ColumnElement[bool]:
-    """The condition that an account's row may be claimed for its removal: nobody is at it, or whoever was died."""
+    """The condition that an account's row may be claimed for its removal: nobody has claimed it, or the claim ended."""
     return or_(Account.state != AccountState.REMOVING, Account.last_active_at < now - REMOVAL_TERM)
 
 

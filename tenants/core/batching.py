@@ -17,7 +17,7 @@ Result = TypeVar("Result")
 
 
 async def next_batch(queue: asyncio.Queue[Item], at_most: int) -> list[Item]:
-    """What waits in the queue, in its order; waits until there is something."""
+    """The first items of the queue, in its order, `at_most` so many. Waits until there is one."""
     batch = [await queue.get()]
     while len(batch) < at_most and not queue.empty():
         batch.append(queue.get_nowait())
@@ -25,7 +25,7 @@ async def next_batch(queue: asyncio.Queue[Item], at_most: int) -> list[Item]:
 
 
 _REMEMBERED = 20
-"""Batches whose sizes are remembered."""
+"""How many of the latest batches are remembered with their sizes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +47,8 @@ class Batcher(Generic[Item, Result]):
     """Does the work of many callers at once.
 
     Args:
-        work: does a batch, and gives a result for each item, in their order; an exception among them is raised for the
-            caller of that item alone, one that is raised for all of them.
+        work: does a batch, and gives a result for each item, in their order. A result that is an exception is raised
+            for the caller of that item alone; an exception that `work` raises is raised for all callers of the batch.
         at_most: items in a batch.
         waiting: items that may wait; further ones are refused.
     """
@@ -71,7 +71,7 @@ class Batcher(Generic[Item, Result]):
         return BatchFigures(len(self._waiting), self._under_way, sum(sizes) / len(sizes), max(sizes))
 
     async def do(self, item: Item) -> Result:
-        """Have the item done in the next batch. Who is cancelled before its turn has come gets nothing done.
+        """Have the item done in the next batch. If its caller is cancelled before that, nothing is done for the item.
 
         Raises:
             UnavailableError: too many wait.

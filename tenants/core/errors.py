@@ -20,7 +20,7 @@ class InvalidInputError(DomainError):
 
 
 class ForeignNameError(InvalidInputError):
-    """The value names something that is not its sender's: of another tenant, or of another domain."""
+    """The value names something that does not belong to its sender, but to another tenant or another domain."""
 
 
 class NotFoundError(DomainError):
@@ -32,7 +32,7 @@ class ConflictError(DomainError):
 
 
 class TakenError(ConflictError):
-    """Somebody else has what is asked for by that name."""
+    """The name that was asked for is taken: it already belongs to something else."""
 
 
 class UnavailableError(DomainError):

@@ -158,7 +158,7 @@ def fold_room(name: str, field: str = "name") -> str:
 def is_page_operator(username: str) -> bool:
     """Whether somebody of that name writes in LHC's page: `Name.Surname.operator`, without account or instance.
 
-    Whoever is named so in a tenant's call is that tenant's, whatever others are called.
+    A tenant's call that holds such a name always means a person of that tenant; other tenants may use the same name.
     """
     return username.lower().endswith(_PAGE_OPERATOR)
 
@@ -181,7 +181,7 @@ def page_operator_of(operator: str) -> str:
 
 
 def _fold(name: str, field: str) -> str:
-    """Nodeprep (RFC 6122, A): nameprep (RFC 3491), which folds case and normalises, and forbids less."""
+    """The name after nodeprep (RFC 6122, A): nameprep (RFC 3491) folds case and normalises, then more is forbidden."""
     if len(name) > MAX_ROOM:
         raise InvalidInputError(field, f"must be at most {MAX_ROOM} characters long")
     try:
@@ -192,7 +192,7 @@ def _fold(name: str, field: str) -> str:
         raise InvalidInputError(field, "must not be empty")
     if len(folded) > MAX_ROOM:
         raise InvalidInputError(field, f"must be at most {MAX_ROOM} characters long")
-    # what did not exist in Unicode 3.2 may be folded by one and not by another
+    # table A.1: characters that Unicode 3.2 did not have; some implementations fold them and others do not
     if any(
         char in _NO_LOCAL_PART or stringprep.in_table_c21(char) or stringprep.in_table_a1(char) for char in folded
     ) or folded != nameprep(folded):
@@ -201,7 +201,7 @@ def _fold(name: str, field: str) -> str:
 
 
 def check_direction(local: str, field: str = "name") -> str:
-    """Return a local part when the instance's name does not make it one that mixes directions of writing.
+    """Return a local part, unless it mixes letters that are written from right to left with others.
 
     Raises:
         InvalidInputError: naming `field` and the rule.
@@ -212,9 +212,9 @@ def check_direction(local: str, field: str = "name") -> str:
 
 
 def prepare_nick(nick: str) -> str | None:
-    """The name as a room shows it, which is the resource of an address: resourceprep (RFC 6122, B). None: it cannot be.
+    """The name as a room shows it: the resource of an address (resourceprep, RFC 6122, B). None: it is not valid.
 
-    ejabberd gives a room whatever name it is told, and the room ends when that is no resource.
+    ejabberd does not check it, and the room ends when somebody in it has a name that is no valid resource.
     """
     prepared = normalize(nick)
     if not prepared.strip() or len(prepared.encode(errors="replace")) > MAX_NICK_BYTES:
@@ -225,7 +225,7 @@ def prepare_nick(nick: str) -> str | None:
 
 
 def mend_nick(nick: str) -> str | None:
-    """As `prepare_nick`, without what cannot stand in a name: for LHC, which asks once. None: nothing is left."""
+    """As `prepare_nick`, but forbidden characters are left out: LHC would not ask again. None: nothing is left."""
     possible = " ".join("".join(filter(is_allowed, nick)).split())
     letters = "".join(char for char in possible if char == " " or stringprep.in_table_d1(char))
     return prepare_nick(nick) or prepare_nick(possible) or prepare_nick(" ".join(letters.split()))

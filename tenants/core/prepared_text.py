@@ -4,7 +4,7 @@ import stringprep
 from unicodedata import ucd_3_2_0
 
 _PROHIBITED = (
-    stringprep.in_table_a1,  # what did not exist in Unicode 3.2, as most emoji
+    stringprep.in_table_a1,  # characters that Unicode 3.2 did not have, for instance most emoji
     stringprep.in_table_c12,
     stringprep.in_table_c21_c22,
     stringprep.in_table_c3,
@@ -18,7 +18,7 @@ _PROHIBITED = (
 
 
 def normalize(text: str) -> str:
-    """The text without what is mapped to nothing, and with one form of what can be written in several."""
+    """The text without characters that count as nothing (table B.1), in the normal form NFKC."""
     return ucd_3_2_0.normalize("NFKC", "".join(char for char in text if not stringprep.in_table_b1(char)))
 
 

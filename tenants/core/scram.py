@@ -82,7 +82,7 @@ def prepare(password: str) -> str:
     Raises:
         InvalidInputError: it holds what no password may hold, or nothing is left of it.
     """
-    # this makes plain spaces of the others too, but for one, which ejabberd refuses
+    # this turns other kinds of spaces into plain ones, too, except for one kind, which ejabberd refuses
     prepared = normalize(password)
     if not prepared:
         raise InvalidInputError("password", "must not be empty")

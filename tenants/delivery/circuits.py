@@ -66,9 +66,9 @@ def _state(circuit: Circuit, now: float) -> CircuitState:
 
 
 async def look(session: AsyncSession, instance_names: Collection[str], now: float) -> tuple[set[str], set[str]]:
-    """Of which tenants nothing can go now: the circuit is open, or its probe is under way; and of which a probe can.
+    """The tenants for which nothing can go now, as the circuit is open or its probe under way; and those to be probed.
 
-    No promise.
+    This may change before anything is claimed: `admit` decides.
     """
     rows = await session.execute(
         select(Circuit.instance_name, or_(Circuit.due_at > now, not_(claims.free(Circuit, now)))).where(
@@ -130,7 +130,7 @@ async def give_back(session: AsyncSession, instance_name: str, probe: str) -> No
 
 
 async def close(session: AsyncSession, instance_name: str, now: float) -> None:
-    """LHC works: a callback was received, whichever it was, or somebody says so. Without effect on a closed circuit.
+    """Close the circuit: a callback was received, or somebody says that LHC works. A closed one stays as it is.
 
     What waited out a failure while it was open is due now: the failures were not its own.
     """
@@ -146,7 +146,7 @@ async def close(session: AsyncSession, instance_name: str, now: float) -> None:
     log.info("circuit closed", instance_name=instance_name)
     for model in (Conversation, OperatorPresence):
         key = claims.key_of(model)
-        # Skipping rows that are being changed just now: waiting for them, with others locked, could be a deadlock.
+        # Rows that are being changed at this moment are skipped: to wait for them, with others locked, could deadlock.
         waiting = (
             select(key)
             .where(model.instance_name == instance_name, model.due_at > now, claims.free(model, now))

@@ -55,7 +55,7 @@ async def claim_next(services: Services, instance_name: str) -> Piece | None:
 
 @dataclass(frozen=True, slots=True)
 class _Due:
-    """Work that waits; the earlier it was due, the longer."""
+    """Work that is due. The earlier `due_at`, the longer it has waited."""
 
     due_at: float
     instance_name: str
@@ -64,7 +64,7 @@ class _Due:
 
 
 async def _claim_all(services: Services, asked: Sequence[str]) -> list[Piece | None]:
-    """A piece for each who asks for one of that tenant, as far as there are any."""
+    """For each tenant's name that was asked for, a piece of that tenant's work; None where there is no more."""
     now, wanted = services.clock(), Counter(asked)
     async with services.database.write() as session:
         tenants = {one.instance_name: one for one in await session.scalars(_tenants(wanted))}
@@ -72,7 +72,7 @@ async def _claim_all(services: Services, asked: Sequence[str]) -> list[Piece | N
         blocked, half_open = await circuits.look(session, wanted, now)
         names = wanted.keys() - shut - blocked
         waiting = await _waiting(services.database, session, names, now, most=max(wanted.values()) + 1)
-        # where a circuit is tried, one goes
+        # a circuit that is half-open is tried with one piece
         chosen = {name: due[: 1 if name in half_open else wanted[name]] for name, due in waiting.items()}
         claimed = await _claim(session, [one for due in chosen.values() for one in due], now)
         probes = await _admit(
@@ -143,7 +143,7 @@ async def _claim(session: AsyncSession, wanted: Sequence[_Due], now: float) -> d
 
 
 async def _admit(session: AsyncSession, claimed: Mapping[_Due, str], now: float) -> dict[str, str | None]:
-    """The probes of those tenants whose circuit somebody else did not try first; the others' work is given back."""
+    """The probes of tenants whose circuit is half-open. Where another process was first, the work is given back."""
     probes: dict[str, str | None] = {}
     for one, token in claimed.items():
         admitted = await circuits.admit(session, one.instance_name, now)

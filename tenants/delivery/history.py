@@ -86,7 +86,7 @@ async def replay_all(services: Services, instance_name: str, cause: Cause) -> in
             .distinct()
         )
     count = 0
-    # a transaction for each: who locks one conversation only can wait for nobody who waits for it
+    # a transaction for each: one that locks a single conversation can take part in no deadlock
     for conversation_id in conversation_ids:
         count += await _replay(services, conversation_id)
     if count:

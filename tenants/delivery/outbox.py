@@ -89,7 +89,7 @@ async def note(services: Services, session: AsyncSession, events: Sequence[Conve
         rows,
     )
     ids = {conversation_id for (conversation_id,) in stored}
-    # those that are due already are at work, will be, or wait out a failure
+    # conversations that are due already need no wake-up: they are delivered now or soon, or wait for a retry
     newly_due = {one.id: one.instance_name for one in conversations.values() if one.due_at is None and one.id in ids}
     if newly_due:
         await session.execute(
@@ -150,7 +150,7 @@ def _key(naming: Naming, visitor: AccountName | RoomName) -> tuple[str, str]:
 
 
 def _receiver(naming: Naming, visitor: AccountName | RoomName) -> str:
-    """What LHC calls it. Should a room be named as a visitor is, the two share one line, which harms neither."""
+    """What LHC calls it. A room and a visitor of the same name share a conversation row, which does no harm."""
     return visitor.name if isinstance(visitor, RoomName) else naming.username(visitor)
 
 

@@ -17,11 +17,11 @@ from tenants.store.database import DATABASE_AWAY
 log = structlog.get_logger(__name__)
 
 AWAKE_SECONDS = 4 * WAKE_PAUSE
-"""How long one stays awake after the last wake-up: with more of them to come, always."""
+"""Seconds that a worker stays awake after the last wake-up. While wake-ups keep coming, it never sleeps."""
 _PAUSE = 0.02
 """Seconds between two looks; what is due waits half of that."""
 _SHARE = 5
-"""Each look is followed by so many times its own duration, at least: looking never takes the time of delivering."""
+"""The pause after a look is at least so many times as long as the look, so that time is left for delivering."""
 
 
 class Lookout:

@@ -27,7 +27,7 @@ log = structlog.get_logger(__name__)
 _AT_ONCE = 10
 """Messages of a conversation that follow each other on one claim; then others of the tenant have their turn."""
 _FRESH_SECONDS = 0.5
-"""How old what was read with the claim may be when the piece goes."""
+"""Seconds after which tenant and message, which were read with the claim, are read again before they are used."""
 _REMEMBER_SECONDS = 24 * 3600.0
 """How long a delivered message is kept, without its body, to recognise repeats and to be looked up."""
 _REMEMBER_DEAD_SECONDS = 30 * 24 * 3600.0

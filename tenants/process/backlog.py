@@ -1,4 +1,4 @@
-"""How much of a tenant may wait for its server: what operators write is not to fill the database while nobody takes it.
+"""How much may wait for a tenant's server: messages must not fill the database while the server takes none.
 
 Messages are counted in the database, and their bytes; what this process has stored since is added. So with several pool
 processes a tenant may have a little more than its bound: what the others stored within `_FRESH_SECONDS`.
@@ -59,7 +59,7 @@ class Backlog:
         self._counts |= {name: counts.get(name) or _Count(0, 0, now) for name in stale}
 
     def add(self, tenant: Tenant, body: str | None) -> str | None:
-        """Count a message that is to be stored; or why it may not be."""
+        """Count a message that is to be stored. Returns why it may not be stored; None if it may."""
         count = self._counts[tenant.instance_name]
         size = len((body or "").encode())
         most = tenant.max_waiting_messages or MAX_WAITING

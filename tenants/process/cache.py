@@ -185,7 +185,7 @@ class Cache:
         return True
 
     def drop_renewed(self, instance_name: str) -> None:
-        """The tenant is shut: page views that were answered meanwhile count for nothing, also when it opens again."""
+        """The tenant is shut: page views that were answered meanwhile are not stored, even if it opens again."""
         self._renewed = {
             name: visitor for name, visitor in self._renewed.items() if visitor.instance_name != instance_name
         }

@@ -22,12 +22,12 @@ _FRESH_SECONDS = 2.0
 _LIMIT = 10_000
 """Buckets that are remembered; beyond it all are forgotten, which costs a read each and a second's worth of calls."""
 _BURST_SECONDS = 1.0
-"""What a tenant did not use in so long may come at once; one call always may."""
+"""So many seconds' worth of unused calls may come at once; one call always may."""
 _ROUNDING = 1e-6
 _LONGEST_WAIT = 3600.0
 """Seconds that a call is put off at most: the limit may be another one by then."""
 _PAUSE = 1.0
-"""Seconds at most before a call too many is refused: who calls on and on would take others' time with refusals."""
+"""Seconds at most before a call too many is refused. Without a pause, refusals alone would take others' time."""
 
 Sleep = Callable[[float], Awaitable[None]]
 

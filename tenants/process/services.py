@@ -26,9 +26,9 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 _AT_ONCE = 500
-"""Things in one batch."""
+"""Items in one batch, at most."""
 _WAITING = 2000
-"""Things of one kind that may wait for their batch."""
+"""Items that may wait for a batch of one kind; further ones are refused."""
 
 
 @dataclass(frozen=True, slots=True)

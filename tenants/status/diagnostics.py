@@ -85,7 +85,7 @@ async def _find(services: Services, part: str, check: Check) -> Finding:
         return Finding(part, False, f"no answer within {_SECONDS:g} s", _ADVICE.get(part, ""))
     except DBAPIError as error:
         found = str(error.orig).partition("\n")[0]
-        # what others need the database for says nothing new
+        # the check of the database says the same already
         return Finding(part, False if part == "database" else None, found, _ADVICE["database"])
     except (DomainError, OSError) as error:
         return Finding(part, False, str(error), _ADVICE.get(part, ""))

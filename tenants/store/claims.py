@@ -60,7 +60,8 @@ async def claim_all(
 ) -> dict[Any, str]:
     """`claim` for many rows. Returns the tokens of those that were taken.
 
-    Not of rows that are being changed just now: one of them would make all wait. Who changes them wakes somebody.
+    Rows that somebody is changing at this moment are passed over, since one of them would make all wait. Whoever
+    changes such a row wakes a worker afterwards.
     """
     key = key_of(model)
     held = select(key.label("key")).where(key.in_(keys), takeable(model, now))
@@ -78,7 +79,7 @@ async def claim_all(
 
 
 def order_of(model: type[Claimable]) -> list[Any]:
-    """The order in which rows are locked by who locks several, so that nobody waits for each other in a ring."""
+    """The order in which several rows are locked. All transactions use the same one, so that there is no deadlock."""
     return [getattr(model, column) for column in model.LOCK_ORDER] or [key_of(model)]
 
 
@@ -125,7 +126,7 @@ class ClaimRenewer:
 
     @contextmanager
     def keep(self, model: type[Claimable], key: object, token: str) -> Iterator[None]:
-        """Renew the claim while the block runs. Whether it was lost shows when the block's result is recorded."""
+        """Renew the claim while the block runs. If it is lost, the block learns that when it records its result."""
         self._held[token] = model, key
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._renew_while_held())
@@ -152,7 +153,7 @@ class ClaimRenewer:
         for model in {model for model, _ in self._held.values()}:
             held = {token: key for token, (of, key) in self._held.items() if of is model}
             key = key_of(model)
-            # Skipping rows that are being changed just now: waiting for them, with others locked, could be a deadlock.
+            # Rows that are being changed now are skipped: to wait for them, with others locked, could deadlock.
             ours = (
                 select(key).where(key.in_(held.values()), model.claim_token.in_(held)).with_for_update(skip_locked=True)
             )

@@ -32,7 +32,7 @@ _LOCK_TIMEOUT = 10
 """Seconds that a writer waits for another: far longer than any of our transactions, far shorter than for ever."""
 
 _CONNECTIONS = 15
-"""Per process, and kept: to open one takes as long as many transactions."""
+"""Of each process. They stay open, because to open one takes as long as many transactions."""
 _IDLE_SECONDS = 1.0
 """A connection that nobody used for so long may be dead, and is tried before it is used."""
 
@@ -63,9 +63,9 @@ def first_line(error: Exception) -> str:
 class Database:
     """Opens sessions on one database.
 
-    SQLite takes its write lock at the first *write* of a transaction and fails at once when another writer came in
-    between. Writing sessions therefore begin with the lock (`BEGIN IMMEDIATE`) and wait for their turn: those of this
-    process in line, since SQLite lets who waits try again from time to time, and the unlucky starve.
+    SQLite takes its write lock at the first *write* of a transaction, and fails at once if another writer came in
+    between. Writing sessions therefore take the lock when they begin (`BEGIN IMMEDIATE`). Those of this process stand
+    in a queue for it: SQLite itself has no queue, lets each try again from time to time, and some would never get it.
     """
 
     def __init__(self, url: str, *, migrating: bool = False) -> None:
@@ -73,8 +73,8 @@ class Database:
 
         Args:
             url: of the database.
-            migrating: do not enforce foreign keys on SQLite, which changes a table by making it anew: to drop the old
-                one would fail, or delete what refers to it. Who migrates checks them before each commit.
+            migrating: do not enforce foreign keys on SQLite. To change a table, SQLite makes a new one and drops the
+                old one, which would fail, or delete the rows that refer to it. A migration checks before each commit.
         """
         self.url = url
         self.is_sqlite = make_url(url).get_backend_name() == "sqlite"
@@ -106,7 +106,7 @@ class Database:
 
     @asynccontextmanager
     async def statement(self) -> AsyncIterator[AsyncConnection]:
-        """For one statement that writes: a transaction by itself, without the trips to begin and commit it."""
+        """For one statement that writes. It is a transaction by itself, without round trips for BEGIN and COMMIT."""
         async with self._turn:
             if self.is_sqlite:
                 async with self._writer.begin() as connection:
@@ -138,7 +138,7 @@ def _note_use(_connection: object, record: ConnectionPoolEntry) -> None:
 
 
 def _try_idle(dialect: Dialect, connection: Any, record: ConnectionPoolEntry, _proxy: object) -> None:
-    """As `pool_pre_ping`, which does it each time: that is a trip to the server for every transaction."""
+    """Try a connection that was idle. `pool_pre_ping` would try each one: a round trip for every transaction."""
     if time.monotonic() - record.info.get("used_at", time.monotonic()) < _IDLE_SECONDS:
         return
     try:

@@ -1,4 +1,4 @@
-"""Many rows as one parameter, `{key: [values]}` in JSON: the statement is the same for however many, and cheap to send.
+"""Many rows as one parameter, `{key: [values]}` in JSON: one statement serves any number of rows.
 
 PostgreSQL's and SQLite's `json_each` agree on this much.
 """

@@ -85,7 +85,7 @@ async def store(services: Services, view: VisitorView, policy: Policy = FREE) ->
         NotStoredError: the account is gone, or being removed just now; or there is another session than `only_over`.
     """
     stored = await _STORE_SESSION.do(services, view) if policy.is_free else None
-    # alone: also what could not be stored with others, which says why
+    # what could not be stored with others is tried alone, which raises the reason
     stored = stored or await _store_alone(services, view, policy)
     if policy.only_over is None:
         # what was seen earlier was noted as activity when it was seen
@@ -124,7 +124,7 @@ async def _store_alone(services: Services, view: VisitorView, policy: Policy) ->
     now, tenant = services.clock(), policy.counted_for
     async with services.database.write() as session:
         further = tenant is not None and not await is_online(session, view.username, now)
-        # the door may have been closed since it was asked
+        # the tenant may have been shut since that was checked
         await admission.hold(session, view.name.instance, view.name.kind, alone=further)
         if tenant is not None and further:
             await refuse_crowd(session, services.naming, tenant, now)
@@ -154,7 +154,7 @@ _STORE_SESSION = Batched("store_session", _store_all)
 
 
 def _after(earlier: VisitorView | None, later: VisitorView) -> VisitorView:
-    """The two as one: a row is changed once by a statement, and both are told what is true at the end."""
+    """Two views of one visitor as one, since a statement changes a row once. Both callers get the final session."""
     if earlier is None:
         return later
     if later.keeps_nick:
@@ -167,7 +167,7 @@ def _after(earlier: VisitorView | None, later: VisitorView) -> VisitorView:
 async def _upsert(
     database: Database, connection: AsyncConnection, views: Sequence[VisitorView], only_over: int | None = None
 ) -> dict[str, ShowVisitor]:
-    """Store the sessions, which are alike in what they keep, of those who may be shown. Returns what was stored."""
+    """Store the sessions of those who may be shown; all `views` keep the same columns. Returns what was stored."""
     like = views[0]
     statement = _upsert_statement(database, like.keeps_nick, like.keeps_status, only_over is not None)
     values: dict[str, object] = {"rows": {one.username: _values(one) for one in views}}
@@ -199,7 +199,7 @@ def _upsert_statement(database: Database, keeps_nick: bool, keeps_status: bool, 
             or_(Account.kind != AccountKind.VISITOR, Tenant.visitor_tracking),
         )
         .order_by(Account.username)
-        # they stay so until it is done
+        # account and tenant stay as they are until this is committed
         .with_for_update(read=True, of=[Account, Tenant])
     )
     insert = database.insert(VisitorSession).from_select(columns, new)

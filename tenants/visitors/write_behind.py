@@ -1,6 +1,6 @@
-"""Writes behind how long visitors stay online whose page views had no news; reads tenants and tokens in use again.
+"""Stores how long visitors stay online whose page views had no news, and reads tenants and tokens in use again.
 
-The pool is not told: it looks into the database before it says that a visitor left (`xmpp_pool.announcer`).
+The pool is not told: it looks into the database before it says that a visitor left (`xmpp_pool.session_ends`).
 """
 
 import asyncio
@@ -40,7 +40,7 @@ _CLOSING_SECONDS = 5.0
 
 @asynccontextmanager
 async def running(services: Services) -> AsyncIterator[None]:
-    """Work meanwhile; what is left is stored at the end."""
+    """Store what comes in, again and again, while the block runs, and once more at its end."""
     work = asyncio.create_task(_run(services), name="renewal")
     try:
         yield
@@ -94,7 +94,10 @@ async def renew(services: Services) -> None:
 async def _store(
     services: Services, renewed: Sequence[KnownVisitor]
 ) -> list[tuple[KnownVisitor, VisitorSession | None]]:
-    """Store the windows of those who are as they are known. Returns who is still to be shown, instead of what."""
+    """Store the windows of visitors who are as this process knows them.
+
+    Returns those of the others who are still to be shown, each with the session that is stored (None: there is none).
+    """
     now, ends = services.clock(), {one.username: one.seen_until for one in renewed}
     async with services.database.write() as session:
         await _touch(session, renewed, now)
@@ -121,7 +124,7 @@ def _is_told(cache: Cache, visitor: KnownVisitor, row: VisitorSession, end: floa
     Whoever stored another status has told the pool, or was refused and will say it again.
     """
     if (row.nick, row.status, row.version) == (visitor.nick, visitor.status, visitor.version + 1):
-        # somebody said the same once more: if the pool was not told that, it was told this
+        # somebody stored the same view once more: the pool knows that one, even if it was not told of ours
         visitor.version = row.version
         cache.give_back([visitor])
         return True
@@ -140,7 +143,7 @@ async def _extend(session: AsyncSession, renewed: Sequence[KnownVisitor], now: f
         .join(Account, Account.username == VisitorSession.username)
         .where(
             VisitorSession.version == cast(value(1), Integer),
-            # of one that is over the pool may be saying so just now
+            # once a session is over, the pool may already be telling operators that the visitor left
             VisitorSession.online_until > now,
             Account.password_digest == value(2),
             Account.state == AccountState.ACTIVE,
@@ -197,7 +200,7 @@ async def _present(session: AsyncSession, unlike: Sequence[KnownVisitor]) -> dic
 
 
 async def _show_again(services: Services, visitor: KnownVisitor, row: VisitorSession | None) -> None:
-    """Show a visitor whose session is not the one that was known, but this one."""
+    """Show a visitor whose stored session is not the one that this process knew; `row` is the stored one."""
     name = services.naming.parse_username(visitor.username)
     try:
         tenant = await admission.get(services, name.instance, name.kind)

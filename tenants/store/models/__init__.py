@@ -1,4 +1,4 @@
-"""The registry's tables, by aggregate; here all together, so that whoever has one has the metadata of all."""
+"""The registry's tables, one module for each aggregate. Importing this package makes all of them known to `Base`."""
 
 from tenants.store.models.access import (
     PANEL_SCOPES,

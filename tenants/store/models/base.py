@@ -18,7 +18,7 @@ MAX_ID = 2**31 - 1
 def new_incarnation() -> str:
     """What tells one tenant, or account, from another that bears its name before or after it.
 
-    Empty of those that were there before incarnations were.
+    Rows that are older than incarnations have an empty one.
     """
     return secrets.token_hex(16)
 
@@ -46,7 +46,7 @@ class Claimable:
     """A row of work that one process at a time may take; see `tenants.store.claims`."""
 
     LOCK_ORDER: ClassVar[tuple[str, ...]] = ()
-    """Columns: whoever locks several rows locks them in this order, so that no two wait for each other in a ring.
+    """Columns: whoever locks several rows locks them in this order, so that there is no deadlock.
 
     Without columns it is the order of the primary key.
     """

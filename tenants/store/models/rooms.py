@@ -26,7 +26,7 @@ class RoomState(StrEnum):
 
 
 class Room(Base):
-    """A group chat of a tenant's operators. ejabberd has what stands here, but for a moment."""
+    """A group chat of a tenant's operators. ejabberd has the same rooms, except while one is being made or removed."""
 
     __tablename__ = "rooms"
     __table_args__ = (UniqueConstraint("instance_name", "name"),)

@@ -10,7 +10,7 @@ from tenants.store.models.tenant_settings import TenantSettingColumns, settings_
 
 
 class TenantState(StrEnum):
-    """Which may follow which stands in `tenants.lifecycle.states`."""
+    """A tenant's state. `tenants.lifecycle.states` says which state may follow which."""
 
     PENDING = "pending"
     PROVISIONING = "provisioning"
