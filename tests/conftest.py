@@ -24,7 +24,9 @@ def pytest_configure() -> None:
     os.environ["ORCHESTRATOR_PORTS"] = f"{first}-{first + _PORTS_EACH - 1}"
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Before pytest-xdist reads the groups."""
     share_out(items)
 
 

@@ -9,7 +9,7 @@ from tenants.conversations import room_reports, rooms
 from tenants.conversations.reports import RoomReport
 from tenants.conversations.rooms import MAX_MEMBERS, Participant
 from tenants.core.errors import ConflictError, ForeignNameError, InvalidInputError, NotFoundError, TakenError
-from tenants.core.naming import AccountKind, AccountName, RoomName
+from tenants.core.naming import AccountKind, AccountName, Naming, RoomName
 from tenants.ejabberd.errors import EjabberdUnavailableError
 from tenants.lifecycle.admission import Refusal
 from tenants.store.models import (
@@ -47,11 +47,7 @@ def room(world: World, state: RoomState = RoomState.ACTIVE) -> Room:
 
 
 def page_operator(name: str = "John.Doe.operator") -> Participant:
-    return rooms.person(_none.naming, "acme", name)
-
-
-_none: Any = None
-"""Names of who writes in the page need no services."""
+    return rooms.person(Naming(hosting=True), "acme", name)
 
 
 async def test_a_creation_that_ended_half_way_goes_on(world: World) -> None:
