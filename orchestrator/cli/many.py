@@ -61,14 +61,14 @@ def confirm_each(names: list[str]) -> None:
             raise fail("not destroyed", Exit.USAGE)
 
 
-def confirm_number(names: list[str], action: str) -> None:
+def confirm_number(names: list[str], kind: OperationKind) -> None:
     """Ask for the number of tenants that nobody named: it may be every customer."""
     if not names:
         return
-    _expect_terminal(f"this would {action} {len(names)} tenants, which asks for confirmation")
+    _expect_terminal(f"this would {kind} {len(names)} tenants, which asks for confirmation")
     shown = ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
-    what = " with all their accounts" if action == "destroy" else ""
-    question = f"{shown}\nType {len(names)} to {action} these {len(names)} tenants{what}"
+    what = " with all their accounts" if kind is OperationKind.DESTROY else ""
+    question = f"{shown}\nType {len(names)} to {kind} these {len(names)} tenants{what}"
     if typer.prompt(question, err=True) != str(len(names)):
         raise fail("nothing was changed", Exit.USAGE)
 

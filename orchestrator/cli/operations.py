@@ -88,71 +88,49 @@ def watch(operation_id: OperationArgument, *, as_json: JsonOption = False) -> No
     expect(operation, OperationState.SUCCEEDED)
 
 
-@app.command()
-def retry(
-    operation_id: OperationArgument,
-    *,
-    wait: WaitOption = False,
-    reason: ReasonOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Go on with an operation that failed or was cancelled, from the step that failed."""
+async def _retry(services: Services, operation_id: str, why: Cause) -> Operation:
     # here: the workflows bring most of the domain with them
     from tenants.workflows.steps import WORKFLOWS  # noqa: PLC0415
 
-    async def go(services: Services, operation_id: str, why: Cause) -> Operation:
-        return await engine.retry(services, WORKFLOWS, operation_id, why)
-
-    _act(go, operation_id, OperationState.SUCCEEDED, wait=wait, reason=reason, as_json=as_json)
+    return await engine.retry(services, WORKFLOWS, operation_id, why)
 
 
-@app.command()
-def cancel(
-    operation_id: OperationArgument,
-    *,
-    wait: WaitOption = False,
-    reason: ReasonOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """End an operation after what is under way; the end of a tenant cannot be cancelled."""
-    _act(operations.cancel, operation_id, OperationState.CANCELLED, wait=wait, reason=reason, as_json=as_json)
-
-
-@app.command()
-def pause(
-    operation_id: OperationArgument,
-    *,
-    wait: WaitOption = False,
-    reason: ReasonOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Let an operation rest after what is under way."""
-    _act(operations.pause, operation_id, OperationState.PAUSED, wait=wait, reason=reason, as_json=as_json)
-
-
-@app.command()
-def resume(
-    operation_id: OperationArgument,
-    *,
-    wait: WaitOption = False,
-    reason: ReasonOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Go on with an operation that rests."""
-    _act(operations.go_on, operation_id, OperationState.SUCCEEDED, wait=wait, reason=reason, as_json=as_json)
-
-
-def _act(
+def _add_command(
+    name: str,
     action: Callable[[Services, str, Cause], Awaitable[Operation]],
-    operation_id: str,
-    wanted: OperationState,
-    *,
-    wait: bool,
-    reason: str | None,
-    as_json: bool,
+    text: str,
+    wanted: OperationState = OperationState.SUCCEEDED,
 ) -> None:
-    operation = run(lambda services: action(services, operation_id, cause(reason)))
-    show_started(operation, wait=wait, as_json=as_json, wanted=wanted)
+    """A command that changes the course of an operation.
+
+    Args:
+        name: of the command.
+        action: what it does to the operation of that id.
+        text: its help.
+        wanted: the state that is a success when somebody waits for the end.
+    """
+
+    @app.command(name, help=text)
+    def change(
+        operation_id: OperationArgument,
+        *,
+        wait: WaitOption = False,
+        reason: ReasonOption = None,
+        as_json: JsonOption = False,
+    ) -> None:
+        operation = run(lambda services: action(services, operation_id, cause(reason)))
+        show_started(operation, wait=wait, as_json=as_json, wanted=wanted)
+
+
+_add_command("retry", _retry, "Go on with an operation that failed or was cancelled, from the step that failed.")
+_add_command(
+    "cancel",
+    operations.cancel,
+    "End an operation after what is under way; the end of a tenant cannot be cancelled.",
+    OperationState.CANCELLED,
+)
+_add_command("pause", operations.pause, "Let an operation rest after what is under way.", OperationState.PAUSED)
+_add_command("resume", operations.go_on, "Go on with an operation that rests.")
 
 
 def show_started(

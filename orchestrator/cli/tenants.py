@@ -166,60 +166,31 @@ def update(
     show_tenant(instance_name, as_json=as_json)
 
 
-@app.command()
-def suspend(
-    names: many.NamesArgument = None,
-    *,
-    names_from: many.FileOption = None,
-    in_state: many.InStateOption = None,
-    yes: many.YesOption = False,
-    wait: WaitOption = False,
-    reason: ReasonOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Stop the traffic of tenants; their accounts stay."""
-    wanted = many.named(names, names_from, in_state)
-    if not yes and (names_from or in_state):
-        many.confirm_number(wanted, "suspend")
-    many.request(wanted, OperationKind.SUSPEND, wait=wait, reason=reason, as_json=as_json)
+def _add_command_of_many(kind: OperationKind, text: str) -> None:
+    """A command that starts this workflow on many tenants; `text` is its help."""
+
+    @app.command(kind.value, help=text)
+    def request(
+        names: many.NamesArgument = None,
+        *,
+        names_from: many.FileOption = None,
+        in_state: many.InStateOption = None,
+        yes: many.YesOption = False,
+        wait: WaitOption = False,
+        reason: ReasonOption = None,
+        as_json: JsonOption = False,
+    ) -> None:
+        wanted = many.named(names, names_from, in_state)
+        if not yes and (names_from or in_state):
+            many.confirm_number(wanted, kind)
+        elif not yes and kind is OperationKind.DESTROY:
+            many.confirm_each(wanted)
+        many.request(wanted, kind, wait=wait, reason=reason, as_json=as_json)
 
 
-@app.command()
-def resume(
-    names: many.NamesArgument = None,
-    *,
-    names_from: many.FileOption = None,
-    in_state: many.InStateOption = None,
-    yes: many.YesOption = False,
-    wait: WaitOption = False,
-    reason: ReasonOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Let the traffic of tenants start again."""
-    wanted = many.named(names, names_from, in_state)
-    if not yes and (names_from or in_state):
-        many.confirm_number(wanted, "resume")
-    many.request(wanted, OperationKind.RESUME, wait=wait, reason=reason, as_json=as_json)
-
-
-@app.command()
-def destroy(
-    names: many.NamesArgument = None,
-    *,
-    names_from: many.FileOption = None,
-    in_state: many.InStateOption = None,
-    yes: many.YesOption = False,
-    wait: WaitOption = False,
-    reason: ReasonOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Remove tenants with all their accounts. There is no way back."""
-    wanted = many.named(names, names_from, in_state)
-    if not yes and (names_from or in_state):
-        many.confirm_number(wanted, "destroy")
-    elif not yes:
-        many.confirm_each(wanted)
-    many.request(wanted, OperationKind.DESTROY, wait=wait, reason=reason, as_json=as_json)
+_add_command_of_many(OperationKind.SUSPEND, "Stop the traffic of tenants; their accounts stay.")
+_add_command_of_many(OperationKind.RESUME, "Let the traffic of tenants start again.")
+_add_command_of_many(OperationKind.DESTROY, "Remove tenants with all their accounts. There is no way back.")
 
 
 @app.command("rotate-keys")
