@@ -7,13 +7,13 @@ from starlette_admin import StringField
 from starlette_admin.actions import row_action
 from starlette_admin.flash import flash
 
-from orchestrator.console.access import cause_of, person_of, services_of
-from orchestrator.console.tables import Table, choice, moment, told
+from orchestrator.console.access import cause_of, services_of
+from orchestrator.console.tables import AdministratorsTable, choice, moment, told
 from tenants.access import console_sessions
 from tenants.store.models import Role
 
 
-class SessionsTable(Table):
+class SessionsTable(AdministratorsTable):
     """Sessions that last, newest first. The key in their addresses is a digest, from which no cookie can be made."""
 
     key = "sessions"
@@ -41,9 +41,6 @@ class SessionsTable(Table):
         "end_all",
     )
     needs: ClassVar[dict[str, Role]] = dict.fromkeys(("end", "end_all"), Role.ADMIN)
-
-    def is_accessible(self, request: Request) -> bool:
-        return person_of(request).may(Role.ADMIN)
 
     def get_list_query(self, request: Request) -> Any:
         return console_sessions.only_lasting(services_of(request), super().get_list_query(request))

@@ -187,6 +187,13 @@ class Table(ModelView):
         raise ActionFailed("Nothing is deleted here.")
 
 
+class AdministratorsTable(Table):
+    """A table that only administrators see."""
+
+    def is_accessible(self, request: Request) -> bool:
+        return person_of(request).may(Role.ADMIN)
+
+
 @contextmanager
 def told() -> Iterator[None]:
     """In an action: what the domain refuses is told to who asked for it."""

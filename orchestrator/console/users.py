@@ -7,13 +7,13 @@ from starlette_admin import PasswordField, StringField
 from starlette_admin.actions import row_action
 from starlette_admin.flash import flash
 
-from orchestrator.console.access import cause_of, person_of, services_of
-from orchestrator.console.tables import Table, choice, moment, told, told_by_field
+from orchestrator.console.access import cause_of, services_of
+from orchestrator.console.tables import AdministratorsTable, choice, moment, told, told_by_field
 from tenants.access import console_users
 from tenants.store.models import Role
 
 
-class UsersTable(Table):
+class UsersTable(AdministratorsTable):
     """Who may log in, and what they may do."""
 
     key = "users"
@@ -43,9 +43,6 @@ class UsersTable(Table):
         "remove",
     )
     needs: ClassVar[dict[str, Role]] = dict.fromkeys(("create", "edit", "remove"), Role.ADMIN)
-
-    def is_accessible(self, request: Request) -> bool:
-        return person_of(request).may(Role.ADMIN)
 
     async def create(self, request: Request, data: dict[str, Any]) -> Any:
         return await self._put(request, str(data["name"] or "").strip(), data)

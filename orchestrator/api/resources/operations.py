@@ -1,8 +1,8 @@
 """Operations: watched, retried, paused and cancelled; and as a stream of events."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from http import HTTPStatus
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 from fastapi import APIRouter, Depends, Header, HTTPException, Query
 from fastapi.sse import EventSourceResponse, ServerSentEvent
@@ -15,6 +15,8 @@ from orchestrator.api.resources.watching import MOST_OF_ONE, Watched, Watching, 
 from tenants.lifecycle import engine, operations
 from tenants.store.models import OperationKind, OperationState
 from tenants.workflows.steps import WORKFLOWS
+
+Handler = TypeVar("Handler", bound=Callable[..., Awaitable[OperationView]])
 
 _watching = Watching()
 _RECONNECT_MS = 2000
@@ -114,45 +116,35 @@ async def stream_operation(
         yield ServerSentEvent(data=view, event="operation", id=mark(view), retry=_RECONNECT_MS)
 
 
-@router.post(
-    "/operations/{operation_id}/retry",
-    status_code=HTTPStatus.ACCEPTED,
-    dependencies=[WRITES],
-    responses=problems(404, 409),
-)
+def _change(action: str) -> Callable[[Handler], Handler]:
+    """The route of what changes the course of an operation."""
+    return router.post(
+        f"/operations/{{operation_id}}/{action}",
+        status_code=HTTPStatus.ACCEPTED,
+        dependencies=[WRITES],
+        responses=problems(404, 409),
+    )
+
+
+@_change("retry")
 async def retry(operation_id: str, services: ServicesDep, cause: CauseDep) -> OperationView:
     """Go on with one that failed or was cancelled, from the step that failed."""
     return OperationView.of(await engine.retry(services, WORKFLOWS, operation_id, cause))
 
 
-@router.post(
-    "/operations/{operation_id}/cancel",
-    status_code=HTTPStatus.ACCEPTED,
-    dependencies=[WRITES],
-    responses=problems(404, 409),
-)
+@_change("cancel")
 async def cancel(operation_id: str, services: ServicesDep, cause: CauseDep) -> OperationView:
     """End it after the step, or the chunk of one, that is under way. The end of a tenant cannot be cancelled."""
     return OperationView.of(await operations.cancel(services, operation_id, cause))
 
 
-@router.post(
-    "/operations/{operation_id}/pause",
-    status_code=HTTPStatus.ACCEPTED,
-    dependencies=[WRITES],
-    responses=problems(404, 409),
-)
+@_change("pause")
 async def pause(operation_id: str, services: ServicesDep, cause: CauseDep) -> OperationView:
     """Let it rest after the step, or the chunk of one, that is under way."""
     return OperationView.of(await operations.pause(services, operation_id, cause))
 
 
-@router.post(
-    "/operations/{operation_id}/resume",
-    status_code=HTTPStatus.ACCEPTED,
-    dependencies=[WRITES],
-    responses=problems(404, 409),
-)
+@_change("resume")
 async def resume(operation_id: str, services: ServicesDep, cause: CauseDep) -> OperationView:
     """Go on with one that rests."""
     return OperationView.of(await operations.go_on(services, operation_id, cause))
