@@ -3,13 +3,14 @@
 import os
 import socket
 from collections.abc import AsyncIterator, Iterator
+from typing import Any
 
 import pytest
 
 from bench.testbed.panel import Panel
 from bench.testbed.receiver import Receiver
 from bench.testbed.system import System, start_system
-from tests.sharing import share_out
+from tests.sharing import Sharing, put_in_order
 from tests.world.settings import SETTINGS
 from tests.world.tenant import NewTenant, Tenant, tenants_of
 
@@ -24,10 +25,13 @@ def pytest_configure() -> None:
     os.environ["ORCHESTRATOR_PORTS"] = f"{first}-{first + _PORTS_EACH - 1}"
 
 
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Before pytest-xdist reads the groups."""
-    share_out(items)
+    put_in_order(items)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Sharing | None:
+    """Share out by `tests.sharing` what is shared out by files."""
+    return Sharing(config, log) if config.getoption("dist") == "loadfile" else None
 
 
 @pytest.fixture

@@ -1,60 +1,58 @@
-"""Which tests run in one process when several run side by side: `--dist loadgroup` keeps a group together.
+"""Which tests run in one process when several run side by side, and which begin first.
 
 To start a system takes twenty seconds of a processor, and while it runs it takes some of it all the time. So there are
-few of them:
-
-* The tests that need the servers of production are one group, and share one such system. The domain's own tests, which
-  need no system, are in the same group: so the process that has it is busy with them, and starts no other system early.
-* Each other file is a group. Its process starts a system with the first test that needs one, and keeps it.
-
-Groups that take longest begin first: none of them is to begin when all others are done.
+few of them: the tests of a file run in one process, which keeps its system for further files, and the files that need
+the servers of production are one group, so that one process alone starts those. Groups that take longest begin first:
+none of them is to begin when all others are done.
 """
 
 import pytest
+from xdist.scheduler import LoadFileScheduling
 
-PRODUCTION = "production"
+_PRODUCTION = {
+    "system/test_production.py",
+    "domain/test_live_view.py",
+    "domain/test_shard_queues.py",
+    "faces/test_celery_interface.py",
+}
 _LONGEST = (
-    PRODUCTION,
-    "faces/test_cli",
-    "domain/test_workflow_kills",
-    "system/test_chaos",
-    "faces/test_rpc_isolation",
-    "system/test_compose_services",
-    "system/test_launcher",
-    "documentation/test_first_steps",
-    "system/test_rooms",
-    "faces/test_json_face",
-    "faces/test_openapi",
-    "system/test_pools",
-    "system/test_isolation",
-    "attacks/test_exhaustion",
-    "attacks/test_half_requests",
-    "system/test_suspension",
-    "faces/test_hot_path",
-    "documentation/test_migration",
+    "production",
+    "faces/test_cli.py",
+    "domain/test_workflow_kills.py",
+    "system/test_chaos.py",
+    "faces/test_rpc_isolation.py",
+    "system/test_compose_services.py",
+    "system/test_launcher.py",
+    "documentation/test_first_steps.py",
+    "system/test_rooms.py",
+    "faces/test_json_face.py",
+    "faces/test_openapi.py",
+    "system/test_pools.py",
+    "system/test_isolation.py",
+    "attacks/test_exhaustion.py",
+    "attacks/test_half_requests.py",
+    "system/test_suspension.py",
+    "faces/test_hot_path.py",
+    "documentation/test_migration.py",
 )
 
 
-def share_out(items: list[pytest.Item]) -> None:
-    """Put each test into its group, and the groups that take longest first."""
-    groups = {item: _group_of(item) for item in items}
-    for item, group in groups.items():
-        item.add_marker(pytest.mark.xdist_group(group))
-    items.sort(key=lambda item: _rank(groups[item]))
+class Sharing(LoadFileScheduling):  # type: ignore[misc] # pytest-xdist is untyped
+    """Shares groups out among processes."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return group_of(nodeid)
 
 
-def _group_of(item: pytest.Item) -> str:
-    folder, needs = item.path.parent.name, _needs(item)
-    if PRODUCTION in needs or (folder == "domain" and "system" not in needs):
-        return PRODUCTION
-    return f"{folder}/{item.path.stem}"
+def group_of(nodeid: str) -> str:
+    """The group of a test: `production`, or folder and name of its file."""
+    file = "/".join(nodeid.partition("::")[0].split("/")[-2:])
+    return "production" if file in _PRODUCTION else file
 
 
-def _needs(item: pytest.Item) -> set[str]:
-    """Fixtures of the test, and those that a parameter names."""
-    callspec = getattr(item, "callspec", None)
-    chosen = callspec.params.values() if callspec else ()
-    return {*getattr(item, "fixturenames", ()), *(value for value in chosen if isinstance(value, str))}
+def put_in_order(items: list[pytest.Item]) -> None:
+    """Put the groups that take longest first; otherwise the order stays."""
+    items.sort(key=lambda item: _rank(group_of(item.nodeid)))
 
 
 def _rank(group: str) -> int:
