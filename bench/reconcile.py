@@ -37,7 +37,7 @@ from tenants.lifecycle.engine import Next
 from tenants.process.services import Services, open_services
 from tenants.store.models import Account, AccountState, Tenant, TenantState
 from tenants.workflows import reconcile
-from tenants.workflows.steps import WORKFLOWS
+from tenants.workflows.workflows import WORKFLOWS
 
 _AT_ONCE = 10
 _ACCOUNTS_AT_ONCE = 1000

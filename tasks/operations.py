@@ -9,7 +9,7 @@ from tasks.runtime import run
 from tenants.lifecycle import engine, operations
 from tenants.process import heartbeats
 from tenants.process.services import Services
-from tenants.workflows.steps import WORKFLOWS
+from tenants.workflows.workflows import WORKFLOWS
 
 _TURN_SECONDS = 1.0
 """How long an operation may go from step to step; then others have their turn."""

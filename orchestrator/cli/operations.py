@@ -90,7 +90,7 @@ def watch(operation_id: OperationArgument, *, as_json: JsonOption = False) -> No
 
 async def _retry(services: Services, operation_id: str, why: Cause) -> Operation:
     # here: the workflows bring most of the domain with them
-    from tenants.workflows.steps import WORKFLOWS  # noqa: PLC0415
+    from tenants.workflows.workflows import WORKFLOWS  # noqa: PLC0415
 
     return await engine.retry(services, WORKFLOWS, operation_id, why)
 

@@ -15,7 +15,7 @@ from orchestrator.console.pages import Page
 from orchestrator.console.tables import Table, choice, moment, state, told
 from tenants.lifecycle import engine, operations
 from tenants.store.models import OperationKind, OperationState, Role
-from tenants.workflows.steps import WORKFLOWS
+from tenants.workflows.workflows import WORKFLOWS
 
 _MAY: dict[str, frozenset[OperationState]] = {
     "retry": frozenset({OperationState.FAILED, OperationState.CANCELLED}),

@@ -1,6 +1,7 @@
 """Texts of people: what XML can carry of them, and the nick of a visitor who has none."""
 
 import re
+from collections.abc import Sequence
 from typing import Annotated
 
 from pydantic import AfterValidator
@@ -8,6 +9,8 @@ from pydantic import AfterValidator
 from tenants.core.errors import InvalidInputError
 
 DEFAULT_NICK = "Online visitor"
+_NAMED = 20
+"""Names that a text lists at most."""
 
 _LINE_END = re.compile("\r\n?")
 _FORBIDDEN_IN_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -41,3 +44,8 @@ def _check_value(value: str) -> str:
 
 XmlText = Annotated[str, AfterValidator(_check_value)]
 """In a schema: text that goes to operators. It arrives exactly as it is, except for line ends, or is refused."""
+
+
+def first_of(names: Sequence[str]) -> str:
+    """The first names of a list that may be long."""
+    return f"{', '.join(names[:_NAMED])}{' …' if len(names) > _NAMED else ''}"

@@ -17,7 +17,7 @@ from tenants.lifecycle import engine
 from tenants.lifecycle.engine import Next, Run, Step, Workflows
 from tenants.process.services import Services, open_services
 from tenants.store import claims
-from tenants.workflows.steps import WORKFLOWS
+from tenants.workflows.workflows import WORKFLOWS
 
 _DEATH = 30.0
 """Seconds that a worker may need to come to its end."""

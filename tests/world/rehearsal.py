@@ -39,7 +39,7 @@ class Rehearsal:
         self.ran: list[tuple[OperationKind, str]] = []
 
     def workflows(self) -> Workflows:
-        """Each kind of operation with its states as in `tenants.workflows.steps`."""
+        """Each kind of operation with its states as in `tenants.workflows.workflows`."""
         kind, state = OperationKind, TenantState
         provision = self._workflow(
             kind.PROVISION,

@@ -14,7 +14,7 @@ from orchestrator.api.http.views import OperationView, problems
 from orchestrator.api.resources.watching import MOST_OF_ONE, Watched, Watching, mark
 from tenants.lifecycle import engine, operations
 from tenants.store.models import OperationKind, OperationState
-from tenants.workflows.steps import WORKFLOWS
+from tenants.workflows.workflows import WORKFLOWS
 
 Handler = TypeVar("Handler", bound=Callable[..., Awaitable[OperationView]])
 

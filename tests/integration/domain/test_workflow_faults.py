@@ -26,7 +26,7 @@ from tenants.lifecycle.registry import TenantSpec
 from tenants.process.services import Services, open_services
 from tenants.store.models import Circuit, Drift, Operation, OperationState, StepState, TenantState
 from tenants.store.models import Tenant as TenantRow
-from tenants.workflows.steps import WORKFLOWS
+from tenants.workflows.workflows import WORKFLOWS
 from tests.world import mortal
 from tests.world.rehearsal import RECORDS, rows_of, state_of
 from tests.world.tenant import Tenant

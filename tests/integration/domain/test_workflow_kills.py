@@ -19,7 +19,7 @@ from tenants.lifecycle.registry import TenantSpec
 from tenants.process.services import Services, open_services
 from tenants.store.models import Account, Operation, OperationKind, OperationState, Tenant, TenantState
 from tenants.workflows import imports, reconcile
-from tenants.workflows.steps import WORKFLOWS
+from tenants.workflows.workflows import WORKFLOWS
 from tests.world import mortal
 from tests.world.mortal import Death
 

@@ -1,0 +1,119 @@
+"""Steps that remove all that a tenant has, in ejabberd and in the registry. Each may run twice."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+
+from sqlalchemy import delete, select
+
+from tenants.conversations import rooms
+from tenants.core.chunks import chunks
+from tenants.core.errors import DomainError, InvalidInputError
+from tenants.core.naming import AccountKind, Naming, RosterKind
+from tenants.core.text import first_of
+from tenants.ejabberd import rosters
+from tenants.lifecycle import incarnations, registry
+from tenants.lifecycle.engine import Run
+from tenants.process.services import Services
+from tenants.shards.commands import CloseTenant
+from tenants.store.models import Account
+
+_REPORTS = 20
+"""Reports of progress that a removal makes at least, when the tenant has as many accounts."""
+_PARALLEL = 2
+"""Calls under way at once, each with one chunk of accounts. More would slow down other tenants, and not be quicker."""
+_CHUNK = 50
+"""Accounts in one chunk. With larger chunks a removal is quicker, but other tenants wait longer."""
+
+
+class LeftoverError(DomainError):
+    """Something of a destroyed tenant is still in ejabberd."""
+
+
+async def remove_rooms(run: Run) -> None:
+    """Remove the rooms of the registry, and any that only bears the tenant's name. Whoever is in one is told."""
+    left = await rooms.remove_all(run.services, run.instance_name)
+    _check_nothing(dict.fromkeys(left, "a room"))
+
+
+async def remove_accounts(run: Run) -> None:
+    """Remove every account of the tenant: of its rosters, of the registry, and any that only bears its name.
+
+    Operators first: nobody is online any more to be told of each visitor that goes.
+    """
+    services, instance_name = run.services, run.instance_name
+    usernames = await _all_usernames(services, instance_name)
+    ordered = sorted(usernames, key=lambda username: (_is_visitor(services.naming, username), username))
+    await run.report(0, len(ordered))
+    left: dict[str, str] = {}
+    done = 0
+    for wave in chunks(_calls(ordered), _PARALLEL):
+        for answer in await asyncio.gather(*(services.ejabberd.bulk.remove_users(chunk) for chunk in wave)):
+            left |= answer
+        await _forget_accounts(run, [username for chunk in wave for username in chunk if username not in left])
+        done += sum(map(len, wave))
+        await run.report(done, len(ordered))
+    _check_nothing(left)
+
+
+async def remove_rosters(run: Run) -> None:
+    services, instance_name = run.services, run.instance_name
+    # operators first: they display visitors
+    for kind in (RosterKind.OPERATORS, RosterKind.VISITORS):
+        await services.ejabberd.delete_roster(rosters.group_of(services.naming, instance_name, kind))
+
+
+async def verify(run: Run) -> None:
+    services, instance_name = run.services, run.instance_name
+    suffix = services.naming.username_suffix(instance_name)
+    groups = registry.groups(services.naming, instance_name)
+    await services.ejabberd.bulk.forget_tenant(suffix)
+    # the next tenant of this name must not be suspended
+    await services.ejabberd.bulk.open_tenant(instance_name)
+    if await services.ejabberd.bulk.tenant_left(suffix, groups):
+        # made by a request that came in just before the door was closed
+        await remove_rooms(run)
+        await remove_accounts(run)
+        await remove_rosters(run)
+    left = await services.ejabberd.bulk.tenant_left(suffix, groups)
+    _check_nothing({kind: f"{found.count}: {first_of(found.names)}" for kind, found in left.items()})
+
+
+async def forget(run: Run) -> None:
+    # once more: a page view that was accepted just before the door was closed may have come after the first
+    await run.services.commands.publish(CloseTenant(instance_name=run.instance_name))
+    async with run.write() as session:
+        await incarnations.forget(run.services, session, run.instance_name, run.cause)
+
+
+async def _forget_accounts(run: Run, usernames: Sequence[str]) -> None:
+    """Remove accounts from the registry that are gone from ejabberd, so that a repeated step does only the rest."""
+    async with run.write() as session:
+        await session.execute(delete(Account).where(Account.username.in_(usernames)))
+
+
+async def _all_usernames(services: Services, instance_name: str) -> set[str]:
+    async with services.database.read() as session:
+        names = set(await session.scalars(select(Account.username).where(Account.instance_name == instance_name)))
+    for group in registry.groups(services.naming, instance_name):
+        names.update(await services.ejabberd.roster_members(group))
+    # names of a standalone system have no suffix, so we cannot search for them
+    if suffix := services.naming.username_suffix(instance_name):
+        names.update(await services.ejabberd.bulk.usernames(suffix))
+    return names
+
+
+def _calls(usernames: Sequence[str]) -> list[Sequence[str]]:
+    """The usernames in pieces, one for each call; several even of a small tenant, so that progress is seen."""
+    return list(chunks(usernames, min(max(len(usernames) // _REPORTS, 1), _CHUNK)))
+
+
+def _is_visitor(naming: Naming, username: str) -> bool:
+    try:
+        return naming.parse_username(username).kind is not AccountKind.OPERATOR
+    except InvalidInputError:
+        return True
+
+
+def _check_nothing(left: Mapping[str, str]) -> None:
+    if left:
+        raise LeftoverError(f"still in ejabberd: {first_of([f'{name} ({what})' for name, what in left.items()])}")
