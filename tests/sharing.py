@@ -1,9 +1,11 @@
-"""Which tests run in one process when several run side by side, and which begin first.
+"""Which tests run in one process when several run side by side, and in which order.
 
 To start a system takes twenty seconds of a processor, and while it runs it takes some of it all the time. So there are
 few of them: the tests of a file run in one process, which keeps its system for further files, and the files that need
-the servers of production are one group, so that one process alone starts those. Groups that take longest begin first:
-none of them is to begin when all others are done.
+the servers of production are one group, so that one process alone starts those.
+
+Files go by their names, whatever their folders: so what is long and busy, most of it in `system`, is spread among what
+is short. All of it at once would be more than two processors do in time.
 """
 
 import pytest
@@ -15,26 +17,7 @@ _PRODUCTION = {
     "domain/test_shard_queues.py",
     "faces/test_celery_interface.py",
 }
-_LONGEST = (
-    "production",
-    "faces/test_cli.py",
-    "domain/test_workflow_kills.py",
-    "system/test_chaos.py",
-    "faces/test_rpc_isolation.py",
-    "system/test_compose_services.py",
-    "system/test_launcher.py",
-    "documentation/test_first_steps.py",
-    "system/test_rooms.py",
-    "faces/test_json_face.py",
-    "faces/test_openapi.py",
-    "system/test_pools.py",
-    "system/test_isolation.py",
-    "attacks/test_exhaustion.py",
-    "attacks/test_half_requests.py",
-    "system/test_suspension.py",
-    "faces/test_hot_path.py",
-    "documentation/test_migration.py",
-)
+_FIRST, _LAST = ("browser", "attacks"), "unit"
 
 
 class Sharing(LoadFileScheduling):  # type: ignore[misc] # pytest-xdist is untyped
@@ -46,14 +29,22 @@ class Sharing(LoadFileScheduling):  # type: ignore[misc] # pytest-xdist is untyp
 
 def group_of(nodeid: str) -> str:
     """The group of a test: `production`, or folder and name of its file."""
-    file = "/".join(nodeid.partition("::")[0].split("/")[-2:])
+    file = _file(nodeid)
     return "production" if file in _PRODUCTION else file
 
 
 def put_in_order(items: list[pytest.Item]) -> None:
-    """Put the groups that take longest first; otherwise the order stays."""
-    items.sort(key=lambda item: _rank(group_of(item.nodeid)))
+    """Put files in the order of their names; those of the browser and the attacks first, the units last."""
+    items.sort(key=lambda item: _rank(_file(item.nodeid)))
 
 
-def _rank(group: str) -> int:
-    return _LONGEST.index(group) if group in _LONGEST else len(_LONGEST)
+def _file(nodeid: str) -> str:
+    """Folder and name of the test's file."""
+    return "/".join(nodeid.partition("::")[0].split("/")[-2:])
+
+
+def _rank(file: str) -> tuple[int, str]:
+    folder, _, name = file.partition("/")
+    if folder in _FIRST:
+        return _FIRST.index(folder), name
+    return len(_FIRST) + (folder == _LAST), name
