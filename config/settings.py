@@ -48,7 +48,7 @@ class Settings(BaseSettings):
     account_idle_hours: float = Field(24, gt=0, description="Visitor and chat accounts idle for longer are removed.")
     reconcile_seconds: float = Field(3600, gt=0, description="Interval of comparing ejabberd with the registry.")
     calls_per_second: float = Field(
-        200,
+        100,
         gt=0,
         le=100_000,
         description="Page views of one tenant's LHC that are taken each second, and as many other calls, at each API"
