@@ -1,8 +1,7 @@
 """Accounts of a tenant in ejabberd and in the registry. The registry's row comes first, so a crash leaves no orphan.
 
-Who removes an account claims its row first (state `removing`), and it goes last. Who meets such a row waits, so an
-account that is made anew is never taken for the one before. `last_active_at` of such a row is when it was claimed: a
-claim whose holder died ends by itself, and `tenants.accounts.expiry` takes it up.
+Who meets a row that is being removed (`tenants.accounts.removal`) waits, so an account that is made anew is never taken
+for the one before.
 """
 
 from collections.abc import Iterator

@@ -4,8 +4,8 @@ A chat with an owner is its owner's; one without is offered to all operators onl
 come later. What cannot be sent now waits for the sweep. A line that is sent twice is shown once (`<once/>`).
 
     chat_lines.write, chats.start, ownership.assign ─┐
-    an operator comes online: forward_pending  ──┼─> outgoing ─> send ─> commands of the pool
-    the sweep                                  ──┘               └─> line_store.note_sent
+    an operator comes online: forward_pending ───────┼─> outgoing ─> send ─> commands of the pool
+    the sweep ───────────────────────────────────────┘               └─> noted in the rows of the lines
 """
 
 import asyncio
