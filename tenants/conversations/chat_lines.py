@@ -13,7 +13,7 @@ from typing import Any
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from tenants.conversations import line_sender, line_store
-from tenants.conversations.line_store import Key
+from tenants.conversations.line_store import Key, LineKey
 from tenants.core.errors import ConflictError, DomainError, InvalidInputError, NotFoundError, UnavailableError
 from tenants.core.naming import AccountKind
 from tenants.core.text import check_text
@@ -75,11 +75,6 @@ class Writing:
         """Which chat it is for."""
         return self.instance_name, self.chat_id
 
-    @property
-    def line_key(self) -> Key:
-        """Which line it is; one that comes again has the same."""
-        return self.instance_name, self.message_id
-
 
 @dataclass(frozen=True, slots=True)
 class Found:
@@ -92,7 +87,7 @@ class Found:
 
     tenants: Mapping[str, Tenant]
     chats: Mapping[Key, Chat]
-    lines: Mapping[Key, ChatLine]
+    lines: Mapping[LineKey, ChatLine]
     owners: Mapping[str, bool]
 
 
@@ -123,8 +118,7 @@ def decide(found: Found, writing: Writing) -> Decision | DomainError:
         return NotFoundError(f"tenant '{writing.instance_name}' has no chat {writing.chat_id}")
     if chat.state is ChatState.CLOSED:
         return ConflictError(f"chat {writing.chat_id} is closed")
-    line = found.lines.get(writing.line_key)
-    if line is not None:
+    if (chat.id, writing.message_id) in found.lines:
         return Decision(chat, is_new=False, releases=False)
     return Decision(chat, is_new=True, releases=_is_left(tenant, chat, found.owners))
 
@@ -161,10 +155,7 @@ async def _write_all(services: Services, writings: Sequence[Writing]) -> list[_W
         ends = await line_store.online_until(session, [chat.username for chat in chats])
     sent = await line_sender.send(services, waiting)
     lines = {**found.lines, **kept}
-    return [
-        _written(decision, lines.get(one.line_key), ends, sent)
-        for one, decision in zip(writings, decisions, strict=True)
-    ]
+    return [_written(one, decision, lines, ends, sent) for one, decision in zip(writings, decisions, strict=True)]
 
 
 _WRITE_LINE = Batched("write_line", _write_all)
@@ -173,7 +164,8 @@ _WRITE_LINE = Batched("write_line", _write_all)
 async def _find(session: AsyncSession, writings: Sequence[Writing]) -> Found:
     tenants, _ = await admission.hold_many(session, {one.instance_name for one in writings})
     chats = await line_store.lock_numbered(session, {one.chat_key for one in writings})
-    lines = await line_store.find_lines(session, {one.line_key for one in writings})
+    keys = {(chats[one.chat_key].id, one.message_id) for one in writings if one.chat_key in chats}
+    lines = await line_store.find_lines(session, keys)
     owners = await line_store.owners_online(session, {chat.owner for chat in chats.values() if chat.owner})
     return Found(tenants, chats, lines, owners)
 
@@ -189,22 +181,23 @@ def _new_rows(
     writings: Sequence[Writing], decisions: Sequence[Decision | DomainError], now: float
 ) -> list[dict[str, Any]]:
     """The lines to be kept: one for each id, whatever the number of messages that bear it."""
-    rows: dict[Key, dict[str, Any]] = {}
+    rows: dict[LineKey, dict[str, Any]] = {}
     for one, decision in zip(writings, decisions, strict=True):
-        if isinstance(decision, Decision) and decision.is_new and one.line_key not in rows:
-            rows[one.line_key] = line_store.line_values(decision.chat, one.body, one.message_id, now)
+        if isinstance(decision, Decision) and decision.is_new:
+            values = line_store.line_values(decision.chat, one.body, one.message_id, now)
+            rows.setdefault((decision.chat.id, one.message_id), values)
     return list(rows.values())
 
 
 def _written(
+    writing: Writing,
     decision: Decision | DomainError,
-    line: ChatLine | None,
+    lines: Mapping[LineKey, ChatLine],
     ends: Mapping[str, float],
     sent: Mapping[int, ChatLine],
 ) -> _Written | Exception:
     if isinstance(decision, DomainError):
         return decision
     chat = decision.chat
-    if line is None or line.chat_id != chat.id:
-        return ConflictError("this message id was used in another chat")
+    line = lines[chat.id, writing.message_id]
     return _Written(sent.get(line.id, line), chat, ends.get(chat.username, 0.0))

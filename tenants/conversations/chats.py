@@ -3,7 +3,7 @@
 Whose it is: `ownership`. What its visitor writes: `chat_lines`.
 """
 
-import uuid
+import hashlib
 from dataclasses import dataclass, replace
 
 import structlog
@@ -246,9 +246,11 @@ async def _insert(services: Services, tenant: Tenant, name: AccountName, new: Ne
         if chat is None:
             # the visitor began another chat at this very moment, and that one has the account
             raise UnavailableError(f"the account of chat {new.chat_id} was taken just now; try again")
-        if made is not None and new.body is not None:
-            line = line_store.line_values(chat, new.body, f"chat-{chat.id}-{uuid.uuid4().hex}", now)
-            session.add(ChatLine(**line))
+        if new.body is not None:
+            # a repeat says the same; another first message is one more, also of a product that counts its chats anew
+            message_id = f"first-{hashlib.blake2b(new.body.encode(), digest_size=16).hexdigest()}"
+            line = line_store.line_values(chat, new.body, message_id, now)
+            await line_store.keep(services.database, session, [line])
     return chat, made is not None
 
 

@@ -9,14 +9,13 @@ come later. What cannot be sent now waits for the sweep. A line that is sent twi
 """
 
 import asyncio
-import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import structlog
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from tenants.conversations import line_store
+from tenants.conversations import line_store, stanza_ids
 from tenants.core.errors import UnavailableError
 from tenants.core.naming import Naming
 from tenants.lifecycle import admission
@@ -130,7 +129,6 @@ async def notices(
     """Tell operators that `owner` has the chat. `because_of`: an id, so that a repeat is shown once."""
     found = await session.get(Operator, owner)
     name = (found.nick if found else None) or naming.parse_username(owner).ident
-    digest = hashlib.blake2b(because_of.encode(), digest_size=16).hexdigest()
     return [
         SendMessage(
             instance_name=chat.instance_name,
@@ -138,15 +136,10 @@ async def notices(
             username=chat.username,
             operator=operator,
             body=f"{ASSISTANT} Chat was already accepted by {name}",
-            message_id=stanza_id(f"notice-{digest}", operator),
+            message_id=stanza_ids.of_notice(because_of, operator),
         )
         for operator in sorted(operators)
     ]
-
-
-def stanza_id(message_id: str, operator: str) -> str:
-    """The id that a message bears to that operator: a sender's stanzas must differ, and receipts lead back to it."""
-    return f"{message_id}.{hashlib.blake2b(operator.encode(), digest_size=4).hexdigest()}"
 
 
 def _outgoing(tenant: Tenant, chat: Chat, targets: Sequence[str], lines: Iterable[ChatLine]) -> Outgoing:
@@ -167,7 +160,7 @@ def _command(tenant: Tenant, chat: Chat, line: ChatLine, operator: str) -> SendM
         username=chat.username,
         operator=operator,
         body=line.body or "",
-        message_id=stanza_id(line.message_id, operator),
+        message_id=stanza_ids.of_line(line, operator),
     )
 
 

@@ -26,7 +26,9 @@ _LONGEST_CHAT = 500
 """Lines of a chat that are sent at once, and that an operator who comes is shown of a chat without an owner."""
 
 Key = tuple[str, str]
-"""A tenant's name, and a number or id of that tenant's."""
+"""A tenant's name, and the number of one of its chats."""
+LineKey = tuple[int, str]
+"""The key of a chat's row, and the id of one of its messages."""
 
 
 async def lock_numbered(session: AsyncSession, keys: Collection[Key]) -> dict[Key, Chat]:
@@ -56,19 +58,19 @@ async def lock_lines(session: AsyncSession, line_ids: Sequence[int]) -> dict[int
     return {line.id: line for line in lines}
 
 
-async def find_lines(session: AsyncSession, keys: Collection[Key]) -> dict[Key, ChatLine]:
-    """The lines that are kept already, of these tenants and message ids."""
-    lines = await session.scalars(select(ChatLine).where(tuple_(ChatLine.instance_name, ChatLine.message_id).in_(keys)))
-    return {(line.instance_name, line.message_id): line for line in lines}
+async def find_lines(session: AsyncSession, keys: Collection[LineKey]) -> dict[LineKey, ChatLine]:
+    """Those of these lines that are kept already."""
+    lines = await session.scalars(select(ChatLine).where(tuple_(ChatLine.chat_id, ChatLine.message_id).in_(keys)))
+    return {(line.chat_id, line.message_id): line for line in lines}
 
 
-async def keep(database: Database, session: AsyncSession, rows: Iterable[Mapping[str, Any]]) -> dict[Key, ChatLine]:
-    """Keep these lines (`line_values`), of which none was kept yet; what another transaction kept meanwhile is not."""
+async def keep(database: Database, session: AsyncSession, rows: Iterable[Mapping[str, Any]]) -> dict[LineKey, ChatLine]:
+    """Keep these lines (`line_values`). Returns those that were not kept yet."""
     values = list(rows)
     if not values:
         return {}
     lines = await session.scalars(database.insert(ChatLine).on_conflict_do_nothing().returning(ChatLine), values)
-    return {(line.instance_name, line.message_id): line for line in lines}
+    return {(line.chat_id, line.message_id): line for line in lines}
 
 
 def line_values(chat: Chat, body: str, message_id: str, now: float) -> dict[str, Any]:

@@ -173,5 +173,5 @@ async def _remember(
             sent_to=[],
             created_at=services.clock(),
         )
-        .on_conflict_do_nothing(index_elements=["instance_name", "message_id"])
+        .on_conflict_do_nothing(index_elements=["chat_id", "message_id"])
     )

@@ -13,6 +13,7 @@ import structlog
 from sqlalchemy import Select, delete, func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from tenants.conversations import stanza_ids
 from tenants.core.errors import ConflictError, ForeignNameError, InvalidInputError, NotFoundError, TakenError
 from tenants.core.naming import (
     AccountKind,
@@ -290,7 +291,7 @@ async def write(
             sender=services.naming.page_operator(who.page_name, instance_name),
             nick=nick,
             body=body,
-            message_id=message_id,
+            message_id=stanza_ids.of_room_message(room, message_id),
         )
     )
     return message_id

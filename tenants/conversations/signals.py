@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from tenants.conversations import line_sender
+from tenants.conversations import stanza_ids
 from tenants.conversations.reports import Receipt, Returned, Typing
 from tenants.core.naming import AccountName, Naming
 from tenants.delivery import outbox
@@ -49,8 +49,8 @@ async def receipt(services: Services, receipts: Sequence[Receipt]) -> None:
     async with services.database.write() as session:
         events: list[ConversationEvent] = []
         for one in receipts:
-            line = await _line(session, services, one.receiver, one.message_id)
-            if line is None or line.state is LineState.DELIVERED or not _is_of(services.naming, one, line):
+            line = await _line(session, services.naming, one.receiver, one.sender, one.message_id)
+            if line is None or line.state is LineState.DELIVERED:
                 continue
             line.state, line.arrived_at = LineState.DELIVERED, services.clock()
             tenant = await session.get_one(Tenant, line.instance_name)
@@ -58,7 +58,7 @@ async def receipt(services: Services, receipts: Sequence[Receipt]) -> None:
                 events.append(
                     ConversationEvent(
                         Event.MESSAGE_DELIVERED,
-                        f"{line.message_id}/delivered",
+                        f"{one.message_id}/delivered",
                         one.sender,
                         one.receiver,
                         detail={"message_id": line.message_id},
@@ -75,7 +75,7 @@ async def failed(services: Services, session: AsyncSession, reports: Sequence[Re
         tenant = await session.get(Tenant, report.visitor.instance)
         if tenant is None or not outbox.is_told(tenant, Event.MESSAGE_FAILED):
             continue
-        line = await _line(session, services, report.visitor, report.message_id)
+        line = await _line(session, services.naming, report.visitor, report.operator, report.message_id)
         if line is not None and line.state is not LineState.DELIVERED:
             line.state = LineState.FAILED
         detail = {
@@ -88,19 +88,12 @@ async def failed(services: Services, session: AsyncSession, reports: Sequence[Re
     return await outbox.note(services, session, events)
 
 
-async def _line(session: AsyncSession, services: Services, visitor: AccountName, stanza_id: str) -> ChatLine | None:
-    """The line of that visitor which bore the stanza id (`tenants.conversations.line_sender.stanza_id`)."""
-    line: ChatLine | None = await session.scalar(
-        select(ChatLine)
-        .where(
-            ChatLine.message_id == stanza_id.rpartition(".")[0],
-            ChatLine.sender == services.naming.username(visitor),
-        )
-        .with_for_update()
-    )
-    return line
-
-
-def _is_of(naming: Naming, receipt: Receipt, line: ChatLine) -> bool:
-    """Whether the message that arrived is the one that was sent to this very operator."""
-    return receipt.message_id == line_sender.stanza_id(line.message_id, naming.username(receipt.sender))
+async def _line(
+    session: AsyncSession, naming: Naming, visitor: AccountName, operator: AccountName, stanza_id: str
+) -> ChatLine | None:
+    """What the visitor wrote and that very operator was sent under this id; locked."""
+    key = stanza_ids.line_key(stanza_id)
+    line = None if key is None else await session.get(ChatLine, key, with_for_update=True)
+    if line is None or line.sender != naming.username(visitor):
+        return None
+    return line if stanza_ids.of_line(line, naming.username(operator)) == stanza_id else None

@@ -57,9 +57,9 @@ async def tell_presence(services: Services, tenant: Tenant, presence: OperatorPr
     if status["action"] == "ping":
         data["connection"] = status["user"]
     payload = {"type": _OF_ACTION[status["action"]], "timestamp": _rfc3339(services.clock()), "data": data}
-    return await _post(
-        services, tenant, webhooks.event_id(f"{presence.username}/{presence.version}/{pending}"), payload
-    )
+    # the next tenant of the name has the same operators, and counts from the beginning
+    source = f"{presence.username}/{tenant.incarnation}/{presence.version}/{pending}"
+    return await _post(services, tenant, webhooks.event_id(source), payload)
 
 
 def _conversation_data(naming: Naming, message: CallbackMessage) -> dict[str, Any]:

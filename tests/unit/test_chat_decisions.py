@@ -21,7 +21,7 @@ def found(
 ) -> Found:
     tenant = Tenant(instance_name="acme", state=tenant_state, xmpp=True, owner_offline=owner_offline)
     chat = Chat(id=1, instance_name="acme", chat_id="7", username="visitor.1.acme", owner=owner, state=state)
-    lines = {WRITING.line_key: ChatLine(id=1, chat_id=1, message_id="id-1")} if kept else {}
+    lines = {(1, WRITING.message_id): ChatLine(id=1, chat_id=1, message_id="id-1")} if kept else {}
     return Found({"acme": tenant}, {WRITING.chat_key: chat}, lines, owners or {})
 
 

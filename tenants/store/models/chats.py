@@ -69,7 +69,7 @@ class ChatLine(Base):
 
     __tablename__ = "chat_lines"
     __table_args__ = (
-        UniqueConstraint("instance_name", "message_id"),
+        UniqueConstraint("chat_id", "message_id"),
         Index("ix_chat_lines_chat_id_id", "chat_id", "id"),
         Index(
             "ix_chat_lines_waiting",
@@ -83,6 +83,7 @@ class ChatLine(Base):
     instance_name: Mapped[str] = mapped_column(String(63), index=True)
     chat_id: Mapped[int] = mapped_column(ForeignKey("chats.id", ondelete="CASCADE"))
     message_id: Mapped[str] = mapped_column(String(191))
+    """What the tenant calls it, within its chat; or ours."""
     sender: Mapped[str] = mapped_column(String(JID_PART))
     body: Mapped[str | None] = mapped_column(Text)
     """Removed when it has arrived and nothing is kept: the row stays a while for its receipts."""

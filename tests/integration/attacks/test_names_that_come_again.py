@@ -61,6 +61,8 @@ async def test_a_tenant_gets_nothing_of_the_one_that_bore_its_name(api: TenantAp
     await bob.sees(old.lhc.name("visitor.7"))
     await api.chat("1", message="An old question")
     await bob.reads("An old question")
+    await api.write("1", "An old line", message_id="line-0001")
+    await bob.reads("An old line")
     assert (await api.http.post("/rooms", json={"name": "sales"})).status_code == 201
     moved = (await panel.http.post(f"/v1/tenants/{name}/address", json={"callback_url": dead_address})).json()
     await panel.finished(moved["id"])
@@ -109,6 +111,9 @@ async def _live_anew(new: Customer, old_life: str) -> None:
         assert (await bob.sees(new.lhc.name("visitor.7"))).nick == "New"
         await successor.chat("1", message="A new question")
         await bob.reads("A new question")
+        # of the same number as one that the former tenant's operator of the same name had
+        await successor.write("1", "A new line", message_id="line-0001")
+        await bob.reads("A new line")
         assert not [message for message in bob.messages if "old" in message.body]
         assert "Old" not in {presence.nick for presence in bob.presences}
 

@@ -52,6 +52,23 @@ async def test_a_chat_waits_for_an_operator_who_may_take_it(api: TenantApi) -> N
     assert read_by(eve) == ["is anybody there?", "hello?"], "nobody has it yet"
 
 
+async def test_a_product_that_counts_anew_loses_nothing(api: TenantApi) -> None:
+    """Numbers of its chats or messages come again: at a visitor whom the operator knows, and in a chat that is open."""
+    bob = await api.operator("bob")
+    assert (await api.http.post("/visitors/7/pageviews", json={"page": "Prices"})).status_code == 202
+    for number in ("1", "2"):
+        await api.chat(number, visitor_id="7")
+        line = await api.write(number, f"in chat {number}", message_id="line-0001")
+        await bob.reads(f"in chat {number}")
+        again = await api.write(number, f"in chat {number}", message_id="line-0001")
+        assert (again["id"], line["state"]) == (line["id"], "sent")
+        assert (await api.http.delete(f"/chats/{number}")).status_code == 204
+    for message in ("first words", "first words", "of another visitor"):
+        await api.chat("3", message=message)
+    await bob.reads("of another visitor")
+    assert read_by(bob) == ["in chat 1", "in chat 2", "first words", "of another visitor"]
+
+
 async def test_a_message_to_a_visitor_without_a_chat_is_an_invitation(api: TenantApi) -> None:
     bob = await api.operator("bob")
     seen = await api.http.post("/visitors/7/pageviews", json={"page": "Prices", "city": "Berlin", "country": "Germany"})

@@ -564,6 +564,22 @@ async def test_the_api_of_rooms(api: TenantApi) -> None:
             assert error.value.status == 404
 
 
+async def test_the_number_of_a_message_comes_again_in_another_room(api: TenantApi) -> None:
+    bob = await api.operator("bob")
+    for name in ("sales", "support", "sales"):
+        made = (await api.http.post("/rooms", json={"name": name})).json()
+        await bob.join(made["address"], "Bob")
+        seen = len(bob.messages)
+        for _ in range(2):
+            said = {"operator": "bob", "message": f"in {name}", "message_id": "line-0001"}
+            assert (await api.http.post(f"/rooms/{name}/messages", json=said)).status_code == 202
+        await bob.hears(made["address"], f"in {name}")
+        await api.http.post(f"/rooms/{name}/messages", json={"operator": "bob", "message": "the end"})
+        await until(lambda seen=seen: "the end" in [one.body for one in bob.messages[seen:]], "the end is heard")  # type: ignore[misc]
+        assert [one.body for one in bob.messages[seen:] if one.body] == [f"in {name}", "the end"]
+        assert (await api.http.delete(f"/rooms/{name}")).status_code == 204
+
+
 async def test_the_rooms_of_a_standalone_system() -> None:
     """Without an instance in any name, and with the hosting-wide credentials: there is only one tenant."""
     with start_system(env={"ORCHESTRATOR_HOSTING": "false"}) as system:
