@@ -88,6 +88,18 @@ class Announcer:
         """Show all visitors online to an operator's connection that has just come: soon, in turns with other bulk."""
         self._fanout.show(instance_name, jid, self._presences(instance_name, jid))
 
+    def show_one(self, username: str, jid: str) -> None:
+        """Show a visitor to an operator's connection once more, if it is online.
+
+        Raises:
+            InvalidInputError: that is nobody's username.
+            StreamLostError: on the next stream all are shown anyway.
+        """
+        session = self._sessions.get(self._services.naming.parse_username(username).instance, username)
+        if session is not None:
+            payload = stanzas.available_payload(session.nick, session.status)
+            self._gateway.send(stanzas.available(self.jid_of(username), jid, payload))
+
     def _presences(self, instance_name: str, jid: str) -> Iterator[str]:
         """The presences of all visitors of a tenant for one connection; each is made when its turn comes."""
         for username in self._sessions.usernames(instance_name):

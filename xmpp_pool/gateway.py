@@ -34,6 +34,7 @@ _CONNECT_TIMEOUT = 10.0
 _CONFIRM_TIMEOUT = 15.0
 _LONGEST_DELAY = 10.0
 _PING = "{urn:xmpp:ping}ping"
+_SHOW = f"{{{BRIDGE_NS}}}show"
 
 
 class Reply(Protocol):
@@ -55,6 +56,7 @@ class Gateway:
         on_presence: an operator's presence, as the bridge module reports it.
         on_message: a diverted message, and the function that answers it.
         on_signal: a chat state or a receipt.
+        on_show_asked: an operator's connection (full JID) is to be shown a visitor (username) once more.
     """
 
     def __init__(
@@ -66,6 +68,7 @@ class Gateway:
         on_presence: Callable[[Presence], None],
         on_message: Callable[[ET.Element, Reply], None],
         on_signal: Callable[[ET.Element], None],
+        on_show_asked: Callable[[str, str], None],
     ) -> None:
         self._settings = settings
         self._name = name
@@ -73,6 +76,7 @@ class Gateway:
         self._on_presence = on_presence
         self._on_message = on_message
         self._on_signal = on_signal
+        self._on_show_asked = on_show_asked
         self._established = asyncio.Event()
         self._stream: Stream | None = None
         self._stream_number = 0
@@ -242,6 +246,8 @@ class Gateway:
         stream.register_handler(Callback("bridge message", forwarded, self._message))
         signal = MatchXPath(f"{{{COMPONENT_NS}}}message/{{{FORWARD_NS}}}forwarded")
         stream.register_handler(Callback("bridge signal", signal, self._signal))
+        show = MatchXPath(f"{{{COMPONENT_NS}}}message/{_SHOW}")
+        stream.register_handler(Callback("bridge asks to show", show, self._show_asked))
         return stream
 
     async def _establish(self, stream: Stream) -> None:
@@ -266,6 +272,11 @@ class Gateway:
         # any client may write to the component; only the server itself speaks for the bridge module
         if str(stanza["from"]) == self._settings.xmpp_host:
             self._on_signal(stanza.xml)
+
+    def _show_asked(self, stanza: StanzaBase) -> None:
+        wanted = stanza.xml.find(_SHOW)
+        if str(stanza["from"]) == self._settings.xmpp_host and wanted is not None:
+            self._on_show_asked(wanted.get("operator", ""), wanted.get("visitor", ""))
 
     def _message(self, stanza: StanzaBase) -> None:
         iq = cast(Iq, stanza)

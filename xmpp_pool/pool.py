@@ -6,6 +6,7 @@ import math
 import signal
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 
 import structlog
 from slixmpp import Presence
@@ -14,6 +15,7 @@ from config.celery import make_celery
 from config.settings import Settings
 from config.wakeup import celery_wake
 from tenants.conversations.live_view import LiveViewPublisher
+from tenants.core.errors import InvalidInputError
 from tenants.process.leases import Taken, new_member_name
 from tenants.process.services import Services, open_services
 from tenants.shards.queues import open_reader
@@ -65,6 +67,7 @@ class Pool:
             on_presence=self._on_presence,
             on_message=self._inbox.receive,
             on_signal=self._signals.receive,
+            on_show_asked=self._on_show_asked,
         )
         self._shards = Shards(services, name, fit=self._fit, restore=self._restore, drop=self._drop, flush=self._flush)
         self._reader = open_reader(settings.broker_url.get_secret_value(), settings.shard_count)
@@ -117,6 +120,11 @@ class Pool:
 
     def _on_presence(self, presence: Presence) -> None:
         self._watch.report(presence)
+
+    def _on_show_asked(self, operator: str, visitor: str) -> None:
+        # every pool process is asked; who does not serve the tenant does not know the visitor's session
+        with suppress(StreamLostError, InvalidInputError):
+            self._announcer.show_one(visitor, operator)
 
     def _fit(self) -> bool:
         """Whether this process can serve: it has, or had until a moment ago, both ejabberd and the broker."""

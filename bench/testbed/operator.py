@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Self, cast
 from xml.etree import ElementTree as ET
@@ -15,6 +16,7 @@ from bench.testbed.waiting import DEADLINE, until
 
 MessageType = Literal["chat", "normal", "headline", "groupchat"]
 SignType = Literal["chat", "normal", "error"]
+_ROSTER = "jabber:iq:roster"
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +172,34 @@ class Operator:
         message["type"] = "error"
         message["error"]["condition"] = "not-acceptable"
         message.send()
+
+    async def contacts(self) -> dict[str, tuple[str, list[str]]]:
+        """Name and groups of each contact by its username, as the server lists them now."""
+        answer = await self._client.make_iq_get(queryxmlns=_ROSTER).send(timeout=DEADLINE)
+        return {
+            item.get("jid", "").partition("@")[0]: (
+                item.get("name", ""),
+                sorted(group.text or "" for group in item.findall(f"{{{_ROSTER}}}group")),
+            )
+            for item in answer.xml.iter(f"{{{_ROSTER}}}item")
+        }
+
+    async def edit_contact(self, username: str, name: str, *groups: str) -> None:
+        """Give a contact a name and groups (RFC 6121, 2.3)."""
+        await self._set_contact(username, {"name": name}, groups)
+
+    async def remove_contact(self, username: str) -> None:
+        """Remove a contact (RFC 6121, 2.5)."""
+        await self._set_contact(username, {"subscription": "remove"}, ())
+
+    async def _set_contact(self, username: str, attributes: dict[str, str], groups: Sequence[str]) -> None:
+        iq = self._client.make_iq_set()
+        query = ET.Element(f"{{{_ROSTER}}}query")
+        item = ET.SubElement(query, f"{{{_ROSTER}}}item", {"jid": f"{username}@{self._host}", **attributes})
+        for group in groups:
+            ET.SubElement(item, f"{{{_ROSTER}}}group").text = group
+        iq.append(query)
+        await iq.send(timeout=DEADLINE)
 
     async def has_contact(self, username: str, name: str | None = None, seconds: float = DEADLINE) -> None:
         """Wait until the contact is in the roster, under that name if one is given."""

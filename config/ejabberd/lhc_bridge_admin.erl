@@ -16,7 +16,7 @@
 -include_lib("xmpp/include/xmpp.hrl").
 
 %% Of the whole bridge module: another one when it does anything else for the orchestrator (tenants/ejabberd/client.py).
--define(VERSION, "4").
+-define(VERSION, "5").
 
 -spec register_commands() -> ok.
 register_commands() ->
@@ -52,7 +52,13 @@ of_accounts() ->
      {lhc_bridge_remnants, lhc_accounts, accounts,
       "Accounts whose name ends in the suffix (all when it is empty), a page", Page, names()},
      {lhc_bridge_remnants, lhc_usernames, usernames,
-      "Names ending in the suffix that anything is kept of, accounts or not, a page", Page, names()}].
+      "Names ending in the suffix that anything is kept of, accounts or not, a page", Page, names()},
+     {lhc_bridge_own_contacts, lhc_stray_contacts, strays,
+      "Names ending in the suffix (all when it is empty) that are in somebody's own contacts and have no account, a page",
+      Page, names()},
+     {lhc_bridge_own_contacts, lhc_forget_contacts, forget_strays,
+      "Remove names without an account from everybody's own contacts; answers whose account is there",
+      [{host, binary}, users()], {there, {list, {user, string}}}}].
 
 of_rosters() ->
     [{lhc_bridge_rosters, lhc_shared_rosters, shared_rosters, "Shared rosters with their members, a page",

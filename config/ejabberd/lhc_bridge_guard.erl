@@ -69,6 +69,10 @@ forbidden(Stanza, Text) ->
 %% answered when it is refused: no error is.)
 judge(#jid{luser = ?IS_VISITOR} = To, #message{from = From}, _Host) ->
     verdict(may_write(From, To), <<"Only operators of this live chat may write to its visitors">>);
+%% Whom operators see say the shared rosters. A request would be answered by nobody, and leave a row on both sides.
+judge(#jid{luser = ?IS_VISITOR}, #presence{type = Type}, _Host)
+  when Type == subscribe; Type == subscribed; Type == unsubscribe; Type == unsubscribed ->
+    {refuse, <<"Shared rosters say who sees this visitor">>};
 %% A visitor's browser answers no operator, so it is asked nothing.
 judge(#jid{luser = ?IS_VISITOR, lresource = <<_, _/binary>>}, #iq{}, _Host) ->
     {refuse, <<"A visitor's browser cannot be asked">>};

@@ -17,7 +17,8 @@
                    {vcards, vcard, 2},
                    {offline_messages, offline_msg, 2},
                    {last_activity, last_activity, 2},
-                   {contacts, roster, #roster.us}]).
+                   {contacts, roster, #roster.us},
+                   {hidden_contacts, lhc_bridge_hidden, 3}]).
 %% Names of each kind in an answer of lhc_tenant_left: as many as a person reads.
 -define(EXAMPLES, 20).
 

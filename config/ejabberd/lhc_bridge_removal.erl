@@ -22,6 +22,7 @@ remove_users(Host, Users) ->
 
 remove_checked_users(Host, Users) ->
     lhc_bridge_rosters:leave_all(Host, Users),
+    lhc_bridge_own_contacts:forget(Host, Users),
     Ending = [{User, Monitors} || User <- Users, (Monitors = remove_account(Host, User)) /= []],
     Deadline = erlang:monotonic_time(millisecond) + ?SESSIONS_END_WITHIN,
     lists:foreach(fun({User, Monitors}) ->

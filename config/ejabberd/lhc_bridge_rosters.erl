@@ -3,7 +3,7 @@
 -module(lhc_bridge_rosters).
 
 %% for the bridge
--export([leave_all/2, groups/1, members/2]).
+-export([leave_all/2, groups/1, members/2, shown_by/3, label/2, name_of/1, push_contact/3]).
 %% the commands
 -export([shared_rosters/3, add_members/3, remove_members/3]).
 
@@ -48,9 +48,12 @@ add_members(Host, Group, Users) ->
         error ->
             {error, not_exists, 0, ["group: there is no shared roster ", Group]};
         _ ->
+            Known = members_of(Host, Group, Users),
             Memberships = [membership(Host, User, Group) || User <- Users],
             {atomic, ok} = mnesia:transaction(fun() -> lists:foreach(fun mnesia:write/1, Memberships) end),
-            push_members(Host, online_watchers(Host, Group), Users, label(Host, Group)),
+            Watchers = online_watchers(Host, Group),
+            push_members(Host, Watchers, Users -- Known, label(Host, Group)),
+            lists:foreach(fun(User) -> push_again(Host, Watchers, User, label(Host, Group)) end, Known),
             lists:foreach(fun(User) -> push_displayed(Host, User, Group) end, Users),
             Users -- members_of(Host, Group, Users)
     end.
@@ -97,6 +100,19 @@ members_of(Host, Group, Users) ->
 membership(Host, User, Group) ->
     #sr_user{us = {User, Host}, group_host = {Group, Host}}.
 
+%% The groups that make the member a contact of the user. In a transaction of Mnesia nobody changes them until its end.
+-spec shown_by(binary(), binary(), binary()) -> [binary()].
+shown_by(Host, User, Member) ->
+    Displayed = lists:append([displayed(Host, Group) || Group <- groups_of(Host, User)]),
+    [Group || Group <- groups_of(Host, Member), lists:member(Group, Displayed)].
+
+groups_of(Host, User) ->
+    Memberships = case mnesia:is_transaction() of
+                      true -> mnesia:read(sr_user, {User, Host}, read);
+                      false -> mnesia:dirty_read(sr_user, {User, Host})
+                  end,
+    [Group || #sr_user{group_host = {Group, Owner}} <- Memberships, Owner == Host].
+
 %%%===================================================================
 %%% What those who are online are told
 %%%===================================================================
@@ -109,10 +125,35 @@ push_members(Host, Watchers, Users, Label) ->
 
 push_member(#jid{luser = User} = Contact, Watchers, Label) ->
     Item = #roster_item{jid = Contact, name = name_of(Contact), subscription = both, groups = [Label]},
-    lists:foreach(fun(Watcher) ->
-                          push(Watcher, Item),
-                          resend_presence(Watcher, Contact)
-                  end, [Watcher || #jid{luser = Other} = Watcher <- Watchers, Other /= User]).
+    lists:foreach(fun(Watcher) -> push_and_resend(Watcher, Item) end,
+                  [Watcher || #jid{luser = Other} = Watcher <- Watchers, Other /= User]).
+
+push_and_resend(Watcher, #roster_item{jid = Contact} = Item) ->
+    push(Watcher, Item),
+    resend_presence(Watcher, Contact).
+
+%% A contact that may have been there before: an operator may have removed it, or given it a name.
+push_again(Host, Watchers, User, Label) ->
+    Contact = jid:make(User, Host),
+    Shared = #roster_item{jid = Contact, name = name_of(Contact), subscription = both, groups = [Label]},
+    lists:foreach(fun(#jid{luser = Operator} = Watcher) -> push_and_resend(Watcher, as_kept(Host, Operator, Shared)) end,
+                  [Watcher || #jid{luser = Other} = Watcher <- Watchers, Other /= User,
+                              not lhc_bridge_hidden:is_hidden(Host, Other, User)]).
+
+%% The contact as the operator's own row has it, if there is one.
+as_kept(Host, Operator, #roster_item{jid = #jid{luser = User}, name = Name, groups = Labels} = Shared) ->
+    case lhc_bridge_own_contacts:find(Host, Operator, User) of
+        none ->
+            Shared;
+        #roster{name = Own, groups = Groups} ->
+            Shared#roster_item{name = case Own of <<>> -> Name; _ -> Own end, groups = (Groups -- Labels) ++ Labels}
+    end.
+
+%% To one operator, on all connections.
+-spec push_contact(binary(), binary(), binary()) -> ok.
+push_contact(Host, Operator, User) ->
+    lists:foreach(fun(Group) -> push_again(Host, online(Host, Operator), User, label(Host, Group)) end,
+                  shown_by(Host, Operator, User)).
 
 %% The new member hears of the members that the group displays.
 push_displayed(Host, User, Group) ->
@@ -121,7 +162,9 @@ push_displayed(Host, User, Group) ->
             ok;
         Sessions ->
             lists:foreach(fun(Displayed) ->
-                                  push_members(Host, Sessions, members(Host, Displayed), label(Host, Displayed))
+                                  Label = label(Host, Displayed),
+                                  lists:foreach(fun(Member) -> push_again(Host, Sessions, Member, Label) end,
+                                                members(Host, Displayed))
                           end, displayed(Host, Group))
     end.
 
@@ -150,6 +193,7 @@ removed(Host, User) ->
     #roster_item{jid = jid:make(User, Host), subscription = remove}.
 
 %% As the roster itself names a member (mod_shared_roster).
+-spec name_of(jid:jid()) -> binary().
 name_of(#jid{luser = User, lserver = Host}) ->
     case gen_mod:is_loaded(Host, mod_vcard) andalso mod_vcard:get_vcard(User, Host) of
         [VCard | _] ->
@@ -192,6 +236,8 @@ push(#jid{} = Watcher, Item) ->
 groups_with_opts(Host) ->
     mnesia:dirty_select(sr_group, [{#sr_group{group_host = {'$1', Host}, opts = '$2'}, [], [{{'$1', '$2'}}]}]).
 
+%% What the group is called in rosters.
+-spec label(binary(), binary()) -> binary().
 label(Host, Group) ->
     option(Host, Group, label, Group).
 

@@ -7,8 +7,8 @@
 %%% browser that is gone stays in an operator's contact list.
 -module(lhc_bridge_visitors).
 
-%% for mod_lhc_bridge
--export([hooks/1]).
+%% for mod_lhc_bridge and its helpers
+-export([hooks/1, ask_to_show/2]).
 %% hooks
 -export([set_presence/4, unset_presence/4, operator_came/1, show/2]).
 
@@ -59,19 +59,24 @@ operator_came({_Presence, #{jid := #jid{luser = User, lserver = Host} = Operator
     case lhc_bridge_names:tenant(User, Host) of
         {ok, Tenant} ->
             lhc_bridge_operators:is_operator_of(User, Tenant, Host) andalso
-                spawn(fun() -> ask_to_show(Operator, sessions(<<"visitors">>, Tenant, Host)) end);
+                spawn(fun() -> lists:foreach(fun(Visitor) -> ask_session_to_show(Operator, Visitor) end,
+                                             sessions(<<"visitors">>, Tenant, Host)) end);
         none ->
             ok
     end,
     Acc.
 
-ask_to_show(Operator, Visitors) ->
-    lists:foreach(fun(#jid{luser = User, lserver = Host, lresource = Resource}) ->
-                          case ejabberd_sm:get_session_pid(User, Host, Resource) of
-                              none -> ok;
-                              Session -> Session ! {lhc_show, Operator}
-                          end
-                  end, Visitors).
+%% The visitor's browsers show themselves to that connection of an operator.
+-spec ask_to_show(jid:jid(), binary()) -> ok.
+ask_to_show(#jid{lserver = Host} = Operator, Visitor) ->
+    lists:foreach(fun(Resource) -> ask_session_to_show(Operator, jid:make(Visitor, Host, Resource)) end,
+                  resources(Visitor, Host)).
+
+ask_session_to_show(Operator, #jid{luser = User, lserver = Host, lresource = Resource}) ->
+    case ejabberd_sm:get_session_pid(User, Host, Resource) of
+        none -> ok;
+        Session -> Session ! {lhc_show, Operator}
+    end.
 
 %% In the browser's connection.
 -spec show(ejabberd_c2s:state(), term()) -> ejabberd_c2s:state() | {stop, ejabberd_c2s:state()}.

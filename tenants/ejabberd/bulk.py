@@ -52,6 +52,8 @@ class Kind(StrEnum):
     LAST_ACTIVITY = "last_activity"
     CONTACTS = "contacts"
     """In rosters of their own, beside the shared ones."""
+    HIDDEN_CONTACTS = "hidden_contacts"
+    """Visitors whom an operator has removed from the contacts."""
     ROOMS = "rooms"
     WAITING_MESSAGES = "waiting_messages"
     """To visitors and of rooms, in the bridge's own queue."""
@@ -93,6 +95,17 @@ class BulkCommands:
     async def usernames(self, suffix: str) -> list[str]:
         """The local parts ending in `.instance` of which anything is kept, accounts or not, sorted."""
         return await self._pages("lhc_usernames", suffix)
+
+    async def stray_contacts(self, suffix: str = "") -> list[str]:
+        """The names ending in `.instance` (or all) that are in somebody's own contacts and have no account, sorted."""
+        return await self._pages("lhc_stray_contacts", suffix)
+
+    async def forget_contacts(self, users: Sequence[str]) -> list[str]:
+        """Remove these names from everybody's own contacts. Returns those that stay, as they have an account."""
+        there: list[str] = []
+        for batch in chunks(users, BATCH):
+            there += map(str, await self._run("lhc_forget_contacts", users=batch))
+        return there
 
     async def shared_rosters(self) -> AsyncIterator[SharedRoster]:
         """All shared rosters of the host by name, two hundred to a call."""

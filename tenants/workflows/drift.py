@@ -38,6 +38,8 @@ class DriftKind(StrEnum):
     """An operator's account is gone: a person must set a password, which nobody else knows."""
     ACCOUNT_PENDING = "account_pending"
     """A registration that was never finished: what ejabberd has decides what becomes of it."""
+    CONTACT_GONE = "contact_gone"
+    """Somebody's own contacts hold a name that has no account: it is removed from them."""
     ROOM = "room"
     """A group chat is missing, or there though the registry does not know it: it is made, or removed."""
     LEFTOVER = "leftover"
@@ -77,6 +79,9 @@ class Seen:
 
     rooms: set[str] = field(default_factory=set)
     """Their local parts."""
+
+    strays: set[str] = field(default_factory=set)
+    """Names in somebody's own contacts that have no account."""
 
     def members(self, kind: RosterKind) -> frozenset[str]:
         """Who is in that roster; nobody when it is missing."""
@@ -121,6 +126,8 @@ class Pictures:
         yield from self._rosters()
         yield from self._members()
         yield from self._accounts()
+        # of an account that the registry knows all goes, if it is lost
+        yield from (Difference(DriftKind.CONTACT_GONE, username) for username in self.there.strays - self.known.keys())
         yield from self._rooms()
 
     def _rosters(self) -> Iterator[Difference]:

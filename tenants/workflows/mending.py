@@ -145,6 +145,12 @@ async def _mend_accounts_pending(services: Services, instance_name: str, usernam
     return {**left, **await _remove_absent(services, instance_name, absent, and_(*given_up))}
 
 
+async def _mend_contacts_gone(services: Services, _instance_name: str, usernames: Sequence[str]) -> Mapping[str, str]:
+    # who has an account by now is a contact that is there
+    await services.ejabberd.bulk.forget_contacts(usernames)
+    return {}
+
+
 async def _mend_rooms(services: Services, instance_name: str, locals_: Sequence[str]) -> Mapping[str, str]:
     left = {local: await rooms.mend(services, instance_name, local) for local in locals_}
     return {local: why for local, why in left.items() if why is not None}
@@ -195,6 +201,7 @@ _MENDERS: Mapping[DriftKind, Mender] = {
     DriftKind.ACCOUNT_UNKNOWN: _mend_accounts_unknown,
     DriftKind.ACCOUNT_LOST: _mend_accounts_lost,
     DriftKind.ACCOUNT_PENDING: _mend_accounts_pending,
+    DriftKind.CONTACT_GONE: _mend_contacts_gone,
     DriftKind.ROOM: _mend_rooms,
     DriftKind.LEFTOVER: _mend_leftover,
 }

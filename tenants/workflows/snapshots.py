@@ -5,6 +5,7 @@ ejabberd is asked in pages, so the number of calls grows with what it holds, not
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 
 from sqlalchemy import select
 
@@ -44,6 +45,7 @@ async def of_ejabberd(services: Services, scope: str) -> tuple[dict[str, Seen], 
         seen[room.instance].rooms.add(local)
     if scope != EVERY_TENANT:
         await _look_at_rosters(services, scope, seen[scope])
+        await _look_at_contacts(services, suffix, seen)
         return seen, unreadable
     async for group in services.ejabberd.bulk.shared_rosters():
         try:
@@ -53,6 +55,7 @@ async def of_ejabberd(services: Services, scope: str) -> tuple[dict[str, Seen], 
             continue
         roster = Roster(group.label, group.description, group.displayed)
         seen[of.instance].rosters[of.kind] = roster, frozenset(group.members)
+    await _look_at_contacts(services, suffix, seen)
     return seen, unreadable
 
 
@@ -62,6 +65,15 @@ async def _look_at_rosters(services: Services, instance_name: str, seen: Seen) -
         roster = await services.ejabberd.roster(group)
         if roster is not None:
             seen.rosters[kind] = roster, frozenset(await services.ejabberd.roster_members(group))
+
+
+async def _look_at_contacts(services: Services, suffix: str, seen: Mapping[str, Seen]) -> None:
+    """What operators keep in their own contacts is their matter, unless it bears the name of a tenant that is there."""
+    for username in await services.ejabberd.bulk.stray_contacts(suffix):
+        with suppress(InvalidInputError):
+            instance_name = services.naming.parse_username(username).instance
+            if instance_name in seen:
+                seen[instance_name].strays.add(username)
 
 
 async def states(database: Database, scope: str) -> dict[str, TenantState]:

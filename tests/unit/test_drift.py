@@ -170,3 +170,9 @@ def test_rooms_that_differ() -> None:
     assert {one.kind for one in found} == {DriftKind.ROOM}
     expected = {"lost.acme", "half-made.acme", "half-removed.acme", "stray.acme"}
     assert {one.subject for one in found} == expected
+
+
+def test_a_contact_without_an_account_is_found_unless_the_registry_knows_the_name() -> None:
+    pictures = equal({"bob.acme", "visitor.1.acme"})
+    pictures.there.strays.update({"visitor.1.acme", "visitor.2.acme"})
+    assert [(one.kind, one.subject) for one in pictures.differences()] == [(DriftKind.CONTACT_GONE, "visitor.2.acme")]

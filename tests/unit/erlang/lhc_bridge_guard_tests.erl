@@ -36,7 +36,8 @@ as_test(Test) ->
 
 operators_write_to_their_visitors() ->
     passes(<<"bob.acme">>, message(to(<<"visitor.1.acme">>))),
-    passes(<<"bob.acme">>, (message(to(<<"visitor.1.acme">>)))#message{type = error}).
+    passes(<<"bob.acme">>, (message(to(<<"visitor.1.acme">>)))#message{type = error}),
+    dropped(<<"bob.acme">>, #presence{type = subscribe, to = to(<<"visitor.1.acme">>)}, nothing). % he sees it anyway
 
 only_operators_write_to_visitors() ->
     dropped(<<"carol.acme">>, message(to(<<"visitor.1.acme">>)), forbidden),

@@ -1,0 +1,72 @@
+%%% The rows that operators have of their own (mod_roster) of contacts that a shared roster gives them: a row is made when
+%%% an operator renames or groups a contact. mod_roster would show it for ever, so it has to go with the contact. Part of
+%%% mod_lhc_bridge.
+-module(lhc_bridge_own_contacts).
+
+%% for the bridge
+-export([find/3, forget/2]).
+%% the commands
+-export([strays/4, forget_strays/2]).
+
+-include("mod_roster.hrl").
+
+%%%===================================================================
+%%% For the bridge
+%%%===================================================================
+
+-spec find(binary(), binary(), binary()) -> #roster{} | none.
+find(Host, Operator, Contact) ->
+    case [Row || #roster{jid = {User, Server, _}} = Row <- mod_roster:get_roster(Operator, Host),
+                 User == Contact, Server == Host] of
+        [Row | _] -> Row;
+        [] -> none
+    end.
+
+%% Accounts that go. Their contacts are the operators of their tenants: ejabberd keeps no list of who has whom.
+-spec forget(binary(), [binary()]) -> ok.
+forget(Host, Users) ->
+    Gone = maps:from_keys(Users, gone),
+    Tenants = lists:usort([Tenant || User <- Users, {ok, Tenant} <- [lhc_bridge_names:tenant(User, Host)]]),
+    Groups = [lhc_bridge_names:group(<<"operators">>, Tenant, Host) || Tenant <- Tenants],
+    Operators = [Operator || Group <- Groups, Operator <- lhc_bridge_rosters:members(Host, Group)],
+    Rows = [Row || Operator <- Operators, #roster{jid = {User, Server, _}} = Row <- mod_roster:get_roster(Operator, Host),
+                   Server == Host, is_map_key(User, Gone)],
+    lists:foreach(fun(#roster{usj = Key}) -> delete(Key) end, Rows).
+
+delete({Operator, Host, JID}) ->
+    {atomic, _} = mod_roster:del_roster(Operator, Host, JID).
+
+%%%===================================================================
+%%% The commands
+%%%===================================================================
+
+%% Contacts of anybody's own whose account is gone: a page of their names.
+-spec strays(binary(), binary(), binary(), integer()) -> [binary()].
+strays(Host, Suffix, After, Limit) ->
+    lhc_bridge_commands:check_host(Host),
+    lhc_bridge_commands:check_suffix_or_all(Suffix),
+    Contacts = lists:usort(lhc_bridge_hidden:visitors(Host) ++ [Contact || {_, Contact} <- rows(Host)]),
+    lhc_bridge_commands:page([Contact || Contact <- Contacts, lhc_bridge_names:bears(Contact, Suffix),
+                                         is_gone(Host, Contact)], After, Limit).
+
+%% Removes those whose account is gone from everybody's contacts. Returns the others, whose account is there.
+-spec forget_strays(binary(), [binary()]) -> [binary()].
+forget_strays(Host, Users) ->
+    lhc_bridge_commands:check_host(Host),
+    lhc_bridge_commands:check_users(Users),
+    {Gone, There} = lists:partition(fun(User) -> is_gone(Host, User) end, Users),
+    Names = maps:from_keys(Gone, gone),
+    lists:foreach(fun delete/1, [Key || {Key, Contact} <- rows(Host), is_map_key(Contact, Names)]),
+    lists:foreach(fun(User) -> lhc_bridge_hidden:forget(Host, User) end, Gone),
+    There.
+
+is_gone(Host, User) ->
+    not ejabberd_auth:user_exists(User, Host).
+
+%% The key of each row of a contact of this host, and the contact's local part: the whole table is read.
+rows(Host) ->
+    Row = #roster{usj = '$1', jid = {'$2', Host, '_'}, _ = '_'},
+    case lists:member(roster, mnesia:system_info(tables)) of
+        true -> mnesia:dirty_select(roster, [{Row, [], [{{'$1', '$2'}}]}]);
+        false -> [] % mod_roster keeps them elsewhere
+    end.
