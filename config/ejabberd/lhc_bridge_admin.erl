@@ -9,7 +9,7 @@
 -module(lhc_bridge_admin).
 
 %% for mod_lhc_bridge
--export([register_commands/0, unregister_commands/0]).
+-export([commands/0]).
 %% commands
 -export([version/0, client_listeners/0, present/5, tell/3]).
 
@@ -18,14 +18,7 @@
 %% Of the whole bridge module: another one when it does anything else for the orchestrator (tenants/ejabberd/client.py).
 -define(VERSION, "5").
 
--spec register_commands() -> ok.
-register_commands() ->
-    ejabberd_commands:register_commands(?MODULE, commands()).
-
--spec unregister_commands() -> ok.
-unregister_commands() ->
-    ejabberd_commands:unregister_commands(commands()).
-
+-spec commands() -> [lhc_bridge_commands:command()].
 commands() ->
     [lhc_bridge_commands:declare(Module, Name, Function, Desc, Args, Result)
      || {Module, Name, Function, Desc, Args, Result} <-

@@ -4,13 +4,17 @@
 
 -export([declare/6, check_host/1, check_users/1, check_suffix/1, check_suffix_or_all/1, refuse/2, page/3, await_end/2]).
 
+-export_type([command/0]).
+
 -include("ejabberd_commands.hrl").
+
+-type command() :: #ejabberd_commands{}.
 
 %% Names in one call, and in one answer.
 -define(MAX_NAMES, 1000).
 -define(MAX_PAGE, 10000).
 
--spec declare(module(), atom(), atom(), string(), [tuple()], tuple()) -> #ejabberd_commands{}.
+-spec declare(module(), atom(), atom(), string(), [tuple()], tuple()) -> command().
 declare(Module, Name, Function, Desc, Args, Result) ->
     #ejabberd_commands{name = Name, tags = [lhc], desc = Desc, module = Module, function = Function,
                        args = Args, result = Result}.

@@ -3,7 +3,7 @@
 -module(lhc_bridge_refusals).
 
 %% for mod_lhc_bridge and its helpers
--export([create_table/0, register_commands/0, unregister_commands/0, answer/3, note/1]).
+-export([create_table/0, commands/0, answer/3, note/1]).
 %% the command
 -export([counts/0]).
 
@@ -26,14 +26,7 @@
 create_table() ->
     lhc_bridge_tables:create(?TABLE).
 
--spec register_commands() -> ok.
-register_commands() ->
-    ejabberd_commands:register_commands(?MODULE, commands()).
-
--spec unregister_commands() -> ok.
-unregister_commands() ->
-    ejabberd_commands:unregister_commands(commands()).
-
+-spec commands() -> [lhc_bridge_commands:command()].
 commands() ->
     [lhc_bridge_commands:declare(?MODULE, lhc_refusals, counts, "How much was refused for its size or number, by kind",
                                  [], {refusals, {list, {kind, {tuple, [{kind, string}, {count, integer}]}}}})].

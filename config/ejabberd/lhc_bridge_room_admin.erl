@@ -2,7 +2,7 @@
 -module(lhc_bridge_room_admin).
 
 %% for the bridge
--export([register_commands/0, unregister_commands/0, rooms/2]).
+-export([commands/0, rooms/2]).
 %% the commands
 -export([page/4, make_rooms/2, remove_rooms/2, invite/4]).
 
@@ -13,14 +13,7 @@
 %% Milliseconds for a room to end.
 -define(ENDS_WITHIN, 5000).
 
--spec register_commands() -> ok.
-register_commands() ->
-    ejabberd_commands:register_commands(?MODULE, commands()).
-
--spec unregister_commands() -> ok.
-unregister_commands() ->
-    ejabberd_commands:unregister_commands(commands()).
-
+-spec commands() -> [lhc_bridge_commands:command()].
 commands() ->
     Names = {rooms, {list, {room, binary}}},
     Left = {left, {list, {room, string}}},
@@ -69,28 +62,33 @@ make_rooms(Host, Rooms) ->
     Missing.
 
 make(Host, Room, Title) ->
-    Service = lhc_bridge_options:room_service(Host),
-    case mod_muc:unhibernate_room(Host, Service, Room) of
-        {ok, _} ->
-            ok;
-        error ->
-            Opts = lists:keystore(title, 1, mod_muc_opt:default_room_options(Host), {title, Title}),
-            case mod_muc:create_room(Service, Room, Opts) of
-                ok ->
-                    {atomic, _} = mod_muc:store_room(Host, Service, Room, Opts),
-                    ok;
-                Error ->
-                    ?ERROR_MSG("Room ~ts@~ts cannot be made: ~p", [Room, Service, Error]),
-                    error
-            end
+    case lhc_bridge_rooms:find(Host, Room) of
+        {ok, _} -> ok;
+        missing -> make_missing(Host, Room, Title);
+        {error, Reason} -> cannot_be_made(Host, Room, Reason)
     end.
+
+make_missing(Host, Room, Title) ->
+    Service = lhc_bridge_options:room_service(Host),
+    Opts = lists:keystore(title, 1, mod_muc_opt:default_room_options(Host), {title, Title}),
+    case mod_muc:create_room(Service, Room, Opts) of
+        ok ->
+            {atomic, _} = mod_muc:store_room(Host, Service, Room, Opts),
+            ok;
+        Error ->
+            cannot_be_made(Host, Room, Error)
+    end.
+
+cannot_be_made(Host, Room, Reason) ->
+    ?ERROR_MSG("Room ~ts of ~ts cannot be made: ~p", [Room, Host, Reason]),
+    error.
 
 -spec remove_rooms(binary(), [binary()]) -> [binary()].
 remove_rooms(Host, Rooms) ->
     lhc_bridge_commands:check_host(Host),
     lhc_bridge_commands:check_users(Rooms),
     Service = lhc_bridge_options:room_service(Host),
-    Ending = lists:flatmap(fun(Room) -> end_room(Host, Service, Room) end, Rooms),
+    Ending = lists:flatmap(fun(Room) -> end_room(Host, Room) end, Rooms),
     Deadline = erlang:monotonic_time(millisecond) + ?ENDS_WITHIN,
     lhc_bridge_commands:await_end(Ending, Deadline),
     lists:foreach(fun(Room) -> mod_muc:forget_room(Host, Service, Room) end, Rooms),
@@ -98,14 +96,14 @@ remove_rooms(Host, Rooms) ->
     Left = rooms(Host, <<>>),
     [Room || Room <- Rooms, lists:member(Room, Left)].
 
-%% Returns the monitors of what ends.
-end_room(Host, Service, Room) ->
-    case mod_muc:unhibernate_room(Host, Service, Room) of
+%% Returns the monitors of what ends. What cannot be read is forgotten all the same.
+end_room(Host, Room) ->
+    case lhc_bridge_rooms:find(Host, Room) of
         {ok, Pid} ->
             Monitor = erlang:monitor(process, Pid),
             mod_muc_room:destroy(Pid),
             [Monitor];
-        error ->
+        _ ->
             []
     end.
 

@@ -6,7 +6,7 @@
 -module(lhc_bridge_rooms).
 
 %% for the bridge
--export([hooks/1, global_hooks/0, connections/3]).
+-export([hooks/1, global_hooks/0, connections/3, find/2]).
 %% hooks
 -export([said/3, joined/4, left/4, say/1]).
 
@@ -37,8 +37,10 @@ is_service(Domain, Host) ->
 
 %% The message is accepted, but nobody has it yet: it is on disk before it is in the room. The component's own ones are
 %% let through once; that the marker never leaves the room is because all copies of a message would bear it.
+%% From 23.10 on the hook also runs for what two people in a room say to each other alone (XEP-0045, 7.5): nobody is told
+%% of that.
 -spec said(stanza() | drop, map(), binary()) -> stanza() | drop.
-said(#message{from = #jid{lserver = Host}} = Msg, Room, Nick) ->
+said(#message{type = groupchat, from = #jid{lserver = Host}} = Msg, Room, Nick) ->
     case lhc_bridge_once:take_mark(Msg) of
         {Plain, none} when Plain#message.body /= [] ->
             case is_ours(Plain) orelse is_too_long(Plain) orelse lhc_bridge_handover:hand_over(Host, Plain) of
@@ -83,6 +85,16 @@ left(Host, Room, Service, JID) ->
         andalso lhc_bridge_handover:hand_over(Host, #presence{type = unavailable, from = JID,
                                                               to = jid:make(Room, Service)}).
 
+%% The room's process; `missing` when there is no such room. A database that is away says nothing of that.
+-spec find(binary(), binary()) -> {ok, pid()} | missing | {error, term()}.
+find(Host, Room) ->
+    case mod_muc:unhibernate_room(Host, lhc_bridge_options:room_service(Host), Room) of
+        {ok, Pid} -> {ok, Pid};
+        error -> missing; % before 25.08
+        {error, notfound} -> missing;
+        {error, Reason} -> {error, Reason}
+    end.
+
 %% How many connections of the account are in the room.
 -spec connections(binary(), binary(), jid:jid()) -> non_neg_integer().
 connections(Host, Room, #jid{luser = User, lserver = Server}) ->
@@ -108,8 +120,8 @@ say({#message{type = groupchat, from = #jid{lserver = Host}, to = #jid{lserver =
 say(Acc) ->
     Acc.
 
-say_in_room(Host, #message{from = From, to = #jid{luser = Room, lserver = Service}} = Msg) ->
-    case mod_muc:unhibernate_room(Host, Service, Room) of
+say_in_room(Host, #message{from = From, to = #jid{luser = Room}} = Msg) ->
+    case find(Host, Room) of
         {ok, Pid} ->
             case take_name(Pid, From, names(Msg)) of
                 ok ->
@@ -119,9 +131,12 @@ say_in_room(Host, #message{from = From, to = #jid{luser = Room, lserver = Servic
                 {error, Text} ->
                     ejabberd_router:route_error(Msg, xmpp:err_not_acceptable(Text, xmpp:get_lang(Msg)))
             end;
-        error ->
+        missing ->
             Text = <<"Conference room does not exist">>,
-            ejabberd_router:route_error(Msg, xmpp:err_item_not_found(Text, xmpp:get_lang(Msg)))
+            ejabberd_router:route_error(Msg, xmpp:err_item_not_found(Text, xmpp:get_lang(Msg)));
+        {error, _} ->
+            Text = <<"Conference rooms cannot be read right now">>,
+            ejabberd_router:route_error(Msg, xmpp:err_internal_server_error(Text, xmpp:get_lang(Msg)))
     end.
 
 %% The names to try, one after the other. Those that cannot be a resource are left out (RFC 6122, B: a name in Hebrew or

@@ -6,7 +6,7 @@
 -module(lhc_bridge_shut).
 
 %% for mod_lhc_bridge
--export([create_table/0, hooks/1, register_commands/0, unregister_commands/0]).
+-export([create_table/0, hooks/1, commands/0]).
 %% hooks
 -export([auth_result/3, session_opened/1, leave/2]).
 %% the commands
@@ -44,14 +44,7 @@ hooks(Host) ->
      {c2s_session_opened, Host, ?MODULE, session_opened, ?AUTH_PRIORITY},
      {c2s_handle_info, Host, ?MODULE, leave, 30}].
 
--spec register_commands() -> ok.
-register_commands() ->
-    ejabberd_commands:register_commands(?MODULE, commands()).
-
--spec unregister_commands() -> ok.
-unregister_commands() ->
-    ejabberd_commands:unregister_commands(commands()).
-
+-spec commands() -> [lhc_bridge_commands:command()].
 commands() ->
     Tenant = [{host, binary}, {tenant, binary}],
     [lhc_bridge_commands:declare(?MODULE, lhc_shut_tenant, shut,

@@ -35,7 +35,9 @@ start(Host, Opts) ->
             lhc_bridge_offline:start(Host),
             lists:foreach(fun add_hook/1, hooks(Host) ++ global_hooks()),
             lhc_bridge_services:start(Host),
-            lists:foreach(fun(Module) -> Module:register_commands() end, ?WITH_COMMANDS),
+            %% from 25.03 on, to register a command once more is an error in the log
+            gen_mod:is_loaded_elsewhere(Host, ?MODULE)
+                orelse ejabberd_commands:register_commands(?MODULE, commands()),
             {ok, Pid};
         Error ->
             Error
@@ -48,7 +50,7 @@ stop(Host) ->
         true ->
             ok;
         false ->
-            lists:foreach(fun(Module) -> Module:unregister_commands() end, ?WITH_COMMANDS),
+            ejabberd_commands:unregister_commands(commands()),
             lists:foreach(fun delete_hook/1, global_hooks())
     end,
     lists:foreach(fun delete_hook/1, hooks(Host)),
@@ -60,6 +62,9 @@ hooks(Host) ->
 
 global_hooks() ->
     lists:flatmap(fun(Module) -> Module:global_hooks() end, ?WITH_GLOBAL_HOOKS).
+
+commands() ->
+    lists:flatmap(fun(Module) -> Module:commands() end, ?WITH_COMMANDS).
 
 -spec add_hook(hook()) -> ok.
 add_hook({Hook, Scope, Module, Function, Priority}) ->
