@@ -65,22 +65,35 @@ class CallLimiter:
         Raises:
             QuotaExceededError: it is one too many now. It is raised after a pause.
         """
-        bucket = await self._read_bucket(instance_name, kind)
+        await self._take_or_pause(await self._read_bucket(instance_name, kind), instance_name, kind)
+
+    async def admit_known(self, tenant: Tenant, kind: CallKind) -> None:
+        """`admit`, of a tenant that was read a moment ago.
+
+        Raises:
+            QuotaExceededError: it is one too many now. It is raised after a pause.
+        """
+        await self._take_or_pause(self._known_bucket(tenant, kind), tenant.instance_name, kind)
+
+    def admit_at_once(self, tenant: Tenant, kind: CallKind) -> None:
+        """`admit_known` without a pause.
+
+        Raises:
+            QuotaExceededError: it is one too many now.
+        """
+        _take(self._known_bucket(tenant, kind), self._clock(), tenant.instance_name, kind)
+
+    async def _take_or_pause(self, bucket: _Bucket, instance_name: str, kind: CallKind) -> None:
         try:
             _take(bucket, self._clock(), instance_name, kind)
         except QuotaExceededError as error:
             await self._sleep(min(error.retry_after, _PAUSE))
             raise
 
-    def admit_known(self, tenant: Tenant, kind: CallKind) -> None:
-        """`admit` without a pause, of a tenant that was read a moment ago.
-
-        Raises:
-            QuotaExceededError: it is one too many now.
-        """
+    def _known_bucket(self, tenant: Tenant, kind: CallKind) -> _Bucket:
         bucket = self._bucket(tenant.instance_name, kind)
         bucket.rate = tenant.calls_per_second or self._default_rate
-        _take(bucket, self._clock(), tenant.instance_name, kind)
+        return bucket
 
     async def _read_bucket(self, instance_name: str, kind: CallKind) -> _Bucket:
         now = self._clock()

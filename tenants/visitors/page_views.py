@@ -118,7 +118,7 @@ def may_speak_from_memory(services: Services, known: Recalled, password: str | N
     if password is not None and not matches(known.visitor.username, password, known.visitor.password_digest):
         return False
     try:
-        services.calls.admit_known(known.tenant, kind)
+        services.calls.admit_at_once(known.tenant, kind)
     except QuotaExceededError:
         return False
     return True

@@ -111,22 +111,21 @@ async def writes_tenant(caller: CallerDep, services: ServicesDep, instance_name:
 
 async def acts_for_tenant(caller: CallerDep, services: ServicesDep, instance_name: Annotated[str, Path()]) -> None:
     """The tenant itself, or the panel in its stead; its calls are counted."""
-    await _check_acts(caller, services, instance_name)
-    await services.calls.admit(instance_name, CallKind.OTHER)
+    await services.calls.admit_known(await _check_acts(caller, services, instance_name), CallKind.OTHER)
 
 
 async def views_for_tenant(caller: CallerDep, services: ServicesDep, instance_name: Annotated[str, Path()]) -> None:
     """As `acts_for_tenant`, for a page view."""
-    await _check_acts(caller, services, instance_name)
-    await services.calls.admit(instance_name, CallKind.PAGE_VIEW)
+    await services.calls.admit_known(await _check_acts(caller, services, instance_name), CallKind.PAGE_VIEW)
 
 
-async def _check_acts(caller: Caller, services: Services, instance_name: str) -> None:
+async def _check_acts(caller: Caller, services: Services, instance_name: str) -> Tenant:
     _check_name(caller, instance_name)
     if caller.scope not in {Scope.TENANT, Scope.PANEL_WRITE}:
         raise HTTPException(HTTPStatus.FORBIDDEN, "this token may not change anything here")
     tenant = await admission.look(services, instance_name)
     _check_own(caller, tenant)
+    return tenant
 
 
 def _check_reads(caller: Caller) -> None:
