@@ -9,6 +9,9 @@ from orchestrator.api.http.protocol import BoundedProtocol, Connections
 
 _MOST_WAITING = 4000
 _MOST_FILES = 65_536
+_IDLE_SECONDS = 15
+"""How long a connection is kept for its next request. Clients keep theirs for less (httpx: 5 s): where both would end it at
+the same time, a request that is on its way is lost."""
 
 
 def run(settings: Settings, host: str, port: int) -> None:
@@ -34,6 +37,7 @@ def run(settings: Settings, host: str, port: int) -> None:
         # uvicorn would believe this machine
         proxy_headers=bool(settings.trusted_proxies),
         forwarded_allow_ips=[str(network) for network in settings.trusted_proxies],
+        timeout_keep_alive=_IDLE_SECONDS,
         timeout_graceful_shutdown=5,
     )
 
