@@ -1,6 +1,5 @@
 """Database sessions: one way to read, one way to write, the same on SQLite and PostgreSQL."""
 
-import asyncio
 import functools
 import time
 from collections.abc import AsyncIterator
@@ -17,6 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, async_sessionm
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from tenants.store.models import Base
+from tenants.store.turns import Turns
 
 DATABASE_AWAY = (DBAPIError, PoolTimeoutError)
 """What a session raises when the database cannot be reached or does not answer, or no connection becomes free in time.
@@ -64,8 +64,8 @@ class Database:
     """Opens sessions on one database.
 
     SQLite takes its write lock at the first *write* of a transaction, and fails at once if another writer came in
-    between. Writing sessions therefore take the lock when they begin (`BEGIN IMMEDIATE`). Those of this process stand
-    in a queue for it: SQLite itself has no queue, lets each try again from time to time, and some would never get it.
+    between. Writing sessions therefore take the lock when they begin (`BEGIN IMMEDIATE`), and take turns for it
+    (`tenants.store.turns`).
     """
 
     def __init__(self, url: str, *, migrating: bool = False) -> None:
@@ -88,7 +88,8 @@ class Database:
             event.listen(self.engine.sync_engine, "checkout", functools.partial(_try_idle, self.engine.dialect))
         writer = self._writer = self.engine.execution_options(write=True)
         self._single = self.engine.execution_options(isolation_level="AUTOCOMMIT")
-        self._turn: AbstractAsyncContextManager[object] = asyncio.Lock() if self.is_sqlite else nullcontext()
+        self._turns = _turns(url)
+        self._turn: AbstractAsyncContextManager[object] = self._turns or nullcontext()
         self._read = async_sessionmaker(self.engine, expire_on_commit=False)
         self._write = async_sessionmaker(writer, expire_on_commit=False)
 
@@ -123,6 +124,13 @@ class Database:
 
     async def close(self) -> None:
         await self.engine.dispose()
+        if self._turns is not None:
+            self._turns.close()
+
+
+def _turns(url: str) -> Turns | None:
+    file = sqlite_file(url)
+    return None if file is None else Turns(file.with_name(f"{file.name}-turn"), _LOCK_TIMEOUT)
 
 
 def rows_changed(result: Result[Any]) -> int:
