@@ -1,6 +1,6 @@
 """Calls of ejabberd's admin API over HTTP (`mod_http_api`): connections, retries, and what an answer means.
 
-An answer of 200 does not mean that anything happened: a body of `1` is a failure.
+An answer of 200 does not mean that anything happened: it may be a result code of a failure.
 """
 
 from typing import Any
@@ -9,6 +9,7 @@ import httpx
 import stamina
 
 from tenants.core.errors import DomainError
+from tenants.ejabberd import answers
 from tenants.ejabberd.errors import (
     EjabberdError,
     EjabberdUnavailableError,
@@ -25,8 +26,6 @@ _CONFLICT = 10090
 """ejabberd's own code of the error that an account exists."""
 _NOT_OUR_SECRET = (httpx.codes.UNAUTHORIZED, 10)
 """HTTP status and ejabberd's own code when it does not take our secret."""
-_QUESTIONS = {"check_account", "check_password"}
-"""Commands of which a result code of 1 means no, not a failure."""
 
 
 class AdminApi:
@@ -63,7 +62,7 @@ class AdminApi:
             raise EjabberdUnavailableError(f"ejabberd's API: {type(error).__name__} at {command}") from error
         answer = _decode(response)
         if response.is_success:
-            if answer in (1, "1") and command not in _QUESTIONS:
+            if answers.is_failure(command, answer):
                 raise EjabberdError(command, 1, "result code 1")
             return answer
         raise _refusal(command, response.status_code, answer)

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from tenants.core.chunks import chunks
 from tenants.core.scram import Verifier
+from tenants.ejabberd import answers
 
 BATCH = 200
 """Names in one call, which then takes ejabberd about a tenth of a second."""
@@ -116,7 +117,7 @@ class BulkCommands:
                     group=str(entry["group"]),
                     label=str(entry["label"]),
                     description=str(entry["description"]),
-                    displayed=tuple(entry["displayed"]),
+                    displayed=answers.group_names(entry["displayed"]),
                     members=tuple(entry["members"]),
                 )
             after = str(page[-1]["group"])
@@ -189,7 +190,7 @@ class BulkCommands:
 
     async def forget_tenant(self, suffix: str) -> int:
         """Drop the tenant's messages to visitors that wait in the bridge's queue. Returns how many they were."""
-        return int((await self._run("lhc_forget_tenant", suffix=suffix))["messages"])
+        return int(answers.single(await self._run("lhc_forget_tenant", suffix=suffix), "messages"))
 
     async def shut_tenant(self, instance_name: str) -> list[str]:
         """Let none of the tenant's people log in, and end their sessions. Returns whose are left."""

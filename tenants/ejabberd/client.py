@@ -1,14 +1,15 @@
 """ejabberd's admin commands, in the few shapes that we use.
 
-Facts this rests on, tried on 23.01: an answer of 200 does not mean that anything happened (`srg_create` over an
+Facts this rests on: an answer of 200 does not mean that anything happened (`srg_create` over an
 existing group), so what matters is read back. From 24.02 the unversioned calls mean the newest version of a command and
-take lists; the client asks for the version once.
+take lists; the client asks for the version once. What answers look like in which version: `tenants.ejabberd.answers`.
 """
 
 from dataclasses import dataclass
 from typing import Any
 
 from config.ejabberd_versions import Version, read_version
+from tenants.ejabberd import answers
 from tenants.ejabberd.admin_api import AdminApi
 from tenants.ejabberd.bulk import BulkCommands
 from tenants.ejabberd.errors import (
@@ -28,7 +29,7 @@ BRIDGE_VERSION = "5"
 
 @dataclass(frozen=True, slots=True)
 class Roster:
-    """A shared roster group as ejabberd holds it."""
+    """A shared roster group as ejabberd holds it. `displayed`: names of groups, sorted."""
 
     label: str
     description: str
@@ -121,7 +122,7 @@ class Ejabberd:
             EjabberdUnavailableError: ejabberd cannot be reached.
         """
         try:
-            return str((await self._call("lhc_bridge_version"))["version"])
+            return str(answers.single(await self._call("lhc_bridge_version"), "version"))
         except EjabberdUnavailableError:
             raise
         except EjabberdError:
@@ -194,9 +195,9 @@ class Ejabberd:
         if not info:
             return None
         return Roster(
-            label=_text(info.get("label", "")),
-            description=_text(info.get("description", "")),
-            displayed=tuple(_names(info.get("displayed_groups", ""))),
+            label=answers.text(info.get("label", "")),
+            description=answers.text(info.get("description", "")),
+            displayed=answers.group_names(info.get("displayed_groups", "")),
         )
 
     async def delete_roster(self, group: str) -> None:
@@ -283,8 +284,9 @@ class Ejabberd:
         answer = await self._call(
             "lhc_present", user=user, host=self.host, resource=resource, nick=nicks, status=statuses
         )
-        if answer["result"] != "sent":
-            raise NoSessionError("lhc_present", 0, str(answer["result"]))
+        result = str(answers.single(answer, "result"))
+        if result != "sent":
+            raise NoSessionError("lhc_present", 0, result)
 
     async def refusals(self) -> dict[str, int]:
         """How much was refused for its size or number since ejabberd began, by kind (`lhc_refusals` of the bridge)."""
@@ -308,12 +310,3 @@ def _check_text(command: str, password: str) -> None:
         password.encode()
     except UnicodeEncodeError:
         raise PasswordRefusedError(command, 0, "the password is no Unicode text") from None
-
-
-def _text(value: Any) -> str:
-    return value if isinstance(value, str) else "".join(_names(value))
-
-
-def _names(value: Any) -> list[str]:
-    """Group names out of what `srg_get_info` answers: one to a line on 23.x, a JSON list later."""
-    return [str(name) for name in (value if isinstance(value, list) else str(value).split())]
