@@ -12,7 +12,7 @@ as_root() {
 
 # install_packages [rabbitmq] [postgresql] [tests]: ejabberd (with Erlang's compiler and its headers), Redis, openssl,
 # curl, jq, a Python that can make venvs; and those servers, or for the tests all of them, docker-compose, which reads
-# its file without Docker's engine, a browser, two web servers and Erlang's EUnit.
+# its file without Docker's engine, a browser, two web servers and Erlang's tools for tests.
 install_packages() {
   local wanted=" $* " missing=()
   case $wanted in *" postgresql "* | *" tests "*)
@@ -29,7 +29,8 @@ install_packages() {
     # the web servers that docs/proxy is for; nginx's folder is not on everybody's path
     [ -x /usr/sbin/nginx ] || missing+=(nginx-light)
     command -v caddy >/dev/null || missing+=(caddy)
-    # EUnit, for the bridge's own tests, and its header
+    # EUnit, for the bridge's own tests, and its header; xref, which finds calls of functions that are not there
+    compgen -G '/usr/lib/erlang/lib/tools-*/ebin' >/dev/null || missing+=(erlang-tools)
     compgen -G '/usr/lib/erlang/lib/eunit-*/ebin' >/dev/null || missing+=(erlang-eunit)
     compgen -G '/usr/lib/erlang/lib/eunit-*/include' >/dev/null || missing+=(erlang-dev) ;;
   esac
@@ -70,7 +71,7 @@ install_packages_of() {
 # A Python of 3.11 or newer that can make a virtual environment with pip.
 find_python() {
   local python
-  for python in python3.13 python3.12 python3.11 python3; do
+  for python in python3.14 python3.13 python3.12 python3.11 python3; do
     if command -v "$python" >/dev/null &&
       "$python" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
       echo "$python"

@@ -3,6 +3,7 @@
 Those are in tests/unit/erlang, with stand-ins for what of ejabberd and of its configuration they meet.
 """
 
+import os
 import re
 import subprocess
 from pathlib import Path
@@ -41,6 +42,28 @@ def test_module(module: str, ebin: Path) -> None:
 
 def test_bridge_is_compiled_without_a_warning_and_each_exported_function_has_a_spec(tmp_path: Path) -> None:
     compile_erlang(tmp_path / "ebin", BRIDGE, "-Werror", "+warn_missing_spec")
+
+
+UNDEFINED = """
+    [Ebin, Ejabberd] = init:get_plain_arguments(),
+    {ok, _} = xref:start(bridge),
+    ok = xref:set_default(bridge, [{warnings, false}]),
+    ok = xref:set_library_path(bridge, [Ejabberd | code:get_path()]),
+    {ok, _} = xref:add_directory(bridge, Ebin),
+    {ok, Undefined} = xref:analyze(bridge, undefined_function_calls),
+    [io:format("~w:~w/~w calls ~w:~w/~w~n", [M, F, A, M2, F2, A2]) || {{M, F, A}, {M2, F2, A2}} <- Undefined],
+    halt(0)."""
+"""Prints each call of a function that is not there: Erlang's compiler does not look."""
+
+
+def test_each_function_that_the_bridge_calls_is_there(tmp_path: Path) -> None:
+    ebin = tmp_path / "ebin"
+    compile_erlang(ebin, BRIDGE, "+debug_info")
+    ejabberd = ejabberd_modules()
+    command = ["erl", "-noshell", "-eval", UNDEFINED, "-extra", str(ebin), str(ejabberd)]
+    environment = {**os.environ, "ERL_LIBS": str(ejabberd.parents[1])}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=True)
+    assert done.stdout == ""
 
 
 _DOCUMENTED = re.compile(
