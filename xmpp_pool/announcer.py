@@ -6,6 +6,7 @@ sessions end is in `xmpp_pool.session_ends`.
 """
 
 from collections.abc import Iterator
+from typing import assert_never
 
 from tenants.core.text import DEFAULT_NICK
 from tenants.process.services import Services
@@ -83,6 +84,8 @@ class Announcer:
                 # told whether or not the session is known: the first try may have ended with the stream
                 self._sessions.remove(command.instance_name, command.username)
                 self._say_unavailable(command.instance_name, command.username)
+            case _:
+                assert_never(command)
 
     def show_all(self, instance_name: str, jid: str) -> None:
         """Show all visitors online to an operator's connection that has just come: soon, in turns with other bulk."""

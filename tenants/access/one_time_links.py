@@ -58,7 +58,7 @@ async def make_onboarding(services: Services, instance_name: str, operator: str,
         audit.record(
             session,
             services.clock(),
-            Cause(cause.actor),
+            cause,
             "operator invited",
             instance_name=instance_name,
             what=operator,

@@ -169,8 +169,15 @@ class Workflow:
     failed: TenantState | None = None
 
     def step(self, name: str) -> Step:
-        """The step of that name."""
-        return next(step for step in self.steps if step.name == name)
+        """The step of that name.
+
+        Raises:
+            ConflictError: there is none: an operation notes its steps when it begins, maybe under another version.
+        """
+        found = next((step for step in self.steps if step.name == name), None)
+        if found is None:
+            raise ConflictError(f"this version has no step '{name}'; ask for the same change again")
+        return found
 
 
 Workflows = Mapping[OperationKind, Workflow]
