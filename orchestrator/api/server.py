@@ -10,8 +10,8 @@ from orchestrator.api.http.protocol import BoundedProtocol, Connections
 _MOST_WAITING = 4000
 _MOST_FILES = 65_536
 _IDLE_SECONDS = 15
-"""How long a connection is kept for its next request. Clients keep theirs for less (httpx: 5 s): where both would end it at
-the same time, a request that is on its way is lost."""
+"""How long a connection is kept for its next request. Clients keep theirs for less (httpx: 5 s): where both end it at
+once, a request that is on its way is lost."""
 
 
 def run(settings: Settings, host: str, port: int) -> None:
