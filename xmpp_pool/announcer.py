@@ -10,7 +10,15 @@ from typing import assert_never
 
 from tenants.core.text import DEFAULT_NICK
 from tenants.process.services import Services
-from tenants.shards.commands import CloseVisitor, SendMessage, SendToRoom, ShowTyping, ShowVisitor, shard_of
+from tenants.shards.commands import (
+    CloseVisitor,
+    SendMessage,
+    SendReceipt,
+    SendToRoom,
+    ShowTyping,
+    ShowVisitor,
+    shard_of,
+)
 from tenants.visitors import stored_sessions
 from tenants.visitors.presence import RESOURCE
 from tenants.visitors.stored_sessions import Session
@@ -20,7 +28,7 @@ from xmpp_pool.gateway import Gateway
 from xmpp_pool.operator_directory import OperatorDirectory
 from xmpp_pool.sessions import SessionTable
 
-Quick = ShowVisitor | SendMessage | SendToRoom | ShowTyping | CloseVisitor
+Quick = ShowVisitor | SendMessage | SendToRoom | ShowTyping | SendReceipt | CloseVisitor
 """Commands that write a few stanzas each. `CloseTenant` may write thousands, and takes its time."""
 
 
@@ -80,6 +88,8 @@ class Announcer:
                 self._say_in_room(command)
             case ShowTyping():
                 self._show_typing(command)
+            case SendReceipt():
+                self._send_receipt(command)
             case CloseVisitor():
                 # told whether or not the session is known: the first try may have ended with the stream
                 self._sessions.remove(command.instance_name, command.username)
@@ -164,6 +174,19 @@ class Announcer:
             return
         for jid in self._operators.jids_of(command.instance_name, command.operator):
             self._gateway.send(stanzas.typing(self.jid_of(command.username), jid, composing=command.composing))
+
+    def _send_receipt(self, command: SendReceipt) -> None:
+        self._gateway.send(
+            stanzas.receipt(
+                self.jid_of(command.username),
+                # should this device be gone, ejabberd takes another one
+                f"{command.operator}@{self._services.settings.xmpp_host}/{command.resource}",
+                command.receipt_id,
+                command.of,
+                received=command.received,
+                marker=command.marker,
+            )
+        )
 
     def _say_unavailable(self, instance_name: str, username: str) -> None:
         for jid in self._operators.jids(instance_name):

@@ -15,6 +15,7 @@ from tenants.conversations.reports import OperatorMessage, Returned, RoomReport
 from tenants.core.batching import next_batch
 from tenants.core.errors import InvalidInputError
 from tenants.core.naming import AccountKind, AccountName, local_part
+from tenants.delivery.outbox import Origin
 from tenants.lifecycle.admission import Refusal
 from tenants.process.services import Services
 from tenants.shards.queues import QueueUnavailableError
@@ -129,7 +130,7 @@ class Inbox:
                 condition=forwarded.condition,
                 reason=forwarded.reason,
             )
-        return OperatorMessage(forwarded.stanza_id, operator, visitor, forwarded.body)
+        return OperatorMessage(forwarded.stanza_id, operator, visitor, forwarded.body, _origin(forwarded))
 
     def _is_room(self, jid: str) -> bool:
         return jid.partition("/")[0].rpartition("@")[2] == self._services.settings.rooms_jid
@@ -143,6 +144,15 @@ class Inbox:
         if isinstance(forwarded, ForwardedPresence):
             return RoomReport(forwarded.stanza_id, operator, room, arrived=forwarded.available)
         return RoomReport(forwarded.stanza_id, operator, room, forwarded.body)
+
+
+def _origin(forwarded: Forwarded) -> Origin:
+    return Origin(
+        message_id=forwarded.message_id,
+        resource=forwarded.sender.partition("/")[2],
+        wants_receipt=forwarded.wants_receipt,
+        is_markable=forwarded.is_markable,
+    )
 
 
 def names(services: Services, sender_jid: str, receiver_jid: str) -> tuple[AccountName, AccountName]:

@@ -5,7 +5,7 @@ rendered once. All text passes through `escape`; what XML cannot hold was replac
 (`tenants.core.text`).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from xml.etree import ElementTree as ET
 from xml.sax.saxutils import escape, quoteattr
 
@@ -15,6 +15,7 @@ BRIDGE_NS = "urn:lhc:bridge:0"
 """Of ejabberd's bridge module, our own."""
 CHAT_STATES_NS = "http://jabber.org/protocol/chatstates"
 RECEIPTS_NS = "urn:xmpp:receipts"
+MARKERS_NS = "urn:xmpp:chat-markers:0"
 NICK_NS = "http://jabber.org/protocol/nick"
 CLIENT_NS = "jabber:client"
 STANZA_ERROR_NS = "urn:ietf:params:xml:ns:xmpp-stanzas"
@@ -69,15 +70,38 @@ def typing(sender: str, to: str, *, composing: bool) -> str:
     )
 
 
+def receipt(sender: str, to: str, stanza_id: str, of: str, *, received: bool, marker: str | None) -> str:
+    """Says what became of the operator's message `of`, as its client has asked.
+
+    By a receipt (XEP-0184), and by a marker (XEP-0333), `received` or `displayed`. Kept for a client that is away
+    (XEP-0334).
+    """
+    said = f"<received xmlns='{RECEIPTS_NS}' id={quoteattr(of)}/>" if received else ""
+    if marker is not None:
+        said += f"<{marker} xmlns='{MARKERS_NS}' id={quoteattr(of)}/>"
+    return (
+        f"<message type='chat' from={quoteattr(sender)} to={quoteattr(to)} id={quoteattr(stanza_id)}>{said}"
+        f"<store xmlns='urn:xmpp:hints'/><once xmlns='{BRIDGE_NS}' id={quoteattr(stanza_id)}/></message>"
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Forwarded:
-    """A message that the bridge module took out of ejabberd's routing."""
+    """A message that the bridge module took out of ejabberd's routing.
+
+    Attributes:
+        message_id: what the sender's client calls it; empty when it does not.
+        wants_receipt: that client asks for a receipt (XEP-0184).
+        is_markable: it takes markers (XEP-0333).
+    """
 
     stanza_id: str
     sender: str
     receiver: str
     body: str
     message_id: str
+    wants_receipt: bool = field(default=False, kw_only=True)
+    is_markable: bool = field(default=False, kw_only=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,10 +172,17 @@ def read_forwarded(iq: ET.Element, component_jid: str) -> Forwarded | ForwardedP
         return ForwardedPresence(stanza_id, sender, receiver, available=message.get("type") != "unavailable")
     body = message.findtext(f"{{{CLIENT_NS}}}body") or ""
     message_id = message.get("id") or ""
-    if message.get("type") != "error":
-        return Forwarded(stanza_id, sender, receiver, body, message_id)
-    condition, reason = _read_error(message)
-    return ForwardedError(stanza_id, sender, receiver, body, message_id, condition, reason)
+    if message.get("type") == "error":
+        return ForwardedError(stanza_id, sender, receiver, body, message_id, *_read_error(message))
+    return Forwarded(
+        stanza_id,
+        sender,
+        receiver,
+        body,
+        message_id,
+        wants_receipt=message.find(f"{{{RECEIPTS_NS}}}request") is not None,
+        is_markable=message.find(f"{{{MARKERS_NS}}}markable") is not None,
+    )
 
 
 def _read_error(message: ET.Element) -> tuple[str, str | None]:

@@ -38,13 +38,22 @@ divert({#message{from = #jid{luser = Operator, lserver = Host},
     IsBridged andalso lhc_bridge_handover:hand_over(Host, Msg),
     is_signal(Msg) andalso signal(Host, Msg),
     case ejabberd_sm:get_user_resources(Visitor, Host) of
-        [_ | _] -> Acc; % a browser that is logged in itself gets its copy the normal way
+        [_ | _] -> {without_requests(Msg), C2S}; % a browser that is logged in itself gets its copy the normal way
         [] when IsBridged -> {stop, {drop, C2S}};
         [] when Msg#message.body == [] -> {stop, {drop, C2S}}; % "is typing", receipts: else bounced or spooled
         [] -> Acc
     end;
 divert(Acc) ->
     Acc.
+
+%% What is asked of the visitor's client is answered when LHC has the message. A browser would answer before that, and
+%% whatever becomes of it.
+without_requests(Msg) ->
+    xmpp:set_els(Msg, [El || El <- xmpp:get_els(Msg), not is_request(xmpp:get_name(El), xmpp:get_ns(El))]).
+
+is_request(<<"request">>, ?NS_RECEIPTS) -> true;
+is_request(<<"markable">>, <<"urn:xmpp:chat-markers:0">>) -> true;
+is_request(_Name, _Namespace) -> false.
 
 is_bridged(#message{body = Body} = Msg) ->
     is_said(Msg) andalso Body /= [].

@@ -9,7 +9,7 @@ from tenants.conversations import ownership
 from tenants.conversations.ownership import Verdict
 from tenants.conversations.reports import OperatorMessage
 from tenants.delivery import outbox
-from tenants.delivery.outbox import ConversationEvent, Event
+from tenants.delivery.outbox import ConversationEvent
 from tenants.lifecycle import admission
 from tenants.lifecycle.admission import Refusal
 from tenants.process.backlog import Backlog
@@ -79,8 +79,7 @@ async def _meaning(
     if tenant.routing is Routing.ORCHESTRATOR:
         chat = open_chats.get(services.naming.username(message.receiver))
         return await ownership.judge(services, session, tenant, message, chat)
-    said = ConversationEvent(Event.MESSAGE_CREATED, message.stanza_id, message.sender, message.receiver, message.body)
-    return Verdict([said])
+    return Verdict([ownership.said(message)])
 
 
 async def _note_activity(session: AsyncSession, usernames: Sequence[str], now: float) -> None:

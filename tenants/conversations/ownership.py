@@ -6,7 +6,7 @@ first one owns it, under the lock of its row, and the others are told.
 
 import uuid
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -80,6 +80,18 @@ class Verdict:
     notices: list[SendMessage] = field(default_factory=list)
 
 
+def said(message: OperatorMessage) -> ConversationEvent:
+    """That the operator wrote it."""
+    return ConversationEvent(
+        Event.MESSAGE_CREATED,
+        message.stanza_id,
+        message.sender,
+        message.receiver,
+        message.body,
+        origin=message.origin,
+    )
+
+
 async def judge(
     services: Services, session: AsyncSession, tenant: Tenant, message: OperatorMessage, chat: Chat | None
 ) -> Verdict:
@@ -87,10 +99,10 @@ async def judge(
 
     `chat`: the visitor's open one, locked.
     """
-    said = ConversationEvent(Event.MESSAGE_CREATED, message.stanza_id, message.sender, message.receiver, message.body)
+    event = said(message)
     sender = services.naming.username(message.sender)
     if chat is None:
-        return Verdict([ConversationEvent(Event.INVITATION_CREATED, said.id, said.operator, said.visitor, said.body)])
+        return Verdict([replace(event, event=Event.INVITATION_CREATED)])
     if chat.owner is not None and chat.owner != sender:
         return Verdict(
             notices=await line_sender.notices(
@@ -108,12 +120,10 @@ async def judge(
         )
         detail = {"chat_id": chat.chat_id}
         accepted = ConversationEvent(
-            Event.CHAT_ACCEPTED, f"{said.id}/accepted", said.operator, said.visitor, detail=detail
+            Event.CHAT_ACCEPTED, f"{event.id}/accepted", event.operator, event.visitor, detail=detail
         )
         verdict.events.append(accepted)
-    verdict.events.append(
-        ConversationEvent(said.event, said.id, said.operator, said.visitor, said.body, {"chat_id": chat.chat_id})
-    )
+    verdict.events.append(replace(event, detail={"chat_id": chat.chat_id}))
     if tenant.history_hours:
         await _remember(services, session, chat, message, sender)
     return verdict

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from tenants.core.naming import AccountName, RoomName
-from tenants.delivery.outbox import Event
+from tenants.delivery.outbox import NO_ORIGIN, Event, Origin
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,6 +14,7 @@ class OperatorMessage:
     sender: AccountName
     receiver: AccountName
     body: str
+    origin: Origin = NO_ORIGIN
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,14 @@ from tenants.core.naming import AccountName, Naming, RoomName
 from tenants.process.services import Services
 from tenants.store.database import Database
 from tenants.store.json_rows import ROWS, value
-from tenants.store.models import CallbackMessage, Conversation, EventFormat, MessageState, Tenant
+from tenants.store.models import (
+    MAX_CLIENT_ID,
+    CallbackMessage,
+    Conversation,
+    EventFormat,
+    MessageState,
+    Tenant,
+)
 
 Reason = TypeVar("Reason")
 
@@ -52,6 +59,38 @@ IN_ROOMS = (Event.ROOM_MESSAGE, Event.ROOM_JOINED, Event.ROOM_LEFT)
 
 
 @dataclass(frozen=True, slots=True)
+class Origin:
+    """Where an operator's message comes from, and what is asked there.
+
+    Attributes:
+        message_id: what the client calls it; empty when it does not.
+        resource: the client's.
+        wants_receipt: the client asks to be told that it has arrived (XEP-0184).
+        is_markable: the client takes markers of how far it has come (XEP-0333).
+    """
+
+    message_id: str = ""
+    resource: str = ""
+    wants_receipt: bool = False
+    is_markable: bool = False
+
+    @property
+    def known_id(self) -> str | None:
+        """The id, unless there is none or it is longer than anything that we keep."""
+        return self.message_id if 0 < len(self.message_id) <= MAX_CLIENT_ID else None
+
+    @property
+    def asks(self) -> dict[str, Any] | None:
+        """What is asked, as it is kept with the event. None: nothing that could be answered."""
+        if self.known_id is None or not (self.wants_receipt or self.is_markable):
+            return None
+        return {"resource": self.resource, "receipt": self.wants_receipt, "markers": self.is_markable}
+
+
+NO_ORIGIN = Origin()
+
+
+@dataclass(frozen=True, slots=True)
 class ConversationEvent:
     """An event of a conversation.
 
@@ -59,6 +98,7 @@ class ConversationEvent:
         id: unique for ever; a repeat bears the same.
         operator: who did it, or whom it concerns.
         visitor: the visitor or chat whom the conversation is with, or the room that it is in.
+        origin: where it comes from, when it is something that an operator wrote.
     """
 
     event: Event
@@ -67,6 +107,7 @@ class ConversationEvent:
     visitor: AccountName | RoomName
     body: str | None = None
     detail: Mapping[str, Any] = field(default_factory=dict)
+    origin: Origin = NO_ORIGIN
 
 
 def is_told(tenant: Tenant, event: Event) -> bool:
@@ -165,6 +206,8 @@ def _row(services: Services, one: ConversationEvent, conversation: _Conversation
         "receiver": _receiver(services.naming, one.visitor),
         "server": services.settings.xmpp_host,
         "body": one.body,
+        "client_id": one.origin.known_id,
+        "asks": one.origin.asks,
         "state": MessageState.PENDING,
         "attempts": 0,
         "created_at": now,

@@ -14,7 +14,7 @@ from sqlalchemy import delete, exists, func, or_, select, union_all
 
 from config import task_names
 from tenants.core.chunks import chunks
-from tenants.delivery import outcomes, send
+from tenants.delivery import outcomes, receipts, send
 from tenants.delivery.claim_work import Piece, find_oldest_pending
 from tenants.lifecycle import admission, registry
 from tenants.process.services import Services
@@ -85,7 +85,9 @@ async def _deliver_messages(services: Services, piece: Piece, may_go_on: Callabl
         answer = None
         if message is not None and tenant is not None:
             answer = await send.tell(services, tenant, message)
-        message = await outcomes.record(services, piece, message, answer, go_on=left > 0 and may_go_on())
+        told, message = message, await outcomes.record(services, piece, message, answer, go_on=left > 0 and may_go_on())
+        if told is not None and tenant is not None and answer is not None and answer.error is None:
+            await receipts.confirm(services, tenant, told)
         if message is None:
             return
 

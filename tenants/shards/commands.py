@@ -64,6 +64,22 @@ class ShowTyping(Command, frozen=True, tag="typing", kw_only=True):
     told_until: float
 
 
+class SendReceipt(Command, frozen=True, tag="receipt", kw_only=True):
+    """What became of a message that the operator wrote to the visitor, for the client that wrote it.
+
+    `of`: what that client calls the message; `received`: it has arrived (XEP-0184); `marker`: how far it has come
+    (XEP-0333), `received` or `displayed`; `receipt_id` becomes the stanza's id.
+    """
+
+    username: str
+    operator: str
+    resource: str
+    of: str
+    received: bool
+    marker: str | None
+    receipt_id: str
+
+
 class CloseVisitor(Command, frozen=True, tag="close", kw_only=True):
     """The visitor or chat is gone: operators see them leave at once."""
 
@@ -74,7 +90,7 @@ class CloseTenant(Command, frozen=True, tag="close-tenant", kw_only=True):
     """All of the tenant's visitors are gone."""
 
 
-AnyCommand = ShowVisitor | SendMessage | SendToRoom | ShowTyping | CloseVisitor | CloseTenant
+AnyCommand = ShowVisitor | SendMessage | SendToRoom | ShowTyping | SendReceipt | CloseVisitor | CloseTenant
 
 _encoder = msgspec.json.Encoder()
 _decoder: msgspec.json.Decoder[AnyCommand] = msgspec.json.Decoder(AnyCommand)

@@ -12,6 +12,7 @@ from tenants.shards.commands import (
     CloseTenant,
     CloseVisitor,
     SendMessage,
+    SendReceipt,
     ShowTyping,
     ShowVisitor,
     decode,
@@ -198,6 +199,27 @@ def test_a_forwarded_message_is_read(element: str, body: str) -> None:
     assert read == stanzas.Forwarded("u1", "bob.acme@x/desk", "visitor.1.acme@x", body, "m1")
 
 
+@pytest.mark.parametrize("asks", ["", "r", "m", "rm"])
+def test_it_is_read_what_the_client_asks_for(asks: str) -> None:
+    elements = {"r": f"<request xmlns='{stanzas.RECEIPTS_NS}'/>", "m": f"<markable xmlns='{stanzas.MARKERS_NS}'/>"}
+    nested = f"<x xmlns='urn:other'>{''.join(elements.values())}<request/><markable/></x>"
+    body = "<body>Hi</body>" + nested + "".join(elements[one] for one in asks)
+    read = stanzas.read_forwarded(ET.fromstring(FORWARDED.format(body=body, sid=SID)), "lhc.x")
+    assert isinstance(read, stanzas.Forwarded)
+    assert (read.wants_receipt, read.is_markable) == ("r" in asks, "m" in asks)
+
+
+@given(any_text)
+def test_a_receipt_names_the_message_whatever_its_id(message_id: str) -> None:
+    # an attribute's white space is not its own (XML 1.0, 3.3.3)
+    of = "".join(clean(message_id).split())
+    xml = stanzas.receipt("v@x/lhc", "bob@x/desk", "id-1", of, received=True, marker="displayed")
+    received, displayed, store, once = ET.fromstring(xml)
+    assert (received.tag, received.get("id")) == (f"{{{stanzas.RECEIPTS_NS}}}received", of)
+    assert (displayed.tag, displayed.get("id")) == (f"{{{stanzas.MARKERS_NS}}}displayed", of)
+    assert (store.tag, once.get("id")) == ("{urn:xmpp:hints}store", "id-1")
+
+
 def test_a_message_that_came_back_is_read_with_its_error() -> None:
     error = (
         "<body>hello</body><error type='cancel'><service-unavailable xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/>"
@@ -222,6 +244,16 @@ def test_only_the_bridges_own_stanza_id_counts(sid: str) -> None:
         SendMessage(instance_name="acme", username="visitor.1.acme", operator="bob.acme", body="hi", message_id="1"),
         ShowTyping(
             instance_name="acme", username="visitor.1.acme", operator="bob.acme", composing=True, told_until=9.0
+        ),
+        SendReceipt(
+            instance_name="acme",
+            username="visitor.1.acme",
+            operator="bob.acme",
+            resource="desk",
+            of="m1",
+            received=True,
+            marker=None,
+            receipt_id="r1",
         ),
         CloseVisitor(instance_name="acme", username="visitor.1.acme"),
         CloseTenant(instance_name="acme"),

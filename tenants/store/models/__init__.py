@@ -15,6 +15,7 @@ from tenants.store.models.accounts import Account, AccountState, Operator, Visit
 from tenants.store.models.base import MAX_ID, Base, Claimable, new_incarnation
 from tenants.store.models.chats import Chat, ChatLine, ChatState, LineState, ReturnedMessage
 from tenants.store.models.delivery import (
+    MAX_CLIENT_ID,
     CallbackMessage,
     Circuit,
     Conversation,
@@ -41,6 +42,7 @@ from tenants.store.models.tenants import SETTINGS, Tenant, TenantState
 
 __all__ = [
     "EVERY_TENANT",
+    "MAX_CLIENT_ID",
     "MAX_ID",
     "PANEL_SCOPES",
     "SETTINGS",

@@ -8,6 +8,9 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from tenants.store.models.base import JID_PART, Base, Claimable, text_enum
 
+MAX_CLIENT_ID = 191
+"""Characters of an id that operators' clients give to their messages. One that is longer is not kept."""
+
 
 class MessageState(StrEnum):
     PENDING = "pending"
@@ -63,6 +66,10 @@ class CallbackMessage(Base):
     """What the event says besides; small, and never what people wrote."""
     body: Mapped[str | None] = mapped_column(Text)
     """Removed once delivered: the row stays a while, so that a repeat is recognised."""
+    client_id: Mapped[str | None] = mapped_column(String(MAX_CLIENT_ID))
+    """What the operator's client calls the message; null when it does not."""
+    asks: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    """What that client asks for, of which resource (`tenants.delivery.outbox.Origin`); null: nothing."""
     state: Mapped[MessageState] = mapped_column(text_enum(MessageState))
     attempts: Mapped[int] = mapped_column(default=0)
     """Tries since it was stored, or since its last replay."""

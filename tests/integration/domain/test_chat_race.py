@@ -13,29 +13,16 @@ from tenants.conversations.operator_messages import store_messages
 from tenants.conversations.reports import OperatorMessage
 from tenants.core.chunks import chunks
 from tenants.core.naming import AccountKind, AccountName
-from tenants.shards.commands import AnyCommand, SendMessage
+from tenants.shards.commands import SendMessage
 from tenants.store.models import CallbackMessage, Chat, ChatState
 from tests.world.chats import ACCEPTED
+from tests.world.kept import Kept
 from tests.world.registry import World, make_world
 from tests.world.tenant_api import TenantApi
 
 RACES = 200
 INSTANCE = "race"
 NUMBERS = [str(number) for number in range(1, RACES + 1)]
-
-
-class Kept:
-    """Where commands go: here there is no pool that would carry them out."""
-
-    def __init__(self) -> None:
-        self.commands: list[AnyCommand] = []
-
-    async def publish(self, *commands: AnyCommand) -> None:
-        self.commands += commands
-
-    async def check(self) -> None: ...
-
-    async def close(self) -> None: ...
 
 
 def answer_all(database_url: str, operator: str, start: Barrier, told: "Queue[list[str]]") -> None:

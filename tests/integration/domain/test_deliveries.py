@@ -9,6 +9,7 @@ import pytest
 from sqlalchemy import func, select
 from sqlalchemy.exc import OperationalError
 from starlette.responses import Response, StreamingResponse
+from structlog.testing import capture_logs
 
 from bench.testbed.receiver import Behaviour, Callback, Receiver
 from bench.testbed.waiting import until, until_async
@@ -20,6 +21,7 @@ from tenants.core.naming import AccountKind, AccountName
 from tenants.delivery import circuits, history, outcomes, worker
 from tenants.delivery.circuits import FAILURES_TO_OPEN, CircuitState
 from tenants.delivery.claim_work import Piece, claim_next
+from tenants.delivery.outbox import Origin
 from tenants.delivery.outcomes import MAX_ATTEMPTS
 from tenants.delivery.poller import Lookout
 from tenants.delivery.runners import Runners
@@ -32,9 +34,10 @@ from tenants.outbound.poster import MAX_RETRY_AFTER, Answer
 from tenants.process import leases
 from tenants.process.leases import Lease
 from tenants.process.services import Services
-from tenants.shards.commands import shard_of
+from tenants.shards.commands import SendReceipt, shard_of
 from tenants.store import claims
 from tenants.store.models import CallbackMessage, Conversation, DeliveryAttempt, MessageState, OperatorPresence
+from tests.world.kept import Kept
 from tests.world.registry import World
 
 BOB = AccountName(AccountKind.OPERATOR, "bob", "acme")
@@ -162,6 +165,54 @@ async def test_delivery_in_order_with_retries_until_dead(world: World, lhc: Lhc)
     assert [attempt.at for attempt in attempts] == sorted({attempt.at for attempt in attempts})
     async with world.services.database.read() as session:
         assert await claims.due(session, Conversation, world.clock() + DAY, 10) == []
+
+
+async def test_a_receipt_is_given_when_the_message_is_delivered_and_never_before(world: World, lhc: Lhc) -> None:
+    kept = Kept()
+    world = replace(world, services=replace(world.services, commands=kept))
+    markable = Origin("m1", "desk", wants_receipt=True, is_markable=True)
+    asked = [
+        replace(message(1), origin=markable),
+        replace(message(2), origin=replace(markable, message_id="m2", is_markable=False)),
+        replace(message(3), origin=replace(markable, message_id="m3", wants_receipt=False)),
+        replace(message(4), origin=replace(markable, message_id="")),
+        replace(message(5), origin=replace(markable, message_id="m" * 500)),
+        replace(message(6), origin=Origin("m6", "desk")),
+    ]
+
+    async def refuse_the_first(callback: Callback) -> int:
+        return 500 if callback.form["body"] == "body 1" else 200
+
+    lhc.does(refuse_the_first)
+    await operator_messages.store_messages(world.services, asked)
+    for _ in range(MAX_ATTEMPTS):
+        assert kept.commands == []
+        await work(world)
+        world.clock.now += 4 * 3600
+    await work(world)
+    assert [row.state for row in await stored(world)] == [MessageState.DEAD] + 5 * [MessageState.DELIVERED]
+    assert all(isinstance(one, SendReceipt) and one.incarnation for one in kept.commands)
+    assert _receipts(kept) == [("m2", True, None), ("m3", False, "received")]
+    # a dead letter that is replayed arrives late
+    lhc.answers(200)
+    assert await history.replay_all(world.services, "acme", PANEL) == 1
+    await work(world)
+    assert _receipts(kept)[2:] == [("m1", True, "received")]
+
+
+def _receipts(kept: Kept) -> list[tuple[str, bool, str | None]]:
+    return [(one.of, one.received, one.marker) for one in kept.commands if isinstance(one, SendReceipt)]
+
+
+@pytest.mark.usefixtures("lhc")
+async def test_a_broker_that_is_away_costs_a_receipt_and_no_message(world: World) -> None:
+    origin = Origin("m1", "desk", wants_receipt=True)
+    with capture_logs() as logs:
+        # the world's own broker is none
+        await operator_messages.store_messages(world.services, [replace(message(1), origin=origin)])
+        await work(world)
+    assert [row.state for row in await stored(world)] == [MessageState.DELIVERED]
+    assert "a receipt is lost" in [line["event"] for line in logs]
 
 
 async def test_no_answer_is_recorded_as_such(world: World, lhc: Lhc, unused_tcp_port: int) -> None:
