@@ -12,9 +12,9 @@ as_root() {
 
 # install_packages [rabbitmq] [postgresql] [tests]: ejabberd (with Erlang's compiler and its headers), Redis, openssl,
 # curl, jq, a Python that can make venvs; and those servers, or for the tests all of them, docker-compose, which reads
-# its file without Docker's engine, a browser, two web servers and Erlang's tools for tests.
+# its file without Docker's engine, a browser, two web servers, clients of operators and Erlang's tools for tests.
 install_packages() {
-  local wanted=" $* " missing=()
+  local wanted=" $* " missing=() client
   case $wanted in *" postgresql "* | *" tests "*)
     compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || missing+=(postgresql) ;;
   esac
@@ -29,6 +29,10 @@ install_packages() {
     # the web servers that docs/proxy is for; nginx's folder is not on everybody's path
     [ -x /usr/sbin/nginx ] || missing+=(nginx-light)
     command -v caddy >/dev/null || missing+=(caddy)
+    # clients of operators
+    for client in profanity mcabber poezio go-sendxmpp; do
+      command -v $client >/dev/null || missing+=($client)
+    done
     # EUnit, for the bridge's own tests, and its header; xref, which finds calls of functions that are not there
     compgen -G '/usr/lib/erlang/lib/tools-*/ebin' >/dev/null || missing+=(erlang-tools)
     compgen -G '/usr/lib/erlang/lib/eunit-*/ebin' >/dev/null || missing+=(erlang-eunit)
