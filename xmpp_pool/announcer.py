@@ -8,7 +8,7 @@ sessions end is in `xmpp_pool.session_ends`.
 from collections.abc import Iterator
 from typing import assert_never
 
-from tenants.core.text import DEFAULT_NICK
+from tenants.core.text import own_nick
 from tenants.process.services import Services
 from tenants.shards.commands import (
     CloseVisitor,
@@ -139,6 +139,11 @@ class Announcer:
 
     def announce(self, session: Session) -> None:
         """Put the session into the table, and tell the operators if that is news."""
+        if _may_be_news(session, self._sessions.get(session.instance_name, session.username)):
+            settings = self._services.settings
+            self._gateway.send(
+                stanzas.nick_of(session.username, session.nick, settings.xmpp_host, settings.component_jid)
+            )
         if self._sessions.put(session):
             payload = stanzas.available_payload(session.nick, session.status)
             for jid in self._operators.jids(session.instance_name):
@@ -153,7 +158,7 @@ class Announcer:
                 to=f"{command.operator}@{self._services.settings.xmpp_host}",
                 body=command.body,
                 message_id=command.message_id,
-                nick=session.nick if session else DEFAULT_NICK,
+                nick=session.nick if session else None,
             )
         )
 
@@ -195,3 +200,15 @@ class Announcer:
     def jid_of(self, username: str) -> str:
         """The JID that a visitor is shown as."""
         return f"{username}@{self._services.settings.xmpp_host}/{RESOURCE}"
+
+
+def _may_be_news(session: Session, known: Session | None) -> bool:
+    """Whether ejabberd may not know yet what the visitor is called, who says a name of its own.
+
+    A command that comes twice bears the version that is known; the stream may have ended before the nick was told.
+    """
+    if not own_nick(session.nick):
+        return False
+    if known is None or session.version == known.version:
+        return True
+    return session.version > known.version and session.nick != known.nick

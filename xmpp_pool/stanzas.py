@@ -39,15 +39,26 @@ def unavailable(sender: str, to: str) -> str:
     return f"<presence type='unavailable' from={quoteattr(sender)} to={quoteattr(to)}/>"
 
 
-def chat_message(sender: str, to: str, body: str, message_id: str, nick: str) -> str:
+def nick_of(username: str, nick: str, server: str, sender: str) -> str:
+    """Tells the bridge module what a visitor is called from now on. It does not answer."""
+    return (
+        f"<iq type='set' id='nick' from={quoteattr(sender)} to={quoteattr(server)}>"
+        f"<nick xmlns='{BRIDGE_NS}' user={quoteattr(username)}>{escape(nick)}</nick></iq>"
+    )
+
+
+def chat_message(sender: str, to: str, body: str, message_id: str, nick: str | None) -> str:
     """A chat message with the sender's nickname, which clients show for a contact they do not know yet.
+
+    None: it is not known here, as the visitor's own client says it.
 
     The operator's client is asked for a receipt (XEP-0184). By `<once/>` the bridge module knows repeats, and drops
     them; it takes the element out.
     """
+    named = "" if nick is None else f"<nick xmlns='{NICK_NS}'>{escape(nick)}</nick>"
     return (
         f"<message type='chat' from={quoteattr(sender)} to={quoteattr(to)} id={quoteattr(message_id)}>"
-        f"<body>{escape(body)}</body><nick xmlns='{NICK_NS}'>{escape(nick)}</nick>"
+        f"<body>{escape(body)}</body>{named}"
         f"<request xmlns='{RECEIPTS_NS}'/><once xmlns='{BRIDGE_NS}' id={quoteattr(message_id)}/></message>"
     )
 

@@ -68,6 +68,7 @@ _MORE_COMMANDS = {
           acl: private
     what:
       - unregister
+      - set_nickname
       - srg_list
       - srg_user_add
       - srg_user_del

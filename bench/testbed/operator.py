@@ -184,6 +184,13 @@ class Operator:
             for item in answer.xml.iter(f"{{{_ROSTER}}}item")
         }
 
+    async def vcard(self, username: str) -> dict[str, str]:
+        """What the vCard of an account holds (XEP-0054)."""
+        iq = self._client.make_iq_get(ito=f"{username}@{self._host}")
+        iq.append(ET.Element("{vcard-temp}vCard"))
+        (card,) = (await iq.send(timeout=DEADLINE)).xml
+        return {field.tag.rpartition("}")[2]: field.text or "" for field in card}
+
     async def edit_contact(self, username: str, name: str, *groups: str) -> None:
         """Give a contact a name and groups (RFC 6121, 2.3)."""
         await self._set_contact(username, {"name": name}, groups)

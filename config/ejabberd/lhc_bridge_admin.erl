@@ -16,7 +16,7 @@
 -include_lib("xmpp/include/xmpp.hrl").
 
 %% Of the whole bridge module: another one when it does anything else for the orchestrator (tenants/ejabberd/client.py).
--define(VERSION, "5").
+-define(VERSION, "6").
 
 -spec commands() -> [lhc_bridge_commands:command()].
 commands() ->
@@ -51,7 +51,11 @@ of_accounts() ->
       Page, names()},
      {lhc_bridge_own_contacts, lhc_forget_contacts, forget_strays,
       "Remove names without an account from everybody's own contacts; answers whose account is there",
-      [{host, binary}, users()], {there, {list, {user, string}}}}].
+      [{host, binary}, users()], {there, {list, {user, string}}}},
+     {lhc_bridge_nicks, lhc_set_nicks, set_all,
+      "Call accounts so, in vCards and in the contacts of who is online; answers who was called otherwise",
+      [{host, binary}, {nicks, {list, {account, {tuple, [{user, binary}, {nick, binary}]}}}}],
+      {changed, {list, {user, string}}}}].
 
 of_rosters() ->
     [{lhc_bridge_rosters, lhc_shared_rosters, shared_rosters, "Shared rosters with their members, a page",
@@ -75,7 +79,7 @@ of_registration() ->
       [{host, binary}, {password, {list, {account, {tuple, [{user, binary} | Verifier]}}}}], Results},
      {lhc_bridge_registration, lhc_register_members, register_members,
       "Create accounts that are members of a shared roster, none else",
-      [{host, binary}, {password, {list, {account, {tuple, [{user, binary}, {group, binary} | Verifier]}}}}], Results}].
+      [{host, binary}, {password, {list, {account, {tuple, [{user, binary}, {group, binary}, {nick, binary} | Verifier]}}}}], Results}].
 
 of_tenants() ->
     [{lhc_bridge_remnants, lhc_tenant_left, tenant_left, "What is kept of a tenant: counts and examples of each kind",

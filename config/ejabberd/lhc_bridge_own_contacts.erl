@@ -4,7 +4,7 @@
 -module(lhc_bridge_own_contacts).
 
 %% for the bridge
--export([find/3, forget/2]).
+-export([find/3, rename/5, forget/2]).
 %% the commands
 -export([strays/4, forget_strays/2]).
 
@@ -20,6 +20,17 @@ find(Host, Operator, Contact) ->
                  User == Contact, Server == Host] of
         [Row | _] -> Row;
         [] -> none
+    end.
+
+%% The contact is called otherwise, and so is the row, unless the operator has given it another name.
+-spec rename(binary(), binary(), binary(), binary(), binary()) -> ok.
+rename(Host, Operator, Contact, Former, Name) ->
+    case find(Host, Operator, Contact) of
+        #roster{name = Former} = Row when Former /= <<>> ->
+            {atomic, _} = mod_roster:set_roster(Row#roster{name = Name}),
+            ok;
+        _ ->
+            ok
     end.
 
 %% Accounts that go. Their contacts are the operators of their tenants: ejabberd keeps no list of who has whom.

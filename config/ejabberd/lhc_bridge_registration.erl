@@ -11,7 +11,7 @@
 
 -type account() :: {User :: binary(), Hash :: binary(), Iterations :: integer(), Salt :: binary(), StoredKey :: binary(),
                     ServerKey :: binary()}.
--type member() :: {User :: binary(), Group :: binary(), Hash :: binary(), Iterations :: integer(), Salt :: binary(),
+-type member() :: {User :: binary(), Group :: binary(), Nick :: binary(), Hash :: binary(), Iterations :: integer(), Salt :: binary(),
                    StoredKey :: binary(), ServerKey :: binary()}.
 
 %% An account that exists gets the new verifier.
@@ -22,23 +22,25 @@ register_scram(Host, Accounts) ->
     Verifiers = [{User, verifier(Host, Account)} || {User, _, _, _, _, _} = Account <- Accounts],
     [{User, register_or_set(Host, User, Scram)} || {User, Scram} <- Verifiers].
 
-%% An account that exists is left as it is, whosever it may be.
+%% An account that exists is left as it is, whosever it may be. A nick is the name of the contact; empty if there is none.
 -spec register_members(binary(), [member()]) -> [{binary(), string()}].
 register_members(Host, Accounts) ->
     lhc_bridge_commands:check_host(Host),
-    lhc_bridge_commands:check_users([User || {User, _, _, _, _, _, _} <- Accounts]),
-    Verifiers = [{User, Group, verifier(Host, {User, Hash, Iterations, Salt, StoredKey, ServerKey})}
-                 || {User, Group, Hash, Iterations, Salt, StoredKey, ServerKey} <- Accounts],
-    Results = [{User, Group, register(Host, User, Scram)} || {User, Group, Scram} <- Verifiers],
+    lhc_bridge_commands:check_users([User || {User, _, _, _, _, _, _, _} <- Accounts]),
+    Verifiers = [{User, Group, Nick, verifier(Host, {User, Hash, Iterations, Salt, StoredKey, ServerKey})}
+                 || {User, Group, Nick, Hash, Iterations, Salt, StoredKey, ServerKey} <- Accounts],
+    Results = [{User, Group, register(Host, User, Nick, Scram)} || {User, Group, Nick, Scram} <- Verifiers],
     Groups = lists:usort([Group || {_, Group, "created"} <- Results]),
     Strangers = lists:append([strangers(Host, Group, [User || {User, Of, "created"} <- Results, Of == Group])
                               || Group <- Groups]),
     [{User, case lists:member(User, Strangers) of true -> "no_member"; false -> Result end}
      || {User, _, Result} <- Results].
 
-register(Host, User, Scram) ->
+register(Host, User, Nick, Scram) ->
     case ejabberd_auth:try_register(User, Host, Scram) of
-        ok -> "created";
+        ok ->
+            lhc_bridge_nicks:write(Host, User, Nick), % before it is a contact, which is pushed with the name
+            "created";
         {error, Reason} -> atom_to_list(Reason)
     end.
 

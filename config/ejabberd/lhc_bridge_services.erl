@@ -2,6 +2,7 @@
 %%%
 %%%   <pool name='N'/>   this connection bears the name N from now on; answers to lhc.HOST/N come to it
 %%%   <fence name='N'/>  every other connection that bears it is ended; after the result nothing of it is handled
+%%%   <nick user='U'>N</nick>  the account is called N from now on; not answered, as a ping shows that it was handled
 %%%   <sync/>            what this connection sent before is on disk, where ejabberd stores it (offline messages)
 -module(lhc_bridge_services).
 
@@ -55,10 +56,16 @@ decode_iq_subel(El) ->
 serve(#iq{from = #jid{lserver = From}, to = #jid{lserver = Host}, lang = Lang} = IQ) ->
     case lhc_bridge_component:is_component(From, Host) of
         true ->
-            self() ! {route, answer(IQ)},
+            carry_out(IQ),
             ignore;
         false ->
             xmpp:make_error(IQ, xmpp:err_forbidden(<<"Only the component may ask for this">>, Lang))
+    end.
+
+carry_out(#iq{to = #jid{lserver = Host}, sub_els = [El]} = IQ) ->
+    case xmpp:get_name(El) of
+        <<"nick">> -> lhc_bridge_nicks:set(Host, fxml:get_tag_attr_s(<<"user">>, El), fxml:get_tag_cdata(El));
+        _ -> self() ! {route, answer(IQ)}
     end.
 
 answer(#iq{type = Type, to = #jid{lserver = Host}, lang = Lang, sub_els = [El]} = IQ) ->

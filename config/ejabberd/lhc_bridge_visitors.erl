@@ -24,6 +24,7 @@ hooks(Host) ->
 
 -spec set_presence(binary(), binary(), binary(), presence()) -> ok.
 set_presence(?IS_VISITOR = User, Host, Resource, Presence) ->
+    lhc_bridge_nicks:said(jid:make(User, Host), Presence),
     tell(jid:make(User, Host, Resource), Presence);
 set_presence(_Operator, _Host, _Resource, _Presence) ->
     ok.

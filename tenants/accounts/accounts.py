@@ -18,7 +18,7 @@ from tenants.core.digests import digest, matches, new_key
 from tenants.core.errors import InvalidInputError, NotFoundError, QuotaExceededError, TakenError, UnavailableError
 from tenants.core.naming import AccountKind, AccountName, RosterName
 from tenants.core.scram import Verifier
-from tenants.core.text import DEFAULT_NICK, clean
+from tenants.core.text import own_nick
 from tenants.ejabberd import rosters
 from tenants.ejabberd.client import Ejabberd
 from tenants.ejabberd.errors import NotAppliedError, PasswordRefusedError, UserExistsError, UserUnknownError
@@ -81,9 +81,9 @@ async def register(services: Services, tenant: Tenant, name: AccountName, passwo
 async def join_roster(services: Services, name: AccountName, nick: str | None = None) -> None:
     """Make the account a contact of its tenant's operators: bearing `nick`, if it is the visitor's own."""
     username = services.naming.username(name)
-    if nick and nick != DEFAULT_NICK:
+    if called := own_nick(nick):
         # before the roster push, which takes the contact's name from here
-        await services.ejabberd.set_nickname(username, clean(nick))
+        await services.ejabberd.bulk.set_nicks({username: called})
     await services.ejabberd.add_to_roster(username, rosters.group_of(services.naming, name.instance, name.roster))
 
 

@@ -5,7 +5,6 @@ What is out of the common (a tenant that may have only so many accounts, a name 
 orphan.
 """
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -17,9 +16,9 @@ from tenants.core.digests import digest
 from tenants.core.errors import DomainError
 from tenants.core.naming import AccountName
 from tenants.core.scram import Verifier
-from tenants.core.text import DEFAULT_NICK, clean
+from tenants.core.text import own_nick
 from tenants.ejabberd import rosters
-from tenants.ejabberd.client import Ejabberd
+from tenants.ejabberd.bulk import NewMember
 from tenants.lifecycle import admission
 from tenants.process.services import Batched, Services
 from tenants.store.database import Database
@@ -70,8 +69,11 @@ async def _create_all(services: Services, newcomers: Sequence[_Newcomer]) -> lis
     # of two with the same name the first is made, and the other one finds it
     wanted = {one.username: one for one in reversed(newcomers)}
     new, refused = await _insert(services, wanted)
-    await _set_nicknames(services.ejabberd, [one for one in wanted.values() if one.username in new])
-    members = {username: (wanted[username].group, wanted[username].verifier) for username in new}
+    members = {
+        one.username: NewMember(one.group, own_nick(one.nick), one.verifier)
+        for one in wanted.values()
+        if one.username in new
+    }
     results = await services.ejabberd.bulk.register_members(members) if members else {}
     created = {username for username, result in results.items() if result == "created"}
     # not of those who were created and are no members: without a row nobody would know whose account it is
@@ -113,12 +115,6 @@ async def _insert(services: Services, wanted: Mapping[str, _Newcomer]) -> tuple[
         connection = await session.connection()
         inserted = await connection.execute(insert.returning(Account.__table__.c.username), rows)
         return {username for (username,) in inserted}, refused
-
-
-async def _set_nicknames(ejabberd: Ejabberd, newcomers: Sequence[_Newcomer]) -> None:
-    """Before they are contacts: the roster push takes a contact's name from there."""
-    named = [one for one in newcomers if one.nick and one.nick != DEFAULT_NICK]
-    await asyncio.gather(*(ejabberd.set_nickname(one.username, clean(one.nick)) for one in named))
 
 
 async def _finish(database: Database, created: set[str], absent: set[str]) -> set[str]:

@@ -24,6 +24,11 @@ def clean(text: str) -> str:
     return _FORBIDDEN_IN_XML.sub("\ufffd", _LINE_END.sub("\n", text))
 
 
+def own_nick(nick: str | None) -> str:
+    """The nick as XML can carry it, if it is the visitor's own; else empty: all contacts would be called the same."""
+    return "" if nick is None or nick == DEFAULT_NICK else clean(nick)
+
+
 def check_text(text: str, field: str) -> str:
     """The text with line feeds for line ends, which is how it arrives.
 

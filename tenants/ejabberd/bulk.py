@@ -68,6 +68,15 @@ class Left:
     names: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class NewMember:
+    """An account to be made: a member of that shared roster group, and called so; `nick` empty: called nothing."""
+
+    group: str
+    nick: str
+    verifier: Verifier
+
+
 class BulkCommands:
     """The commands for one virtual host."""
 
@@ -107,6 +116,18 @@ class BulkCommands:
         for batch in chunks(users, BATCH):
             there += map(str, await self._run("lhc_forget_contacts", users=batch))
         return there
+
+    async def set_nicks(self, nicks: Mapping[str, str]) -> list[str]:
+        """Call these accounts so, in vCards and in the contacts of operators who are online; none without an account.
+
+        Returns:
+            Those who were called otherwise.
+        """
+        changed: list[str] = []
+        for batch in chunks(list(nicks.items()), BATCH):
+            named = [{"user": user, "nick": nick} for user, nick in batch]
+            changed += map(str, await self._run("lhc_set_nicks", nicks=named))
+        return changed
 
     async def shared_rosters(self) -> AsyncIterator[SharedRoster]:
         """All shared rosters of the host by name, two hundred to a call."""
@@ -161,8 +182,8 @@ class BulkCommands:
             results |= {str(entry["user"]): str(entry["result"]) for entry in answer}
         return results
 
-    async def register_members(self, members: Mapping[str, tuple[str, Verifier]]) -> dict[str, str]:
-        """Create accounts that are members of shared rosters at once: of each its roster's group and its verifier.
+    async def register_members(self, members: Mapping[str, NewMember]) -> dict[str, str]:
+        """Create accounts that are members of shared rosters at once.
 
         Returns:
             For each username `created`; `exists`, which is left as it is; `no_member` when it was created, but there is
@@ -170,7 +191,10 @@ class BulkCommands:
         """
         results: dict[str, str] = {}
         for batch in chunks(list(members), BATCH):
-            accounts = [{"user": user, "group": members[user][0], **members[user][1].arguments()} for user in batch]
+            accounts = [
+                {"user": user, "group": new.group, "nick": new.nick, **new.verifier.arguments()}
+                for user, new in ((user, members[user]) for user in batch)
+            ]
             # called password: see `register`
             answer = await self._run("lhc_register_members", password=accounts)
             results |= {str(entry["user"]): str(entry["result"]) for entry in answer}

@@ -23,7 +23,7 @@ from tenants.ejabberd.rooms import RoomCommands
 
 _LISTS_SINCE = (24, 2)
 _LABEL_SINCE = (21, 7)
-BRIDGE_VERSION = "5"
+BRIDGE_VERSION = "6"
 """The version of the bridge module that this code works with: `VERSION` in `config/ejabberd/lhc_bridge_admin.erl`."""
 
 
@@ -164,10 +164,6 @@ class Ejabberd:
         except PasswordRefusedError:
             return False
         return bool(await self._call("check_password", user=user, host=self.host, password=password) == 0)
-
-    async def set_nickname(self, user: str, nick: str) -> None:
-        """Set the vCard's nickname (`set_nickname`); roster pushes show it as the contact's name."""
-        await self._call("set_nickname", user=user, host=self.host, nickname=nick)
 
     async def create_roster(self, group: str, roster: Roster) -> None:
         """Create the shared roster group, or overwrite it (`srg_create`).

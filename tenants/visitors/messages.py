@@ -25,10 +25,12 @@ async def write(
     nick: str | None,
     status: str | None,
     field: str = "operator",
+    has_browser: bool = False,
 ) -> None:
     """The visitor writes to the operator, and is online from now. `nick`, `status` None: the present ones.
 
-    `field`: what the caller calls the operator.
+    `field`: what the caller calls the operator. `has_browser`: operators see the visitor's own client, and need see no
+    second one.
 
     Raises:
         InvalidInputError: it is no operator of the visitor's tenant; named as `field`.
@@ -38,7 +40,11 @@ async def write(
     if not _is_operator_of(tenant, operator):
         raise InvalidInputError(field, "must be an operator of the visitor's own instance")
     await page_views.check_password(services, tenant, visitor, password, DEFAULT_NICK if nick is None else nick)
-    await presence.send(services, tenant, visitor, operator, body=body, nick=nick, status=status)
+    if has_browser:
+        username = services.naming.username(visitor)
+        await services.commands.publish(presence.message(services.naming, tenant, username, operator, body))
+    else:
+        await presence.send(services, tenant, visitor, operator, body=body, nick=nick, status=status)
 
 
 async def write_known(

@@ -11,13 +11,14 @@ from dataclasses import replace
 
 from sqlalchemy import select
 
+from tenants.accounts import rows
 from tenants.core.naming import AccountKind, AccountName, Naming
 from tenants.core.text import DEFAULT_NICK, clean
 from tenants.lifecycle import admission
 from tenants.process.cache import KnownVisitor
 from tenants.process.services import Services
 from tenants.shards.commands import SendMessage
-from tenants.store.models import Tenant, VisitorSession
+from tenants.store.models import AccountState, Tenant, VisitorSession
 from tenants.visitors import sessions
 from tenants.visitors.sessions import Policy, VisitorView
 
@@ -35,6 +36,14 @@ async def find_session(services: Services, name: AccountName) -> VisitorSession 
             select(VisitorSession).where(sessions.online(username, services.clock()))
         )
     return found
+
+
+async def has_account(services: Services, name: AccountName) -> bool:
+    """Whether it is a visitor or a chat that can be shown as online; operators cannot."""
+    if name.kind is AccountKind.OPERATOR:
+        return False
+    account = await rows.find(services, name)
+    return account is not None and account.state is AccountState.ACTIVE
 
 
 async def check_quota(services: Services, tenant: Tenant, name: AccountName) -> None:
@@ -120,6 +129,9 @@ async def show_again(services: Services, tenant: Tenant, visitor: KnownVisitor, 
 async def change(services: Services, name: AccountName, resource: str, *, nick: str | None, status: str | None) -> None:
     """Another nick and status of one of the visitor's sessions: the virtual one, or one of a client. None: as it is.
 
+    The virtual one begins now, if the visitor has an account: what is to be said of it is said before its first
+    message. So the quota does not matter, as with a message.
+
     Raises:
         NotFoundError: there is no such tenant.
         ConflictError: it is not active, or lacks the feature.
@@ -127,9 +139,8 @@ async def change(services: Services, name: AccountName, resource: str, *, nick: 
         UnavailableError: it cannot be stored, told or changed now.
     """
     tenant = await admission.get(services, name.instance, name.kind)
-    virtual = await find_session(services, name) if resource == RESOURCE else None
-    if virtual is not None:
-        await show(services, tenant, name, nick or virtual.nick, status)
+    if resource == RESOURCE and await has_account(services, name):
+        await _show(services, _view(services, tenant, name, nick, status), sessions.FREE)
     else:
         await services.ejabberd.present(services.naming.username(name), resource, nick=nick, status=status)
 

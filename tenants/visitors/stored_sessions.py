@@ -83,6 +83,25 @@ async def read_prolonged(database: Database, usernames: Sequence[str], now: floa
     return prolonged
 
 
+async def read_nicks(database: Database, now: float, instance_name: str | None) -> AsyncIterator[dict[str, str]]:
+    """The nicks of the visitors who are online at `now`, of one tenant or (None) of all, by username, in pieces.
+
+    Each piece is read when it is wanted, so that none is old.
+    """
+    columns = select(VisitorSession.username, VisitorSession.nick).where(VisitorSession.online_until > now)
+    if instance_name is not None:
+        columns = columns.where(VisitorSession.instance_name == instance_name)
+    after = ""
+    while True:
+        piece = columns.where(VisitorSession.username > after).order_by(VisitorSession.username).limit(_NAMES_AT_ONCE)
+        async with database.read() as transaction:
+            nicks = {username: nick for username, nick in await transaction.execute(piece)}  # noqa: C416 - rows are no tuples to mypy
+        if not nicks:
+            return
+        yield nicks
+        after = max(nicks)
+
+
 async def remove_ended(database: Database, usernames: Sequence[str], now: float) -> list[Session]:
     """Remove those of these sessions that are over at `now`. Returns the others: page views have prolonged them.
 

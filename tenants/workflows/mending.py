@@ -14,6 +14,7 @@ from tenants.accounts import removal, rows
 from tenants.conversations import rooms
 from tenants.core.errors import DomainError, UnavailableError
 from tenants.core.naming import AccountKind, AccountName, RosterKind
+from tenants.core.text import own_nick
 from tenants.ejabberd import rosters
 from tenants.ejabberd.client import Roster
 from tenants.lifecycle import operations, registry
@@ -31,6 +32,7 @@ from tenants.store.models import (
     TenantState,
     VisitorSession,
 )
+from tenants.visitors import stored_sessions
 from tenants.workflows import drift_records, snapshots
 from tenants.workflows.drift import PENDING_SECONDS, YOUNG_SECONDS, DriftKind
 
@@ -59,6 +61,7 @@ async def mend(run: Run) -> None:
             done += len(page)
             await run.report(done, max(total, done))
     await _mend_doors(services, scope)
+    await _mend_nicks(services, scope)
     await drift_records.forget_old(services)
     await run.tell(mended=mended, left=done - mended)
 
@@ -78,6 +81,15 @@ async def _mend_doors(services: Services, scope: str) -> None:
             await services.ejabberd.bulk.open_tenant(name)
         else:
             await services.ejabberd.bulk.shut_tenant(name)
+
+
+async def _mend_nicks(services: Services, scope: str) -> None:
+    """Call the visitors who are online as their sessions say: ejabberd may have lost what the pool told it last."""
+    instance_name = None if scope == EVERY_TENANT else scope
+    async for nicks in stored_sessions.read_nicks(services.database, services.clock(), instance_name):
+        own = {username: nick for username, nick in nicks.items() if own_nick(nick)}
+        if changed := await services.ejabberd.bulk.set_nicks(own):
+            log.warning("visitors' names are put right", count=len(changed))
 
 
 async def _mend(services: Services, instance_name: str, mender: Mender, found: Sequence[Drift]) -> int:

@@ -15,7 +15,6 @@ from tenants.core.naming import AccountName
 from tenants.ejabberd.client import ClientConnection
 from tenants.ejabberd.errors import EjabberdUnavailableError, NoSessionError
 from tenants.lifecycle import admission
-from tenants.store.models import VisitorSession
 from tenants.visitors import presence
 
 log = structlog.get_logger(__name__)
@@ -31,12 +30,16 @@ async def user_sessions_info(call: Call) -> dict[str, Any]:
     call.require("host", "user")
     call.check_host()
     name = call.account("user")
-    if await admission.find(call.services.database, name.instance) is None:
+    tenant = await admission.find(call.services.database, name.instance)
+    if tenant is None:
         return {"sessions_info": []}
     found = [_of_client(connection) for connection in await _connections(call, name)]
     virtual = await presence.find_session(call.services, name)
     if virtual is not None:
-        found.append(_of_virtual(virtual, call.services.settings.component_jid))
+        found.append(_of_virtual(virtual.status, call.services.settings.component_jid))
+    elif not found and not admission.refusal(tenant, name.kind) and await presence.has_account(call.services, name):
+        # LHC asks before the first message, to say who writes: of a visitor without sessions it would say nothing
+        found.append(_of_virtual("", call.services.settings.component_jid))
     return {"sessions_info": [{"session": [{key: value} for key, value in session.items()]} for session in found]}
 
 
@@ -54,6 +57,13 @@ async def send_stanza_c2s(call: Call) -> dict[str, Any]:
     except NoSessionError:
         raise RpcError(COMMAND_FAILED, "no_session") from None
     return DONE
+
+
+async def has_browser(call: Call, name: AccountName) -> bool:
+    """Whether operators see the visitor by its own client alone. ejabberd is asked if no other session is known."""
+    if await presence.find_session(call.services, name) is not None:
+        return False
+    return any(one.show != "unavailable" for one in await _connections(call, name))
 
 
 async def _connections(call: Call, name: AccountName) -> list[ClientConnection]:
@@ -80,7 +90,7 @@ def _of_client(connection: ClientConnection) -> dict[str, str | int]:
     }
 
 
-def _of_virtual(session: VisitorSession, node: str) -> dict[str, str | int]:
+def _of_virtual(status: str, node: str) -> dict[str, str | int]:
     return {
         "connection": "component",
         "ip": "",
@@ -90,7 +100,7 @@ def _of_virtual(session: VisitorSession, node: str) -> dict[str, str | int]:
         "uptime": 0,
         "status": "available",
         "resource": presence.RESOURCE,
-        "statustext": session.status,
+        "statustext": status,
     }
 
 

@@ -15,7 +15,7 @@ from bench.testbed.chat_server import ChatServer
 from bench.testbed.waiting import until
 from tenants.core import scram
 from tenants.core.errors import InvalidInputError
-from tenants.ejabberd.bulk import BATCH, Kind, Left, SharedRoster
+from tenants.ejabberd.bulk import BATCH, Kind, Left, NewMember, SharedRoster
 from tenants.ejabberd.client import Ejabberd
 from tenants.ejabberd.errors import EjabberdError, PasswordRefusedError
 from tests.world.component import Component
@@ -76,7 +76,7 @@ async def test_an_operator_sees_the_contact_go_and_nothing_of_it_is_left(
 ) -> None:
     bob, visitor = f"bob.{tenant}", f"visitor.1.{tenant}"
     await register(ejabberd, bob, visitor)
-    await ejabberd.set_nickname(visitor, "John")
+    assert await ejabberd.bulk.set_nicks({visitor: "John"}) == [visitor]
     await ejabberd.bulk.add_to_roster([bob], f"operators.{tenant}")
     async with server.operator(bob) as client:
         assert await ejabberd.bulk.add_to_roster([visitor], f"visitors.{tenant}") == []
@@ -103,15 +103,15 @@ async def test_an_operator_who_is_added_while_online_gets_the_visitors(
     server: ChatServer, ejabberd: Ejabberd, tenant: str
 ) -> None:
     bob, visitor = f"bob.{tenant}", f"visitor.1.{tenant}"
-    await register(ejabberd, bob)
-    await ejabberd.set_nickname(visitor, "John")
+    await register(ejabberd, bob, visitor)
+    await ejabberd.bulk.set_nicks({visitor: "John"})
     await ejabberd.bulk.add_to_roster([visitor], f"visitors.{tenant}")
     async with server.operator(bob) as client:
         await ejabberd.bulk.add_to_roster([bob], f"operators.{tenant}")
         await client.has_contact(visitor, "John")
-        await ejabberd.set_nickname(visitor, "Jane")
-        await ejabberd.bulk.add_to_roster([visitor], f"visitors.{tenant}")
+        assert await ejabberd.bulk.set_nicks({visitor: "Jane", f"visitor.2.{tenant}": "Nobody"}) == [visitor]
         await client.has_contact(visitor, "Jane")
+        assert await ejabberd.bulk.set_nicks({visitor: "Jane"}) == []
 
 
 async def test_leaving_a_roster_is_seen_by_both_sides(server: ChatServer, ejabberd: Ejabberd, tenant: str) -> None:
@@ -137,7 +137,7 @@ async def test_what_an_account_left_behind_goes_as_well(server: ChatServer, ejab
     bob, member, named, gone = (f"{name}.{tenant}" for name in ("bob", "visitor.1", "visitor.2", "visitor.3"))
     await register(ejabberd, bob)
     await ejabberd.bulk.add_to_roster([member], f"visitors.{tenant}")
-    await ejabberd.set_nickname(named, "John")
+    await server.command("set_nickname", user=named, host=server.host, nickname="John")
     async with Component(server) as component:
         component.say(gone, bob, "is anybody there?")
     left = await ejabberd.bulk.tenant_left(f".{tenant}", groups_of(tenant))
@@ -244,7 +244,8 @@ async def test_new_members_are_made_and_others_left_as_they_are(
     new, known, homeless = (f"visitor.{number}.{tenant}" for number in range(3))
     assert await register(ejabberd, known, password="first") == {known: "created"}
     verifier = await scram.make_verifier("second")
-    wanted = {new: (group, verifier), known: (group, verifier), homeless: (f"nowhere.{tenant}", verifier)}
+    groups = {new: group, known: group, homeless: f"nowhere.{tenant}"}
+    wanted = {username: NewMember(name, "", verifier) for username, name in groups.items()}
     results = await ejabberd.bulk.register_members(wanted)
     assert results == {new: "created", known: "exists", homeless: "no_member"}
     assert await server.command("check_password", user=new, host=server.host, password="second") == 0

@@ -218,7 +218,6 @@ async def test_a_destroyed_tenant_leaves_nothing(tenant: Tenant) -> None:
     bob.write(lhc.name("visitor.1"), f"good day {name}")
     await tenant.receiver.message(f"good day {name}")
     await system.ejabberd("register", user=lhc.name("orphan"), host=host, password="x")
-    await system.ejabberd("set_nickname", user=lhc.name("nobody-yet"), host=host, nickname="a vCard without account")
     await system.join(f"visitors.{name}", lhc.name("ghost"))
     token = await panel.http.post("/v1/tokens", json={"name": "its own", "scope": "tenant", "instance_name": name})
     assert token.status_code == 201, token.text

@@ -184,13 +184,13 @@ async def visit(instance: Instance, bob: Operator) -> None:
         assert await extension.names("visitor.7", "Online visitor", "Kainos &amp; &lt;kita&gt;") == 1
     assert await extension.names("visitor.8", "Nobody", "-") == 0
 
-    # chat started: an account of its own, nobody to be named yet, and the first message
+    # chat started: an account of its own, which is named before it is shown, and the first message
     await extension.visitor_came("visitor.3.chat", CHAT_PASSWORD)
     await bob.has_contact(chat)
-    assert await extension.names("visitor.3.chat", "Jonas #3", "first page") == 0
+    assert await extension.names("visitor.3.chat", "Jonas #3", "first page") == 1
     await extension.visitor_writes("visitor.3.chat", "bob", 'Sveiki! 5 < 6 & "7" 👋\nantra eilutė')
     assert (await bob.reads('Sveiki! 5 < 6 & "7" 👋\nantra eilutė')).username == chat
-    await bob.sees(chat)
+    await bob.sees(chat, nick="Jonas #3", status="first page")
 
     # nick changed
     assert await extension.names("visitor.3.chat", "Jonas &lt;J&gt; #3", "first page\n| second page") == 1

@@ -113,7 +113,7 @@ async def test_an_operators_client_presents_what_it_is_given(tenant: Tenant) -> 
         await ann.sees(name, nick=nick, status=status)
 
 
-@pytest.mark.parametrize("resource", ["", "desk", "lhc", "browser/x"])
+@pytest.mark.parametrize("resource", ["", "desk", "browser/x"])
 async def test_what_is_for_no_session_is_a_fault(tenant: Tenant, browser: Operator, resource: str) -> None:
     await browser.taken()
     arguments = {"host": HOST, "user": tenant.lhc.name("visitor.1"), "resource": resource, "stanza": "<presence/>"}

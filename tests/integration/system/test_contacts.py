@@ -1,7 +1,10 @@
-"""Operators' contacts: what an operator makes of them stays as long as they are there, and no longer."""
+"""Operators' contacts: called as the visitors are; what an operator makes of one stays as long as it is there."""
 
+from bench.testbed.operator import Operator
 from tests.integration.system.test_reconcile import drift, reconcile
-from tests.world.tenant import Tenant
+from tests.world.tenant import NewTenant, Tenant, rpc_of
+from tests.world.tenant_api import api_of
+from tests.world.visitors import HOST, new_visitor
 
 PASSWORD = "0123456789abcdef0123"
 
@@ -110,3 +113,101 @@ async def test_what_is_left_of_a_contact_is_drift(tenant: Tenant) -> None:
     assert await drift(tenant.panel, path) == expected
     assert (await reconcile(tenant.panel, path))["mended"] == 2
     assert (await reconcile(tenant.panel, path, dry_run=True))["found"] == 0
+
+
+def pushes(operator: Operator) -> int:
+    """How often the operator's client was told of contacts."""
+    told = (one for one in operator.stanzas if one.get("type") == "set")
+    return sum(1 for one in told if one.find("{jabber:iq:roster}query") is not None)
+
+
+async def test_a_contact_is_called_as_its_visitor(tenant: Tenant) -> None:
+    bob, visitor = await tenant.operator_online(), tenant.lhc.name("visitor.8")
+    await tenant.lhc.new_visitor("visitor.8", PASSWORD)
+    await bob.has_contact(visitor, "")
+    await tenant.lhc.page_view("visitor.8", PASSWORD, nick="John #12", status="page 1")
+    await bob.has_contact(visitor, "John #12")
+    phone = await tenant.online("bob", resource="phone")
+    assert (await phone.contacts())[visitor][0] == "John #12"
+    assert await phone.vcard(visitor) == {"FN": "John #12", "NICKNAME": "John #12"}
+
+    # no churn: page views under the same nick, and what LHC says of who has no name
+    await bob.edit_contact(visitor, "John #12", "Mine")
+    before = pushes(bob)
+    for number, nick in enumerate(["John #12", "Online visitor", "John #12"], 2):
+        await tenant.lhc.page_view("visitor.8", PASSWORD, nick=nick, status=f"page {number}")
+        await bob.sees(visitor, nick=nick, status=f"page {number}")
+    assert pushes(bob) == before
+    await tenant.lhc.visitor_writes("visitor.8", PASSWORD, "bob", "It is me", nick="Jane & <Jo>")
+    await bob.reads("It is me")
+    await bob.has_contact(visitor, "Jane & <Jo>")
+    name, groups = (await phone.contacts())[visitor]
+    assert (name, "Mine" in groups) == ("Jane & <Jo>", True), "the group's row follows"
+    await bob.edit_contact(visitor, "VIP")
+    await tenant.lhc.page_view("visitor.8", PASSWORD, nick="John", status="page 9")
+    await bob.sees(visitor, nick="John")
+    assert (await phone.contacts())[visitor][0] == "VIP", "the operator's own name stays"
+
+    # what ejabberd has otherwise is put right
+    other = tenant.lhc.name("visitor.9")
+    await tenant.lhc.new_visitor("visitor.9", PASSWORD, nick="Ann")
+    await bob.sees(other, nick="Ann")
+    wrong = [{"user": other, "nick": "Wrong"}]
+    await tenant.system.ejabberd("lhc_set_nicks", host=tenant.host, nicks=wrong)
+    await bob.has_contact(other, "Wrong")
+    await reconcile(tenant.panel, f"/tenants/{tenant.name}")
+    await bob.has_contact(other, "Ann")
+
+
+async def test_in_xml_rpc_mode_the_first_message_comes_with_name_and_status(tenant: Tenant) -> None:
+    """As the extension does it: account and contact, then all sessions are told who it is, then the message."""
+    bob, visitor, rpc = await tenant.operator_online(), tenant.lhc.name("visitor.8"), rpc_of(tenant)
+    address = {"host": HOST, "user": visitor}
+    await new_visitor(tenant, "visitor.8")
+    await bob.has_contact(visitor)
+    info = await rpc.call("user_sessions_info", address)
+    stanza = "<presence><status>Cart</status><nick xmlns='http://jabber.org/protocol/nick'>John #12</nick></presence>"
+    for entry in info["sessions_info"]:
+        resource = next(field["resource"] for field in entry["session"] if "resource" in field)
+        await rpc.call("send_stanza_c2s", {**address, "resource": resource, "stanza": stanza})
+    message = {"type": "chat", "from": f"{visitor}@{HOST}", "to": f"{tenant.lhc.name('bob')}@{HOST}", "subject": ""}
+    await rpc.call("send_message", {**message, "body": "hello?"})
+    await bob.reads("hello?")
+    assert (await bob.sees(visitor)).status == "Cart"
+    assert [one.nick for one in bob.presences if one.username == visitor] == ["John #12"]
+    assert (await bob.contacts())[visitor][0] == "John #12"
+    # LHC calls the chat otherwise
+    assert len((await rpc.call("user_sessions_info", address))["sessions_info"]) == 1
+    stanza = stanza.replace("John #12", "John Smith #12")
+    await rpc.call("send_stanza_c2s", {**address, "resource": "lhc", "stanza": stanza})
+    await bob.has_contact(visitor, "John Smith #12")
+
+
+async def test_a_browser_is_one_contact_with_one_resource(tenant: Tenant) -> None:
+    bob, visitor, rpc = await tenant.operator_online(), tenant.lhc.name("visitor.8"), rpc_of(tenant)
+    async with await new_visitor(tenant, "visitor.8") as browser:
+        await browser.present("John", "page 1")
+        await bob.has_contact(visitor, "John")
+        await browser.present("John #12", "page 2")
+        await bob.has_contact(visitor, "John #12")
+        message = {"type": "chat", "from": f"{visitor}@{HOST}", "to": f"{tenant.lhc.name('bob')}@{HOST}", "subject": ""}
+        await rpc.call("send_message", {**message, "body": "hello?"})
+        await bob.reads("hello?")
+    await bob.sees(visitor, kind="unavailable")
+    assert {one.jid.partition("/")[2] for one in bob.presences if one.username == visitor} == {"browser"}
+
+
+async def test_the_tenant_s_own_api_names_contacts(new_tenant: NewTenant) -> None:
+    tenant = await new_tenant(routing="orchestrator")
+    async with api_of(tenant) as api:
+        bob, visitor = await api.operator("bob"), tenant.lhc.name("visitor.7")
+        await api.http.post("/visitors/7/pageviews", json={"page": "Prices"})
+        await bob.has_contact(visitor, "")
+        await api.chat("12", visitor_id="7", nick="John", message="hello?")
+        await bob.has_contact(visitor, "John")
+        assert (await api.http.patch("/chats/12", json={"nick": "John Doe"})).status_code == 200
+        await bob.has_contact(visitor, "John Doe")
+        await api.http.post("/visitors/7/pageviews", json={"page": "Prices", "nick": "Jane Doe"})
+        await bob.has_contact(visitor, "Jane Doe")
+        await api.chat("13", nick="Jim", message="hello?")
+        await bob.has_contact(tenant.lhc.name("visitor.13.chat"), "Jim")
