@@ -18,9 +18,9 @@ from tenants.conversations import bounces
 from tenants.core.digests import digest, new_key
 from tenants.core.errors import DomainError
 from tenants.core.naming import STANDALONE_INSTANCE
-from tenants.delivery import history
+from tenants.delivery import history, send
 from tenants.lifecycle import keys, registry
-from tenants.outbound import callback_urls, lhc
+from tenants.outbound import callback_urls
 from tenants.status import tenant_summary
 from tenants.store.models import Role
 
@@ -116,12 +116,13 @@ async def look(request: Request, instance_name: str) -> dict[str, Any]:
     """
     services = services_of(request)
     seen = await tenant_summary.read(services, instance_name)
+    where = send.base(services.settings, seen.tenant)
     flower = services.settings.flower_url
     return {
         "seen": seen,
         "now": services.clock(),
         "operations": [OperationView.of(operation) for operation in seen.operations],
-        "callback": callback_urls.shown(lhc.callback_base(services.settings, instance_name, seen.tenant.callback_url)),
+        "callback": None if where is None else callback_urls.shown(where),
         "lines": settings_of_lhc(request, instance_name, None),
         "flower": f"{flower}/tasks?search={quote(f'kwargs:instance_name={instance_name}')}" if flower else None,
         "is_support": person_of(request).may(Role.SUPPORT),

@@ -51,6 +51,19 @@ async def message(
         return found, list(attempts)
 
 
+async def latest_warning(session: AsyncSession, instance_name: str) -> str | None:
+    """What was strange about the answer to the tenant's message that was received last; None: nothing."""
+    attempts = select(DeliveryAttempt.warning).where(DeliveryAttempt.message_id.in_(newest_received(instance_name)))
+    warning: str | None = await session.scalar(attempts.order_by(DeliveryAttempt.id.desc()).limit(1))
+    return warning
+
+
+def newest_received(instance_name: str, most: int = 50) -> Select[int]:
+    """The ids of the tenant's messages that were received, the newest."""
+    received = CallbackMessage.instance_name == instance_name, CallbackMessage.state == MessageState.DELIVERED
+    return select(CallbackMessage.id).where(*received).order_by(CallbackMessage.id.desc()).limit(most)
+
+
 async def _find(session: AsyncSession, instance_name: str, message_id: int) -> CallbackMessage:
     found = await session.get(CallbackMessage, message_id)
     if found is None or found.instance_name != instance_name:

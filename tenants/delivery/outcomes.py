@@ -2,14 +2,15 @@
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from http import HTTPStatus
 
 import structlog
-from sqlalchemy import insert, or_, select, update
+from sqlalchemy import exists, func, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from tenants.core.backoff import delay
 from tenants.core.clock import Clock
-from tenants.delivery import circuits
+from tenants.delivery import circuits, history, refusals
 from tenants.delivery.claim_work import Piece, find_oldest_pending
 from tenants.lifecycle import admission
 from tenants.outbound.poster import Answer
@@ -19,9 +20,13 @@ from tenants.store.models import CallbackMessage, Circuit, Conversation, Deliver
 
 log = structlog.get_logger(__name__)
 
-MAX_ATTEMPTS = 12
-"""Tries of one callback; then a message rests as a dead letter. With the delays below that is about ten hours."""
 _FIRST_DELAY, _LONGEST_DELAY, _GROWTH = 2.0, 4 * 3600.0, 3.0
+_NEWEST = 100
+"""Messages of a tenant that are looked at, for whether its server takes any."""
+_THIS_ONE_ALONE = (
+    ", while messages of other conversations were received: it does not know this chat or visitor any more, or cannot"
+    " take this message"
+)
 
 
 async def record(
@@ -36,24 +41,26 @@ async def record(
     return await _record_one(services, piece, message, answer, go_on=go_on)
 
 
-def retry_at(answer: Answer, attempts: int, now: float) -> float | None:
-    """When the callback is to be tried again; None after the last try.
+def retry_at(answer: Answer, attempts: int, now: float, *, others_received: bool = False) -> float | None:
+    """When the callback is to be tried again; None after the last try (`tenants.delivery.refusals`).
 
     `Retry-After` can put a try off, never bring it forward: else an LHC that says "at once" would use up the attempts.
     """
-    if attempts >= MAX_ATTEMPTS:
+    if attempts >= refusals.most_tries(answer.http_status, others_received=others_received):
         return None
     backoff = delay(attempts, first=_FIRST_DELAY, longest=_LONGEST_DELAY, growth=_GROWTH)
     return now + max(backoff, answer.retry_after or 0)
 
 
-async def tell_circuit(services: Services, session: AsyncSession, piece: Piece, answer: Answer | None) -> None:
-    """Let the tenant's circuit know how it went."""
+async def tell_circuit(
+    services: Services, session: AsyncSession, piece: Piece, answer: Answer | None, *, counts: bool = True
+) -> None:
+    """Let the tenant's circuit know how it went. `counts`: whether a failure says something of the server."""
     if answer is None:
         await give_probe_back(session, piece)
     elif answer.error is None:
         await circuits.close(session, piece.instance_name, services.clock())
-    else:
+    elif counts or piece.probe is not None:
         await circuits.failed(services, session, piece.instance_name, piece.probe, answer.retry_after)
 
 
@@ -127,16 +134,7 @@ async def _hold(session: AsyncSession, received: Sequence[_Received]) -> list[_R
 async def _record_received(session: AsyncSession, received: Sequence[_Received], now: float) -> None:
     if not received:
         return
-    attempts = [
-        {
-            "message_id": one.message.id,
-            "at": now,
-            "seconds": one.answer.seconds,
-            "http_status": one.answer.http_status,
-            "error": None,
-        }
-        for one in received
-    ]
+    attempts = [_attempt(one.message, one.answer, now) for one in received]
     await session.execute(insert(DeliveryAttempt), attempts)
     await session.execute(
         update(CallbackMessage)
@@ -150,6 +148,18 @@ async def _record_received(session: AsyncSession, received: Sequence[_Received],
         )
         .execution_options(synchronize_session=False)
     )
+
+
+def _attempt(message: CallbackMessage, answer: Answer, now: float) -> dict[str, object]:
+    """The row of a try."""
+    return {
+        "message_id": message.id,
+        "at": now,
+        "seconds": answer.seconds,
+        "http_status": answer.http_status,
+        "error": answer.error,
+        "warning": answer.warning,
+    }
 
 
 async def _release(session: AsyncSession, conversation_ids: Collection[int], *, due_at: float | None) -> None:
@@ -184,8 +194,20 @@ async def _record_one(
             due_at = again_at or (None if following is None else services.clock())
             await claims.release(session, Conversation, piece.key, piece.token, due_at)
             following = None
-        await tell_circuit(services, session, piece, answer)
+        counts = message is None or answer is None or well or await _says_more(session, message, answer)
+        await tell_circuit(services, session, piece, answer, counts=counts)
     return following
+
+
+async def _says_more(session: AsyncSession, message: CallbackMessage, answer: Answer) -> bool:
+    """Whether a failure says something of the server: a refusal does so once for each conversation, until it passes."""
+    if not refusals.is_refusal(answer.http_status):
+        return True
+    before = select(CallbackMessage.state).where(
+        CallbackMessage.conversation_id == message.conversation_id, CallbackMessage.id < message.id
+    )
+    last = await session.scalar(before.order_by(CallbackMessage.id.desc()).limit(1))
+    return message.attempts == 0 and last is not MessageState.DEAD
 
 
 async def _record_attempt(
@@ -200,15 +222,13 @@ async def _record_attempt(
         state, error = MessageState.DEAD, "the tenant is gone"
     else:
         error = answer.error
-        await session.execute(
-            insert(DeliveryAttempt).values(
-                message_id=message.id, at=now, seconds=answer.seconds, http_status=answer.http_status, error=error
-            )
-        )
+        await session.execute(insert(DeliveryAttempt).values(_attempt(message, answer, now)))
         state = MessageState.DELIVERED
         if error is not None:
-            again_at = retry_at(answer, attempts, now)
+            others = await _others_received(session, message, answer, attempts)
+            again_at = retry_at(answer, attempts, now, others_received=others)
             state = MessageState.DEAD if again_at is None else MessageState.PENDING
+            error += _THIS_ONE_ALONE if others else ""
     if error is not None:
         log.warning("callback failed", message_id=message.id, error=error, attempt=attempts, state=state.value)
     values: dict[str, object] = {"state": state, "attempts": attempts, "last_error": error}
@@ -218,3 +238,18 @@ async def _record_attempt(
         values["body"] = None
     await session.execute(update(CallbackMessage).where(CallbackMessage.id == message.id).values(**values))
     return again_at
+
+
+async def _others_received(session: AsyncSession, message: CallbackMessage, answer: Answer, attempts: int) -> bool:
+    """Whether something else of the tenant was received since the message was first tried; asked only if it matters."""
+    if answer.http_status != HTTPStatus.INTERNAL_SERVER_ERROR or attempts < refusals.MAX_REFUSALS:
+        return False
+    tries = select(DeliveryAttempt.at).where(DeliveryAttempt.message_id == message.id)
+    tries_now = tries.order_by(DeliveryAttempt.id.desc()).limit(attempts).subquery()
+    received = exists().where(
+        DeliveryAttempt.message_id.in_(history.newest_received(message.instance_name, _NEWEST)),
+        DeliveryAttempt.http_status.is_not(None),
+        DeliveryAttempt.error.is_(None),
+        DeliveryAttempt.at > select(func.min(tries_now.c.at)).scalar_subquery(),
+    )
+    return bool(await session.scalar(select(received)))

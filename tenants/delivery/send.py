@@ -19,19 +19,23 @@ _OF_ACTION = {
     "disconnect": Event.OPERATOR_DISCONNECTED,
     "ping": Event.OPERATOR_PING,
 }
+_NOWHERE = Answer("the tenant's name gives no address, since a part of it would be empty: set its callback_url", 0.0)
 
 
 async def tell(services: Services, tenant: Tenant, message: CallbackMessage) -> Answer:
     """Tell of an event of a conversation."""
+    where = base(services.settings, tenant)
+    if where is None:
+        return _NOWHERE
     if tenant.event_format is EventFormat.WEBHOOK:
         of = _room_data if message.event in outbox.IN_ROOMS else _conversation_data
         data = of(services.naming, message)
         payload = {"type": message.event, "timestamp": _rfc3339(message.created_at), "data": data}
-        return await _post(services, tenant, webhooks.event_id(message.stanza_id), payload)
+        return await _post(services, tenant, where, webhooks.event_id(message.stanza_id), payload)
     if not outbox.is_told(tenant, Event(message.event)):
         # kept while the tenant had the other format: LHC's extension knows nothing of it
         return Answer(None, 0.0)
-    return await services.lhc.post_message(base(services.settings, tenant), _lhc_form(message))
+    return await services.lhc.post_message(where, _lhc_form(message))
 
 
 def _lhc_form(message: CallbackMessage) -> bytes:
@@ -49,8 +53,11 @@ def _lhc_form(message: CallbackMessage) -> bytes:
 
 async def tell_presence(services: Services, tenant: Tenant, presence: OperatorPresence, pending: str) -> Answer:
     """Tell of an operator's presence; `pending` is how LHC is told of it."""
+    where = base(services.settings, tenant)
+    if where is None:
+        return _NOWHERE
     if tenant.event_format is EventFormat.LHC:
-        return await services.lhc.post_status(base(services.settings, tenant), pending)
+        return await services.lhc.post_status(where, pending)
     status = json.loads(pending)
     operator = services.naming.parse_username(presence.username).ident
     data: dict[str, Any] = {"operator": operator}
@@ -59,7 +66,7 @@ async def tell_presence(services: Services, tenant: Tenant, presence: OperatorPr
     payload = {"type": _OF_ACTION[status["action"]], "timestamp": _rfc3339(services.clock()), "data": data}
     # the next tenant of the name has the same operators, and counts from the beginning
     source = f"{presence.username}/{tenant.incarnation}/{presence.version}/{pending}"
-    return await _post(services, tenant, webhooks.event_id(source), payload)
+    return await _post(services, tenant, where, webhooks.event_id(source), payload)
 
 
 def _conversation_data(naming: Naming, message: CallbackMessage) -> dict[str, Any]:
@@ -82,10 +89,10 @@ def _room_data(naming: Naming, message: CallbackMessage) -> dict[str, Any]:
     return data
 
 
-async def _post(services: Services, tenant: Tenant, event_id: str, payload: dict[str, Any]) -> Answer:
+async def _post(services: Services, tenant: Tenant, where: str, event_id: str, payload: dict[str, Any]) -> Answer:
     payload["data"]["instance_name"] = tenant.instance_name
     return await services.webhooks.post(
-        base(services.settings, tenant),
+        where,
         event_id=event_id,
         body=json.dumps(payload, ensure_ascii=False, separators=(",", ":")).encode(),
         keys=webhooks.signing_keys(services.settings, tenant, services.clock()),
@@ -96,6 +103,6 @@ def _rfc3339(at: float) -> str:
     return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def base(settings: Settings, tenant: Tenant) -> str:
-    """Where the tenant is told: its own URL, or that of its LHC."""
+def base(settings: Settings, tenant: Tenant) -> str | None:
+    """Where the tenant is told: its own URL, or that of its LHC; None: nothing says where."""
     return callback_base(settings, tenant.instance_name, tenant.callback_url)

@@ -15,6 +15,7 @@ from tenants.core.naming import STANDALONE_INSTANCE, AccountKind, AccountName, N
 from tenants.ejabberd import rosters
 from tenants.lifecycle import audit, incarnations, operations, tenant_settings
 from tenants.lifecycle.audit import Cause
+from tenants.outbound import lhc
 from tenants.process.services import Services
 from tenants.store.database import Database
 from tenants.store.models import Account, Operation, OperationKind, Tenant, TenantState
@@ -149,7 +150,8 @@ async def put(
     `own_key`: make a key for a new tenant that brings none.
 
     Raises:
-        InvalidInputError: the name breaks a rule, or an operator is given to a tenant that has been provisioned.
+        InvalidInputError: the name breaks a rule, nothing says where its LHC is, or an operator is given to a tenant
+            that has been provisioned.
         ConflictError: it is being destroyed, or is being provisioned with another operator.
     """
     check_key(services.settings, instance_name)
@@ -178,7 +180,7 @@ async def create(
     `own_key`: make a key for a tenant that brings none.
 
     Raises:
-        InvalidInputError: the name breaks a rule.
+        InvalidInputError: the name breaks a rule, or nothing says where its LHC is.
         ConflictError: there is a tenant of that name.
     """
     check_key(services.settings, instance_name)
@@ -217,7 +219,7 @@ async def _make(
 ) -> Created:
     secret_key = spec.secret_key or (new_key() if own_key and not spec.key_digest else None)
     await incarnations.begin(services, session, tenant, cause)
-    _apply(services.settings, tenant, spec, secret_key)
+    _apply(services.settings, tenant, spec, secret_key, new=True)
     tenant.updated_at = services.clock()
     await session.flush()
     operation = await _open_making(services.clock, session, tenant, spec, cause, by=by, not_before=not_before)
@@ -239,9 +241,17 @@ async def _change(services: Services, session: AsyncSession, tenant: Tenant, spe
     return Stored(tenant, operation, spec.secret_key, new=False)
 
 
-def _apply(settings: Settings, tenant: Tenant, spec: TenantSpec, secret_key: str | None) -> list[str]:
-    """Change the tenant's settings and its key; gives the names of the columns that are different now."""
+def _apply(
+    settings: Settings, tenant: Tenant, spec: TenantSpec, secret_key: str | None, *, new: bool = False
+) -> list[str]:
+    """Change the tenant's settings and its key; gives the names of the columns that are different now.
+
+    Raises:
+        InvalidInputError: nothing says where its LHC is. A tenant that was there before keeps what it has.
+    """
     changed = tenant_settings.apply(tenant, spec.changes, settings)
+    if new or "callback_url" in changed:
+        lhc.check_address(settings, tenant.instance_name, tenant.callback_url)
     key_digest = digest(tenant.instance_name, secret_key) if secret_key else spec.key_digest
     if key_digest and key_digest != tenant.key_digest:
         tenant.key_digest = key_digest

@@ -16,7 +16,7 @@ from tenants.core.clock import Clock
 from tenants.core.errors import ConflictError, DomainError, NotFoundError
 from tenants.lifecycle import operations, registry, states
 from tenants.lifecycle.audit import Cause
-from tenants.outbound import callback_urls
+from tenants.outbound import callback_urls, lhc
 from tenants.process.services import Services
 from tenants.store.models import Operation, OperationKind, OperationState, Tenant, TenantState
 
@@ -123,10 +123,11 @@ async def change_address(services: Services, instance_name: str, cause: Cause, c
     Raises:
         NotFoundError: there is no such tenant.
         ConflictError: it is being destroyed, or another change is under way.
-        InvalidInputError: it holds what is shown in a password's place.
+        InvalidInputError: it holds what is shown in a password's place, or the name gives no address.
     """
     known = (await registry.get(services, instance_name)).callback_url
     given = {"callback_url": callback_urls.as_meant(callback_url, known)}
+    lhc.check_address(services.settings, instance_name, given["callback_url"])
     return await start(services, instance_name, OperationKind.CHANGE_ADDRESS, cause, given=given)
 
 

@@ -5,6 +5,7 @@ import hashlib
 import hmac
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from http import HTTPStatus
 
 from standardwebhooks import Webhook
 
@@ -12,10 +13,15 @@ from config.settings import Settings
 from tenants.core.clock import Clock
 from tenants.core.errors import UnavailableError
 from tenants.outbound.addresses import PublicHosts, Resolve, resolve
-from tenants.outbound.poster import Answer, Poster
+from tenants.outbound.poster import Answer, Poster, explained
 from tenants.store.models import Tenant
 
 _NO_MASTER_KEY = "no signing_master_key is set"
+_MEANINGS: dict[int, str] = {
+    HTTPStatus.NOT_FOUND: "there is nothing at callback_url",
+    HTTPStatus.GONE: "the endpoint is given up; mend callback_url",
+}
+_LEADS_ELSEWHERE = "redirects are not followed; callback_url must be where it leads"
 
 
 def signing_key(settings: Settings, instance_name: str, version: int) -> str:
@@ -92,4 +98,4 @@ class WebhookClient:
             "webhook-timestamp": str(seconds),
             "webhook-signature": " ".join(Webhook(key).sign(event_id, signed_at, body.decode()) for key in keys),
         }
-        return await self._poster.post(url, body, headers)
+        return explained(await self._poster.post(url, body, headers), _MEANINGS, _LEADS_ELSEWHERE)

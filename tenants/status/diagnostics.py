@@ -6,6 +6,7 @@ For people who set a system up, or look for what is broken; `/readyz` is for pro
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from http import HTTPStatus
 
 from alembic.script import ScriptDirectory
 from sqlalchemy import Float, cast, func, select, text
@@ -15,7 +16,7 @@ from tenants.core.errors import DomainError, NotFoundError
 from tenants.delivery import send
 from tenants.ejabberd.client import BRIDGE_VERSION
 from tenants.lifecycle import registry
-from tenants.outbound import callback_urls
+from tenants.outbound import callback_urls, lhc
 from tenants.process import heartbeats, leases
 from tenants.process.services import Services
 from tenants.store.migrate import alembic_config
@@ -69,7 +70,7 @@ async def examine(
     if instance_name is not None:
 
         async def reach(services: Services) -> str:
-            return await _check_tenant(services, instance_name)
+            return await check_tenant(services, instance_name)
 
         checks.append((f"tenant {instance_name}", reach))
     return list(await asyncio.gather(*(_find(services, part, check) for part, check in checks)))
@@ -180,20 +181,32 @@ async def _check_pools(services: Services) -> str:
     return f"all {count} shards are served"
 
 
-async def _check_tenant(services: Services, instance_name: str) -> str:
+async def check_tenant(services: Services, instance_name: str) -> str:
+    """Whether the tenant can be told of events: says so in a line.
+
+    Raises:
+        WrongError: it cannot, or whoever answers is plainly not its LHC.
+    """
     try:
         tenant = await registry.get(services, instance_name)
     except NotFoundError as error:
         raise WrongError(str(error), "create it, or mend the name") from None
     url = send.base(services.settings, tenant)
-    shown = callback_urls.shown(url)
-    client = services.webhooks if tenant.event_format is EventFormat.WEBHOOK else services.lhc
-    answer = await client.reach(url)
-    if answer.http_status is None:
+    if url is None:
+        raise WrongError("its name gives no address: a part of it would be empty", "set its callback_url")
+    is_lhc = tenant.event_format is EventFormat.LHC
+    shown = callback_urls.shown(lhc.message_page(url) if is_lhc else url)
+    answer = await (services.lhc if is_lhc else services.webhooks).reach(url)
+    status = answer.http_status
+    if status is None:
         raise WrongError(f"{shown}: {answer.error}", "mend its callback_url, its name in DNS, or its certificate")
-    if answer.http_status >= _SERVER_ERROR:
-        raise WrongError(f"{shown}: HTTP {answer.http_status}", "look into the log of that web server")
-    return f"{tenant.state}; {shown} answers ({answer.http_status}, {answer.seconds * 1000:.0f} ms)"
+    if status >= _SERVER_ERROR:
+        raise WrongError(f"{shown}: {answer.error}", "look into the log of that web server")
+    # what takes nothing but POST may say so; a webhook's receiver, of which we know nothing, may say anything
+    wrong = answer.error if (is_lhc and status != HTTPStatus.METHOD_NOT_ALLOWED) or status == HTTPStatus.GONE else None
+    if wrong or (is_lhc and answer.warning):
+        raise WrongError(f"{shown}: {wrong or answer.warning}", "mend its callback_url, or its LHC's XMPP extension")
+    return f"{tenant.state}; {shown} answers ({status}, {answer.seconds * 1000:.0f} ms)"
 
 
 _CHECKS: tuple[tuple[str, Check], ...] = (

@@ -12,7 +12,7 @@ from tenants.accounts import operators
 from tenants.accounts.operators import OperatorSummary
 from tenants.core.clock import Clock
 from tenants.core.errors import UnavailableError
-from tenants.delivery import circuits
+from tenants.delivery import circuits, history
 from tenants.delivery.circuits import CircuitSummary
 from tenants.lifecycle import registry
 from tenants.process.services import Services
@@ -55,6 +55,7 @@ class TenantSummary:
         operators: with their devices; None while ejabberd cannot be asked.
         accounts: how many of each kind.
         undelivered, dead, returned, chats_open, visitors_online: how many there are in all.
+        warning: what was strange about the answer to the latest message that was received.
     """
 
     tenant: Tenant
@@ -70,6 +71,7 @@ class TenantSummary:
     dead: int
     returned: list[ReturnedMessage]
     circuit: CircuitSummary
+    warning: str | None
     drift: list[Drift]
     operations: list[Operation]
     audit: list[AuditEntry]
@@ -122,6 +124,7 @@ async def read(services: Services, instance_name: str) -> TenantSummary:
             dead=await of.count(CallbackMessage, CallbackMessage.state == MessageState.DEAD),
             returned=await of.rows(ReturnedMessage, ReturnedMessage.replayed_at.is_(None), order=ReturnedMessage.id),
             circuit=circuit,
+            warning=await history.latest_warning(session, instance_name),
             drift=await of.rows(Drift, Drift.mended_at.is_(None), order=Drift.id),
             operations=await of.rows(Operation, order=Operation.created_at.desc(), limit=_LATEST),
             audit=await of.rows(AuditEntry, order=AuditEntry.id.desc(), limit=_LATEST),

@@ -11,7 +11,7 @@ from config.settings import Settings
 from orchestrator.telemetry import hide_secrets
 from tenants.core.backoff import delay
 from tenants.core.digests import digest, matches, same
-from tenants.outbound.lhc import callback_base, message_body, presence_body, status_body
+from tenants.outbound.lhc import callback_base, message_body, message_page, presence_body, status_body
 from tenants.outbound.poster import MAX_RETRY_AFTER, retry_after
 
 
@@ -57,12 +57,29 @@ def test_status_bodies_are_exact() -> None:
     [
         ("acme", None, "https://acme.lhc.example"),
         ("my-shop-acme", None, "https://my.shop.acme.lhc.example"),
-        ("acme", "https://chat.acme.com/lhc/", "https://chat.acme.com/lhc"),
-        ("standalone", None, "https://lhc.example"),
+        ("acme", "https://chat.acme.com/hooks/?to=/", "https://chat.acme.com/hooks/?to=/"),
+        ("standalone", None, "https://standalone.lhc.example"),
+        ("a--b", None, None),
+        ("xn--shop-kva", None, None),
+        ("a--b", "https://chat.acme.com", "https://chat.acme.com"),
     ],
 )
-def test_callback_base(instance: str, url: str | None, base: str) -> None:
+def test_callback_base(instance: str, url: str | None, base: str | None) -> None:
     assert callback_base(Settings(callback_base_domain="lhc.example"), instance, url) == base
+
+
+def test_a_standalone_lhc_is_the_base_domain_itself() -> None:
+    settings = Settings(callback_base_domain="lhc.example", hosting=False)
+    assert callback_base(settings, "standalone", None) == "https://lhc.example"
+
+
+@pytest.mark.parametrize("tail", ["", "/", "#chat", "/#chat", "/xmppservice", "/xmppservice/processmessage", "//"])
+@pytest.mark.parametrize("root", ["", "/index.php", "/lhc/index.php/eng", "/site_admin"])
+@pytest.mark.parametrize("query", ["", "?token=a/b"])
+def test_lhcs_page_is_found_whatever_stands_behind_its_address(root: str, tail: str, query: str) -> None:
+    path, _, fragment = tail.partition("#")
+    url = f"https://user:word@chat.acme.com{root}{path}{query}" + (f"#{fragment}" if fragment else "")
+    assert message_page(url) == f"https://user:word@chat.acme.com{root}/xmppservice/processmessage{query}"
 
 
 def test_callback_port_and_protocol() -> None:

@@ -27,8 +27,9 @@ class AttemptView(View):
 
     at: datetime = Field(description="When its outcome was known.")
     seconds: float
-    http_status: int | None = Field(description="Null when no answer came.")
+    http_status: int | None = Field(description="Null when no status could be read.")
     error: str | None
+    warning: str | None = Field(description="What is strange about an answer that counts as received.")
 
 
 class DeliveryView(View):

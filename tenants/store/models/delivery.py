@@ -89,8 +89,10 @@ class DeliveryAttempt(Base):
     """When its outcome was known."""
     seconds: Mapped[float]
     http_status: Mapped[int | None]
-    """Null when no answer came."""
+    """Null when no status could be read."""
     error: Mapped[str | None] = mapped_column(Text)
+    warning: Mapped[str | None] = mapped_column(Text)
+    """What is strange about an answer that counts as received: a web page came, say, where LHC answers nothing."""
 
 
 class Circuit(Claimable, Base):

@@ -22,8 +22,8 @@ from tenants.delivery import circuits, history, outcomes, worker
 from tenants.delivery.circuits import FAILURES_TO_OPEN, CircuitState
 from tenants.delivery.claim_work import Piece, claim_next
 from tenants.delivery.outbox import Origin
-from tenants.delivery.outcomes import MAX_ATTEMPTS
 from tenants.delivery.poller import Lookout
+from tenants.delivery.refusals import MAX_ATTEMPTS, MAX_REFUSALS
 from tenants.delivery.runners import Runners
 from tenants.delivery.worker import deliver
 from tenants.lifecycle import audit, registry
@@ -215,6 +215,59 @@ async def test_a_broker_that_is_away_costs_a_receipt_and_no_message(world: World
     assert "a receipt is lost" in [line["event"] for line in logs]
 
 
+async def live(world: World, *, seconds: int, step: int) -> None:
+    """Let so much time pass, and do at each step what is due."""
+    for _ in range(0, seconds, step):
+        await work(world)
+        world.clock.now += step
+
+
+async def test_a_chat_that_lhc_does_not_know_is_given_up_soon_and_holds_up_nobody(world: World, lhc: Lhc) -> None:
+    """LHC answers 500 to all that is said in it, and takes what is said elsewhere."""
+
+    async def knows_all_but_one(callback: Callback) -> int:
+        return 500 if callback.form["receiver"] == "visitor.1.acme" else 200
+
+    lhc.does(knows_all_but_one)
+    await operator_messages.store_messages(world.services, [message(number) for number in range(1, 4)])
+    await live(world, seconds=10, step=1)
+    await operator_messages.store_messages(world.services, [message(8, visitor=8)])
+    await work(world)
+    assert lhc.bodies[-1] == "body 8"
+    await live(world, seconds=300, step=5)
+    assert await circuit_state(world) is CircuitState.CLOSED
+    first, second, _, other = await stored(world)
+    assert [row.state for row in (first, other)] == [MessageState.DEAD, MessageState.DELIVERED]
+    assert (first.attempts, second.state) == (MAX_REFUSALS, MessageState.PENDING), "nothing else was received since"
+    assert (first.last_error or "").startswith("HTTP 500, while messages of other conversations were received: it does")
+    await operator_messages.store_messages(world.services, [message(9, visitor=9)])
+    await live(world, seconds=1200, step=30)
+    assert [row.state for row in (await stored(world))[:2]] == [MessageState.DEAD] * 2
+    assert (await circuits.view(world.services, "acme")).failures == 0, "one conversation counts once"
+
+
+@pytest.mark.parametrize(("status", "tries"), [(302, MAX_REFUSALS), (404, MAX_REFUSALS), (410, 1), (429, 9), (502, 9)])
+async def test_an_answer_that_means_no_ends_soon(world: World, lhc: Lhc, status: int, tries: int) -> None:
+    lhc.answers(status)
+    await operator_messages.store_messages(world.services, [message(1)])
+    for _ in range(9):
+        await work(world)
+        world.clock.now += DAY
+    (row,) = await stored(world)
+    assert (row.attempts, row.state) == (tries, MessageState.PENDING if tries > MAX_REFUSALS else MessageState.DEAD)
+    assert (row.last_error or "").startswith(f"HTTP {status}")
+    assert (await circuit_state(world) is CircuitState.CLOSED) is (tries <= MAX_REFUSALS)
+
+
+async def test_an_lhc_that_refuses_all_is_left_alone_for_a_while(world: World, lhc: Lhc) -> None:
+    lhc.answers(302)
+    visitors = range(1, 3 * FAILURES_TO_OPEN)
+    await operator_messages.store_messages(world.services, [message(1, visitor) for visitor in visitors])
+    await work(world, at_once=1)
+    assert await circuit_state(world) is CircuitState.OPEN
+    assert len(lhc.bodies) == FAILURES_TO_OPEN
+
+
 async def test_no_answer_is_recorded_as_such(world: World, lhc: Lhc, unused_tcp_port: int) -> None:
     spec = TenantSpec({"callback_url": f"http://127.0.0.1:{unused_tcp_port}"})
     await registry.put(world.services, "acme", spec, Cause("panel"))
@@ -249,7 +302,8 @@ async def test_answers_are_bounded_in_size_and_time(lhc: Lhc, world: World) -> N
     client = LhcClient(Settings(callback_timeout=0.5), world.clock)
     url = f"http://127.0.0.1:{lhc.receiver.port}"
     assert (await client.post_message(url, b"pour")).error is None
-    assert (await client.post_message(url, b"drip")).error == "no answer within 0.5 s"
+    dripped = await client.post_message(url, b"drip")
+    assert (dripped.error, dripped.warning) == (None, "received, but no end of the answer within 0.5 s")
     await client.close()
     done.set()
 
@@ -431,7 +485,7 @@ async def test_retry_after_prolongs_the_pause(world: World, lhc: Lhc) -> None:
 
 async def kill_messages(world: World, lhc: Lhc, *messages: OperatorMessage) -> list[int]:
     """Let these messages die. Returns their ids."""
-    lhc.answers(500)
+    lhc.answers(503)
     await operator_messages.store_messages(world.services, list(messages))
     for _ in range(MAX_ATTEMPTS * len(messages)):
         await work(world, "acme")

@@ -17,7 +17,7 @@ from bench.testbed.operator import Operator
 from bench.testbed.receiver import Callback
 from bench.testbed.system import PROJECT
 from bench.testbed.waiting import until, until_async
-from tenants.delivery.outcomes import MAX_ATTEMPTS
+from tenants.delivery.refusals import MAX_ATTEMPTS
 from tenants.store.database import Database
 from tenants.store.models import CallbackMessage, Circuit, Conversation, MessageState
 from tests.world.tenant import Tenant
