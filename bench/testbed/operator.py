@@ -1,6 +1,8 @@
 """An operator at an ordinary XMPP client."""
 
 import asyncio
+import os
+import socket
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -148,6 +150,16 @@ class Operator:
         """Be a client that hangs: the connection stays, nothing is read any more."""
         transport: Any = self._client.transport
         transport.pause_reading()
+
+    def has_unread(self, text: str) -> bool:
+        """Whether the operating system has that text for a client that hangs: it is out of the server's hands."""
+        transport: Any = self._client.transport
+        with socket.socket(fileno=os.dup(transport.get_extra_info("socket").fileno())) as copy:
+            copy.setblocking(False)
+            try:
+                return text.encode() in copy.recv(1 << 20, socket.MSG_PEEK)
+            except BlockingIOError:
+                return False
 
     def write(
         self, to: str, body: str, *, kind: MessageType = "chat", message_id: str | None = None, subject: str = ""

@@ -8,13 +8,16 @@
 %%% which the process looks at as well. What waits for a tenant is added up once a second.
 %%%
 %%% Messages are not lost by that. What a client with stream management has not acknowledged is routed anew by
-%%% mod_stream_mgmt. For other clients the messages in the socket are remembered here, and routed anew: to the operator's
-%%% other connections, or into offline storage.
+%%% mod_stream_mgmt. For a visitor's browser the messages in the socket are remembered here, and routed anew: to the
+%%% visitor's other connections, or into offline storage. For an operator's client more is remembered
+%%% (lhc_bridge_unconfirmed).
 -module(lhc_bridge_backlog).
 -behaviour(gen_server).
 
 %% for mod_lhc_bridge
 -export([create_table/0, start/2, stop/1, hooks/1]).
+%% for lhc_bridge_unconfirmed
+-export([disconnect/2]).
 %% hooks
 -export([opened/1, sent/3, too_much/2, closed/2, unacknowledged/2, terminated/2]).
 %% gen_server
@@ -142,10 +145,10 @@ heap() ->
     Words = proplists:get_value(bin_vheap_size, Info) + proplists:get_value(bin_old_vheap_size, Info),
     Memory + Words * erlang:system_info(wordsize).
 
-%% Of all that was sent, the messages that the operating system has not taken yet. With stream management somebody else
-%% remembers them.
+%% Of all that a browser was sent, the messages that the operating system has not taken yet. With stream management
+%% somebody else remembers them.
 remember(#message{type = Type, body = [_ | _], meta = Meta} = Msg, Result,
-         #{lhc_socket := Socket, lhc_unread := Unread, mgmt_state := inactive} = State)
+         #{jid := #jid{luser = ?IS_VISITOR}, lhc_socket := Socket, lhc_unread := Unread, mgmt_state := inactive} = State)
   when (Type == chat orelse Type == normal) andalso not is_map_key(carbon_copy, Meta) ->
     {Taken, All} = Written = written(Socket),
     Left = without_read(Written, Unread),
@@ -182,6 +185,7 @@ too_much(State, {lhc_backlog, _Bytes}) ->
 too_much(State, _Info) ->
     State.
 
+-spec disconnect(c2s(), pos_integer()) -> c2s().
 disconnect(#{jid := JID, lang := Lang} = State, Bytes) ->
     ?WARNING_MSG("~ts is disconnected: it does not read what it is sent, ~B bytes wait for it", [jid:encode(JID), Bytes]),
     lhc_bridge_refusals:note(slow_reader),

@@ -7,6 +7,8 @@
 
 %% for mod_lhc_bridge
 -export([hooks/1]).
+%% for lhc_bridge_unconfirmed
+-export([confirm/2]).
 %% hooks
 -export([divert/1, receive_packet/1]).
 
@@ -52,7 +54,7 @@ without_requests(Msg) ->
     xmpp:set_els(Msg, [El || El <- xmpp:get_els(Msg), not is_request(xmpp:get_name(El), xmpp:get_ns(El))]).
 
 is_request(<<"request">>, ?NS_RECEIPTS) -> true;
-is_request(<<"markable">>, <<"urn:xmpp:chat-markers:0">>) -> true;
+is_request(<<"markable">>, ?NS_CHAT_MARKERS_0) -> true;
 is_request(_Name, _Namespace) -> false.
 
 is_bridged(#message{body = Body} = Msg) ->
@@ -66,6 +68,15 @@ is_signal(#message{body = Body, sub_els = Els} = Msg) ->
 %% Not an error: a client that refuses what it was sent gives back the same elements.
 is_said(#message{type = Type}) ->
     Type == chat orelse Type == normal.
+
+%% The operator's client has what a visitor wrote, though it gives no receipt: the component is told as if it did.
+-spec confirm(jid:jid(), message()) -> term().
+confirm(#jid{lserver = Host} = Operator, #message{from = #jid{luser = ?IS_VISITOR, lserver = Host} = Visitor, id = Id} = Msg) ->
+    xmpp:has_subtag(Msg, #receipt_request{}) andalso
+        signal(Host, #message{type = chat, from = Operator, to = jid:remove_resource(Visitor),
+                              sub_els = [#receipt_response{id = Id}]});
+confirm(_Operator, _Msg) ->
+    false.
 
 %% Nothing keeps a signal: it is lost when no connection of the component is there. Any of them will do. The visitor's line
 %% whose receipt is lost stays `sent`, and nobody asks for the receipt again.

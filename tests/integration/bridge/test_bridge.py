@@ -4,6 +4,7 @@ import asyncio
 import itertools
 import shutil
 import tempfile
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from bench.testbed.chat_server import ChatServer
 from bench.testbed.operator import Operator
 from bench.testbed.waiting import until
 from tests.world.component import BRIDGE_NS, STORED, Component, Handed
-from xmpp_pool.stanzas import CHAT_STATES_NS, RECEIPTS_NS, Signal, typing
+from xmpp_pool.stanzas import CHAT_STATES_NS, RECEIPTS_NS, Signal, chat_message, typing
 
 MAX_MESSAGES = 800
 SHARE = MAX_MESSAGES // 4
@@ -421,3 +422,84 @@ async def test_no_client_speaks_for_the_bridge(server: ChatServer, tenant: str, 
         bob.sign(f"visitor.1.{tenant}", RECEIVED, id="real")
         await until(lambda: component.signals, "the bridge's own arrives")
         assert [signal.receipt_of for _, _, signal in component.signals] == ["real"]
+
+
+def line(server: ChatServer, operator: str, body: str) -> str:
+    """What a visitor writes, as the pool sends it."""
+    visitor = f"visitor.1.{operator.rpartition('.')[2]}@{server.host}/lhc"
+    return chat_message(visitor, f"{operator}@{server.host}", body, f"id of {body}", "John")
+
+
+@pytest.mark.parametrize("end", ["cut", "kicked", "replaced"])
+async def test_what_a_client_that_hangs_had_not_read_is_for_the_next_one(
+    server: ChatServer, bob: Operator, end: str
+) -> None:
+    """Without stream management the operating system has it, and loses it with the connection."""
+    async with Component(server) as component:
+        component.send(line(server, bob.username, "read"))
+        await bob.reads("read")
+        await until(lambda: component.signals, "the bridge knows that it was read")
+        bob.stop_answering()
+        component.send(line(server, bob.username, "unread"))
+        await until(lambda: bob.has_unread("unread"), "the operating system has it")
+        if end == "cut":
+            bob.cut()
+        elif end == "kicked":
+            await server.command(
+                "kick_session", user=bob.username, host=server.host, resource="desk", reason="no answer"
+            )
+        async with server.operator(bob.username) as again:
+            await again.reads("unread")
+            component.send(line(server, bob.username, "the next"))
+            await again.reads("the next")
+            bodies = [message.body for message in again.messages if message.body]
+    assert bodies == ["unread", "the next"]
+    assert again.messages[0].id == "id of unread", "a client that knows it drops it"
+
+
+async def test_a_client_that_gives_no_receipts_is_asked_and_gets_nothing_twice(
+    server: ChatServer, tenant: str, bob: Operator
+) -> None:
+    jid, visitor = f"{bob.username}@{server.host}/desk", f"visitor.1.{tenant}@{server.host}"
+    async with Component(server) as component:
+        for body in ("one", "two"):
+            component.send(line(server, bob.username, body))
+        await until(lambda: len(component.signals) == 2, "the bridge has asked")
+        # as if the client had said so itself
+        assert [signal for _, _, signal in component.signals] == [
+            Signal(jid, visitor, None, f"id of {body}") for body in ("one", "two")
+        ]
+        bob.cut()
+        async with server.operator(bob.username) as again:
+            component.send(line(server, bob.username, "three"))
+            await again.reads("three")
+            assert [message.body for message in again.messages if message.body] == ["three"]
+            # by a receipt it is known at once, also of what came before it
+            for body in ("four", "five"):
+                component.send(line(server, bob.username, body))
+            await again.reads("five")
+            again.sign(visitor, f"{{{RECEIPTS_NS}}}received", id="id of five")
+            await again.taken()
+            again.cut()
+        async with server.operator(bob.username) as last:
+            component.send(line(server, bob.username, "six"))
+            await last.reads("six")
+            assert [message.body for message in last.messages if message.body] == ["six"]
+
+
+async def test_what_another_device_had_is_not_sent_again(server: ChatServer, bob: Operator) -> None:
+    async with Component(server) as component, server.operator(bob.username, resource="phone") as phone:
+        begun = int(time.time())
+        await until(lambda: int(time.time()) > begun, "the next second, as which sessions are told apart")
+        bob.stop_answering()
+        component.send(line(server, bob.username, "for both"))
+        await phone.reads("for both")
+        await until(lambda: bob.has_unread("for both"), "the operating system has it")
+        async with server.operator(bob.username, resource="tablet") as tablet:
+            await tablet.taken()
+            bob.cut()
+            component.send(line(server, bob.username, "the next"))
+            await tablet.reads("the next")
+            await phone.reads("the next")
+    assert [message.body for message in phone.messages if message.body] == ["for both", "the next"]
+    assert [message.body for message in tablet.messages if message.body] == ["the next"]
