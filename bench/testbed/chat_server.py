@@ -197,9 +197,11 @@ class ChatServer:
     async def new_visitor(self, username: str, resource: str = "browser") -> Browser:
         """An account that is no operator's, and a browser that is not logged in yet."""
         await self.command("register", user=username, host=self.host, password=OPERATOR_PASSWORD)
-        return Browser(
-            f"ws://{LISTEN_IP}:{self.ports['websocket']}/ws", username, self.host, OPERATOR_PASSWORD, resource
-        )
+        return self.browser(username, OPERATOR_PASSWORD, resource)
+
+    def browser(self, username: str, password: str, resource: str = "browser") -> Browser:
+        """A browser of an account that is there, not logged in yet."""
+        return Browser(f"ws://{LISTEN_IP}:{self.ports['websocket']}/ws", username, self.host, password, resource)
 
     def light(self, username: str, name: str = "light", *, managed: bool = False) -> LightClient:
         """A client that does as little as it can."""

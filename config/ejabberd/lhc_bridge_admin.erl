@@ -16,7 +16,7 @@
 -include_lib("xmpp/include/xmpp.hrl").
 
 %% Of the whole bridge module: another one when it does anything else for the orchestrator (tenants/ejabberd/client.py).
--define(VERSION, "6").
+-define(VERSION, "7").
 
 -spec commands() -> [lhc_bridge_commands:command()].
 commands() ->
@@ -42,6 +42,12 @@ of_accounts() ->
     [{lhc_bridge_removal, lhc_remove_users, remove_users,
       "Remove accounts, members of shared rosters first; answers what is left",
       [{host, binary}, users()], {left, {list, {user, {tuple, [{user, string}, {reason, string}]}}}}},
+     {lhc_bridge_removal, lhc_remove_idle_users, remove_idle_users,
+      "The same, but who is logged in stays, and is among what is left",
+      [{host, binary}, users()], {left, {list, {user, {tuple, [{user, string}, {reason, string}]}}}}},
+     {lhc_bridge_removal, lhc_browsers, browsers,
+      "Visitors who are logged in themselves, whose name ends in the suffix (all when it is empty), a page",
+      Page, names()},
      {lhc_bridge_remnants, lhc_accounts, accounts,
       "Accounts whose name ends in the suffix (all when it is empty), a page", Page, names()},
      {lhc_bridge_remnants, lhc_usernames, usernames,

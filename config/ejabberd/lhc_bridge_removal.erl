@@ -1,8 +1,10 @@
 %%% Removes accounts with all that is kept of them. Part of mod_lhc_bridge.
 -module(lhc_bridge_removal).
 
-%% the command
--export([remove_users/2]).
+%% the commands
+-export([remove_users/2, remove_idle_users/2, browsers/4]).
+
+-include("lhc_bridge.hrl").
 
 %% Milliseconds for the sessions of removed accounts to end.
 -define(SESSIONS_END_WITHIN, 5000).
@@ -13,9 +15,28 @@
 remove_users(Host, Users) ->
     lhc_bridge_commands:check_host(Host),
     lhc_bridge_commands:check_users(Users),
+    at_low_priority(fun() -> remove_checked_users(Host, Users) end).
+
+%% The same, but who is logged in stays, and is told as `in use`: that the account expires is no reason to end a session.
+-spec remove_idle_users(binary(), [binary()]) -> [{binary(), string()}].
+remove_idle_users(Host, Users) ->
+    lhc_bridge_commands:check_host(Host),
+    lhc_bridge_commands:check_users(Users),
+    {InUse, Idle} = lists:partition(fun(User) -> ejabberd_sm:get_user_resources(User, Host) /= [] end, Users),
+    [{User, "in use"} || User <- InUse] ++ at_low_priority(fun() -> remove_checked_users(Host, Idle) end).
+
+%% Visitors who are logged in themselves, a page.
+-spec browsers(binary(), binary(), binary(), integer()) -> [binary()].
+browsers(Host, Suffix, After, Limit) ->
+    lhc_bridge_commands:check_host(Host),
+    lhc_bridge_commands:check_suffix_or_all(Suffix),
+    lhc_bridge_commands:page([User || {?IS_VISITOR = User, _, _} <- ejabberd_sm:get_vh_session_list(Host),
+                                      lhc_bridge_names:bears(User, Suffix)], After, Limit).
+
+at_low_priority(Work) ->
     Priority = process_flag(priority, low),
     try
-        remove_checked_users(Host, Users)
+        Work()
     after
         process_flag(priority, Priority)
     end.

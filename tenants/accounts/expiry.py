@@ -1,5 +1,8 @@
 """Expiry: accounts of visitors and chats go that were idle for longer than their tenant allows.
 
+Idle is who has viewed no page, has written and was written nothing, and whose browser was not logged in (in LHC's
+XML-RPC mode page views call nothing; the browser is what there is).
+
 A run goes from tenant to tenant, a batch of each in turn. It lets ejabberd rest as long as it has worked, so that live
 traffic comes first, and ends when its time is over: the next one goes on, also with what a run that died has begun.
 """
@@ -9,10 +12,12 @@ import time
 from collections.abc import Callable
 
 import structlog
-from sqlalchemy import ColumnElement, Select, exists, func, select, update
+from sqlalchemy import ColumnElement, Select, and_, exists, func, select, update
 
 from tenants.accounts import removal, rows
+from tenants.core.chunks import chunks
 from tenants.core.naming import AccountKind
+from tenants.ejabberd.bulk import IN_USE
 from tenants.process.services import Services
 from tenants.store.models import (
     Account,
@@ -31,6 +36,10 @@ RUN_SECONDS = 45.0
 """For one run: less than the interval at which beat begins one."""
 _BATCH = 100
 """Accounts in one call: some 50 ms of ejabberd's work."""
+_NOTED_AFTER = 600.0
+"""Seconds after which it is noted again that a browser is logged in."""
+_NOTED_AT_ONCE = 500
+"""Accounts in one statement."""
 _PAUSE = 0.02
 """Seconds between two batches at least."""
 
@@ -40,13 +49,14 @@ async def run(
 ) -> int:
     """Remove accounts until none is idle or the time is over. Returns how many went.
 
-    Never an operator, nor who is online, nor a chat whose messages LHC has not received yet. Tenants that are not
-    active keep theirs.
+    Never an operator, nor who is online or logged in, nor a chat whose messages LHC has not received yet. Tenants that
+    are not active keep theirs.
 
     Raises:
         UnavailableError: ejabberd does not answer; the next run goes on.
     """
     end = monotonic() + seconds
+    await _note_use(services)
     removed = 0
     while monotonic() < end and (taken_up := await _take_up(services)):
         removed += taken_up
@@ -59,11 +69,28 @@ async def run(
             usernames = await _claim(services, _idle(services.clock()).where(Account.instance_name == instance_name))
             if len(usernames) < _BATCH:
                 waiting.remove(instance_name)
-            removed += await _remove(services, usernames)
+            removed += await _remove(services, usernames, only_idle=True)
             await asyncio.sleep(max(monotonic() - began, _PAUSE))
     if removed:
         log.info("idle accounts removed", count=removed, tenants_left=len(waiting))
     return removed
+
+
+async def _note_use(services: Services) -> None:
+    """Accounts that browsers are logged in to are used now; noted now and then."""
+    now = services.clock()
+    for usernames in chunks(await services.ejabberd.bulk.browsers(), _NOTED_AT_ONCE):
+        of_these = and_(
+            Account.username.in_(usernames),
+            Account.state == AccountState.ACTIVE,
+            Account.last_active_at < now - _NOTED_AFTER,
+        )
+        async with services.database.write() as session:
+            # in the order of their names, as everybody locks them
+            held = select(Account.username).where(of_these).order_by(Account.username)
+            await session.execute(held.with_for_update(key_share=True))
+            noted = update(Account).where(of_these).values(last_active_at=now)
+            await session.execute(noted.execution_options(synchronize_session=False))
 
 
 async def _take_up(services: Services) -> int:
@@ -126,11 +153,11 @@ async def _claim(services: Services, which: Select[str]) -> list[str]:
         return list(claimed)
 
 
-async def _remove(services: Services, usernames: list[str]) -> int:
+async def _remove(services: Services, usernames: list[str], *, only_idle: bool = False) -> int:
     """Remove claimed accounts. Returns how many went."""
     if not usernames:
         return 0
-    left = await removal.remove_claimed(services, usernames)
-    if left:
-        log.error("accounts not removed", count=len(left), examples=sorted(left)[:5])
+    left = await removal.remove_claimed(services, usernames, only_idle=only_idle)
+    if stuck := sorted(username for username, reason in left.items() if reason != IN_USE):
+        log.error("accounts not removed", count=len(stuck), examples=stuck[:5])
     return len(usernames) - len(left)

@@ -9,6 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from tenants.accounts import rows
 from tenants.core.errors import UnavailableError
 from tenants.core.naming import AccountKind, AccountName
+from tenants.ejabberd.bulk import IN_USE
 from tenants.ejabberd.errors import NotAppliedError
 from tenants.lifecycle import admission
 from tenants.process.services import Services
@@ -54,8 +55,10 @@ async def remove(services: Services, name: AccountName) -> None:
         raise NotAppliedError("lhc_remove_users", 0, f"{username}: {left.get(username)}")
 
 
-async def remove_claimed(services: Services, usernames: Sequence[str]) -> dict[str, str]:
+async def remove_claimed(services: Services, usernames: Sequence[str], *, only_idle: bool = False) -> dict[str, str]:
     """Remove accounts whose rows the caller has claimed: roster members first, so that operators see contacts go.
+
+    `only_idle`: those that somebody is logged in to stay, are given back, and are told as `IN_USE`.
 
     Returns:
         What is left in ejabberd: the name, and what of it. Their claims have ended, for somebody to try again.
@@ -66,12 +69,26 @@ async def remove_claimed(services: Services, usernames: Sequence[str]) -> dict[s
     left = dict.fromkeys(usernames, "ejabberd did not answer")
     try:
         async with asyncio.timeout(_REMOVAL_SECONDS):
-            left = await services.ejabberd.bulk.remove_users(usernames)
+            bulk = services.ejabberd.bulk
+            left = await (bulk.remove_idle_users(usernames) if only_idle else bulk.remove_users(usernames))
     except TimeoutError:
         raise UnavailableError("ejabberd did not remove accounts in time") from None
     finally:
-        await _end_claims(services, [username for username in usernames if username not in left], list(left))
+        await _give_back(services, [username for username, reason in left.items() if reason == IN_USE])
+        gone = [username for username in usernames if username not in left]
+        await _end_claims(services, gone, [username for username, reason in left.items() if reason != IN_USE])
     return left
+
+
+async def _give_back(services: Services, in_use: Sequence[str]) -> None:
+    """Nothing was done to these accounts: they are as they were before the claim, and were used just now."""
+    if in_use:
+        async with services.database.write() as session:
+            await session.execute(
+                update(Account)
+                .where(_removing(in_use))
+                .values(state=AccountState.ACTIVE, last_active_at=services.clock())
+            )
 
 
 async def _end_claims(services: Services, gone: Sequence[str], left: Sequence[str]) -> None:

@@ -23,6 +23,10 @@ _BULK_SECONDS = 60.0
 """How long one call may take: some milliseconds for each name, and up to 5 s until sessions of removed accounts end."""
 
 
+IN_USE = "in use"
+"""Why an account was not removed: somebody is logged in to it."""
+
+
 class RunCommand(Protocol):
     """Runs an admin command and gives its decoded answer."""
 
@@ -94,9 +98,19 @@ class BulkCommands:
         """
         left: dict[str, str] = {}
         for batch in chunks(users, BATCH):
-            answer = await self._run("lhc_remove_users", users=batch)
-            left |= {str(entry["user"]): str(entry["reason"]) for entry in answer}
+            left |= _reasons(await self._run("lhc_remove_users", users=batch))
         return left
+
+    async def remove_idle_users(self, users: Sequence[str]) -> dict[str, str]:
+        """`remove_users`, but who is logged in is left, as `IN_USE`."""
+        left: dict[str, str] = {}
+        for batch in chunks(users, BATCH):
+            left |= _reasons(await self._run("lhc_remove_idle_users", users=batch))
+        return left
+
+    async def browsers(self) -> list[str]:
+        """The visitors who are logged in themselves, sorted."""
+        return await self._pages("lhc_browsers", "")
 
     async def accounts(self, suffix: str = "") -> list[str]:
         """The local parts of the accounts that end in `suffix` (`.instance`, or all), sorted."""
@@ -239,3 +253,8 @@ class BulkCommands:
 
     async def _run(self, command: str, **arguments: Any) -> Any:
         return await self._call(command, seconds=_BULK_SECONDS, host=self._host, **arguments)
+
+
+def _reasons(answer: Any) -> dict[str, str]:
+    """What is left, by username."""
+    return {str(entry["user"]): str(entry["reason"]) for entry in answer}

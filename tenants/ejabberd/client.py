@@ -23,7 +23,7 @@ from tenants.ejabberd.rooms import RoomCommands
 
 _LISTS_SINCE = (24, 2)
 _LABEL_SINCE = (21, 7)
-BRIDGE_VERSION = "6"
+BRIDGE_VERSION = "7"
 """The version of the bridge module that this code works with: `VERSION` in `config/ejabberd/lhc_bridge_admin.erl`."""
 
 

@@ -14,12 +14,14 @@ import pytest
 from sqlalchemy import select, update
 
 from bench.testbed.chat_server import ChatServer
+from bench.testbed.waiting import until_async
 from tenants.accounts import accounts, expiry, removal, rows
 from tenants.conversations import operator_messages
 from tenants.conversations.reports import OperatorMessage
 from tenants.core import scram
 from tenants.core.errors import DomainError, QuotaExceededError, UnavailableError
 from tenants.core.naming import AccountKind, AccountName
+from tenants.ejabberd.bulk import IN_USE
 from tenants.ejabberd.client import Ejabberd
 from tenants.lifecycle import registry
 from tenants.lifecycle.audit import Cause
@@ -169,6 +171,47 @@ async def test_an_operators_message_keeps_a_chat(world: World, tenant: Tenant) -
     async with world.services.database.write() as session:
         await session.execute(update(Conversation).values(due_at=None))
     assert await expiry.run(world.services) == 0
+
+
+async def test_whose_browser_is_logged_in_is_not_idle(world: World, server: ChatServer, tenant: Tenant) -> None:
+    """For as long as it is, and then for as long as anybody else."""
+    visitor, chat, gone = tenant.visitor(1), tenant.chat(2), tenant.visitor(3)
+    await tenant.add([visitor, chat, gone], idle=DAY + 1)
+
+    async def nobody_is_there() -> bool:
+        return await world.services.ejabberd.bulk.browsers() == []
+
+    browsers = [server.browser(tenant.username(name), password=PASSWORD) for name in (visitor, chat)]
+    async with browsers[0], browsers[1]:
+        for browser in browsers:
+            await browser.present("John", "page 1")
+        assert await expiry.run(world.services) == 1
+        world.clock.now += 2 * DAY
+        assert await expiry.run(world.services) == 0
+        assert all(not browser.is_closed for browser in browsers)
+    await until_async(nobody_is_there, "the browsers' sessions end")
+    world.clock.now += DAY - 1
+    assert await expiry.run(world.services) == 0
+    world.clock.now += 2
+    assert await expiry.run(world.services) == 2
+    assert await tenant.left() == []
+
+
+async def test_who_logs_in_while_the_account_is_to_expire_keeps_it(
+    world: World, server: ChatServer, tenant: Tenant
+) -> None:
+    visitor = tenant.visitor(1)
+    await tenant.add([visitor], state="removing")
+    async with server.browser(tenant.username(visitor), password=PASSWORD) as browser:
+        assert await removal.remove_claimed(world.services, [tenant.username(visitor)], only_idle=True) == {
+            tenant.username(visitor): IN_USE
+        }
+        assert await tenant.left() == [tenant.username(visitor)]
+        assert not browser.is_closed
+        # whom LHC removes goes at once
+        await tenant.change(visitor, state=AccountState.REMOVING)
+        assert await removal.remove_claimed(world.services, [tenant.username(visitor)]) == {}
+        assert await tenant.left() == []
 
 
 async def test_an_open_chat_keeps_its_account(world: World, tenant: Tenant) -> None:
