@@ -9,6 +9,8 @@ from pydantic import AfterValidator
 from tenants.core.errors import InvalidInputError
 
 DEFAULT_NICK = "Online visitor"
+REPLACED = "\ufffd"
+"""What stands for a character that XML cannot carry."""
 _NAMED = 20
 """Names that a text lists at most."""
 
@@ -21,7 +23,7 @@ def clean(text: str) -> str:
 
     A visitor's message must not be lost for a vertical tab that came with a paste, and must not break the stream.
     """
-    return _FORBIDDEN_IN_XML.sub("\ufffd", _LINE_END.sub("\n", text))
+    return _FORBIDDEN_IN_XML.sub(REPLACED, _LINE_END.sub("\n", text))
 
 
 def own_nick(nick: str | None) -> str:

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.api.lhc.rpc_wire import RpcError, read, write, write_fault
+from tenants.core.text import clean
 from tests.world.rpc import METHODS, Encode, fault_in, library_request, php_request
 
 NAMES = st.from_regex("[a-z_]{1,20}", fullmatch=True)
@@ -27,6 +28,54 @@ def test_a_call_is_read_as_it_was_written(encode: Encode, structs: list[dict[str
 def test_bytes_are_read_or_refused(body: bytes) -> None:
     with suppress(RpcError):
         read(body)
+
+
+def calling(text: bytes) -> bytes:
+    """A call of PHP's with that text, as it is, for the argument `body`."""
+    return php_request("a_method", {"body": "HERE"}).replace(b"HERE", text)
+
+
+@given(st.binary(max_size=100))
+def test_whatever_bytes_a_text_has_it_is_read(text: bytes) -> None:
+    markup = {b"&": b"&#38;", b"<": b"&#60;", b">": b"&#62;"}
+    written = b"".join(markup.get(bytes([byte]), bytes([byte])) for byte in text)
+    assert read(calling(written)) == ("a_method", [{"body": clean(text.decode(errors="replace"))}])
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        *((reference, "\ufffd") for reference in ("&#11;", "&#x0B;", "&#0;", "&#xFFFE;", "&#xd83d;", "&#55357;")),
+        *((reference, "\ufffd") for reference in ("&#1114112;", "&#99999999999999999999;", "&#x110000;")),
+        *(("&#0000000000065;", "A"), ("&#x1F44B;", "\U0001f44b"), ("&#13;", "\r"), ("&#10;", "\n")),
+        *(("<![CDATA[&#11;\x0b]]>", "&#11;\ufffd"), ("&#38;#11;", "&#11;"), ("]]&#62;", "]]>")),
+    ],
+)
+def test_references_are_mended_where_they_are_some(text: str, expected: str) -> None:
+    """Also beside what had to be mended."""
+    for beside in ("", "\x0b"):
+        assert read(calling((beside + text).encode()))[1] == [{"body": beside.replace("\x0b", "\ufffd") + expected}]
+
+
+def test_latin_1_is_read_as_it_says() -> None:
+    body = calling(b"f\xfcr\x0b").replace(b'encoding="utf-8"', b'encoding="iso-8859-1"')
+    assert read(body)[1] == [{"body": "für\ufffd"}]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        calling(b"&unknown;\x0b"),
+        calling(b"\x0b").replace(b"<methodCall>", b"<!DOCTYPE x><methodCall>"),
+        calling(b"\x0b&a;").replace(b"<methodCall>", b"<!DOCTYPE x [<!ENTITY a 'b'>]><methodCall>"),
+        calling(b"\x0b").replace(b"utf-8", b"punycode"),
+        calling(b"\x0b" + b"<![CDATA[" * 11_000),
+        calling(b"\x0b</string><string>" * 500),
+    ],
+)
+def test_what_is_mended_is_read_with_the_same_care(wrong: bytes) -> None:
+    with pytest.raises(RpcError, match="no methodCall"):
+        read(wrong)
 
 
 TAGS = st.sampled_from(

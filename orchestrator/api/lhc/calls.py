@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tenants.core.errors import ForeignNameError, InvalidInputError
-from tenants.core.naming import AccountKind, AccountName, RosterName, local_part
+from tenants.core.naming import AccountKind, AccountName, RosterName, check_instance, local_part
 from tenants.process.rate_limits import CallKind
 from tenants.process.services import Services
 
@@ -24,6 +24,14 @@ class MissingKeyError(Exception):
 
 class ApplicationError(Exception):
     """An error that LHC is told in the words of its old server."""
+
+
+def tenant_of_path(confined_to: str | None) -> str | None:
+    """The tenant of a call's path for the log, if it is a name at all: before it is known who calls."""
+    try:
+        return check_instance(confined_to) if confined_to is not None else None
+    except InvalidInputError:
+        return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,11 +100,11 @@ class Call:
         Raises:
             QuotaExceededError: the tenant makes too many.
         """
-        instance_name = self._instance_name()
+        instance_name = self.tenant()
         if instance_name is not None:
             await self.services.calls.admit(instance_name, kind)
 
-    def _instance_name(self) -> str | None:
+    def tenant(self) -> str | None:
         """The tenant whom the call concerns; None when it names none, and will be refused."""
         if self.confined_to is not None:
             return self.confined_to

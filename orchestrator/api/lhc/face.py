@@ -17,7 +17,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from orchestrator.api.lhc import json_calls, rpc_calls
-from orchestrator.api.lhc.calls import ApplicationError, Call, MissingKeyError
+from orchestrator.api.lhc.calls import ApplicationError, Call, MissingKeyError, tenant_of_path
 from tenants.core.digests import same
 from tenants.core.errors import DomainError, QuotaExceededError, UnavailableError
 from tenants.lifecycle import keys
@@ -73,37 +73,43 @@ class LhcFace:
         known = endpoint in json_calls.HANDLERS or endpoint in _TESTING or endpoint == _RPC
         if request.method != "POST" or not known:
             return _not_found(request)
-        try:
-            body = await _read_body(request)
-            if endpoint == _RPC:
-                return Response(await rpc_calls.answer(services, confined_to, body), media_type="text/xml")
-            data = _decode(request, body)
-        except RefusedError as refused:
-            return _error_response(request, refused.status, str(refused))
-        if endpoint in _TESTING:
-            return _json_response({"status": True})
-        return await self._call(request, services, endpoint, confined_to, data)
+        with structlog.contextvars.bound_contextvars(endpoint=endpoint, instance_name=tenant_of_path(confined_to)):
+            try:
+                body = await _read_body(request)
+                if endpoint == _RPC:
+                    return Response(await rpc_calls.answer(services, confined_to, body), media_type="text/xml")
+                data = _decode(request, body)
+            except RefusedError as refused:
+                log.warning("refused", reason=str(refused))
+                return _error_response(request, refused.status, str(refused))
+            if endpoint in _TESTING:
+                return _json_response({"status": True})
+            return await self._call(request, services, endpoint, confined_to, data)
 
     async def _call(
         self, request: Request, services: Services, endpoint: str, confined_to: str | None, data: Any
     ) -> Response:
         try:
             if not await _may_call(services, endpoint, confined_to, data):
+                # PHP sends an empty body when it cannot encode a text
+                log.warning("no key, or a wrong one", is_empty=not data)
                 return Response("Forbidden", 403, media_type="text/plain; charset=utf-8")
-            with structlog.contextvars.bound_contextvars(endpoint=endpoint, instance_name=confined_to):
-                call = Call(services, data, confined_to, hosting_wide=confined_to is None)
-                await call.count(CallKind.PAGE_VIEW if endpoint in _PAGE_VIEWS else CallKind.OTHER)
-                message = await json_calls.HANDLERS[endpoint](call)
+            call = Call(services, data, confined_to, hosting_wide=confined_to is None)
+            structlog.contextvars.bind_contextvars(instance_name=call.tenant())
+            await call.count(CallKind.PAGE_VIEW if endpoint in _PAGE_VIEWS else CallKind.OTHER)
+            message = await json_calls.HANDLERS[endpoint](call)
         except MissingKeyError:
+            log.warning("a key is absent")
             # the old server called this one case no error
             return _json_response({"error": endpoint != "xmpp-unregister", "msg": "Invalid arguments"})
         except QuotaExceededError as error:
-            log.warning("over quota", endpoint=endpoint, error=str(error))
+            log.warning("over quota", error=str(error))
             wait = {"Retry-After": str(math.ceil(error.retry_after))}
             return _json_response({"error": True, "msg": str(error)}, 429, "application/json", wait)
         except (UnavailableError, *DATABASE_AWAY) as error:
             return unavailable(request, endpoint, error)
         except (ApplicationError, DomainError) as error:
+            log.warning("not done", error=type(error).__name__, reason=str(error).strip())
             return _json_response({"error": True, "msg": str(error)})
         if endpoint in _PLAIN_ANSWER:
             return Response("ok", media_type=_OK)

@@ -63,19 +63,28 @@ class RpcCall(Call):
 
 
 async def answer(services: Services, confined_to: str | None, body: bytes) -> bytes:
-    """The whole methodResponse for a methodCall; whatever is wrong is a fault."""
-    try:
-        method, params = read(body)
-        call = await _authorise(services, confined_to, params)
-        with structlog.contextvars.bound_contextvars(endpoint="rpc", instance_name=call.confined_to):
-            return write(await _carry_out(method, call))
-    except RpcError as fault:
-        return write_fault(fault)
-    except DATABASE_AWAY as error:
-        log.error("database", endpoint="rpc", error=type(error).__name__)  # noqa: TRY400 - the statement holds what people wrote
-        return write_fault(RpcError(COMMAND_FAILED, "the database cannot be reached"))
-    except (ApplicationError, DomainError) as error:
-        return write_fault(RpcError(COMMAND_FAILED, str(error).strip()))
+    """The whole methodResponse for a methodCall; whatever is wrong is a fault, which the log tells of."""
+    with structlog.contextvars.bound_contextvars(method=None):
+        try:
+            return write(await _call(services, confined_to, body))
+        except DATABASE_AWAY as error:
+            log.error("database", error=type(error).__name__)  # noqa: TRY400 - the statement holds what people wrote
+            return write_fault(RpcError(COMMAND_FAILED, "the database cannot be reached"))
+        except (RpcError, ApplicationError, DomainError) as error:
+            fault = error if isinstance(error, RpcError) else RpcError(COMMAND_FAILED, str(error).strip())
+            # no RpcError's text, which may repeat what the caller chose
+            reason = str(error) if isinstance(error, DomainError) else None
+            log.warning("fault", code=fault.code, error=type(error).__name__, reason=reason)
+            return write_fault(fault)
+
+
+async def _call(services: Services, confined_to: str | None, body: bytes) -> dict[str, Any]:
+    method, params = read(body)
+    # a name that is no method's is the caller's to choose
+    structlog.contextvars.bind_contextvars(method=method if method in _HANDLERS else "unknown")
+    call = await _authorise(services, confined_to, params)
+    structlog.contextvars.bind_contextvars(instance_name=call.tenant())
+    return await _carry_out(method, call)
 
 
 async def _authorise(services: Services, confined_to: str | None, params: list[Any]) -> RpcCall:
@@ -126,14 +135,11 @@ async def _carry_out(method: str, call: RpcCall) -> dict[str, Any]:
     except ForeignNameError as error:
         await _record_refusal(method, call, error)
         raise
-    except DomainError as error:
-        log.warning("not accepted", method=method, error=str(error))
-        raise
 
 
 async def _record_refusal(method: str, call: RpcCall, error: ForeignNameError) -> None:
     """For whoever looks after the hosting: a tenant named what is not its own. Never what it named."""
-    log.warning("refused: a foreign name", method=method, argument=error.field)
+    log.warning("refused: a foreign name", argument=error.field)
     if call.confined_to is not None:
         reason = f"argument '{error.field}' names what is not the tenant's"
         await audit.record_refusal(

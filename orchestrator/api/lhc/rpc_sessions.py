@@ -9,7 +9,7 @@ from defusedxml import ElementTree as DefusedET
 from defusedxml.common import DefusedXmlException
 
 from orchestrator.api.lhc.calls import Call
-from orchestrator.api.lhc.rpc_wire import COMMAND_FAILED, DONE, RpcError
+from orchestrator.api.lhc.rpc_wire import COMMAND_FAILED, DONE, RpcError, mend
 from tenants.core.errors import ForeignNameError, InvalidInputError
 from tenants.core.naming import AccountName
 from tenants.ejabberd.client import ClientConnection
@@ -111,7 +111,7 @@ def _nick_and_status(stanza: str) -> tuple[str | None, str | None]:
         InvalidInputError: it is no presence that anybody may be sent.
     """
     try:
-        element: Element = DefusedET.fromstring(stanza.strip(), forbid_dtd=True)
+        element: Element = DefusedET.fromstring(mend(stanza).strip(), forbid_dtd=True)
     except (DefusedET.ParseError, DefusedXmlException, ValueError):
         raise InvalidInputError("stanza", "must be one well-formed XML element") from None
     if element.tag not in {"presence", f"{_CLIENT}presence"} or element.get("type") is not None:

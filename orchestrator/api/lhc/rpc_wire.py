@@ -1,11 +1,15 @@
 """XML-RPC as ejabberd 23.01 speaks it: method calls read with care, answers and faults written."""
 
+import re
+import sys
 import xmlrpc.client
 from typing import Any
 from xml.parsers.expat import ExpatError
 
 from defusedxml.common import DefusedXmlException
 from defusedxml.xmlrpc import DefusedExpatParser
+
+from tenants.core.text import REPLACED, clean
 
 MISSING_ARGUMENT = -116
 COMMAND_FAILED = -118
@@ -21,6 +25,13 @@ _MAX_ELEMENTS = 500
 """In a call; the largest of the extension's has some fifty. Bounds what a small body can make of our memory."""
 _LONGEST_FAULT = 500
 """Characters of a fault, which may name what the caller sent."""
+_CODECS = {"utf-8": "utf-8", "us-ascii": "ascii", "iso-8859-1": "latin-1"}
+"""By the name that an XML declaration has for an encoding. PHP's encoder takes the last when it is told none."""
+_DECLARATION = re.compile(rb"""(?:\xef\xbb\xbf)?<\?xml\b[^>]*?\bencoding\s*=\s*["']([\w.-]+)["'][^>]*\?>""")
+# a section in which a reference is none, ended or not; or a reference to a character by its number (XML 1.0, 4.1)
+_REFERENCE = re.compile(r"<!\[CDATA\[.*?(?:\]\]>|\Z)|&#(?:x([0-9a-fA-F]+)|([0-9]+));", re.DOTALL)
+_LONGEST_NUMBER = 8
+"""Digits that tell whether a number is any character's."""
 
 
 class RpcError(Exception):
@@ -52,26 +63,60 @@ class _BoundedUnmarshaller(xmlrpc.client.Unmarshaller):
 
 
 def read(body: bytes) -> tuple[str, list[Any]]:
-    """The method and its params.
+    """The method and its params; what XML cannot carry of texts is U+FFFD. No visitor's message is lost for it.
 
     Raises:
         RpcError: the body is no methodCall, or larger than any.
     """
-    unmarshaller = _BoundedUnmarshaller()
-    parser = DefusedExpatParser(unmarshaller, forbid_dtd=True)
     try:
-        parser.feed(body)
-        parser.close()
-        params = list(unmarshaller.close())
-        method = unmarshaller.getmethodname()
+        try:
+            return _parse(body)
+        except ExpatError:
+            return _parse(_mend_body(body))
     except (
         *(ExpatError, DefusedXmlException, xmlrpc.client.Error),
         *(ValueError, TypeError, LookupError, ArithmeticError),  # a value that is none of its type
     ) as error:
         raise RpcError(COMMAND_FAILED, f"the request is no methodCall: {type(error).__name__}") from None
+
+
+def _parse(body: bytes) -> tuple[str, list[Any]]:
+    unmarshaller = _BoundedUnmarshaller()
+    parser = DefusedExpatParser(unmarshaller, forbid_dtd=True)
+    parser.feed(body)
+    parser.close()
+    params = list(unmarshaller.close())
+    method = unmarshaller.getmethodname()
     if not method:
         raise RpcError(COMMAND_FAILED, "the request is no methodCall")
     return method, params
+
+
+def _mend_body(body: bytes) -> bytes:
+    """The body in UTF-8; broken characters, too, are U+FFFD. PHP's encoder writes whatever bytes a text has.
+
+    Raises:
+        LookupError: its encoding is one of those that expat alone reads.
+    """
+    declaration = _DECLARATION.match(body)
+    codec = _CODECS[declaration[1].decode().lower()] if declaration else "utf-8"
+    start = declaration.end() if declaration else 0
+    return mend(body[start:].decode(codec, errors="replace")).encode()
+
+
+def mend(xml: str) -> str:
+    """XML with U+FFFD for characters that it must not hold, and for references to them (XML 1.0, 2.2)."""
+    return _REFERENCE.sub(_mend_reference, clean(xml))
+
+
+def _mend_reference(found: re.Match[str]) -> str:
+    hexadecimal, decimal = found.groups()
+    if hexadecimal is None and decimal is None:
+        return found[0]
+    digits, base = (hexadecimal, 16) if decimal is None else (decimal, 10)
+    number = int(digits.lstrip("0")[:_LONGEST_NUMBER] or "0", base)
+    is_character = number <= sys.maxunicode and clean(chr(number)) != REPLACED
+    return found[0] if is_character else REPLACED
 
 
 def write(result: dict[str, Any]) -> bytes:
