@@ -131,6 +131,12 @@ class Settings(BaseSettings):
     def _split_networks(cls, value: Any) -> Any:
         return [network.strip() for network in value.split(",") if network.strip()] if isinstance(value, str) else value
 
+    @field_validator("xmpp_host", "callback_base_domain")
+    @classmethod
+    def _fold_host(cls, value: str) -> str:
+        """Domains have no case (RFC 4343); they are compared with what callers and ejabberd say, which is folded."""
+        return value.lower()
+
     @model_validator(mode="after")
     def _put_passwords_into_urls(self) -> Self:
         self.database_url = _with_password(self.database_url, self.database_password)

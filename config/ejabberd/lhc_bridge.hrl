@@ -1,7 +1,7 @@
 %%% What several files of the bridge share. Part of mod_lhc_bridge.
 
-%% The username of a visitor begins so, and no operator's does.
--define(IS_VISITOR, <<"visitor", _/binary>>).
+%% The username of a visitor begins so, and no operator's does (`visitorcentre.acme` is an operator).
+-define(IS_VISITOR, <<"visitor.", _/binary>>).
 
 %% The namespace of what the component and the bridge say to each other alone.
 -define(NS_BRIDGE, <<"urn:lhc:bridge:0">>).

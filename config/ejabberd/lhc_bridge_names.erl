@@ -25,7 +25,7 @@ tenant(User, Host) ->
 %% and is never `chat`, so a name can be read in one way only.
 instance_of_account([_WithoutDot]) ->
     none;
-instance_of_account([?IS_VISITOR, _IdWithoutInstance]) ->
+instance_of_account([<<"visitor">>, _IdWithoutInstance]) ->
     none;
 instance_of_account(Parts) ->
     case lists:last(Parts) of

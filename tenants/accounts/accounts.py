@@ -20,7 +20,6 @@ from tenants.core.naming import AccountKind, AccountName, RosterName
 from tenants.core.scram import Verifier
 from tenants.core.text import own_nick
 from tenants.ejabberd import rosters
-from tenants.ejabberd.client import Ejabberd
 from tenants.ejabberd.errors import NotAppliedError, PasswordRefusedError, UserExistsError, UserUnknownError
 from tenants.lifecycle import admission
 from tenants.process.services import Services
@@ -29,6 +28,8 @@ from tenants.store.models import Account, AccountState, Tenant
 
 log = structlog.get_logger(__name__)
 
+_UNFINISHED_SECONDS = 10.0
+"""How old a row is whose account was never said to be made: who registered it has died, or waits no more."""
 _FULL_SECONDS = 300.0
 """When a tenant with as many accounts as it may have may try again: idle ones will have gone."""
 
@@ -41,11 +42,15 @@ class Registered(StrEnum):
     """It existed and is the tenant's: it has the password now."""
 
 
-async def register(services: Services, tenant: Tenant, name: AccountName, password: str) -> Registered:
+async def register(
+    services: Services, tenant: Tenant, name: AccountName, password: str, *, takes_over: bool = True
+) -> Registered:
     """Create the account, or set the password of one that is the tenant's already.
 
+    With `takes_over` false one that was made before keeps its password, which must be the one that is given.
+
     Raises:
-        TakenError: ejabberd has an account of that name which the registry does not know.
+        TakenError: ejabberd has an account of that name which the registry does not know; or it has another password.
         ConflictError: the tenant was shut.
         InvalidInputError: the password cannot be one.
         QuotaExceededError: it would be one more than the tenant may have.
@@ -53,16 +58,17 @@ async def register(services: Services, tenant: Tenant, name: AccountName, passwo
     """
     scram.prepare(password)
     username = services.naming.username(name)
-    await rows.find_when_free(services, name)
+    known = await rows.find_when_free(services, name)
     # Asked before our row is there: whoever registers the same name at this moment has put the row there first.
     taken = await services.ejabberd.has_user(username)
+    may_overwrite = takes_over or _is_unfinished(known, services.clock())
     new = await _begin(services, tenant, name, _digest(name, username, password))
     if taken and new:
         await _forget_pending(services.database, username)
-        raise TakenError(f"User {username}@{services.settings.xmpp_host} already registered")
+        raise _taken(services, username)
     try:
-        await _set_in_ejabberd(services.ejabberd, username, password)
-    except InvalidInputError:
+        await _set_in_ejabberd(services, username, password, may_overwrite=may_overwrite)
+    except (InvalidInputError, TakenError):
         if new:
             await _forget_pending(services.database, username)
         raise
@@ -208,13 +214,29 @@ async def _forget_pending(database: Database, username: str) -> None:
         )
 
 
-async def _set_in_ejabberd(ejabberd: Ejabberd, username: str, password: str) -> None:
-    """The account with that password, whether or not it is there yet."""
+async def _set_in_ejabberd(services: Services, username: str, password: str, *, may_overwrite: bool) -> None:
+    """The account with that password, whether or not it is there yet.
+
+    Raises:
+        TakenError: it is there with another one, which is not to be overwritten.
+    """
     with _password_refusal_named():
         try:
-            await ejabberd.register(username, password)
+            await services.ejabberd.register(username, password)
         except UserExistsError:
-            await ejabberd.change_password(username, password)
+            if may_overwrite:
+                await services.ejabberd.change_password(username, password)
+            elif not await services.ejabberd.check_password(username, password):
+                raise _taken(services, username) from None
+
+
+def _taken(services: Services, username: str) -> TakenError:
+    return TakenError(f"User {username}@{services.settings.xmpp_host} already registered")
+
+
+def _is_unfinished(known: Account | None, now: float) -> bool:
+    """Whether the account was begun a while ago, and nobody was told that it is there."""
+    return known is not None and known.state is AccountState.PENDING and known.created_at < now - _UNFINISHED_SECONDS
 
 
 @contextmanager

@@ -39,6 +39,9 @@ _INSTANCE = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?")
 _USERNAME = re.compile(r"[a-z0-9_+-]+(\.[a-z0-9_+-]+)*")
 _IDENTIFIER = re.compile(r"[1-9][0-9]*")
 _VISITOR_PREFIX = "visitor"
+_VISITOR_PREFIXES = frozenset({_VISITOR_PREFIX, "visitors"})
+"""What visitors' names begin with, up to the first dot; the second is an old spelling."""
+_ADMINISTRATOR = "admin"
 _CHAT = "chat"
 _PAGE_OPERATOR = ".operator"
 _NO_LOCAL_PART = frozenset("\"&'/:<>@ ")
@@ -108,14 +111,16 @@ def check_instance(name: str, field: str = "instance_name") -> str:
 def check_operator(username: str, field: str = "username") -> str:
     """Return `username` (without its instance) when an operator may bear it.
 
+    LHC makes operators' accounts for its own users by itself, whatever they are called: `admin`, `visitorcentre`.
+
     Raises:
         InvalidInputError: naming `field` and the rule.
     """
     _check_plain(username, MAX_USERNAME, field)
-    if username.startswith(_VISITOR_PREFIX):
-        raise InvalidInputError(field, "an operator's username must not begin with 'visitor'")
-    if username == "admin":
-        raise InvalidInputError(field, "an operator's username must not be 'admin'")
+    if username.partition(".")[0] in _VISITOR_PREFIXES:
+        raise InvalidInputError(
+            field, f"an operator's username must not be '{_VISITOR_PREFIX}', nor begin with '{_VISITOR_PREFIX}.'"
+        )
     if not _USERNAME.fullmatch(username):
         raise InvalidInputError(field, "must be of a-z, 0-9, _, +, - and single dots between them")
     return username
@@ -260,7 +265,7 @@ class Naming:
             InvalidInputError: a part of the name breaks its rule.
         """
         if account.kind is AccountKind.OPERATOR:
-            local = check_operator(account.ident)
+            local = self._check_operator(account.ident, "username")
         else:
             local = f"{_VISITOR_PREFIX}.{check_identifier(account.ident)}"
             if account.kind is AccountKind.CHAT:
@@ -274,15 +279,16 @@ class Naming:
             InvalidInputError: it is nobody's name.
         """
         local, instance = self._split(username.lower() if username.isascii() else username, field)
-        if not local.startswith(_VISITOR_PREFIX):
-            return AccountName(AccountKind.OPERATOR, check_operator(local, field), instance)
+        if local.partition(".")[0] not in _VISITOR_PREFIXES:
+            return AccountName(AccountKind.OPERATOR, self._check_operator(local, field), instance)
         match local.split("."):
             case ["visitor" | "visitors", ident]:
                 return AccountName(AccountKind.VISITOR, check_identifier(ident, field), instance)
             case ["visitor" | "visitors", ident, "chat"]:
                 return AccountName(AccountKind.CHAT, check_identifier(ident, field), instance)
         raise InvalidInputError(
-            field, "begins with 'visitor', so it must be visitor.[id] or visitor.[id].chat: no operator may be named so"
+            field,
+            "begins as a visitor's name, so it must be visitor.[id] or visitor.[id].chat: no operator may be named so",
         )
 
     def group(self, roster: RosterName) -> str:
@@ -290,12 +296,13 @@ class Naming:
         return roster.kind + self._suffix(roster.instance)
 
     def parse_group(self, group: str, field: str = "group") -> RosterName:
-        """Read a shared roster group's name.
+        """Read a shared roster group's name; the instance is a part of an address in DNS, and has no case.
 
         Raises:
             InvalidInputError: it is no tenant's roster.
         """
-        kind, instance = self._split(group, field)
+        kind, dot, instance = group.rpartition(".")
+        kind, instance = self._split(f"{kind}.{instance.lower()}" if dot and group.isascii() else group, field)
         if kind not in set(RosterKind):
             raise InvalidInputError(field, "a shared roster is named 'visitors' or 'operators', then the instance")
         return RosterName(RosterKind(kind), instance)
@@ -329,6 +336,12 @@ class Naming:
     def username_suffix(self, instance: str) -> str:
         """What every username of the instance ends in; empty in standalone mode, where all names are its own."""
         return self._suffix(instance)
+
+    def _check_operator(self, username: str, field: str) -> str:
+        """As `check_operator`. Without an instance behind it, `admin` may be the server's administrator."""
+        if username == _ADMINISTRATOR and not self.hosting:
+            raise InvalidInputError(field, f"an operator's username must not be '{_ADMINISTRATOR}'")
+        return check_operator(username, field)
 
     def _suffix(self, instance: str) -> str:
         if self.hosting:

@@ -129,4 +129,4 @@ def _result(host: str, address: str, port: int) -> ResolveResult:
 
 
 def _is_localhost(host: str) -> bool:
-    return host == "localhost" or host.endswith(".localhost")
+    return host.lower() == "localhost" or host.lower().endswith(".localhost")

@@ -4,6 +4,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from config.settings import Settings
 from tenants.core.errors import InvalidInputError
 from tenants.core.naming import (
     STANDALONE_INSTANCE,
@@ -25,7 +26,7 @@ HOSTED, STANDALONE = Naming(hosting=True), Naming(hosting=False)
 
 instances = st.from_regex(r"[a-z0-9]([a-z0-9-]{0,20}[a-z0-9])?", fullmatch=True).filter(lambda name: name != "chat")
 operators = st.from_regex(r"[a-z0-9_+-]{1,12}(\.[a-z0-9_+-]{1,12}){0,2}", fullmatch=True).filter(
-    lambda name: not name.startswith("visitor") and name != "admin"
+    lambda name: name.partition(".")[0] not in {"visitor", "visitors"} and name != "admin"
 )
 identifiers = st.integers(1, 10**19 - 1).map(str)
 
@@ -61,6 +62,11 @@ def account_names(instance: st.SearchStrategy[str]) -> st.SearchStrategy[Account
         ("visitor.7.chat.acme", AccountKind.CHAT, "7", "acme"),
         ("AutoUser1.acme", AccountKind.OPERATOR, "autouser1", "acme"),
         ("chat.acme", AccountKind.OPERATOR, "chat", "acme"),
+        # as LHC makes them for its own users
+        ("admin.acme", AccountKind.OPERATOR, "admin", "acme"),
+        ("Visitor1.acme", AccountKind.OPERATOR, "visitor1", "acme"),
+        ("visitorcentre.acme", AccountKind.OPERATOR, "visitorcentre", "acme"),
+        ("operator.7.acme", AccountKind.OPERATOR, "operator.7", "acme"),
     ],
 )
 def test_hosted_usernames(username: str, kind: AccountKind, ident: str, instance: str) -> None:
@@ -145,9 +151,9 @@ def test_wrong_instance_names_are_told_the_rule(name: str, rule: str) -> None:
     ("username", "rule"),
     [
         ("", "empty"),
-        ("admin", "'admin'"),
         ("visitor", "'visitor'"),
-        ("visitors-desk", "'visitor'"),
+        ("visitors", "'visitor'"),
+        ("visitor.desk", "'visitor'"),
         ("Bob", "lower case"),
         ("bob smith", "single dots"),
         ("bob@home", "single dots"),
@@ -164,7 +170,7 @@ def test_wrong_operator_names_are_told_the_rule(username: str, rule: str) -> Non
 
 NOBODYS = (
     "visitor.2.chat visitor.acme visitor..acme visitor.0.acme visitor.02.acme visitor.x.acme visitor.2.chat.chat.acme"
-    " visitor.2.3.acme visitor.٣.acme bob bob. .acme admin.acme"
+    " visitor.2.3.acme visitor.٣.acme bob bob. .acme visitors.acme"
 )
 
 
@@ -172,6 +178,22 @@ NOBODYS = (
 def test_usernames_that_are_nobodys(username: str) -> None:
     with pytest.raises(InvalidInputError):
         HOSTED.parse_username(username)
+
+
+def test_hosts_and_instances_have_no_case() -> None:
+    assert HOSTED.parse_group("operators.Acme") == RosterName(RosterKind.OPERATORS, "acme")
+    settings = Settings(_env_file=None, xmpp_host="XMPP.Example", callback_base_domain="Chat.Example")
+    assert (settings.xmpp_host, settings.callback_base_domain) == ("xmpp.example", "chat.example")
+    assert (settings.component_jid, settings.rooms_jid) == ("lhc.xmpp.example", "conference.xmpp.example")
+
+
+def test_a_standalone_operator_is_not_called_as_the_servers_administrator() -> None:
+    for wrong in (
+        lambda: STANDALONE.parse_username("Admin"),
+        lambda: STANDALONE.username(AccountName(AccountKind.OPERATOR, "admin", STANDALONE_INSTANCE)),
+    ):
+        with pytest.raises(InvalidInputError, match="must not be 'admin'"):
+            wrong()
 
 
 def test_local_part_minds_the_domain() -> None:

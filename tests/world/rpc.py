@@ -15,7 +15,7 @@ Encode = Callable[..., bytes]
 
 _HOST = "localhost"
 METHODS: dict[str, dict[str, str]] = {
-    "register": {"host": _HOST, "user": "bob.NAME", "password": "forged"},
+    "register": {"host": _HOST, "user": "eve.NAME", "password": "forged"},
     "unregister": {"host": _HOST, "user": "bob.NAME"},
     "change_password": {"host": _HOST, "user": "bob.NAME", "newpass": "forged"},
     "srg_user_add": {"user": "bob.NAME", "host": _HOST, "group": "operators.NAME", "grouphost": _HOST},

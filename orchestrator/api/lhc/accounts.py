@@ -3,18 +3,24 @@
 import tenants.accounts.accounts
 from orchestrator.api.lhc.calls import Call
 from tenants.accounts import removal
+from tenants.core.naming import AccountKind
 from tenants.lifecycle import admission
 
 
 async def register(call: Call) -> str:
     """The account that `user` names, of an operator as a rule, with that `password`. Returns its full name.
 
+    An operator who is there keeps the password: LHC's form would hand the account of another one on, and LHC would have
+    two users of one address. It says that the name is taken, and has another call for a new password.
+
     Raises:
-        TakenError: ejabberd has an account of that name which the registry does not know.
+        TakenError: there is such an operator with another password; or ejabberd has an account of that name which the
+            registry does not know.
     """
     name, password = call.account("user"), call.text("password")
     tenant = await admission.get(call.services, name.instance, name.kind)
-    await tenants.accounts.accounts.register(call.services, tenant, name, password)
+    takes_over = name.kind is not AccountKind.OPERATOR
+    await tenants.accounts.accounts.register(call.services, tenant, name, password, takes_over=takes_over)
     return f"{call.services.naming.username(name)}@{call.services.settings.xmpp_host}"
 
 

@@ -105,8 +105,10 @@ async def _authorise(services: Services, confined_to: str | None, params: list[A
         if confined_to is not None:
             _check_path(services, confined_to)
         return RpcCall(services, arguments, confined_to, hosting_wide=True, caller=user)
-    if confined_to in {None, user} and await keys.opens(services, user, password):
-        return RpcCall(services, arguments, user, hosting_wide=False, caller=user)
+    # an instance is called as its address, which has no case
+    instance_name = user.lower()
+    if confined_to in {None, instance_name} and await keys.opens(services, instance_name, password):
+        return RpcCall(services, arguments, instance_name, hosting_wide=False, caller=instance_name)
     raise _not_authorised()
 
 

@@ -98,8 +98,9 @@ async def test_a_tenants_credentials_work_at_both_addresses(acme: Tenant, path: 
     assert len(info["sessions_info"]) == 1
 
 
-async def test_the_domain_of_the_credentials_has_no_case(acme: Tenant) -> None:
-    assert len(await sessions(acme, {**own(acme), "server": "LocalHost"})) == 1
+async def test_the_names_of_the_credentials_have_no_case(acme: Tenant) -> None:
+    """The instance is a part of an address."""
+    assert len(await sessions(acme, {**own(acme), "server": "LocalHost", "user": NAME.upper()})) == 1
 
 
 @pytest.mark.parametrize("path", ["/rpc", f"/t/{NAME}/rpc"])

@@ -20,6 +20,8 @@ accounts() ->
                {<<"bob.chat">>, none},
                {<<"visitor.1.chat">>, none},
                {<<"visitor.acme">>, none},
+               {<<"visitorcentre.acme">>, {ok, <<"acme">>}},
+               {<<"admin.acme">>, {ok, <<"acme">>}},
                {<<>>, none}],
     [?assertEqual({User, Tenant}, {User, lhc_bridge_names:tenant(User, ?HOST)}) || {User, Tenant} <- Tenants].
 
