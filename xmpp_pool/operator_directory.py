@@ -11,6 +11,7 @@ class Connection:
 
     jid: str
     next_ping_at: float
+    away: bool = False
 
 
 @dataclass(slots=True)
@@ -32,6 +33,13 @@ class OperatorDirectory:
         if new:
             connections[connection.jid] = connection
         return new, first
+
+    def set_away(self, instance_name: str, username: str, jid: str, *, away: bool) -> bool:
+        """Note whether a connection that is there is away. Returns whether it was, and is no more."""
+        connection = self._tenants[instance_name].operators[username][jid]
+        came_back = connection.away and not away
+        connection.away = away
+        return came_back
 
     def remove(self, instance_name: str, username: str, jid: str) -> bool:
         """Note the end of a connection. Returns whether it was known, and the operator's last."""

@@ -16,6 +16,7 @@ from tenants.accounts import operators
 from tenants.conversations import chats, operator_presence
 from tenants.core.errors import DomainError, InvalidInputError
 from tenants.core.naming import AccountKind, AccountName
+from tenants.ejabberd.client import AWAY
 from tenants.process.leases import LeaseLostError
 from tenants.process.services import Services
 from tenants.shards.commands import shard_of
@@ -58,7 +59,8 @@ class OperatorWatch:
     def report(self, presence: Presence) -> None:
         """Queue what the bridge module reports."""
         if presence["type"] in {"available", "away", "chat", "dnd", "xa", "unavailable"}:
-            self._queue_change(presence["from"], available=presence["type"] != "unavailable")
+            show = presence["type"]
+            self._queue_change(presence["from"], available=show != "unavailable", away=show in AWAY)
 
     async def resync(self) -> None:
         """Ask ejabberd who is online, and put everything right. To be called after each (re)connect.
@@ -125,7 +127,7 @@ class OperatorWatch:
                         connection.next_ping_at = now + self._services.settings.operator_ping_seconds
                         pings.create_task(self._ping(instance_name, username, connection.jid))
 
-    async def _change(self, jid: JID, *, available: bool) -> None:
+    async def _change(self, jid: JID, *, available: bool, away: bool = False) -> None:
         name = self._operator_name(jid)
         if name is None:
             return
@@ -137,6 +139,7 @@ class OperatorWatch:
             return
         if username in await operators.registered_among(self._services.database, {username}):
             new, first = self._operators.add(name.instance, username, self._connection(jid.full))
+            came_back = self._operators.set_away(name.instance, username, jid.full, away=away)
             if not self._shards.serves(name.instance):
                 return
             if new:
@@ -144,23 +147,27 @@ class OperatorWatch:
             if first:
                 await self._tell_lhc(name, online=True)
                 await chats.operator_came(self._services.wake, name)
+            elif came_back:
+                await self._tell_lhc(name, online=True, again=True)
 
     async def _read_picture(self) -> None:
         connected = await self._services.ejabberd.client_sessions()
         names: dict[str, AccountName] = {}
-        jids: list[tuple[str, JID]] = []
+        jids: list[tuple[str, JID, bool]] = []
         for client in connected:
             jid = JID(client.jid)
             name = self._operator_name(jid)
             if client.available and name is not None:
                 username = self._services.naming.username(name)
                 names[username] = name
-                jids.append((username, jid))
+                jids.append((username, jid, client.away))
         registered = await operators.registered_among(self._services.database, names)
         self._operators.clear()
-        for username, jid in jids:
+        for username, jid, away in jids:
             if username in registered:
-                self._operators.add(names[username].instance, username, self._connection(jid.full))
+                instance_name = names[username].instance
+                self._operators.add(instance_name, username, self._connection(jid.full))
+                self._operators.set_away(instance_name, username, jid.full, away=away)
         log.info("operators online", count=len(self._operators.usernames()))
         await self._act_for(self._shards.serves)
 
@@ -182,12 +189,12 @@ class OperatorWatch:
             if ours(instance_name):
                 self._announcer.show_all(instance_name, connection.jid)
 
-    async def _tell_lhc(self, name: AccountName, *, online: bool) -> None:
+    async def _tell_lhc(self, name: AccountName, *, online: bool, again: bool = False) -> None:
         lease = self._shards.lease_of(name.instance)
         if lease is None:
             return
         try:
-            await operator_presence.operator_changed(self._services, name, online=online, lease=lease)
+            await operator_presence.operator_changed(self._services, name, online=online, again=again, lease=lease)
         except LeaseLostError:
             log.info("left to who serves the tenant now", instance_name=name.instance)
 
@@ -209,9 +216,9 @@ class OperatorWatch:
                 return
         self._queue_change(JID(jid), available=False)
 
-    def _queue_change(self, jid: JID, *, available: bool) -> None:
+    def _queue_change(self, jid: JID, *, available: bool, away: bool = False) -> None:
         try:
-            self._work.put_nowait(partial(self._change, jid, available=available))
+            self._work.put_nowait(partial(self._change, jid, available=available, away=away))
         except asyncio.QueueFull:
             log.error("too many presence changes wait, reading the picture anew", limit=_LIMIT)  # noqa: TRY400 - no traceback worth having
             self._gateway.abort()

@@ -25,6 +25,8 @@ _LISTS_SINCE = (24, 2)
 _LABEL_SINCE = (21, 7)
 BRIDGE_VERSION = "7"
 """The version of the bridge module that this code works with: `VERSION` in `config/ejabberd/lhc_bridge_admin.erl`."""
+AWAY = frozenset({"away", "xa", "dnd"})
+"""What an available presence says of somebody who is not at hand (`show`; RFC 6121, 4.7.2.1)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,10 +70,11 @@ class Listener:
 
 @dataclass(frozen=True, slots=True)
 class ClientSession:
-    """A connected client: the full JID and whether it has sent available presence (RFC 6121, 4.2)."""
+    """A connected client: the full JID, whether it has sent available presence (RFC 6121, 4.2), and is away by it."""
 
     jid: str
     available: bool
+    away: bool
 
 
 class Ejabberd:
@@ -237,7 +240,9 @@ class Ejabberd:
         """Every connected client of the host (`connected_users_info`)."""
         answer = await self._call("connected_users_info")
         return [
-            ClientSession(jid=str(entry["jid"]), available=entry["status"] != "unavailable")
+            ClientSession(
+                jid=str(entry["jid"]), available=entry["status"] != "unavailable", away=entry["status"] in AWAY
+            )
             for entry in answer
             if str(entry["jid"]).partition("@")[2].partition("/")[0] == self.host
         ]

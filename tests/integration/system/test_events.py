@@ -106,8 +106,12 @@ async def test_a_chat_as_events(api: TenantApi, hooked: Told) -> None:
     await bob.reads(ACCEPTED.format("eve"))
     assert read_by(bob) == ["yes, please", ACCEPTED.format("eve")]
     await hooked.next("operator.ping", connection=f"{tenant.lhc.name('bob')}@{tenant.host}/desk")
+    # for webhooks, who is connected does not connect once more
+    bob.set_presence("away")
+    bob.set_presence()
     await bob.leave()
     assert await hooked.next("operator.disconnected") == about
+    assert len(hooked.of("operator.connected")) == 1
 
 
 async def test_webhooks_are_signed_and_keys_rotate(api: TenantApi, hooked: Told) -> None:

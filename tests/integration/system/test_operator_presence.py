@@ -10,8 +10,7 @@ async def test_connect_with_the_first_and_disconnect_with_the_last_connection(te
     disconnect = tenant.connect_body("bob", "disconnect")
     desk = await tenant.operator_online("bob", resource="desk")
     phone = await tenant.online("bob", resource="phone")
-    desk.set_presence("away")
-    desk.set_presence()
+    desk.set_presence(status="at the desk")
     # the phone's ping shows that its login was handled
     await receiver.status(f'{{"action":"ping","user":"{tenant.lhc.name("bob")}@{tenant.host}/phone"}}')
     await desk.leave()
@@ -27,6 +26,20 @@ async def test_connect_with_the_first_and_disconnect_with_the_last_connection(te
     await receiver.status(connect, count=2)
     await again.leave()
     await receiver.status(disconnect, count=2)
+
+
+async def test_connect_again_with_each_return(tenant: Tenant) -> None:
+    """LHC shows again who has hidden there when it is told `connect`; the old server told that with each presence."""
+    bob = await tenant.operator_online()
+    for count, show in enumerate(("away", "xa", "dnd"), start=2):
+        bob.set_presence(show)
+        bob.set_presence("chat" if show == "xa" else None)
+        await tenant.receiver.status(tenant.connect_body("bob"), count=count)
+    for status in ("here", "still here"):
+        bob.set_presence(status=status)
+    bob.set_presence(available=False)
+    await tenant.receiver.status(tenant.connect_body("bob", "disconnect"))
+    assert len(tenant.receiver.statuses(tenant.connect_body("bob"))) == 4
 
 
 async def test_disconnect_when_the_tcp_connection_is_cut(tenant: Tenant) -> None:
