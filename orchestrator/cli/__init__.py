@@ -9,10 +9,11 @@ from config.settings import Settings, state_dir
 from orchestrator.cli import messages, operations, people, tenants, tokens, upkeep
 from orchestrator.cli.doctor import doctor
 from orchestrator.cli.health import health
-from orchestrator.cli.running import console, fail
+from orchestrator.cli.running import console, fail, run
 from orchestrator.launcher.errors import LaunchError
 from orchestrator.launcher.local import Broker, DatabaseServer
 from orchestrator.launcher.up import Launcher
+from tenants.lifecycle import registry
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_show_locals=False, help=__doc__)
 app.add_typer(tenants.app, name="tenant")
@@ -64,10 +65,12 @@ def down(*, state: StateOption = None) -> None:
 
 @app.command()
 def migrate() -> None:
-    """Bring the database to the newest schema."""
+    """Bring the database to the newest schema. A standalone system gets its one tenant."""
     from tenants.store.migrate import upgrade  # noqa: PLC0415 - see `pool`
 
     upgrade()
+    if not Settings.load().hosting:
+        run(registry.begin_standalone)
 
 
 @app.command()

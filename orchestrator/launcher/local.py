@@ -4,6 +4,7 @@ import json
 import os
 import secrets
 import socket
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from itertools import chain
@@ -17,6 +18,7 @@ from orchestrator.launcher.errors import LaunchError
 LISTEN_IP = "127.0.0.1"
 RABBITMQ_USER = "orchestrator"
 _KEPT = "system.json"
+_HOSTING = f"{ENV_PREFIX}HOSTING"
 _PORTS = (
     "api", "flower", "redis", "rabbitmq", "rabbitmq_distribution", "epmd",
     "ejabberd_api", "component", "c2s", "c2s_tls", "websocket", "callback",
@@ -43,35 +45,57 @@ class DatabaseServer(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """What the system runs on, and how many pool processes it has. Beginning values are those of development."""
+    """What the system runs on, its pool processes, and its mode. Beginning values are those of development."""
 
     broker: Broker = Broker.REDIS
     database: DatabaseServer = DatabaseServer.SQLITE
     pools: int = 2
+    hosting: bool = True
 
     @classmethod
     def of(
         cls, state: Path, broker: Broker | None = None, database: DatabaseServer | None = None, pools: int | None = None
     ) -> "Choice":
-        """What is wanted; what was not said is as the state folder was begun.
+        """What is wanted; what was not said is as the state folder was begun. `ORCHESTRATOR_HOSTING` says the mode.
 
         Raises:
-            LaunchError: the folder was begun with another server, whose data would be left behind.
+            LaunchError: the folder was begun with another server, whose data would be left behind; or in the other
+                mode, in which nothing that it holds has a name.
         """
+        said: dict[str, Any] = {
+            "broker": broker,
+            "database": database,
+            "pools": pools,
+            "hosting": _hosting_as_said(state),
+        }
+        said = {name: value for name, value in said.items() if value is not None}
         known = _read(state)
-        kept = known.get("choice", {}) if known else {}
-        begun = cls(
-            Broker(kept.get("broker", cls().broker)),
-            DatabaseServer(kept.get("database", cls().database)),
-            kept.get("pools", cls().pools),
-        )
-        wanted = cls(broker or begun.broker, database or begun.database, pools or begun.pools)
-        if known and replace(wanted, pools=begun.pools) != begun:
+        if known is None:
+            return cls(**said)
+        kept = known.get("choice", {})
+        # a folder of an earlier version has not kept the mode
+        begun = cls(hosting=said.get("hosting", True))
+        begun = replace(begun, **{name: read(kept[name]) for name, read in _CHOICES.items() if name in kept})
+        wanted = replace(begun, **said)
+        if (wanted.broker, wanted.database) != (begun.broker, begun.database):
             raise LaunchError(
                 f"{state} was begun with {begun.broker} and {begun.database}, which hold its data:"
                 f" give another folder (--state-dir) to run on {wanted.broker} and {wanted.database}"
             )
+        if wanted.hosting != begun.hosting:
+            raise LaunchError(
+                f"{state} was begun with {_HOSTING}={str(begun.hosting).lower()}, which all names in it are made for:"
+                f" leave {_HOSTING} out to go on with it, or give another folder (--state-dir) to begin anew"
+            )
         return wanted
+
+
+_CHOICES: dict[str, Callable[[Any], Any]] = {
+    "broker": Broker,
+    "database": DatabaseServer,
+    "pools": int,
+    "hosting": bool,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +125,7 @@ class LocalSystem:
             pools: how many pool processes from now on; None is as many as last time.
 
         Raises:
-            LaunchError: the folder was begun with another server, whose data would be left behind.
+            LaunchError: as `Choice.of`.
         """
         choice = Choice.of(state, broker, database, pools)
         for folder in (state, state / "logs", state / "ejabberd"):
@@ -147,6 +171,7 @@ class LocalSystem:
     def settings_env(self) -> str:
         """The settings of this system, as `Settings` reads them. The environment wins over this file."""
         values = {
+            "hosting": str(self.choice.hosting).lower(),
             "database_url": self.database_url,
             "broker_url": self.broker_url,
             "ejabberd_api_url": f"http://{LISTEN_IP}:{self.ports['ejabberd_api']}/api",
@@ -178,6 +203,7 @@ class LocalSystem:
     def endpoints(self, settings: Settings) -> dict[str, str | int]:
         """Where everything is, for other programs."""
         return {
+            "hosting": settings.hosting,
             "api": self.api_url,
             "panel_token": settings.panel_token.get_secret_value(),
             "hosting_key": settings.hosting_key.get_secret_value(),
@@ -215,6 +241,12 @@ def write_private(path: Path, text: str) -> None:
 def _read(state: Path) -> dict[str, Any] | None:
     kept = state / _KEPT
     return cast("dict[str, Any]", json.loads(kept.read_text())) if kept.exists() else None
+
+
+def _hosting_as_said(state: Path) -> bool | None:
+    """The mode that the environment says, or the `.env` beside the folder; None when neither says one."""
+    said = Settings(_env_file=state.parent / ".env")
+    return said.hosting if "hosting" in said.model_fields_set else None
 
 
 def _choose_ports(known: dict[str, int]) -> dict[str, int]:

@@ -24,7 +24,9 @@ from orchestrator.launcher.local import (
     LocalSystem,
     write_private,
 )
+from tenants.core.naming import STANDALONE_INSTANCE
 from tenants.ejabberd.admin_api import call_headers
+from tenants.store.models import TenantState
 
 PROJECT = Path(__file__).resolve().parents[2]
 _CONFIG = PROJECT / "config"
@@ -142,6 +144,16 @@ def url_answers(url: str) -> bool:
         return httpx.get(url, timeout=10).is_success
     except httpx.HTTPError:
         return False
+
+
+def tenant_is_made(settings: Settings, api_url: str) -> bool:
+    """Whether the making of a standalone system's one tenant has ended; `doctor` says if it has not ended well."""
+    headers = {"Authorization": f"Bearer {settings.panel_token.get_secret_value()}"}
+    try:
+        answer = httpx.get(f"{api_url}/v1/tenants/{STANDALONE_INSTANCE}", headers=headers, timeout=10)
+    except httpx.HTTPError:
+        return False
+    return answer.is_error or answer.json()["state"] not in {TenantState.PENDING, TenantState.PROVISIONING}
 
 
 def _ejabberd_answers(settings: Settings) -> bool:

@@ -126,6 +126,8 @@ class Launcher:
         self._wait(
             "API, worker, beat and pools", lambda: servers.url_answers(f"{system.api_url}/readyz"), _READY_DEADLINE
         )
+        if not settings.hosting:
+            self._wait("the one tenant", lambda: servers.tenant_is_made(settings, system.api_url), _READY_DEADLINE)
         flower = f"http://127.0.0.1:{system.ports['flower']}/healthcheck"
         self._wait("Flower", lambda: servers.url_answers(flower), _READY_DEADLINE)
 
@@ -201,6 +203,8 @@ class Launcher:
     def _say_where(self, endpoints: dict[str, str | int]) -> None:
         say = self._console.print
         say(f"  Console  {self._login_link()}  (once, within 15 minutes)", soft_wrap=True)
+        if not endpoints.get("hosting", True):
+            say("  Mode     standalone: one LHC, whose names bear no instance")
         say(f"  API      {endpoints['api']}  (OpenAPI: {endpoints['api']}/docs)")
         say(f"  Flower   {endpoints['flower']}  (user {endpoints['flower_user']}, password in endpoints.json)")
         say(

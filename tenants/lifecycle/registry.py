@@ -166,6 +166,23 @@ async def put(
     return stored
 
 
+async def begin_standalone(services: Services) -> None:
+    """The one tenant of a standalone system, unless there was one before: LHC's extension never begins it.
+
+    It has no key of its own: such an LHC calls with the hosting-wide one.
+    """
+    async with services.database.read() as session:
+        known = await session.get(Tenant, STANDALONE_INSTANCE)
+    if known is None:
+        await put(
+            services,
+            STANDALONE_INSTANCE,
+            TenantSpec(),
+            Cause("system", "the system is a standalone one"),
+            own_key=False,
+        )
+
+
 async def create(
     services: Services,
     instance_name: str,

@@ -13,6 +13,8 @@ from sqlalchemy import Float, cast, func, select, text
 from sqlalchemy.exc import DBAPIError
 
 from tenants.core.errors import DomainError, NotFoundError
+from tenants.core.naming import STANDALONE_INSTANCE
+from tenants.core.text import first_of
 from tenants.delivery import send
 from tenants.ejabberd.client import BRIDGE_VERSION
 from tenants.lifecycle import registry
@@ -20,7 +22,7 @@ from tenants.outbound import callback_urls, lhc
 from tenants.process import heartbeats, leases
 from tenants.process.services import Services
 from tenants.store.migrate import alembic_config
-from tenants.store.models import EventFormat
+from tenants.store.models import EventFormat, Tenant, TenantState
 
 _SECONDS = 10.0
 """For each check."""
@@ -123,6 +125,28 @@ async def _check_database(services: Services) -> str:
     return f"{services.database.engine.dialect.name}, schema {present}"
 
 
+async def _check_mode(services: Services) -> str:
+    """Whether the names of what is there are of this mode: in the other one they are nobody's."""
+    hosting = services.settings.hosting
+    is_standalone = Tenant.instance_name == STANDALONE_INSTANCE
+    live = select(Tenant.instance_name).where(Tenant.state != TenantState.DESTROYED).order_by(Tenant.instance_name)
+    async with services.database.read() as session:
+        strangers = list(await session.scalars(live.where(is_standalone if hosting else ~is_standalone)))
+        is_there = await session.scalar(live.where(is_standalone)) is not None
+    mode = "hosting: many instances, named in every username" if hosting else "standalone: one instance, named nowhere"
+    if strangers:
+        raise WrongError(
+            f"{mode}; but there are tenants of the other mode: {first_of(strangers)}",
+            f"set ORCHESTRATOR_HOSTING={str(not hosting).lower()}, as it was when they were made, for all processes and"
+            " ejabberd's mod_lhc_bridge; to change it, destroy them first",
+        )
+    if not hosting and not is_there:
+        raise WrongError(
+            f"{mode}; but its tenant is not there", f"run `orchestrator tenant create {STANDALONE_INSTANCE}`"
+        )
+    return mode
+
+
 async def _check_clock(services: Services) -> str:
     if services.database.is_sqlite:
         return "the database is on this machine"
@@ -212,6 +236,7 @@ async def check_tenant(services: Services, instance_name: str) -> str:
 _CHECKS: tuple[tuple[str, Check], ...] = (
     ("keys", _check_keys),
     ("database", _check_database),
+    ("mode", _check_mode),
     ("clock", _check_clock),
     ("broker", _check_broker),
     ("ejabberd", _check_ejabberd),

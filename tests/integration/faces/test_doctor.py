@@ -14,6 +14,7 @@ import pytest
 from bench.testbed.system import System, domain_of, migrate
 from config.settings import Settings
 from tenants.ejabberd.client import BRIDGE_VERSION
+from tenants.lifecycle import registry
 from tenants.status import diagnostics
 from tenants.status.diagnostics import Finding, WrongError
 from tests.world.registry import World, make_world
@@ -53,6 +54,16 @@ async def test_all_is_well_with_a_running_system(tenant: Tenant) -> None:
     assert tenant.callback_host in parts[f"tenant {tenant.name}"]["found"]
     # it asked, and told nothing
     assert [callback.raw for callback in tenant.receiver.callbacks if callback.host == tenant.callback_host] == []
+
+
+async def test_tenants_of_the_other_mode_are_told(tenant: Tenant) -> None:
+    """In that mode LHC's calls are refused, and the tenants can neither be used nor destroyed."""
+    done = await doctor(tenant.system, "--json", hosting="false")
+    assert done.returncode == FAILED
+    mode = found(done)["mode"]
+    assert mode["ok"] is False
+    assert "tenants of the other mode" in mode["found"]
+    assert "ORCHESTRATOR_HOSTING=true" in mode["advice"]
 
 
 @pytest.mark.parametrize(
@@ -137,6 +148,17 @@ async def test_the_component_is_tried_where_no_pool_serves(alone: World, free_po
     alone.services.settings.__dict__.pop("component_jid", None)
     with pytest.raises(WrongError):
         await handshake.check(alone.services)
+
+
+async def test_a_standalone_system_without_its_tenant_is_told(alone: World) -> None:
+    assert (await finding(alone, "mode")).ok
+    changed(alone, hosting=False)
+    assert (await finding(alone, "mode")).advice == "run `orchestrator tenant create standalone`"
+    await registry.begin_standalone(alone.services)
+    assert (await finding(alone, "mode")).ok
+    await registry.begin_standalone(alone.services)
+    changed(alone, hosting=True)
+    assert (await finding(alone, "mode")).found.endswith("tenants of the other mode: standalone")
 
 
 async def test_an_older_bridge_module_and_a_database_without_tables(

@@ -43,13 +43,13 @@ KEYS = {
 class Up:
     """`orchestrator up` in the foreground, as from a terminal."""
 
-    def __init__(self, state: Path, *options: str) -> None:
+    def __init__(self, state: Path, *options: str, **settings: str) -> None:
         self.state = state
         self.lines: list[str] = []
         # a session of its own, as a terminal gives it
         self.process = subprocess.Popen(
             [ORCHESTRATOR, "up", "--state-dir", state, *options],
-            env={**os.environ, "ORCHESTRATOR_HOSTING": "false", "COLUMNS": "200"},
+            env={**os.environ, "COLUMNS": "200", **settings},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -107,7 +107,7 @@ def processes_of(state: Path) -> list[str]:
     "options", [(), ("--broker", "rabbitmq", "--database", "postgresql")], ids=["plain", "production"]
 )
 async def test_up_and_ctrl_c_and_up_again_with_a_standalone_tenant(state: Path, options: tuple[str, ...]) -> None:
-    with Up(state, *options) as up:
+    with Up(state, *options, ORCHESTRATOR_HOSTING="false") as up:
         first = await up.ready()
         assert set(first) >= KEYS
         assert stat.S_IMODE((state / "endpoints.json").stat().st_mode) == 0o600
@@ -129,7 +129,13 @@ async def test_up_and_ctrl_c_and_up_again_with_a_standalone_tenant(state: Path, 
 
     with Up(state) as up:
         second = await up.ready()
-        assert second == first, "ports and keys are kept"
+        assert second == first, "ports, keys and the mode are kept"
+        doctor = await asyncio.create_subprocess_exec(
+            *(ORCHESTRATOR, "doctor"), env={**os.environ, "ORCHESTRATOR_STATE_DIR": str(state)}, stdout=subprocess.PIPE
+        )
+        told, _ = await asyncio.wait_for(doctor.communicate(), 60)
+        assert b"standalone: one instance" in told, told
+        assert doctor.returncode == 0, told
         async with Panel(second["api"], second["panel_token"]) as panel:
             tenant = (await panel.http.get("/v1/tenants/standalone")).json()
             assert tenant["state"] == "active"
@@ -144,16 +150,25 @@ async def test_up_and_ctrl_c_and_up_again_with_a_standalone_tenant(state: Path, 
 
 
 @pytest.mark.parametrize(
-    ("option", "wanted"), [("--database", "postgresql"), ("--broker", "rabbitmq")], ids=["database", "broker"]
+    ("options", "hosting", "told"),
+    [
+        (("--database", "postgresql"), "true", "was begun with redis and sqlite, which hold its data"),
+        (("--broker", "rabbitmq"), "true", "was begun with redis and sqlite, which hold its data"),
+        ((), "false", "was begun with ORCHESTRATOR_HOSTING=true, which all names in it are made for"),
+    ],
+    ids=["database", "broker", "mode"],
 )
-def test_a_folder_keeps_the_servers_that_hold_its_data(state: Path, option: str, wanted: str) -> None:
+def test_a_folder_keeps_what_it_was_begun_with(state: Path, options: tuple[str, ...], hosting: str, told: str) -> None:
     LocalSystem.open(state)
+    kept = (state / "settings.env").read_text()
     refused = subprocess.run(
-        [ORCHESTRATOR, "up", "--detach", "--state-dir", state, option, wanted],
-        capture_output=True, text=True, timeout=60, check=False, env={**os.environ, "COLUMNS": "1000"},
+        [ORCHESTRATOR, "up", "--detach", "--state-dir", state, *options],
+        capture_output=True, text=True, timeout=60, check=False,
+        env={**os.environ, "COLUMNS": "1000", "ORCHESTRATOR_HOSTING": hosting},
     )  # fmt: skip
     assert refused.returncode == 1
-    assert "was begun with redis and sqlite, which hold its data" in refused.stderr
+    assert told in refused.stderr
+    assert (state / "settings.env").read_text() == kept
     assert not Launcher(state, Console()).running()
 
 
@@ -172,8 +187,8 @@ async def talk(endpoints: dict[str, Any]) -> None:
         Receiver(endpoints["callback_port"]) as receiver,
         Panel(endpoints["api"], endpoints["panel_token"]) as panel,
     ):
-        created = await panel.create("standalone")
-        assert created["rosters"] == ["visitors", "operators"]
+        tenant = (await panel.http.get("/v1/tenants/standalone")).json()
+        assert (tenant["state"], tenant["rosters"]) == ("active", ["visitors", "operators"])
         refused = await panel.http.put("/v1/tenants/acme")
         assert refused.status_code == 422
         assert "one instance, 'standalone'" in refused.json()["detail"]
