@@ -111,7 +111,8 @@ def _instance_name(call: Call) -> str:
     if call.confined_to is None:
         raise RpcError(
             COMMAND_FAILED,
-            "Names of rooms say nothing of the tenant: use its own credentials, or the address /t/INSTANCE/rpc",
+            "Names of rooms say nothing of the tenant: in the settings of LHC's extension let rpc_server end in"
+            " /t/INSTANCE/rpc, or set rpc_username to the instance and rpc_password to its own key",
         )
     return call.confined_to
 

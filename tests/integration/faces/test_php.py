@@ -1,7 +1,11 @@
 """What PHP's own encoders make of texts that are none: it arrives with U+FFFD in both faces, and is no fault."""
 
+import json
 import random
+import re
+import subprocess
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 
@@ -34,6 +38,18 @@ BROKEN = {
     "too long a form": (b"\xc0\xaf", "\ufffd\ufffd"),
     "beyond Unicode": (b"\xf4\x90\x80\x80", "\ufffd\ufffd\ufffd\ufffd"),
 }
+
+
+CONNECT = Path(__file__).parents[3] / "docs" / "connect-lhc.md"
+EXTENSION = """
+class erLhcoreClassInstance { static $one; static function getInstance() { return self::$one; } }
+class Extension { private $instanceManual = false; function settings() { return include $GLOBALS['argv'][1]; } }
+foreach (array_slice($argv, 2) as $address) {
+    erLhcoreClassInstance::$one = (object) ['address' => $address];
+    echo json_encode((new Extension)->settings()), "\n";
+}
+"""
+"""As the extension reads its settings."""
 
 
 @pytest.fixture(scope="module")
@@ -146,3 +162,25 @@ async def test_a_fault_is_told_in_the_log_without_its_text(php: Php, acme: Tenan
     assert ['"send_message"' in line for line in told[-2:]] == [True, False]
     assert '"unknown"' in told[-1]
     assert not any("secret" in line for line in told)
+
+
+def test_the_documented_settings_open_each_instances_own_door(tmp_path: Path) -> None:
+    page = re.search(r"```php\n(.*?)```", CONNECT.read_text(), re.DOTALL)
+    assert page is not None
+    (tmp_path / "keys.php").write_text("<?php return array('shop-acme' => 'its own');")
+    settings = tmp_path / "settings.ini.php"
+    settings.write_text(page[1].replace("/etc/lhc/orchestrator-keys.php", str(tmp_path / "keys.php")))
+    told = subprocess.run(
+        ["php", "-r", EXTENSION, "--", settings, "Shop.acme", "new.one", ""],
+        capture_output=True,
+        check=True,
+        timeout=20,
+    )
+    own, new, manager = (json.loads(line) for line in told.stdout.splitlines())
+    server = "https://orchestrator.example.com"
+    names = ("node_api_server", "secret_key", "rpc_server", "rpc_username", "rpc_password")
+    assert [own[name] for name in names] == [
+        *(f"{server}/t/shop-acme", "its own", f"{server}/t/shop-acme/rpc", "shop-acme", "its own")
+    ]
+    everywhere = [server, "the hosting key", f"{server}/rpc", "admin", "the hosting-wide XML-RPC password"]
+    assert [new[name] for name in names] == [manager[name] for name in names] == everywhere

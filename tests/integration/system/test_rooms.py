@@ -312,9 +312,18 @@ async def test_foreign_people_and_places_are_refused(new_tenant: NewTenant) -> N
 async def test_the_hosting_wide_credentials_need_a_tenants_address(tenant: Tenant) -> None:
     hosting = Rpc.hosting(tenant.system)
     arguments = {"name": NAME, "service": SERVICE, "host": HOST}
-    code, text = await hosting.fault("create_room", arguments)
-    assert code == -118
-    assert "/t/" in text
+    room = {"name": NAME, "service": SERVICE}
+    for method, asked in (
+        ("muc_online_rooms", {"host": SERVICE}),
+        ("create_room", arguments),
+        ("change_room_option", {**room, "option": "allow_subscription", "value": "true"}),
+        ("subscribe_room", {"user": f"John.operator@{HOST}", "nick": "J", "room": f"{NAME}@{SERVICE}", "nodes": ""}),
+        ("send_direct_invitation", {**room, "password": "", "reason": "", "users": f"{tenant.lhc.name('bob')}@{HOST}"}),
+        ("send_message", groupchat("John.operator", "hello")),
+        ("destroy_room", room),
+    ):
+        code, text = await hosting.fault(method, asked)
+        assert (code, "let rpc_server end in /t/INSTANCE/rpc" in text) == (-118, True), (method, text)
     at_tenant = Rpc(f"{tenant.lhc_url}/rpc", hosting.credentials["user"], HOST, hosting.credentials["password"])
     assert await at_tenant.call("create_room", arguments) == {"res": 0}
     assert await rpc_of(tenant).call("muc_online_rooms", {"host": SERVICE}) == {
