@@ -15,10 +15,11 @@ from celery import Task, shared_task
 
 from config import task_names
 from tasks.runtime import run
+from tasks.shown import ShownRequest
 from tenants.access import idempotency
 from tenants.access.idempotency import StoredAnswer
 from tenants.core.digests import digest
-from tenants.core.errors import DomainError, InvalidInputError
+from tenants.core.errors import DomainError, InvalidInputError, NotFoundError
 from tenants.lifecycle import keys, registry, request_schemas, requests
 from tenants.lifecycle.audit import Cause
 from tenants.lifecycle.request_schemas import (
@@ -76,6 +77,7 @@ def _task(name: str, schema: type[Asked]) -> Callable[[Callable[[Services, Asked
             ignore_result=False,
             # a request that breaks a rule is the sender's mistake: the sender is told, and no alarm is raised here
             throws=(DomainError,),
+            Request=ShownRequest,
         )(task)
 
     return make
@@ -103,8 +105,14 @@ async def resume(services: Services, asked: OneTenant, cause: Cause) -> Result:
 
 @_task(task_names.DESTROY, OneTenant)
 async def destroy(services: Services, asked: OneTenant, cause: Cause) -> Result:
-    """Start the tenant's end."""
-    return await _requested(services, asked, OperationKind.DESTROY, cause)
+    """Start the tenant's end; of one that has ended, the operation that ended it."""
+    try:
+        return await _requested(services, asked, OperationKind.DESTROY, cause)
+    except NotFoundError:
+        ended = await requests.last_end(services, asked.instance_name)
+        if ended is None:
+            raise
+        return _result(asked.instance_name, ended)
 
 
 @_task(task_names.CHANGE_ADDRESS, ChangeAddress)
@@ -142,10 +150,14 @@ async def reconcile_tenants(services: Services, asked: Reconcile, cause: Cause) 
 @_task(task_names.BULK, ManyTenants)
 async def bulk(services: Services, asked: ManyTenants, cause: Cause) -> Result:
     """Start to suspend, resume or destroy each of the tenants: what came of each, by name."""
-    outcomes = await requests.request_many(services, asked.instance_names, OperationKind(asked.kind), cause)
+    kind = OperationKind(asked.kind)
+    outcomes = dict(await requests.request_many(services, asked.instance_names, kind, cause))
+    for name, outcome in outcomes.items():
+        if kind is OperationKind.DESTROY and isinstance(outcome, NotFoundError):
+            outcomes[name] = await requests.last_end(services, name) or outcome
     return {
         name: {"error": str(outcome)} if isinstance(outcome, DomainError) else _result(name, outcome)
-        for name, outcome in outcomes
+        for name, outcome in outcomes.items()
     }
 
 

@@ -117,6 +117,18 @@ async def destroy(services: Services, instance_name: str, cause: Cause) -> Opera
     return await start(services, instance_name, OperationKind.DESTROY, cause)
 
 
+async def last_end(services: Services, instance_name: str) -> Operation | None:
+    """The operation that destroyed the last tenant of that name."""
+    found = await operations.find(
+        services.database,
+        instance_name=instance_name,
+        kind=OperationKind.DESTROY,
+        state=OperationState.SUCCEEDED,
+        limit=1,
+    )
+    return found[0] if found else None
+
+
 async def change_address(services: Services, instance_name: str, cause: Cause, callback_url: str | None) -> Operation:
     """Start moving the tenant's callbacks to another address (None: the one that its name gives); accounts stay.
 

@@ -1,7 +1,11 @@
 """The documentation names what there is. Its links and anchors among its own pages are checked by `script/docs`."""
 
+import base64
+import hashlib
+import hmac
 import os
 import re
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +17,9 @@ import yaml
 from config import task_names
 from config.settings import ENV_PREFIX, Settings
 from orchestrator.cli import app as cli
+from tenants.core import scram
+from tenants.core.scram import Verifier
+from tenants.lifecycle.tenant_settings import check_first_operator
 
 PROJECT = Path(__file__).resolve().parents[2]
 README = PROJECT / "README.md"
@@ -83,6 +90,18 @@ def test_every_celery_task_is_on_its_page() -> None:
     page = (PROJECT / "docs" / "celery.md").read_text()
     names = [value for name, value in vars(task_names).items() if name.isupper()]
     assert [name for name in names if f"| `{name}` |" not in page] == []
+
+
+def test_the_verifier_that_the_page_makes_is_the_passwords() -> None:
+    (example,) = (
+        block
+        for block in re.findall(r"```python\n(.*?)```", (PROJECT / "docs" / "celery.md").read_text(), re.DOTALL)
+        if "scram =" in block
+    )
+    made: dict[str, Any] = {"base64": base64, "hashlib": hashlib, "hmac": hmac, "secrets": secrets}
+    exec(example, made)  # noqa: S102 - our own page
+    verifier = Verifier.read(check_first_operator(made["operator"])["scram"], "scram")
+    assert verifier == scram.derive("a long one", verifier.salt)
 
 
 def test_every_line_of_the_ejabberd_configuration_is_on_its_page() -> None:

@@ -1,13 +1,19 @@
 """Flower: nothing of it opens without its login, guessing the login is bounded, and nothing in it changes anything."""
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
 
 import httpx
 import pytest
 from flower.urls import handlers
 
+from bench.testbed.panel import Panel
 from bench.testbed.system import System
+from bench.testbed.waiting import until_async
+from tenants.core import scram
+from tenants.core.digests import digest
 from tests.world.beside import beside
+from tests.world.celery_client import Client
 from tests.world.tenant import Tenant
 
 ALL = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
@@ -67,6 +73,34 @@ async def test_who_has_logged_in_reads_and_changes_nothing(
         sent = await anybody.post(f"/api/task/{call}/tenants.destroy", json=task, auth=login)
         assert sent.status_code == 403
     assert (await tenant.panel.http.get(f"/v1/tenants/{tenant.name}")).json()["state"] == "active"
+
+
+async def test_verifiers_are_not_shown(
+    anybody: httpx.AsyncClient, login: tuple[str, str], system: System, panel: Panel
+) -> None:
+    """On a verifier guesses can be tried, and a panel may have taken an argument for a password's place."""
+    verifier = (await scram.make_verifier("a long one")).arguments()
+    name = "unseen"
+    wanted = {"operator": {"username": "bob", "scram": verifier}, "key_digest": digest(name, "its key")}
+    client = Client(system.endpoints["broker_url"])
+    try:
+        sent = client.app.send_task("tenants.provision", kwargs={"instance_name": name, **wanted}, queue="lifecycle")
+        await panel.finished((await asyncio.to_thread(sent.get, timeout=20))["operation_id"])
+        client.fails("password: Extra inputs", "tenants.destroy", instance_name=name, password="hush")
+    finally:
+        client.app.close()
+
+    async def known() -> bool:
+        return bool((await anybody.get(f"/api/task/info/{sent.id}", auth=login)).json().get("state") == "SUCCESS")
+
+    await until_async(known, "Flower knows the task")
+    shown = await anybody.get(f"/api/task/info/{sent.id}", auth=login)
+    assert f"'instance_name': '{name}'" in shown.json()["kwargs"]
+    pages = [shown.text]
+    pages += [(await anybody.get(path, auth=login)).text for path in (f"/task/{sent.id}", "/api/tasks", "/tasks")]
+    log = (system.state / "logs" / "lifecycle.log").read_text()
+    for secret in (verifier["salt"], verifier["stored_key"], verifier["server_key"], wanted["key_digest"], "hush"):
+        assert not any(str(secret) in text for text in (*pages, log))
 
 
 async def test_guessing_is_bounded(system: System, free_port: int) -> None:

@@ -66,6 +66,11 @@ async def test_a_whole_life_by_task_names(client: Client, panel: Panel, system: 
     assert outcome["nobody"] == {"error": "there is no tenant 'nobody'"}
     assert (await panel.finished(outcome[name]["operation_id"]))["state"] == "succeeded"
     assert await system.users_of(name) == []
+    # a repeat finds what the first one did
+    first = outcome[name]["operation_id"]
+    assert client.call("tenants.bulk", kind="destroy", instance_names=[name])[name]["operation_id"] == first
+    again = client.call("tenants.destroy", instance_name=name)
+    assert again == {"instance_name": name, "operation_id": first, "kind": "destroy", "state": "succeeded"}
 
 
 @pytest.mark.parametrize(
@@ -85,6 +90,7 @@ async def test_a_whole_life_by_task_names(client: Client, panel: Panel, system: 
             "callback_url: must not hold a password here",
         ),
         ("tenants.suspend", {"instance_name": "nobody"}, "there is no tenant 'nobody'"),
+        ("tenants.destroy", {"instance_name": "nobody"}, "there is no tenant 'nobody'"),
         ("tenants.bulk", {"kind": "provision", "instance_names": ["x"]}, "kind: Input should be 'suspend'"),
     ],
 )
