@@ -21,8 +21,10 @@ from tenants.process.services import Services
 from tenants.shards.queues import QueueUnavailableError
 from tenants.status.traffic import Traffic
 from tenants.store.database import DATABASE_AWAY
+from xmpp_pool import contents
 from xmpp_pool.gateway import Reply
 from xmpp_pool.stanzas import Forwarded, ForwardedError, ForwardedPresence, read_forwarded
+from xmpp_pool.unshowable import Reason, Unshowable
 
 Report = OperatorMessage | Returned | RoomReport
 
@@ -50,6 +52,10 @@ class Inbox:
             message = self._read(iq)
             if message is None:
                 reply(None)
+                return
+            if isinstance(message, Unshowable):
+                # the bridge module gives it back to the operator
+                reply("not-acceptable", message.text)
                 return
         except (ValueError, InvalidInputError) as error:
             log.warning("forwarded message refused", error=str(error))
@@ -88,7 +94,7 @@ class Inbox:
             refused = await store_messages(self._services, of_operators)
             self._traffic.to_visitors += len(of_operators) - len(refused)
             for message in of_operators:
-                if message.stanza_id not in refused:
+                if message.stanza_id not in refused and message.body:
                     self._show(message)
         in_rooms = [message for message in messages if isinstance(message, RoomReport)]
         if in_rooms:
@@ -108,8 +114,8 @@ class Inbox:
             Way.TO_VISITOR,
         )
 
-    def _read(self, iq: ET.Element) -> Report | None:
-        """What is to be stored; None if storing it is of no use to anybody."""
+    def _read(self, iq: ET.Element) -> Report | Unshowable | None:
+        """What is to be stored, or why it is given back; None if storing it is of no use to anybody."""
         forwarded = read_forwarded(iq, self._services.settings.component_jid)
         if isinstance(forwarded, ForwardedError) and self._is_room(forwarded.sender):
             # LHC was told that the message is accepted, and cannot be told otherwise any more
@@ -130,12 +136,15 @@ class Inbox:
                 condition=forwarded.condition,
                 reason=forwarded.reason,
             )
-        return OperatorMessage(forwarded.stanza_id, operator, visitor, forwarded.body, _origin(forwarded))
+        content = contents.read(forwarded.element)
+        if content is None or isinstance(content, Unshowable):
+            return content
+        return OperatorMessage(forwarded.stanza_id, operator, visitor, content.text, _origin(forwarded), content)
 
     def _is_room(self, jid: str) -> bool:
         return jid.partition("/")[0].rpartition("@")[2] == self._services.settings.rooms_jid
 
-    def _read_room(self, forwarded: Forwarded | ForwardedPresence) -> RoomReport:
+    def _read_room(self, forwarded: Forwarded | ForwardedPresence) -> RoomReport | None:
         naming, settings = self._services.naming, self._services.settings
         operator = naming.parse_username(local_part(forwarded.sender, settings.xmpp_host, "from"), "from")
         room = naming.parse_room(local_part(forwarded.receiver, settings.rooms_jid, "to"), "to")
@@ -143,7 +152,12 @@ class Inbox:
             raise ValueError("not an operator in a room of the same tenant")
         if isinstance(forwarded, ForwardedPresence):
             return RoomReport(forwarded.stanza_id, operator, room, arrived=forwarded.available)
-        return RoomReport(forwarded.stanza_id, operator, room, forwarded.body)
+        content = contents.read(forwarded.element)
+        if isinstance(content, Unshowable):
+            # those in the room have it, and what it is that others cannot be shown may be a matter of programs alone
+            unshowable = None if content.reason is Reason.UNKNOWN else content.text
+            return RoomReport(forwarded.stanza_id, operator, room, unshowable=unshowable) if unshowable else None
+        return RoomReport(forwarded.stanza_id, operator, room, content.text, content=content) if content else None
 
 
 def _origin(forwarded: Forwarded) -> Origin:

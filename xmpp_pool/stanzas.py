@@ -104,6 +104,7 @@ class Forwarded:
         message_id: what the sender's client calls it; empty when it does not.
         wants_receipt: that client asks for a receipt (XEP-0184).
         is_markable: it takes markers (XEP-0333).
+        element: what it holds (`xmpp_pool.contents`).
     """
 
     stanza_id: str
@@ -113,6 +114,7 @@ class Forwarded:
     message_id: str
     wants_receipt: bool = field(default=False, kw_only=True)
     is_markable: bool = field(default=False, kw_only=True)
+    element: ET.Element = field(default_factory=lambda: ET.Element("message"), kw_only=True, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,6 +195,7 @@ def read_forwarded(iq: ET.Element, component_jid: str) -> Forwarded | ForwardedP
         message_id,
         wants_receipt=message.find(f"{{{RECEIPTS_NS}}}request") is not None,
         is_markable=message.find(f"{{{MARKERS_NS}}}markable") is not None,
+        element=message,
     )
 
 

@@ -42,6 +42,7 @@ divert({#message{from = #jid{luser = Operator, lserver = Host},
     case ejabberd_sm:get_user_resources(Visitor, Host) of
         [_ | _] -> {without_requests(Msg), C2S}; % a browser that is logged in itself gets its copy the normal way
         [] when IsBridged -> {stop, {drop, C2S}};
+        [] when Msg#message.type == groupchat -> Acc; % a visitor is no room: given back
         [] when Msg#message.body == [] -> {stop, {drop, C2S}}; % "is typing", receipts: else bounced or spooled
         [] -> Acc
     end;
@@ -57,8 +58,9 @@ is_request(<<"request">>, ?NS_RECEIPTS) -> true;
 is_request(<<"markable">>, ?NS_CHAT_MARKERS_0) -> true;
 is_request(_Name, _Namespace) -> false.
 
-is_bridged(#message{body = Body} = Msg) ->
-    is_said(Msg) andalso Body /= [].
+%% What it means, and whether a visitor can be shown it, is for the pool to judge: it gives back what cannot.
+is_bridged(Msg) ->
+    is_said(Msg) andalso not lhc_bridge_signs:is_sign(Msg).
 
 %% "Is typing" (XEP-0085), and receipts (XEP-0184).
 is_signal(#message{body = Body, sub_els = Els} = Msg) ->
@@ -67,7 +69,7 @@ is_signal(#message{body = Body, sub_els = Els} = Msg) ->
 
 %% Not an error: a client that refuses what it was sent gives back the same elements.
 is_said(#message{type = Type}) ->
-    Type == chat orelse Type == normal.
+    Type == chat orelse Type == normal orelse Type == headline.
 
 %% The operator's client has what a visitor wrote, though it gives no receipt: the component is told as if it did.
 -spec confirm(jid:jid(), message()) -> term().

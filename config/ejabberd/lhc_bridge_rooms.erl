@@ -42,13 +42,12 @@ is_service(Domain, Host) ->
 -spec said(stanza() | drop, map(), binary()) -> stanza() | drop.
 said(#message{type = groupchat, from = #jid{lserver = Host}} = Msg, Room, Nick) ->
     case lhc_bridge_once:take_mark(Msg) of
-        {Plain, none} when Plain#message.body /= [] ->
-            case is_ours(Plain) orelse is_too_long(Plain) orelse lhc_bridge_handover:hand_over(Host, Plain) of
+        {Plain, none} ->
+            case is_nothing(Plain) orelse is_ours(Plain) orelse is_too_long(Plain)
+                 orelse lhc_bridge_handover:hand_over(Host, Plain) of
                 refused -> drop;
                 _ -> Plain
             end;
-        {Plain, none} ->
-            Plain;
         {Plain, Key} ->
             case is_ours(Plain) andalso not lhc_bridge_once:is_first(Key) of
                 true -> drop;
@@ -57,6 +56,10 @@ said(#message{type = groupchat, from = #jid{lserver = Host}} = Msg, Room, Nick) 
     end;
 said(Other, _Room, _Nick) ->
     Other.
+
+%% A room's topic is the room's own matter.
+is_nothing(#message{body = [], subject = [_ | _]}) -> true;
+is_nothing(Msg) -> lhc_bridge_signs:is_sign(Msg).
 
 %% A room keeps its latest messages in memory, of whatever length.
 is_too_long(Msg) ->

@@ -24,7 +24,12 @@ from tenants.workflows import imports, reconcile
 
 _NUMBERS = ("visitors_online", "operators_online", "accounts", "undelivered", "drift")
 _SETTINGS = {setting.name for setting in SETTINGS}
-_FIELDS: dict[type, type[BaseField]] = {bool: BooleanField, int: IntegerField, float: FloatField}
+_FIELDS: dict[type, type[BaseField]] = {
+    bool: BooleanField,
+    int: IntegerField,
+    float: FloatField,
+    str: StringField,
+}
 _MAY: dict[str, frozenset[TenantState]] = {
     "suspend": frozenset({TenantState.ACTIVE}),
     "resume": frozenset({TenantState.SUSPENDED}),

@@ -1,11 +1,12 @@
 """Operators' messages, stored before ejabberd is told that we have them. `tenants.delivery` delivers them."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from sqlalchemy import update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from tenants.conversations import ownership
+from tenants.conversations import meanings, ownership
 from tenants.conversations.ownership import Verdict
 from tenants.conversations.reports import OperatorMessage
 from tenants.delivery import outbox
@@ -36,7 +37,11 @@ async def store_messages(services: Services, messages: list[OperatorMessage]) ->
         tenants, shut = await admission.hold_many(session, {message.receiver.instance for message in messages})
         await services.backlog.look(session, tenants)
         refused = _refusals(services.backlog, messages, tenants, shut)
-        kept = [message for message in messages if message.stanza_id not in refused]
+        kept = [
+            _in_language_of(tenants[message.receiver.instance], message)
+            for message in messages
+            if message.stanza_id not in refused
+        ]
         receivers = {services.naming.username(message.receiver) for message in kept}
         open_chats = await ownership.lock(session, receivers)
         for message in kept:
@@ -79,7 +84,14 @@ async def _meaning(
     if tenant.routing is Routing.ORCHESTRATOR:
         chat = open_chats.get(services.naming.username(message.receiver))
         return await ownership.judge(services, session, tenant, message, chat)
-    return Verdict([ownership.said(message)])
+    return Verdict([await meanings.event_of(session, services.naming, message)])
+
+
+def _in_language_of(tenant: Tenant, message: OperatorMessage) -> OperatorMessage:
+    """The message with the text for the tenant's visitors, if it came in several languages."""
+    if not message.content.translations:
+        return message
+    return replace(message, body=message.content.text_in(tenant.language))
 
 
 async def _note_activity(session: AsyncSession, usernames: Sequence[str], now: float) -> None:

@@ -8,10 +8,10 @@ import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
-from sqlalchemy import select
+from sqlalchemy import select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from tenants.conversations import chats, line_sender
+from tenants.conversations import chats, line_sender, line_store, meanings
 from tenants.conversations.reports import OperatorMessage
 from tenants.core.errors import NotFoundError
 from tenants.core.naming import AccountKind, AccountName, Naming
@@ -80,18 +80,6 @@ class Verdict:
     notices: list[SendMessage] = field(default_factory=list)
 
 
-def said(message: OperatorMessage) -> ConversationEvent:
-    """That the operator wrote it."""
-    return ConversationEvent(
-        Event.MESSAGE_CREATED,
-        message.stanza_id,
-        message.sender,
-        message.receiver,
-        message.body,
-        origin=message.origin,
-    )
-
-
 async def judge(
     services: Services, session: AsyncSession, tenant: Tenant, message: OperatorMessage, chat: Chat | None
 ) -> Verdict:
@@ -99,18 +87,18 @@ async def judge(
 
     `chat`: the visitor's open one, locked.
     """
-    event = said(message)
     sender = services.naming.username(message.sender)
     if chat is None:
-        return Verdict([replace(event, event=Event.INVITATION_CREATED)])
+        return Verdict([_without_chat(await meanings.event_of(session, services.naming, message))])
     if chat.owner is not None and chat.owner != sender:
         return Verdict(
             notices=await line_sender.notices(
                 services.naming, session, tenant, chat, [sender], owner=chat.owner, because_of=message.stanza_id
             )
         )
+    said = await meanings.event_of(session, services.naming, message)
     verdict = Verdict()
-    if chat.owner is None:
+    if chat.owner is None and message.content.kind.is_said:
         await _own(session, tenant, chat, sender, services.clock(), accepted_by=message.stanza_id)
     if chat.accepted_by == message.stanza_id:
         # also when it comes again: whoever took it first may have died before the others were told
@@ -120,13 +108,18 @@ async def judge(
         )
         detail = {"chat_id": chat.chat_id}
         accepted = ConversationEvent(
-            Event.CHAT_ACCEPTED, f"{event.id}/accepted", event.operator, event.visitor, detail=detail
+            Event.CHAT_ACCEPTED, f"{said.id}/accepted", said.operator, said.visitor, detail=detail
         )
         verdict.events.append(accepted)
-    verdict.events.append(replace(event, detail={"chat_id": chat.chat_id}))
+    verdict.events.append(replace(said, detail={**said.detail, "chat_id": chat.chat_id}))
     if tenant.history_hours:
-        await _remember(services, session, chat, message, sender)
+        await _remember(services, session, chat, said, sender)
     return verdict
+
+
+def _without_chat(said: ConversationEvent) -> ConversationEvent:
+    """What an operator says to a visitor who has no chat is an invitation."""
+    return replace(said, event=Event.INVITATION_CREATED) if said.event is Event.MESSAGE_CREATED else said
 
 
 def _ident(naming: Naming, operator: str | None) -> str | None:
@@ -168,20 +161,27 @@ async def _told(session: AsyncSession, chat: Chat) -> set[str]:
 
 
 async def _remember(
-    services: Services, session: AsyncSession, chat: Chat, message: OperatorMessage, sender: str
+    services: Services, session: AsyncSession, chat: Chat, said: ConversationEvent, sender: str
 ) -> None:
-    """Keep what the operator wrote for the chat's history."""
-    await session.execute(
-        services.database.insert(ChatLine)
-        .values(
-            instance_name=chat.instance_name,
-            chat_id=chat.id,
-            message_id=message.stanza_id,
-            sender=sender,
-            body=message.body,
-            state=LineState.SENT,
-            sent_to=[],
-            created_at=services.clock(),
-        )
-        .on_conflict_do_nothing(index_elements=["chat_id", "message_id"])
-    )
+    """Keep what the operator wrote for the chat's history, as it reads by now."""
+    match said.event:
+        case Event.MESSAGE_CREATED:
+            row = line_store.line_values(chat, said.body or "", said.id, services.clock())
+            await session.execute(
+                services.database.insert(ChatLine)
+                .values({**row, "sender": sender, "state": LineState.SENT})
+                .on_conflict_do_nothing(index_elements=["chat_id", "message_id"])
+            )
+        case Event.MESSAGE_UPDATED | Event.MESSAGE_RETRACTED:
+            await session.execute(
+                update(ChatLine)
+                .where(
+                    ChatLine.chat_id == chat.id,
+                    ChatLine.message_id == said.detail["changes"],
+                    ChatLine.sender == sender,
+                )
+                .values(body=said.body if said.event is Event.MESSAGE_UPDATED else None)
+                .execution_options(synchronize_session=False)
+            )
+        case _:
+            pass

@@ -1,20 +1,25 @@
 """What the bridge module reports, as the pool hands it to the domain."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from tenants.conversations.contents import Content
 from tenants.core.naming import AccountName, RoomName
 from tenants.delivery.outbox import NO_ORIGIN, Event, Origin
 
 
 @dataclass(frozen=True, slots=True)
 class OperatorMessage:
-    """A chat message of an operator to a visitor, as the bridge module handed it over."""
+    """A message of an operator to a visitor, as the bridge module handed it over.
+
+    `body`: what the visitor is to read.
+    """
 
     stanza_id: str
     sender: AccountName
     receiver: AccountName
     body: str
     origin: Origin = NO_ORIGIN
+    content: Content = field(default_factory=Content)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +58,7 @@ class RoomReport:
     """What happened in a room, as the bridge module handed it over. `body`: None when somebody came or went.
 
     `arrived`: whether somebody came; None when it is a message.
+    `unshowable`: why nobody outside the room can read the message, for who wrote it.
     """
 
     stanza_id: str
@@ -60,6 +66,8 @@ class RoomReport:
     room: RoomName
     body: str | None = None
     arrived: bool | None = None
+    content: Content = field(default_factory=Content)
+    unshowable: str | None = None
 
     @property
     def event(self) -> Event:

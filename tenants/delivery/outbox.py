@@ -1,7 +1,7 @@
 """What a tenant is told: the events of its conversations, kept before anybody is told that we have them.
 
-Each conversation's events are delivered one after another (`tenants.delivery.worker`). In the format `lhc` only
-messages of operators and what happens in rooms are told, since its extension knows nothing else.
+Each conversation's events are delivered one after another (`tenants.delivery.worker`). In the format `lhc` only what
+operators say to visitors and what happens in rooms is told, since its extension knows nothing else.
 """
 
 import functools
@@ -36,6 +36,11 @@ class Event(StrEnum):
     """An operator wrote in a chat."""
     INVITATION_CREATED = "invitation.created"
     """An operator wrote to a visitor who has no chat."""
+    MESSAGE_UPDATED = "message.updated"
+    """An operator wrote something else in the place of an earlier line."""
+    MESSAGE_RETRACTED = "message.retracted"
+    MESSAGE_REACTION = "message.reaction"
+    """An operator reacted to a line, or takes that back."""
     CHAT_ACCEPTED = "chat.accepted"
     CHAT_TRANSFERRED = "chat.transferred"
     OPERATOR_CONNECTED = "operator.connected"
@@ -55,6 +60,8 @@ class Event(StrEnum):
 
 MESSAGES = (Event.MESSAGE_CREATED, Event.INVITATION_CREATED)
 """They hold what an operator wrote to a visitor."""
+ABOUT_LINES = (Event.MESSAGE_UPDATED, Event.MESSAGE_RETRACTED, Event.MESSAGE_REACTION)
+"""They are about what was written before."""
 IN_ROOMS = (Event.ROOM_MESSAGE, Event.ROOM_JOINED, Event.ROOM_LEFT)
 
 
@@ -99,6 +106,7 @@ class ConversationEvent:
         operator: who did it, or whom it concerns.
         visitor: the visitor or chat whom the conversation is with, or the room that it is in.
         origin: where it comes from, when it is something that an operator wrote.
+        other_id: what the operator's client may call the line as well.
     """
 
     event: Event
@@ -108,11 +116,12 @@ class ConversationEvent:
     body: str | None = None
     detail: Mapping[str, Any] = field(default_factory=dict)
     origin: Origin = NO_ORIGIN
+    other_id: str | None = None
 
 
 def is_told(tenant: Tenant, event: Event) -> bool:
     """Whether the tenant's format has such an event."""
-    return tenant.event_format is EventFormat.WEBHOOK or event in (*MESSAGES, *IN_ROOMS)
+    return tenant.event_format is EventFormat.WEBHOOK or event in (*MESSAGES, *ABOUT_LINES, *IN_ROOMS)
 
 
 async def note(services: Services, session: AsyncSession, events: Sequence[ConversationEvent]) -> set[str]:
@@ -207,6 +216,7 @@ def _row(services: Services, one: ConversationEvent, conversation: _Conversation
         "server": services.settings.xmpp_host,
         "body": one.body,
         "client_id": one.origin.known_id,
+        "other_id": one.other_id,
         "asks": one.origin.asks,
         "state": MessageState.PENDING,
         "attempts": 0,

@@ -6,7 +6,7 @@ from typing import Any
 
 from config.settings import Settings
 from tenants.core.naming import AccountKind, Naming
-from tenants.delivery import outbox
+from tenants.delivery import outbox, plain_lines
 from tenants.delivery.outbox import Event
 from tenants.outbound import webhooks
 from tenants.outbound.lhc import callback_base, message_body, presence_body
@@ -32,23 +32,41 @@ async def tell(services: Services, tenant: Tenant, message: CallbackMessage) -> 
         data = of(services.naming, message)
         payload = {"type": message.event, "timestamp": _rfc3339(message.created_at), "data": data}
         return await _post(services, tenant, where, webhooks.event_id(message.stanza_id), payload)
-    if not outbox.is_told(tenant, Event(message.event)):
-        # kept while the tenant had the other format: LHC's extension knows nothing of it
+    form = _lhc_form(message, tenant.language)
+    if form is None or not outbox.is_told(tenant, Event(message.event)):
+        # LHC's extension knows nothing of it: it was kept while the tenant had the other format, or nothing was said
         return Answer(None, 0.0)
-    return await services.lhc.post_message(where, _lhc_form(message))
+    return await services.lhc.post_message(where, form)
 
 
-def _lhc_form(message: CallbackMessage) -> bytes:
+def _lhc_form(message: CallbackMessage, language: str | None) -> bytes | None:
     if message.event in {Event.ROOM_JOINED, Event.ROOM_LEFT}:
         joined = message.event == Event.ROOM_JOINED
         return presence_body(available=joined, sender=message.sender, room=message.receiver, server=message.server)
+    line = _lhc_line(message, language)
+    if not line:
+        return None
     return message_body(
-        body=message.body or "",
+        body=line,
         sender=message.sender,
         receiver=message.receiver,
         server=message.server,
         kind="groupchat" if message.event == Event.ROOM_MESSAGE else "chat",
     )
+
+
+def _lhc_line(message: CallbackMessage, language: str | None) -> str:
+    """What the visitor reads of it; empty if nothing was said."""
+    text = message.body or ""
+    match message.event:
+        case Event.MESSAGE_UPDATED:
+            return plain_lines.correction(text, language)
+        case Event.MESSAGE_RETRACTED:
+            return plain_lines.retraction(language)
+        case Event.MESSAGE_REACTION:
+            return plain_lines.reaction(text)
+        case _:
+            return plain_lines.said(text, message.detail or {}, language)
 
 
 async def tell_presence(services: Services, tenant: Tenant, presence: OperatorPresence, pending: str) -> Answer:
@@ -76,14 +94,24 @@ def _conversation_data(naming: Naming, message: CallbackMessage) -> dict[str, An
         data["visitor_id"] = visitor.ident
     else:
         data["chat_id"] = visitor.ident
-    data |= message.detail or {}
-    if message.event in outbox.MESSAGES:
-        data |= {"message": message.body or "", "message_id": webhooks.event_id(message.stanza_id)}
+    detail = dict(message.detail or {})
+    changed = detail.pop("changes", message.stanza_id)
+    data |= detail
+    if message.event in {*outbox.MESSAGES, Event.MESSAGE_UPDATED}:
+        data["message"] = message.body or ""
+    if message.event in {*outbox.MESSAGES, Event.MESSAGE_UPDATED, Event.MESSAGE_RETRACTED}:
+        data["message_id"] = None if changed is None else webhooks.event_id(changed)
+    if message.event == Event.MESSAGE_REACTION:
+        data["reactions"] = (message.body or "").splitlines()
     return data
 
 
 def _room_data(naming: Naming, message: CallbackMessage) -> dict[str, Any]:
-    data: dict[str, Any] = {"operator": naming.parse_username(message.sender).ident, "room": message.receiver}
+    data: dict[str, Any] = {
+        "operator": naming.parse_username(message.sender).ident,
+        "room": message.receiver,
+        **(message.detail or {}),
+    }
     if message.event == Event.ROOM_MESSAGE:
         data |= {"message": message.body or "", "message_id": webhooks.event_id(message.stanza_id)}
     return data

@@ -1,6 +1,7 @@
 """The running systems of the integration tests: real servers, every process as in `script/up`."""
 
 import itertools
+import json
 import shutil
 import signal
 import subprocess
@@ -11,6 +12,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 import httpx
+import jsonschema_rs
 import pytest
 
 from bench.testbed.panel import Panel
@@ -22,6 +24,9 @@ from tests.world.registry import World, emptied_world
 from tests.world.settings import SETTINGS
 from tests.world.tenant import NewTenant, Tenant, tenants_of
 from tests.world.tenant_api import TenantApi, api_of
+from tests.world.told import Told
+
+_SCHEMA = Path(__file__).parents[2] / "docs" / "events.schema.json"
 
 
 @pytest.fixture(scope="session")
@@ -64,6 +69,22 @@ async def admin(system: System, open_browser: OpenBrowser) -> Browser:
 async def api(new_tenant: NewTenant) -> AsyncIterator[TenantApi]:
     async with api_of(await new_tenant(routing="orchestrator")) as made:
         yield made
+
+
+@pytest.fixture
+async def hooked(api: TenantApi) -> AsyncIterator[Told]:
+    """Each event of the test is held to the schema in the end."""
+    tenant = api.tenant
+    url = f"http://{tenant.callback_host}:{tenant.receiver.port}/events"
+    changed = await tenant.panel.http.put(
+        f"/v1/tenants/{tenant.name}", json={"event_format": "webhook", "callback_url": url}
+    )
+    assert changed.json()["event_format"] == "webhook", changed.text
+    told = Told(api)
+    yield told
+    schema = jsonschema_rs.validator_for(json.loads(_SCHEMA.read_text()))
+    for one in told.all():
+        schema.validate(json.loads(one.raw))
 
 
 @pytest.fixture

@@ -25,6 +25,7 @@ FORM = {
     "max_accounts": "",
     "max_online_visitors": "",
     "max_rooms": "",
+    "language": "",
     "max_waiting_messages": "",
     "calls_per_second": "",
     "xmpp": "on",

@@ -68,6 +68,8 @@ class CallbackMessage(Base):
     """Removed once delivered: the row stays a while, so that a repeat is recognised."""
     client_id: Mapped[str | None] = mapped_column(String(MAX_CLIENT_ID))
     """What the operator's client calls the message; null when it does not."""
+    other_id: Mapped[str | None] = mapped_column(String(MAX_CLIENT_ID))
+    """What it may call it as well, when it refers to it later."""
     asks: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
     """What that client asks for, of which resource (`tenants.delivery.outbox.Origin`); null: nothing."""
     state: Mapped[MessageState] = mapped_column(text_enum(MessageState))

@@ -12,6 +12,7 @@ from sqlalchemy import Enum, String, false, true
 from sqlalchemy.orm import Mapped, MappedColumn, mapped_column
 
 from config.settings import Settings
+from tenants.core.languages import LANGUAGE
 from tenants.store.models.base import text_enum
 
 _INFO = "setting"
@@ -67,7 +68,7 @@ class Setting:
     description: str
     default: Any = None
     installed: str | None = None
-    bounds: Mapping[str, float] | None = None
+    bounds: Mapping[str, float | str] | None = None
     is_url: bool = False
 
     def beginning(self, settings: Settings) -> Any:
@@ -181,6 +182,13 @@ class TenantSettingColumns:
         default=EventFormat.LHC,
         label="Events",
         description="How the tenant is told of events; `lhc` by default. Webhooks go to its `callback_url`.",
+    )
+    language: Mapped[str | None] = _setting(
+        String(35),
+        bounds={"max_length": 35, "pattern": LANGUAGE},
+        label="Language of its visitors",
+        description="Language of what visitors read that no operator wrote, as `Correction:`, and of an operator's "
+        "message that comes in several: `de`, `pt-BR`; English by default.",
     )
     live_view: Mapped[bool] = _setting(
         default=False,

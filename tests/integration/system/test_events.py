@@ -2,72 +2,16 @@
 
 import json
 from base64 import b64encode
-from collections.abc import AsyncIterator
-from pathlib import Path
-from typing import Any
 
-import jsonschema_rs
-import pytest
 from standardwebhooks import Webhook, WebhookVerificationError
 
-from bench.testbed.operator import Operator
 from bench.testbed.receiver import Callback
 from bench.testbed.waiting import until
 from tests.world.chats import ACCEPTED, read_by
 from tests.world.tenant import NewTenant
 from tests.world.tenant_api import TenantApi
+from tests.world.told import Told, login
 from xmpp_pool.stanzas import CHAT_STATES_NS, RECEIPTS_NS
-
-SCHEMA = Path(__file__).parents[3] / "docs" / "events.schema.json"
-
-
-class Told:
-    """What the tenant of the API was told."""
-
-    def __init__(self, api: TenantApi) -> None:
-        self._api = api
-        self.seen: list[dict[str, Any]] = []
-
-    def all(self) -> list[Callback]:
-        return [
-            one
-            for one in self._api.tenant.receiver.callbacks
-            if one.path == "/events" and one.host == self._api.tenant.callback_host
-        ]
-
-    def of(self, event: str) -> list[dict[str, Any]]:
-        events = [json.loads(one.raw) for one in self.all()]
-        return [one["data"] for one in events if one["type"] == event]
-
-    async def next(self, event: str, **wanted: Any) -> dict[str, Any]:
-        """Wait for such an event."""
-        return await until(
-            lambda: next((one for one in self.of(event) if wanted.items() <= one.items()), None), f"{event} {wanted}"
-        )
-
-
-@pytest.fixture
-async def hooked(api: TenantApi) -> AsyncIterator[Told]:
-    """Each event of the test is held to the schema in the end."""
-    tenant = api.tenant
-    url = f"http://{tenant.callback_host}:{tenant.receiver.port}/events"
-    changed = await tenant.panel.http.put(
-        f"/v1/tenants/{tenant.name}", json={"event_format": "webhook", "callback_url": url}
-    )
-    assert changed.json()["event_format"] == "webhook", changed.text
-    told = Told(api)
-    yield told
-    schema = jsonschema_rs.validator_for(json.loads(SCHEMA.read_text()))
-    for one in told.all():
-        schema.validate(json.loads(one.raw))
-
-
-async def login(api: TenantApi, hooked: Told, username: str) -> Operator:
-    made = await api.http.put(f"/operators/{username}", json={"password": "operator-pw"})
-    assert made.status_code == 201
-    operator = await api.tenant.online(username)
-    await hooked.next("operator.connected", operator=username)
-    return operator
 
 
 async def test_a_chat_as_events(api: TenantApi, hooked: Told) -> None:

@@ -131,11 +131,18 @@ async def test_a_room_without_anybody_of_the_page_is_no_matter_of_lhcs(tenant: T
     member = {"user": f"{tenant.lhc.name('bob')}@{HOST}", "nick": "Bob", "room": f"{NAME}@{SERVICE}", "nodes": ""}
     assert await rpc.call("subscribe_room", member) == {"nodes": []}
     await bob.join(address(tenant), "Bob")
+    encrypted = "<body>encrypted</body><encrypted xmlns='urn:xmpp:omemo:2'/>"
+    message = f"<message type='groupchat' to='{address(tenant)}' id='{{}}'>{{}}</message>"
     bob.write(address(tenant), "among ourselves", kind="groupchat")
-    await bob.hears(address(tenant), "among ourselves")
+    bob.send_raw(message.format("m1", encrypted))
+    await bob.hears(address(tenant), "encrypted")
     await rpc.call("subscribe_room", {**member, "user": f"Ann.operator@{HOST}"})
-    bob.write(address(tenant), "for all", kind="groupchat")
-    await is_told(tenant, said(tenant, "bob", "for all"))
+    bob.send_raw(message.format("m2", encrypted))
+    correction = "<body>for all</body><replace xmlns='urn:xmpp:message-correct:0' id='m0'/>"
+    bob.send_raw(message.format("m3", correction))
+    await is_told(tenant, said(tenant, "bob", "Correction: for all"))
+    await bob.is_refused("m2")
+    assert [one.id for one in bob.messages if one.error] == ["m2"]
 
 
 async def test_the_first_device_comes_and_the_last_one_goes(tenant: Tenant) -> None:
