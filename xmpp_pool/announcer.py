@@ -116,7 +116,7 @@ class Announcer:
     def _presences(self, instance_name: str, jid: str) -> Iterator[str]:
         """The presences of all visitors of a tenant for one connection; each is made when its turn comes."""
         for username in self._sessions.usernames(instance_name):
-            if not self._operators.is_online(instance_name, jid):
+            if not self._operators.is_there(instance_name, jid):
                 return
             session = self._sessions.get(instance_name, username)
             if session is not None:

@@ -1,4 +1,4 @@
-"""Which operators are online, with which connections. Pure data, no I/O."""
+"""Which operators are there, with which connections. Pure data, no I/O."""
 
 from collections import defaultdict
 from collections.abc import Iterable
@@ -7,11 +7,23 @@ from dataclasses import dataclass, field
 
 @dataclass(slots=True)
 class Connection:
-    """One connection of an operator. `next_ping_at` is on the monotonic clock, in seconds."""
+    """One connection of an operator that has sent available presence.
+
+    Attributes:
+        next_ping_at: on the monotonic clock, in seconds.
+        priority: with one below zero it sees who is there, and is sent no messages (RFC 6121, 4.7.2.3).
+        away: its presence says so (RFC 6121, 4.7.2.1).
+    """
 
     jid: str
     next_ping_at: float
+    priority: int = 0
     away: bool = False
+
+    @property
+    def is_reachable(self) -> bool:
+        """Whether ejabberd gives it messages. An operator is online with one that is."""
+        return self.priority >= 0
 
 
 @dataclass(slots=True)
@@ -25,53 +37,53 @@ class OperatorDirectory:
     def __init__(self) -> None:
         self._tenants: dict[str, _Tenant] = defaultdict(_Tenant)
 
-    def add(self, instance_name: str, username: str, connection: Connection) -> tuple[bool, bool]:
-        """Note a connection. Returns whether it is new, and whether it is the operator's first."""
+    def put(self, instance_name: str, username: str, connection: Connection) -> tuple[bool, bool]:
+        """Note a connection, or what it says now. Returns whether it is new, and whether it was away and is no more."""
         connections = self._tenants[instance_name].operators[username]
-        first = not connections
-        new = connection.jid not in connections
-        if new:
-            connections[connection.jid] = connection
-        return new, first
+        known = connections.setdefault(connection.jid, connection)
+        came_back = known.away and not connection.away
+        known.priority, known.away = connection.priority, connection.away
+        return known is connection, came_back
 
-    def set_away(self, instance_name: str, username: str, jid: str, *, away: bool) -> bool:
-        """Note whether a connection that is there is away. Returns whether it was, and is no more."""
-        connection = self._tenants[instance_name].operators[username][jid]
-        came_back = connection.away and not away
-        connection.away = away
-        return came_back
-
-    def remove(self, instance_name: str, username: str, jid: str) -> bool:
-        """Note the end of a connection. Returns whether it was known, and the operator's last."""
+    def remove(self, instance_name: str, username: str, jid: str) -> None:
+        """Note the end of a connection."""
         operators = self._tenants[instance_name].operators
-        known = operators[username].pop(jid, None)
-        gone = not operators[username]
-        if gone:
+        operators[username].pop(jid, None)
+        if not operators[username]:
             del operators[username]
         if not operators:
             del self._tenants[instance_name]
-        return known is not None and gone
 
     def jids(self, instance_name: str) -> list[str]:
-        """The full JIDs of all the tenant's operators online."""
+        """The full JIDs of all connections of the tenant's operators."""
         tenant = self._tenants.get(instance_name)
         if tenant is None:
             return []
         return [jid for connections in tenant.operators.values() for jid in connections]
 
     def jids_of(self, instance_name: str, username: str) -> list[str]:
-        """The full JIDs of one operator online."""
+        """The full JIDs of the operator's connections that can be reached."""
         tenant = self._tenants.get(instance_name)
-        return list(tenant.operators[username]) if tenant and username in tenant.operators else []
+        connections = tenant.operators.get(username, {}) if tenant else {}
+        return [connection.jid for connection in connections.values() if connection.is_reachable]
 
-    def is_online(self, instance_name: str, jid: str) -> bool:
+    def is_online(self, instance_name: str, username: str) -> bool:
+        """Whether the operator can be reached."""
+        return bool(self.jids_of(instance_name, username))
+
+    def is_there(self, instance_name: str, jid: str) -> bool:
         """Whether that connection of an operator of the tenant is there."""
         tenant = self._tenants.get(instance_name)
         return tenant is not None and jid in tenant.operators.get(jid.partition("@")[0], ())
 
     def usernames(self) -> set[str]:
-        """The operators online, of all tenants."""
-        return {username for tenant in self._tenants.values() for username in tenant.operators}
+        """The operators online, of all tenants: those who can be reached."""
+        return {
+            username
+            for tenant in self._tenants.values()
+            for username, connections in tenant.operators.items()
+            if any(connection.is_reachable for connection in connections.values())
+        }
 
     def connections(self) -> Iterable[tuple[str, str, Connection]]:
         """All connections as (instance name, username, connection)."""

@@ -59,8 +59,9 @@ class OperatorWatch:
     def report(self, presence: Presence) -> None:
         """Queue what the bridge module reports."""
         if presence["type"] in {"available", "away", "chat", "dnd", "xa", "unavailable"}:
-            show = presence["type"]
-            self._queue_change(presence["from"], available=show != "unavailable", away=show in AWAY)
+            jid, show = presence["from"], presence["type"]
+            gone = show == "unavailable"
+            self._queue_change(jid, None if gone else self._connection(jid, presence["priority"], away=show in AWAY))
 
     async def resync(self) -> None:
         """Ask ejabberd who is online, and put everything right. To be called after each (re)connect.
@@ -127,47 +128,45 @@ class OperatorWatch:
                         connection.next_ping_at = now + self._services.settings.operator_ping_seconds
                         pings.create_task(self._ping(instance_name, username, connection.jid))
 
-    async def _change(self, jid: JID, *, available: bool, away: bool = False) -> None:
+    async def _change(self, jid: JID, connection: Connection | None) -> None:
+        """A connection is as it says from now on; None: it is gone, or no longer available."""
         name = self._operator_name(jid)
         if name is None:
             return
         username = self._services.naming.username(name)
-        if not available:
-            last = self._operators.remove(name.instance, username, jid.full)
-            if last and self._shards.serves(name.instance):
-                await self._tell_lhc(name, online=False)
+        was_online, is_new, came_back = self._operators.is_online(name.instance, username), False, False
+        if connection is None:
+            self._operators.remove(name.instance, username, jid.full)
+        elif username in await operators.registered_among(self._services.database, {username}):
+            is_new, came_back = self._operators.put(name.instance, username, connection)
+        if not self._shards.serves(name.instance):
             return
-        if username in await operators.registered_among(self._services.database, {username}):
-            new, first = self._operators.add(name.instance, username, self._connection(jid.full))
-            came_back = self._operators.set_away(name.instance, username, jid.full, away=away)
-            if not self._shards.serves(name.instance):
-                return
-            if new:
-                self._announcer.show_all(name.instance, jid.full)
-            if first:
-                await self._tell_lhc(name, online=True)
+        if is_new:
+            self._announcer.show_all(name.instance, jid.full)
+        is_online = self._operators.is_online(name.instance, username)
+        if is_online != was_online:
+            await self._tell_lhc(name, online=is_online)
+            if is_online:
                 await chats.operator_came(self._services.wake, name)
-            elif came_back:
-                await self._tell_lhc(name, online=True, again=True)
+        elif is_online and came_back:
+            await self._tell_lhc(name, online=True, again=True)
 
     async def _read_picture(self) -> None:
         connected = await self._services.ejabberd.client_sessions()
         names: dict[str, AccountName] = {}
-        jids: list[tuple[str, JID, bool]] = []
+        connections: list[tuple[str, Connection]] = []
         for client in connected:
             jid = JID(client.jid)
             name = self._operator_name(jid)
             if client.available and name is not None:
                 username = self._services.naming.username(name)
                 names[username] = name
-                jids.append((username, jid, client.away))
+                connections.append((username, self._connection(jid, client.priority, away=client.away)))
         registered = await operators.registered_among(self._services.database, names)
         self._operators.clear()
-        for username, jid, away in jids:
+        for username, connection in connections:
             if username in registered:
-                instance_name = names[username].instance
-                self._operators.add(instance_name, username, self._connection(jid.full))
-                self._operators.set_away(instance_name, username, jid.full, away=away)
+                self._operators.put(names[username].instance, username, connection)
         log.info("operators online", count=len(self._operators.usernames()))
         await self._act_for(self._shards.serves)
 
@@ -214,11 +213,11 @@ class OperatorWatch:
             except (DomainError, *DATABASE_AWAY) as error:
                 log.warning("ping not handled", instance_name=instance_name, error=type(error).__name__)
                 return
-        self._queue_change(JID(jid), available=False)
+        self._queue_change(JID(jid), None)
 
-    def _queue_change(self, jid: JID, *, available: bool, away: bool = False) -> None:
+    def _queue_change(self, jid: JID, connection: Connection | None) -> None:
         try:
-            self._work.put_nowait(partial(self._change, jid, available=available, away=away))
+            self._work.put_nowait(partial(self._change, jid, connection))
         except asyncio.QueueFull:
             log.error("too many presence changes wait, reading the picture anew", limit=_LIMIT)  # noqa: TRY400 - no traceback worth having
             self._gateway.abort()
@@ -232,5 +231,6 @@ class OperatorWatch:
             return None
         return name if name.kind is AccountKind.OPERATOR else None
 
-    def _connection(self, jid: str) -> Connection:
-        return Connection(jid, next_ping_at=self._monotonic() + self._services.settings.operator_ping_seconds)
+    def _connection(self, jid: JID, priority: int, *, away: bool) -> Connection:
+        next_ping_at = self._monotonic() + self._services.settings.operator_ping_seconds
+        return Connection(jid.full, next_ping_at, priority, away)

@@ -51,11 +51,15 @@ store_undisturbed(Msg, {User, Server} = US) ->
     end.
 
 is_present(User, Server) ->
-    ejabberd_sm:get_user_present_resources(User, Server) =/= [].
+    reachable(User, Server) =/= [].
+
+%% The connections that get messages, and fetch what waits: those of a priority below zero do not (RFC 6121, 4.7.2.3).
+reachable(User, Server) ->
+    [Resource || {Priority, Resource} <- ejabberd_sm:get_user_present_resources(User, Server), Priority >= 0].
 
 fetch_when_present(User, Server) ->
-    case ejabberd_sm:get_user_present_resources(User, Server) of
-        [{_, Resource} | _] ->
+    case reachable(User, Server) of
+        [Resource | _] ->
             C2S = #{jid => jid:make(User, Server, Resource), lserver => Server},
             mod_offline:c2s_self_presence({#presence{type = available}, C2S});
         [] ->

@@ -23,6 +23,8 @@ from tenants.ejabberd.rooms import RoomCommands
 
 _LISTS_SINCE = (24, 2)
 _LABEL_SINCE = (21, 7)
+_NOT_THERE = ("unavailable", "offline")
+"""What ejabberd says of a connection that has sent no available presence, and of one that ends just now."""
 BRIDGE_VERSION = "7"
 """The version of the bridge module that this code works with: `VERSION` in `config/ejabberd/lhc_bridge_admin.erl`."""
 AWAY = frozenset({"away", "xa", "dnd"})
@@ -58,6 +60,11 @@ class ClientConnection:
     priority: int
     node: str
 
+    @property
+    def is_available(self) -> bool:
+        """Whether it gets messages: it has sent presence, of a priority that is not below zero (RFC 6121, 4.7.2.3)."""
+        return self.show not in _NOT_THERE and self.priority >= 0
+
 
 @dataclass(frozen=True, slots=True)
 class Listener:
@@ -70,11 +77,18 @@ class Listener:
 
 @dataclass(frozen=True, slots=True)
 class ClientSession:
-    """A connected client: the full JID, whether it has sent available presence (RFC 6121, 4.2), and is away by it."""
+    """A connected client: the full JID, and what it has said of itself.
+
+    Attributes:
+        available: it has sent available presence (RFC 6121, 4.2).
+        away: it is away by that.
+        priority: that presence's.
+    """
 
     jid: str
     available: bool
     away: bool
+    priority: int
 
 
 class Ejabberd:
@@ -241,7 +255,10 @@ class Ejabberd:
         answer = await self._call("connected_users_info")
         return [
             ClientSession(
-                jid=str(entry["jid"]), available=entry["status"] != "unavailable", away=entry["status"] in AWAY
+                jid=str(entry["jid"]),
+                available=entry["status"] not in _NOT_THERE,
+                away=entry["status"] in AWAY,
+                priority=int(entry["priority"]),
             )
             for entry in answer
             if str(entry["jid"]).partition("@")[2].partition("/")[0] == self.host

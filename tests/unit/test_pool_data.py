@@ -153,15 +153,32 @@ def test_the_table_agrees_with_a_plain_model(steps: list[tuple[int, int, bool]])
 def test_an_operator_comes_with_the_first_and_goes_with_the_last_connection() -> None:
     directory = OperatorDirectory()
     desk, phone = Connection("bob.acme@x/desk", 0), Connection("bob.acme@x/phone", 0)
-    assert directory.add("acme", "bob.acme", desk) == (True, True)
-    assert directory.add("acme", "bob.acme", phone) == (True, False)
-    assert directory.add("acme", "bob.acme", phone) == (False, False)
-    assert directory.jids("acme") == [desk.jid, phone.jid]
-    assert directory.jids("other") == []
-    assert not directory.remove("acme", "bob.acme", desk.jid)
-    assert directory.remove("acme", "bob.acme", phone.jid)
-    assert not directory.remove("acme", "bob.acme", phone.jid)
+    assert not directory.is_online("acme", "bob.acme")
+    assert directory.put("acme", "bob.acme", desk) == (True, False)
+    assert directory.put("acme", "bob.acme", phone) == (True, False)
+    assert directory.put("acme", "bob.acme", Connection(phone.jid, 5, away=True)) == (False, False)
+    assert directory.put("acme", "bob.acme", Connection(phone.jid, 5)) == (False, True)
+    assert directory.jids("acme") == directory.jids_of("acme", "bob.acme") == [desk.jid, phone.jid]
+    assert directory.jids("other") == directory.jids_of("other", "bob.acme") == []
+    for one, is_online in ((desk, True), (phone, False), (phone, False)):
+        directory.remove("acme", "bob.acme", one.jid)
+        assert directory.is_online("acme", "bob.acme") == is_online
     assert directory.usernames() == set()
+
+
+def test_a_connection_of_a_priority_below_zero_sees_and_is_not_reached() -> None:
+    directory = OperatorDirectory()
+    jids = ["bob.acme@x/desk", "bob.acme@x/phone"]
+    directory.put("acme", "bob.acme", Connection(jids[0], 0, priority=-1))
+    directory.put("acme", "bob.acme", Connection(jids[1], 0))
+    assert (directory.jids("acme"), directory.jids_of("acme", "bob.acme")) == (jids, jids[1:])
+    directory.put("acme", "bob.acme", Connection(jids[1], 0, priority=-128))
+    assert directory.jids("acme") == jids
+    assert all(directory.is_there("acme", jid) for jid in jids)
+    assert not directory.is_online("acme", "bob.acme")
+    assert directory.usernames() == set()
+    directory.put("acme", "bob.acme", Connection(jids[0], 0, priority=1))
+    assert directory.usernames() == {"bob.acme"}
 
 
 @given(any_text, any_text)

@@ -57,8 +57,8 @@ class OperatorView(BaseModel):
     nick: str | None
     departments: list[str] | None
     receives_new_chats: bool
-    online: bool
-    connections: list[ConnectionView]
+    online: bool = Field(description="Whether messages reach it now.")
+    connections: list[ConnectionView] = Field(description="The devices that messages reach.")
     created_at: datetime
 
     @classmethod
@@ -67,12 +67,13 @@ class OperatorView(BaseModel):
         names = ("username", "lhc_user_id", "nick", "departments", "receives_new_chats")
         return cls(
             **{name: getattr(operator, name) for name in names},
-            online=bool(operator.connections),
+            online=any(one.is_available for one in operator.connections),
             connections=[
                 ConnectionView(
                     resource=one.resource, show=one.show, status=one.status, online_since=instant(now - one.seconds)
                 )
                 for one in operator.connections
+                if one.is_available
             ],
             created_at=datetime.fromtimestamp(operator.created_at, UTC),
         )

@@ -42,7 +42,7 @@ class Pool:
     def comes(self, jid: str) -> None:
         username = jid.partition("@")[0]
         instance_name = username.rpartition(".")[2]
-        self.operators.add(instance_name, username, Connection(jid, 0))
+        self.operators.put(instance_name, username, Connection(jid, 0))
         self.announcer.show_all(instance_name, jid)
 
     def show(self, username: str, status: str, version: int, seconds: float = 300) -> None:

@@ -1,8 +1,12 @@
 """Operator presence for LHC: connect with the first connection, disconnect with the last, ping at the interval."""
 
-from bench.testbed.waiting import until
+import pytest
+
+from bench.testbed.waiting import until, until_async
+from tests.world.chats import read_by
 from tests.world.settings import PING_SECONDS
 from tests.world.tenant import Tenant
+from tests.world.tenant_api import OPERATOR_PASSWORD, TenantApi
 
 
 async def test_connect_with_the_first_and_disconnect_with_the_last_connection(tenant: Tenant) -> None:
@@ -85,3 +89,71 @@ async def test_only_registered_operators_count(tenant: Tenant) -> None:
     assert refused.error == "forbidden"
     assert client.latest(tenant.lhc.name("visitor.1")) is None
     assert tenant.receiver.statuses(tenant.connect_body("stranger")) == []
+
+
+HIDDEN = {
+    "bound without presence": "",
+    "invisible": "<presence/><presence type='unavailable'/>",
+    "visible to one visitor": "<presence to='{visitor}'/>",
+    "a priority below zero": "<presence><priority>-1</priority></presence>",
+    "of a priority below zero by and by": "<presence/><presence><priority>-7</priority><show>away</show></presence>",
+}
+
+
+async def _is_online(api: TenantApi, username: str, *resources: str) -> bool:
+    view = (await api.http.get(f"/operators/{username}")).json()
+    return view["online"] and sorted(one["resource"] for one in view["connections"]) == sorted(resources)
+
+
+@pytest.mark.parametrize("presence", HIDDEN.values(), ids=HIDDEN)
+async def test_who_cannot_be_reached_is_not_online_and_is_offered_nothing(api: TenantApi, presence: str) -> None:
+    tenant = api.tenant
+    made = await api.http.put("/operators/bob", json={"password": OPERATOR_PASSWORD})
+    assert made.status_code == 201
+    visitor = tenant.lhc.name("visitor.5.chat")
+    bob = tenant.operator("bob")
+    await bob.connect(available=False)
+    try:
+        bob.send_raw(presence.format(visitor=f"{visitor}@{tenant.host}"))
+        await bob.taken()
+        # when she is known to be online, what was said before it is known, too
+        await api.operator("eve", receives_new_chats=False)
+        view = (await api.http.get("/operators/bob")).json()
+        assert (view["online"], view["connections"]) == (False, [])
+        await api.chat("5", message="hello?")
+        assert (await api.write("5", "anybody?"))["state"] == "waiting"
+        assert read_by(bob) == []
+        bob.send_raw("<presence><priority>0</priority></presence>")
+        await bob.reads("anybody?")
+        assert await _is_online(api, "bob", "desk")
+        assert read_by(bob) == ["hello?", "anybody?"]
+    finally:
+        await bob.leave()
+
+
+async def test_of_several_devices_one_that_can_be_reached_is_enough(api: TenantApi) -> None:
+    tenant = api.tenant
+    receiver, disconnect = tenant.receiver, tenant.connect_body("bob", "disconnect")
+    desk = await api.operator("bob")
+    phone = await tenant.online("bob", resource="phone")
+    await until_async(lambda: _is_online(api, "bob", "desk", "phone"), "both are there")
+    phone.send_raw("<presence><priority>-1</priority></presence>")
+    await until_async(lambda: _is_online(api, "bob", "desk"), "one can be reached")
+    await api.chat("5", message="hello?")
+    await desk.reads("hello?")
+    visitor = tenant.lhc.name("visitor.5.chat")
+    desk.write(visitor, "yes?")
+    await receiver.message("yes?")
+    assert receiver.statuses(disconnect) == []
+    desk.send_raw("<presence><priority>-1</priority></presence>")
+    await receiver.status(disconnect)
+    # both see who is there all the same, and what is written waits
+    await api.http.patch("/chats/5", json={"nick": "John Doe"})
+    for device in (desk, phone):
+        await device.sees(visitor, nick="John Doe")
+    await api.write("5", "are you there?")
+    assert "are you there?" not in read_by(desk) + read_by(phone)
+    phone.send_raw("<presence><priority>3</priority></presence>")
+    await receiver.status(tenant.connect_body("bob"), count=2)
+    await phone.reads("are you there?")
+    assert "are you there?" not in read_by(desk)
