@@ -20,12 +20,17 @@ _SESSION = ("id", "actor", "role", "address", "created_at", "expires_at")
 @app.command()
 def link(*, role: RoleOption = Role.ADMIN, as_json: JsonOption = False) -> None:
     """Make a link that lets its bearer in once, within a quarter of an hour."""
-    secret = run(lambda services: one_time_links.make_login(services, role, cause(None)))
-    shown = f"{Settings.load().public_url}/console/enter/{secret}"
+    shown = make_link(role)
     if as_json:
         show_json({"link": shown})
     else:
         show_line(shown)
+
+
+def make_link(role: Role) -> str:
+    """The same, for programs."""
+    secret = run(lambda services: one_time_links.make_login(services, role, cause(None)))
+    return f"{Settings.load().public_url}/console/enter/{secret}"
 
 
 @app.command()

@@ -21,6 +21,8 @@ from config.settings import ENV_PREFIX, Settings
 from orchestrator.launcher import servers
 from orchestrator.launcher.errors import LaunchError
 from orchestrator.launcher.local import Broker, Choice, DatabaseServer, LocalSystem, write_private
+from tenants.store import migrate
+from tenants.store.models import Role
 
 _SERVER_DEADLINE = 120.0
 _READY_DEADLINE = 120.0
@@ -178,11 +180,16 @@ class Launcher:
             return False
 
     def _migrate(self) -> None:
-        subprocess.run([str(self._bin / "orchestrator"), "migrate"], check=True, timeout=_SERVER_DEADLINE, umask=0o077)
+        umask = os.umask(0o077)
+        try:
+            migrate.upgrade()
+        finally:
+            os.umask(umask)
 
     def _login_link(self) -> str:
-        command = [str(self._bin / "orchestrator"), "console", "link"]
-        return subprocess.run(command, check=True, capture_output=True, text=True, timeout=30).stdout.strip()
+        from orchestrator.cli import people  # noqa: PLC0415 - the command line imports this module
+
+        return people.make_link(Role.ADMIN)
 
     def _wait(self, what: str, ready: Callable[[], bool], seconds: float) -> None:
         def poll() -> None:
