@@ -17,6 +17,8 @@ _PRODUCTION = {
     "domain/test_shard_queues.py",
     "faces/test_celery_interface.py",
 }
+_CLIENTS = "clients"
+"""For some of them ejabberd is started anew: once."""
 _FIRST, _LAST = ("browser", "attacks"), "unit"
 
 
@@ -28,9 +30,11 @@ class Sharing(LoadFileScheduling):  # type: ignore[misc] # pytest-xdist is untyp
 
 
 def group_of(nodeid: str) -> str:
-    """The group of a test: `production`, or folder and name of its file."""
+    """The group of a test: `production`, `clients`, or folder and name of its file."""
     file = _file(nodeid)
-    return "production" if file in _PRODUCTION else file
+    if file in _PRODUCTION:
+        return "production"
+    return _CLIENTS if file.startswith(f"{_CLIENTS}/") else file
 
 
 def put_in_order(items: list[pytest.Item]) -> None:

@@ -3,12 +3,13 @@
 import signal
 import tempfile
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, nullcontext
 from pathlib import Path
 
+import httpx
 import pytest
 
 from bench.testbed.system import System
+from bench.testbed.waiting import until_async
 from tests.clients.client import OPERATOR_PASSWORD, Client, give
 from tests.clients.mcabber import Mcabber
 from tests.clients.poezio import Poezio
@@ -26,23 +27,8 @@ def homes() -> Iterator[Path]:
         yield Path(folder)
 
 
-@pytest.fixture(scope="module", params=CLIENTS, ids=lambda kind: kind.__name__.lower())
-async def kind(request: pytest.FixtureRequest, system: System) -> AsyncIterator[type[Client]]:
-    """Each client in turn."""
-    kind: type[Client] = request.param
-    async with plain_offered(system) if kind.MECHANISM == "PLAIN" else nullcontext():
-        yield kind
-
-
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 async def plain(system: System) -> AsyncIterator[None]:
-    """Clients may log in by PLAIN."""
-    async with plain_offered(system):
-        yield
-
-
-@asynccontextmanager
-async def plain_offered(system: System) -> AsyncIterator[None]:
     """PLAIN is on, as in later versions of ejabberd: some clients speak nothing else (docs/ejabberd.md)."""
     config = system.state / "ejabberd" / "ejabberd.yml"
     ours = config.read_text()
@@ -50,10 +36,21 @@ async def plain_offered(system: System) -> AsyncIterator[None]:
         yield
         return
     config.write_text(ours.replace("[PLAIN, ", "["))
-    await _restart_ejabberd(system)
-    yield
-    config.write_text(ours)
-    await _restart_ejabberd(system)
+    try:
+        await _restart_ejabberd(system)
+        yield
+    finally:
+        config.write_text(ours)
+        await _restart_ejabberd(system)
+
+
+@pytest.fixture(scope="module", params=CLIENTS, ids=lambda kind: kind.__name__.lower())
+def kind(request: pytest.FixtureRequest) -> type[Client]:
+    """Each client in turn."""
+    kind: type[Client] = request.param
+    if kind.MECHANISM == "PLAIN":
+        request.getfixturevalue("plain")
+    return kind
 
 
 @pytest.fixture
@@ -66,4 +63,14 @@ async def client(kind: type[Client], tenant: Tenant, homes: Path) -> AsyncIterat
 
 async def _restart_ejabberd(system: System) -> None:
     await system.kill("ejabberd", signal.SIGTERM)
+
+    async def answers() -> bool:
+        try:
+            await system.ejabberd("status")
+        except httpx.HTTPError:
+            return False
+        return True
+
+    # while it starts it hears no second signal, and what is known of it may be older
+    await until_async(answers, "ejabberd answers", 60)
     await system.ready()

@@ -1,9 +1,20 @@
-"""The contacts of each client: what becomes of those that an operator renames or removes."""
+"""The contacts of each client: what they are called, and what becomes of those that an operator renames or removes."""
 
 from tests.clients.client import Client
 from tests.world.tenant import Tenant
 
 PASSWORD = "0123456789abcdef0123"
+
+
+async def test_a_contact_is_called_as_its_visitor_is(client: Client, tenant: Tenant) -> None:
+    """LHC registers an `Online visitor`, who has a name of his own when he begins a chat."""
+    nick = "John Smith #12"
+    await tenant.lhc.new_visitor("visitor.8", PASSWORD, status="Prices")
+    await tenant.lhc.visitor_writes("visitor.8", PASSWORD, "bob", "Anybody there?", nick=nick, status="Prices")
+    await client.shows_status("visitor.8", nick, "Prices")
+    await client.reads("visitor.8", "Anybody there?")
+    await client.log_in_again()
+    await client.shows_status("visitor.8", nick, "Prices")
 
 
 async def test_a_renamed_contact_keeps_its_name(client: Client, tenant: Tenant) -> None:
