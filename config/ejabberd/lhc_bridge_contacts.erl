@@ -108,6 +108,7 @@ without_hidden(Items, {User, Host}) ->
 receive_packet(#presence{type = Type, from = #jid{luser = ?IS_VISITOR = Visitor, lserver = Host},
                          to = #jid{luser = Operator, lserver = Host}} = Presence)
   when Type == available; Type == unavailable ->
+    lhc_bridge_shown:note(Presence),
     case lhc_bridge_hidden:is_hidden(Host, Operator, Visitor) of
         true -> {stop, drop};
         false -> Presence

@@ -52,6 +52,8 @@ guard_no_room(Stanza, #{lserver := Host} = C2S) ->
     case judge(xmpp:get_to(Stanza), Stanza, Host) of
         pass ->
             {Stanza, C2S};
+        answered ->
+            {stop, {drop, C2S}};
         {refuse, Text} ->
             forbid(Stanza, Text),
             {stop, {drop, C2S}}
@@ -73,9 +75,15 @@ judge(#jid{luser = ?IS_VISITOR} = To, #message{from = From}, _Host) ->
 judge(#jid{luser = ?IS_VISITOR}, #presence{type = Type}, _Host)
   when Type == subscribe; Type == subscribed; Type == unsubscribe; Type == unsubscribed ->
     {refuse, <<"Shared rosters say who sees this visitor">>};
-%% A visitor's browser answers no operator, so it is asked nothing.
+%% A visitor's browser answers no operator, so it is asked nothing: it is answered for.
+judge(#jid{luser = ?IS_VISITOR, lserver = Host} = To, #iq{type = Type, from = From} = IQ, Host)
+  when Type == get; Type == set ->
+    case may_write(From, To) of
+        true -> lhc_bridge_answers:answer(IQ, Host);
+        false -> {refuse, <<"Only operators of this live chat may ask its visitors">>}
+    end;
 judge(#jid{luser = ?IS_VISITOR, lresource = <<_, _/binary>>}, #iq{}, _Host) ->
-    {refuse, <<"A visitor's browser cannot be asked">>};
+    {refuse, <<"A visitor's browser has asked nothing">>};
 %% The component hears of messages and presence from the bridge: no client may tell it of them. A client only answers
 %% what the component has asked, as a ping.
 judge(#jid{lserver = Other}, Stanza, Host) when Other /= Host ->

@@ -1,7 +1,7 @@
 %%% Who is an operator: a member of the tenant's shared roster of operators. Part of mod_lhc_bridge.
 -module(lhc_bridge_operators).
 
--export([is_operator_of/3, is_operator_for/3]).
+-export([is_operator_of/3, is_operator_for/3, are_there/2]).
 
 -include("lhc_bridge.hrl").
 
@@ -22,3 +22,9 @@ is_operator_for(User, Visitor, Host) ->
         {{ok, Tenant}, {ok, Tenant}} -> is_operator_of(User, Tenant, Host);
         _ -> false
     end.
+
+%% Whether any operator of the tenant is available.
+-spec are_there(binary(), binary()) -> boolean().
+are_there(Tenant, Host) ->
+    Operators = mod_shared_roster:get_group_explicit_users(Host, lhc_bridge_names:group(<<"operators">>, Tenant, Host)),
+    lists:any(fun({User, Server}) -> ejabberd_sm:get_user_present_resources(User, Server) /= [] end, Operators).

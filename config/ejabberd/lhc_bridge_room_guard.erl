@@ -5,6 +5,8 @@
 
 %% for lhc_bridge_guard
 -export([judge/2]).
+%% for lhc_bridge_disco
+-export([refused/1]).
 
 -include_lib("xmpp/include/xmpp.hrl").
 
@@ -62,6 +64,11 @@ judge_operator(#iq{to = #jid{lresource = <<>>}, sub_els = [El]}) ->
     end;
 judge_operator(_Stanza) ->
     pass.
+
+%% What mod_muc names among what it can do, and is refused above or done otherwise: of the service, of a room.
+-spec refused(jid:jid()) -> [binary()].
+refused(#jid{luser = <<>>}) -> [?NS_VCARD, ?NS_MUCSUB, ?NS_MUC_UNIQUE, ?NS_REGISTER, ?NS_RSM];
+refused(_Room) -> [?NS_MUCSUB].
 
 %% Who is no operator any more may still leave.
 judge_former(#presence{type = unavailable}, User, Tenant, Host) ->

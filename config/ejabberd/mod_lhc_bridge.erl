@@ -10,13 +10,14 @@
 
 %% Each of these has hooks.
 -define(WITH_HOOKS, [lhc_bridge_guard, lhc_bridge_diversion, lhc_bridge_presence, lhc_bridge_arrivals, lhc_bridge_identity,
-                     lhc_bridge_rooms, lhc_bridge_visitors, lhc_bridge_contacts, lhc_bridge_logins, lhc_bridge_rates,
-                     lhc_bridge_backlog, lhc_bridge_unconfirmed, lhc_bridge_offline, lhc_bridge_shut]).
+                     lhc_bridge_rooms, lhc_bridge_visitors, lhc_bridge_contacts, lhc_bridge_shown, lhc_bridge_disco,
+                     lhc_bridge_logins, lhc_bridge_rates, lhc_bridge_backlog, lhc_bridge_unconfirmed, lhc_bridge_offline,
+                     lhc_bridge_shut]).
 %% Each of these has hooks of what belongs to no virtual host, as components do not.
 -define(WITH_GLOBAL_HOOKS, [lhc_bridge_queue, lhc_bridge_services, lhc_bridge_rooms]).
 %% Each of these has a table that all virtual hosts share.
 -define(WITH_TABLES, [lhc_bridge_services, lhc_bridge_once, lhc_bridge_backlog, lhc_bridge_offline, lhc_bridge_rates,
-                      lhc_bridge_refusals, lhc_bridge_shut, lhc_bridge_logins, lhc_bridge_hidden]).
+                      lhc_bridge_refusals, lhc_bridge_shut, lhc_bridge_logins, lhc_bridge_hidden, lhc_bridge_shown]).
 %% Each of these has admin commands, which all virtual hosts share.
 -define(WITH_COMMANDS, [lhc_bridge_admin, lhc_bridge_room_admin, lhc_bridge_refusals, lhc_bridge_shut]).
 

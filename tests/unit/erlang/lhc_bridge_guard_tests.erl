@@ -44,7 +44,8 @@ only_operators_write_to_visitors() ->
     dropped(<<"bob.other">>, message(to(<<"visitor.1.acme">>)), forbidden),
     dropped(<<"bob.unknown">>, message(to(<<"visitor.1.unknown">>)), forbidden), % the roster's check crashes
     dropped(<<"bob">>, message(to(<<"visitor.1.acme">>)), forbidden),
-    dropped(<<"bob.acme">>, ping(jid:make(<<"visitor.1.acme">>, ?HOST, <<"browser">>)), forbidden).
+    dropped(<<"bob.other">>, ping(jid:make(<<"visitor.1.acme">>, ?HOST, <<"browser">>)), forbidden),
+    dropped(<<"carol.acme">>, ping(to(<<"visitor.1.acme">>)), forbidden).
 
 tenants_are_apart() ->
     passes(<<"bob.acme">>, message(to(<<"carol.acme">>))),
