@@ -9,11 +9,10 @@ from config.settings import Settings, state_dir
 from orchestrator.cli import messages, operations, people, tenants, tokens, upkeep
 from orchestrator.cli.doctor import doctor
 from orchestrator.cli.health import health
-from orchestrator.cli.running import console, fail, run
+from orchestrator.cli.running import console, fail
 from orchestrator.launcher.errors import LaunchError
 from orchestrator.launcher.local import Broker, DatabaseServer
 from orchestrator.launcher.up import Launcher
-from tenants.lifecycle import registry
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_show_locals=False, help=__doc__)
 app.add_typer(tenants.app, name="tenant")
@@ -23,6 +22,7 @@ app.add_typer(people.app, name="console")
 app.command()(upkeep.reconcile)
 app.command()(upkeep.drift)
 app.command("audit")(upkeep.log)
+app.command()(upkeep.migrate)
 app.command()(doctor)
 app.command()(health)
 app.command()(messages.deliveries)
@@ -61,16 +61,6 @@ def down(*, state: StateOption = None) -> None:
     except LaunchError as error:
         raise fail(str(error)) from None
     console.print("Stopped.")
-
-
-@app.command()
-def migrate() -> None:
-    """Bring the database to the newest schema. A standalone system gets its one tenant."""
-    from tenants.store.migrate import upgrade  # noqa: PLC0415 - see `pool`
-
-    upgrade()
-    if not Settings.load().hosting:
-        run(registry.begin_standalone)
 
 
 @app.command()

@@ -1,9 +1,10 @@
-"""`orchestrator reconcile`, `drift` and `audit`: is everything as it should be, and who did what."""
+"""`orchestrator migrate`, `reconcile`, `drift` and `audit`: is everything as it should be, and who did what."""
 
 from typing import Annotated
 
 import typer
 
+from config.settings import Settings
 from orchestrator.cli.operations import WaitOption, show_started
 from orchestrator.cli.running import (
     JsonOption,
@@ -18,12 +19,20 @@ from orchestrator.cli.running import (
 )
 from tenants.lifecycle import audit, registry
 from tenants.process.services import Services
+from tenants.store.migrate import upgrade
 from tenants.store.models import MAX_ID, AuditEntry, Drift
 from tenants.workflows import drift_records
 from tenants.workflows import reconcile as reconciliation
 
 _DRIFT = ("instance_name", "kind", "subject", "detail", "found_at", "mended_at")
 _AUDIT = ("id", "at", "instance_name", "action", "old_state", "new_state", "actor", "reason")
+
+
+def migrate() -> None:
+    """Bring the database to the newest schema. A standalone system gets its one tenant."""
+    upgrade()
+    if not Settings.load().hosting:
+        run(registry.begin_standalone)
 
 
 def reconcile(

@@ -21,7 +21,6 @@ from config.settings import ENV_PREFIX, Settings
 from orchestrator.launcher import servers
 from orchestrator.launcher.errors import LaunchError
 from orchestrator.launcher.local import Broker, Choice, DatabaseServer, LocalSystem, write_private
-from tenants.store import migrate
 from tenants.store.models import Role
 
 _SERVER_DEADLINE = 120.0
@@ -180,9 +179,11 @@ class Launcher:
             return False
 
     def _migrate(self) -> None:
+        from orchestrator.cli import upkeep  # noqa: PLC0415 - the command line imports this module
+
         umask = os.umask(0o077)
         try:
-            migrate.upgrade()
+            upkeep.migrate()
         finally:
             os.umask(umask)
 
