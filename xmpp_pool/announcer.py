@@ -13,6 +13,7 @@ from tenants.process.services import Services
 from tenants.shards.commands import (
     CloseVisitor,
     SendMessage,
+    SendReactions,
     SendReceipt,
     SendToRoom,
     ShowTyping,
@@ -28,7 +29,7 @@ from xmpp_pool.gateway import Gateway
 from xmpp_pool.operator_directory import OperatorDirectory
 from xmpp_pool.sessions import SessionTable
 
-Quick = ShowVisitor | SendMessage | SendToRoom | ShowTyping | SendReceipt | CloseVisitor
+Quick = ShowVisitor | SendMessage | SendToRoom | ShowTyping | SendReceipt | SendReactions | CloseVisitor
 """Commands that write a few stanzas each. `CloseTenant` may write thousands, and takes its time."""
 
 
@@ -90,6 +91,8 @@ class Announcer:
                 self._show_typing(command)
             case SendReceipt():
                 self._send_receipt(command)
+            case SendReactions():
+                self._send_reactions(command)
             case CloseVisitor():
                 # told whether or not the session is known: the first try may have ended with the stream
                 self._sessions.remove(command.instance_name, command.username)
@@ -154,11 +157,12 @@ class Announcer:
         self._gateway.send(
             stanzas.chat_message(
                 sender=self.jid_of(command.username),
-                # the bare JID: ejabberd picks the operator's devices, or keeps the message for later
-                to=f"{command.operator}@{self._services.settings.xmpp_host}",
+                to=self._bare_jid(command.operator),
                 body=command.body,
                 message_id=command.message_id,
                 nick=session.nick if session else None,
+                replaces=command.replaces,
+                retracts=command.retracts,
             )
         )
 
@@ -185,13 +189,21 @@ class Announcer:
             stanzas.receipt(
                 self.jid_of(command.username),
                 # should this device be gone, ejabberd takes another one
-                f"{command.operator}@{self._services.settings.xmpp_host}/{command.resource}",
+                f"{self._bare_jid(command.operator)}/{command.resource}",
                 command.receipt_id,
                 command.of,
                 received=command.received,
                 marker=command.marker,
             )
         )
+
+    def _send_reactions(self, command: SendReactions) -> None:
+        sender, to = self.jid_of(command.username), self._bare_jid(command.operator)
+        self._gateway.send(stanzas.reactions(sender, to, command.stanza_id, command.of, command.reactions))
+
+    def _bare_jid(self, operator: str) -> str:
+        """For what ejabberd gives to those of the operator's devices that it picks, or keeps for later."""
+        return f"{operator}@{self._services.settings.xmpp_host}"
 
     def _say_unavailable(self, instance_name: str, username: str) -> None:
         for jid in self._operators.jids(instance_name):

@@ -5,6 +5,7 @@ rendered once. All text passes through `escape`; what XML cannot hold was replac
 (`tenants.core.text`).
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from xml.etree import ElementTree as ET
 from xml.sax.saxutils import escape, quoteattr
@@ -16,6 +17,9 @@ BRIDGE_NS = "urn:lhc:bridge:0"
 CHAT_STATES_NS = "http://jabber.org/protocol/chatstates"
 RECEIPTS_NS = "urn:xmpp:receipts"
 MARKERS_NS = "urn:xmpp:chat-markers:0"
+CORRECTION_NS = "urn:xmpp:message-correct:0"
+RETRACTION_NS = "urn:xmpp:message-retract:1"
+REACTIONS_NS = "urn:xmpp:reactions:0"
 NICK_NS = "http://jabber.org/protocol/nick"
 CLIENT_NS = "jabber:client"
 STANZA_ERROR_NS = "urn:ietf:params:xml:ns:xmpp-stanzas"
@@ -47,19 +51,47 @@ def nick_of(username: str, nick: str, server: str, sender: str) -> str:
     )
 
 
-def chat_message(sender: str, to: str, body: str, message_id: str, nick: str | None) -> str:
+def chat_message(
+    sender: str,
+    to: str,
+    body: str,
+    message_id: str,
+    nick: str | None,
+    *,
+    replaces: str | None = None,
+    retracts: str | None = None,
+) -> str:
     """A chat message with the sender's nickname, which clients show for a contact they do not know yet.
 
     None: it is not known here, as the visitor's own client says it.
 
-    The operator's client is asked for a receipt (XEP-0184). By `<once/>` the bridge module knows repeats, and drops
-    them; it takes the element out.
+    The operator's client is asked for a receipt (XEP-0184), unless the message changes an earlier one: it `replaces`
+    that (XEP-0308) or `retracts` it (XEP-0424, with a body for who knows nothing of that). By `<once/>` the bridge
+    module knows repeats, and drops them; it takes the element out.
     """
     named = "" if nick is None else f"<nick xmlns='{NICK_NS}'>{escape(nick)}</nick>"
+    about = f"<request xmlns='{RECEIPTS_NS}'/>"
+    if replaces is not None:
+        about = f"<replace xmlns='{CORRECTION_NS}' id={quoteattr(replaces)}/>"
+    elif retracts is not None:
+        about = (
+            f"<retract xmlns='{RETRACTION_NS}' id={quoteattr(retracts)}/>"
+            f"<fallback xmlns='urn:xmpp:fallback:0' for='{RETRACTION_NS}'/><store xmlns='urn:xmpp:hints'/>"
+        )
     return (
         f"<message type='chat' from={quoteattr(sender)} to={quoteattr(to)} id={quoteattr(message_id)}>"
         f"<body>{escape(body)}</body>{named}"
-        f"<request xmlns='{RECEIPTS_NS}'/><once xmlns='{BRIDGE_NS}' id={quoteattr(message_id)}/></message>"
+        f"{about}<once xmlns='{BRIDGE_NS}' id={quoteattr(message_id)}/></message>"
+    )
+
+
+def reactions(sender: str, to: str, stanza_id: str, of: str, reactions: Iterable[str]) -> str:
+    """The sender's reactions to the message `of`, all of them (XEP-0444). Kept for a client that is away (XEP-0334)."""
+    given = "".join(f"<reaction>{escape(one)}</reaction>" for one in reactions)
+    return (
+        f"<message type='chat' from={quoteattr(sender)} to={quoteattr(to)} id={quoteattr(stanza_id)}>"
+        f"<reactions xmlns='{REACTIONS_NS}' id={quoteattr(of)}>{given}</reactions>"
+        f"<store xmlns='urn:xmpp:hints'/><once xmlns='{BRIDGE_NS}' id={quoteattr(stanza_id)}/></message>"
     )
 
 

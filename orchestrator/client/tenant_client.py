@@ -105,6 +105,25 @@ class TenantClient:
         wanted = {"message": message, "message_id": message_id}
         return await self._call(LineView, "POST", _path("chats", chat_id, "messages"), wanted)
 
+    async def edit(self, chat_id: str, message_id: str, message: str) -> LineView:
+        """The visitor corrects what was written."""
+        return await self._call(
+            LineView, "PATCH", _path("chats", chat_id, "messages", message_id), {"message": message}
+        )
+
+    async def retract(self, chat_id: str, message_id: str) -> None:
+        """The visitor takes back what was written."""
+        await self._send("DELETE", _path("chats", chat_id, "messages", message_id))
+
+    async def confirm(self, chat_id: str, message_id: str, state: str) -> None:
+        """An operator's message, by the id that its event told, is `delivered` to the visitor, or `read`."""
+        await self._send("POST", _path("chats", chat_id, "messages", message_id, "receipts"), {"state": state})
+
+    async def react(self, chat_id: str, message_id: str, *reactions: str) -> None:
+        """The visitor's reactions to an operator's message, by the id that its event told; none takes them back."""
+        body = {"reactions": list(reactions)}
+        await self._send("PUT", _path("chats", chat_id, "messages", message_id, "reactions"), body)
+
     def messages(self, chat_id: str) -> AsyncIterator[LineView]:
         """What was said in the chat, as far as it is kept, oldest first."""
         return self._all(LineView, _path("chats", chat_id, "messages"), "messages")

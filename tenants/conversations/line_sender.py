@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import structlog
+from msgspec.structs import replace
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from tenants.conversations import line_store, stanza_ids
@@ -27,6 +28,8 @@ from tenants.store.models import Chat, ChatLine, ChatState, LineState, Operator,
 log = structlog.get_logger(__name__)
 
 ASSISTANT = "[[System Assistant]]"
+_TAKEN_BACK = "The visitor took back a message. Your client cannot hide it."
+"""What clients show that know nothing of retractions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +40,7 @@ class Outgoing:
         owner: whose chat it was; None while nobody had it.
         targets: the operators whom it is for.
         missing: of each line, by its id: those of them whom it was not sent yet.
+        texts: of each line, by its id: what it said.
     """
 
     tenant: Tenant
@@ -44,6 +48,7 @@ class Outgoing:
     owner: str | None
     targets: Sequence[str]
     missing: Mapping[int, Sequence[str]]
+    texts: Mapping[int, str | None]
     commands: Sequence[SendMessage]
 
 
@@ -104,11 +109,38 @@ async def send(services: Services, waiting: Sequence[Outgoing]) -> dict[int, Cha
         for one in sent:
             chat = chats.get(one.chat_key)
             if chat is not None:
+                late += _changed_meanwhile(one, chat, lines)
                 _note_sent(one, chat, lines)
                 late += await _tell_late(services.naming, session, one, chat)
     if late:
         await services.commands.publish(*late)
     return lines
+
+
+def corrections(tenant: Tenant, chat: Chat, line: ChatLine, operators: Iterable[str], body: str) -> list[SendMessage]:
+    """Tell these operators what the line says now: who was not sent it reads it as a new one."""
+    return [
+        replace(
+            _command(tenant, chat, line, operator),
+            body=body,
+            message_id=stanza_ids.of_change(line, operator),
+            replaces=stanza_ids.of_line(line, operator) if operator in line.sent_to else None,
+        )
+        for operator in operators
+    ]
+
+
+def retractions(tenant: Tenant, chat: Chat, line: ChatLine, operators: Iterable[str]) -> list[SendMessage]:
+    """Tell these operators, who were sent the line, that it was taken back."""
+    return [
+        replace(
+            _command(tenant, chat, line, operator),
+            body=_TAKEN_BACK,
+            message_id=stanza_ids.of_change(line, operator),
+            retracts=stanza_ids.of_line(line, operator),
+        )
+        for operator in operators
+    ]
 
 
 async def audience(session: AsyncSession, chat: Chat) -> list[str]:
@@ -142,7 +174,7 @@ async def notices(
     ]
 
 
-def _outgoing(tenant: Tenant, chat: Chat, targets: Sequence[str], lines: Iterable[ChatLine]) -> Outgoing:
+def _outgoing(tenant: Tenant, chat: Chat, targets: Sequence[str], lines: Sequence[ChatLine]) -> Outgoing:
     missing: dict[int, list[str]] = {}
     commands: list[SendMessage] = []
     for line in lines:
@@ -150,7 +182,8 @@ def _outgoing(tenant: Tenant, chat: Chat, targets: Sequence[str], lines: Iterabl
         if operators:
             missing[line.id] = operators
             commands += [_command(tenant, chat, line, operator) for operator in operators]
-    return Outgoing(tenant, chat.id, chat.owner, targets, missing, commands)
+    texts = {line.id: line.body for line in lines if line.id in missing}
+    return Outgoing(tenant, chat.id, chat.owner, targets, missing, texts, commands)
 
 
 def _command(tenant: Tenant, chat: Chat, line: ChatLine, operator: str) -> SendMessage:
@@ -171,6 +204,21 @@ async def _publish(commands: CommandPublisher, one: Outgoing) -> bool:
         log.warning("lines wait", instance_name=one.tenant.instance_name, count=len(one.commands), error=str(error))
         return False
     return True
+
+
+def _changed_meanwhile(sent: Outgoing, chat: Chat, lines: Mapping[int, ChatLine]) -> list[SendMessage]:
+    """What is to be told of lines that the visitor changed or took back while they were being sent."""
+    told: list[SendMessage] = []
+    for line_id, operators in sent.missing.items():
+        line = lines.get(line_id)
+        if line is None:
+            continue
+        if line.state is LineState.RETRACTED:
+            told += retractions(sent.tenant, chat, line, operators)
+        elif line.body is not None and line.body != sent.texts[line_id]:
+            line.sent_to = sorted({*line.sent_to, *operators})
+            told += corrections(sent.tenant, chat, line, operators, line.body)
+    return told
 
 
 def _note_sent(sent: Outgoing, chat: Chat, lines: Mapping[int, ChatLine]) -> None:

@@ -50,7 +50,7 @@ async def receipt(services: Services, receipts: Sequence[Receipt]) -> None:
         events: list[ConversationEvent] = []
         for one in receipts:
             line = await _line(session, services.naming, one.receiver, one.sender, one.message_id)
-            if line is None or line.state is LineState.DELIVERED:
+            if line is None or line.state in {LineState.DELIVERED, LineState.RETRACTED}:
                 continue
             line.state, line.arrived_at = LineState.DELIVERED, services.clock()
             tenant = await session.get_one(Tenant, line.instance_name)
@@ -75,8 +75,10 @@ async def failed(services: Services, session: AsyncSession, reports: Sequence[Re
         tenant = await session.get(Tenant, report.visitor.instance)
         if tenant is None or not outbox.is_told(tenant, Event.MESSAGE_FAILED):
             continue
-        line = await _line(session, services.naming, report.visitor, report.operator, report.message_id)
-        if line is not None and line.state is not LineState.DELIVERED:
+        # also of a change of the line: that has an id which begins with the line's
+        said = report.message_id.partition(".")[0]
+        line = await _line(session, services.naming, report.visitor, report.operator, said)
+        if line is not None and said == report.message_id and line.state is LineState.SENT:
             line.state = LineState.FAILED
         detail = {
             "message_id": line.message_id if line else report.message_id,

@@ -7,6 +7,7 @@ Nor does the key of a row: a database gives it again when the last rows are gone
 
 import hashlib
 import re
+import uuid
 
 from tenants.store.models import MAX_ID, ChatLine, Room
 
@@ -16,6 +17,11 @@ _KEY = re.compile("([1-9][0-9]{0,9})-")
 def of_line(line: ChatLine, operator: str) -> str:
     """Of what a visitor wrote, on its way to that operator: each operator's copy has an id of its own."""
     return f"{line.id}-{_digest(line.created_at, line.message_id, operator)}"
+
+
+def of_change(line: ChatLine, operator: str) -> str:
+    """Of a correction of the line, or of its end, for that operator: a new one each time, since it may come twice."""
+    return f"{of_line(line, operator)}.{uuid.uuid4().hex}"
 
 
 def line_key(stanza_id: str) -> int | None:

@@ -34,12 +34,18 @@ class ShowVisitor(Command, frozen=True, tag="show", kw_only=True):
 
 
 class SendMessage(Command, frozen=True, tag="message", kw_only=True):
-    """A message of the visitor to an operator. `message_id` becomes the stanza's id (RFC 6120, 8.1.3)."""
+    """A message of the visitor to an operator. `message_id` becomes the stanza's id (RFC 6120, 8.1.3).
+
+    `replaces`: the id of the message that reads so now (XEP-0308); `retracts`: of the one that was taken back
+    (XEP-0424).
+    """
 
     username: str
     operator: str
     body: str
     message_id: str
+    replaces: str | None = None
+    retracts: str | None = None
 
 
 class SendToRoom(Command, frozen=True, tag="room", kw_only=True):
@@ -80,6 +86,16 @@ class SendReceipt(Command, frozen=True, tag="receipt", kw_only=True):
     receipt_id: str
 
 
+class SendReactions(Command, frozen=True, tag="reactions", kw_only=True):
+    """The visitor's reactions to a message of the operator, all of them (XEP-0444). `of`: what its client calls it."""
+
+    username: str
+    operator: str
+    of: str
+    reactions: list[str]
+    stanza_id: str
+
+
 class CloseVisitor(Command, frozen=True, tag="close", kw_only=True):
     """The visitor or chat is gone: operators see them leave at once."""
 
@@ -90,7 +106,9 @@ class CloseTenant(Command, frozen=True, tag="close-tenant", kw_only=True):
     """All of the tenant's visitors are gone."""
 
 
-AnyCommand = ShowVisitor | SendMessage | SendToRoom | ShowTyping | SendReceipt | CloseVisitor | CloseTenant
+AnyCommand = (
+    ShowVisitor | SendMessage | SendToRoom | ShowTyping | SendReceipt | SendReactions | CloseVisitor | CloseTenant
+)
 
 _encoder = msgspec.json.Encoder()
 _decoder: msgspec.json.Decoder[AnyCommand] = msgspec.json.Decoder(AnyCommand)

@@ -1,6 +1,7 @@
 """A tenant's chats, for the tenant itself: the rules are in `tenants.conversations.chats`."""
 
 from datetime import datetime
+from enum import StrEnum
 from http import HTTPStatus
 from typing import Annotated
 
@@ -12,9 +13,10 @@ from orchestrator.api.http.idempotency import IdempotentRoute
 from orchestrator.api.http.pages import AfterId, Limit, Page, rows_named
 from orchestrator.api.http.views import View, problems
 from tenants.accounts import operators
-from tenants.conversations import chat_lines, chats, ownership
+from tenants.conversations import chat_lines, chats, line_changes, ownership, visitor_answers
 from tenants.core.naming import check_identifier
 from tenants.core.text import DEFAULT_NICK, XmlText
+from tenants.delivery.receipts import Progress
 from tenants.process.services import Services
 from tenants.store.models import Chat, ChatState, LineState
 from tenants.visitors.page_view_request import DEFAULT_STATUS
@@ -25,6 +27,7 @@ Message = Annotated[
     Field(min_length=1, max_length=chat_lines.MAX_BODY, description=f"Up to {chat_lines.MAX_BODY} bytes of UTF-8."),
 ]
 MessageId = Annotated[str, Field(pattern="^[A-Za-z0-9_-]{8,64}$")]
+Reaction = Annotated[XmlText, Field(min_length=1, max_length=64, pattern=r"^\S+$", description="An emoji.")]
 
 
 class ChatRequest(BaseModel):
@@ -72,6 +75,37 @@ class MessageRequest(BaseModel):
 
     message: Message
     message_id: MessageId | None = Field(None, description="A unique id: with it the call may be repeated.")
+
+
+class EditRequest(BaseModel):
+    """What a message of the visitor says now."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    message: Message
+
+
+class VisitorState(StrEnum):
+    """How far an operator's message has come: to the visitor's browser, or to the visitor."""
+
+    DELIVERED = "delivered"
+    READ = "read"
+
+
+class ReceiptRequest(BaseModel):
+    """What became of an operator's message."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    state: VisitorState
+
+
+class ReactionsRequest(BaseModel):
+    """All reactions of the visitor to an operator's message; none takes them back."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    reactions: list[Reaction] = Field(max_length=20)
 
 
 class ChatView(BaseModel):
@@ -201,6 +235,40 @@ async def list_messages(
     """What was said, as far as it is kept: all of it for `history_hours`, else what has not arrived."""
     found = await chats.history(services.database, instance_name, chat_id, after=after, limit=limit + 1)
     return LinePage.of(found, limit, LineView.model_validate)
+
+
+@router.patch("/{chat_id}/messages/{line_id}", status_code=HTTPStatus.ACCEPTED, dependencies=[ACTS_FOR_TENANT])
+async def edit_message(
+    instance_name: str, chat_id: str, line_id: str, wanted: EditRequest, services: ServicesDep
+) -> LineView:
+    """The visitor corrects what was written; `line_id` is the message's id. Operators who have it see the new text."""
+    line = await line_changes.edit(services, instance_name, chat_id, line_id, wanted.message)
+    return LineView.model_validate(line)
+
+
+@router.delete("/{chat_id}/messages/{line_id}", status_code=HTTPStatus.NO_CONTENT, dependencies=[ACTS_FOR_TENANT])
+async def retract_message(instance_name: str, chat_id: str, line_id: str, services: ServicesDep) -> None:
+    """The visitor takes back what was written; one that was taken back already stays so."""
+    await line_changes.retract(services, instance_name, chat_id, line_id)
+
+
+@router.post("/{chat_id}/messages/{line_id}/receipts", status_code=HTTPStatus.ACCEPTED, dependencies=[ACTS_FOR_TENANT])
+async def confirm_message(
+    instance_name: str, chat_id: str, line_id: str, wanted: ReceiptRequest, services: ServicesDep
+) -> ReceiptRequest:
+    """An operator's message, by the id that its event told, has come to the visitor: the operator's client sees it."""
+    progress = Progress.DISPLAYED if wanted.state is VisitorState.READ else Progress.RECEIVED
+    await visitor_answers.confirm(services, instance_name, chat_id, line_id, progress)
+    return wanted
+
+
+@router.put("/{chat_id}/messages/{line_id}/reactions", status_code=HTTPStatus.ACCEPTED, dependencies=[ACTS_FOR_TENANT])
+async def react(
+    instance_name: str, chat_id: str, line_id: str, wanted: ReactionsRequest, services: ServicesDep
+) -> ReactionsRequest:
+    """The visitor reacts to an operator's message, by the id that its event told; the operator's client shows it."""
+    await visitor_answers.react(services, instance_name, chat_id, line_id, wanted.reactions)
+    return wanted
 
 
 def _operator(services: Services, username: str | None) -> str | None:

@@ -26,6 +26,8 @@ class LineState(StrEnum):
     """An operator's client said so (XEP-0184)."""
     FAILED = "failed"
     """It came back."""
+    RETRACTED = "retracted"
+    """The visitor took it back."""
 
 
 class Chat(Base):

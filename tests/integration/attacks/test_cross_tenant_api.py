@@ -18,8 +18,12 @@ from tests.world.tenant_api import TenantApi, api_of
 from tests.world.tenant_state import nothing_changes
 
 NOBODY = "nowhere"
-THERE = {"chat_id": "12", "username": "bob", "operator": "bob", "name": "team", "visitor_id": "7"}
-MISSING = {"chat_id": "98", "username": "bog", "operator": "bog", "name": "meat", "visitor_id": "9"}
+THERE = {
+    "chat_id": "12", "line_id": "line-0001", "username": "bob", "operator": "bob", "name": "team", "visitor_id": "7"
+}  # fmt: skip
+MISSING = {
+    "chat_id": "98", "line_id": "line-0009", "username": "bog", "operator": "bog", "name": "meat", "visitor_id": "9"
+}  # fmt: skip
 """What the other tenant has, by the parameter's name, and what nobody has."""
 VALID: dict[tuple[str, str], dict[str, Any]] = {
     ("put", ""): {},
@@ -27,6 +31,9 @@ VALID: dict[tuple[str, str], dict[str, Any]] = {
     ("post", "/chats"): {"chat_id": "13", "nick": "hostile"},
     ("patch", "/chats/{chat_id}"): {"nick": "hostile"},
     ("post", "/chats/{chat_id}/messages"): {"message": "hostile"},
+    ("patch", "/chats/{chat_id}/messages/{line_id}"): {"message": "hostile"},
+    ("post", "/chats/{chat_id}/messages/{line_id}/receipts"): {"state": "read"},
+    ("put", "/chats/{chat_id}/messages/{line_id}/reactions"): {"reactions": ["hostile"]},
     ("put", "/chats/{chat_id}/owner"): {"operator": "bob"},
     ("put", "/operators/{username}"): {"password": "a hostile password"},
     ("post", "/rooms"): {"name": "hostile"},
@@ -60,6 +67,7 @@ async def two(new_tenant: NewTenant) -> AsyncIterator[tuple[TenantApi, TenantApi
         assert made.status_code == 201, made.text
         assert (await theirs.http.post("/rooms", json={"name": "team"})).status_code == 201
         await theirs.chat("12", message="how much?")
+        await theirs.write("12", "for two", message_id="line-0001")
         yield ours, theirs
 
 

@@ -40,7 +40,7 @@ async def test_a_token_for_metrics_reads_nothing_else(api: TenantApi, panel: Pan
     prometheus = await bearing(panel, "metrics")
     assert (await http.get("/metrics", headers=prometheus)).status_code == 200
     places = {"instance_name": api.tenant.name, "chat_id": "1", "visitor_id": "1"}
-    places |= dict.fromkeys(("operation_id", "token_id", "message_id", "bulk_id"), "1")
+    places |= dict.fromkeys(("operation_id", "token_id", "message_id", "line_id", "bulk_id"), "1")
     every = await operations_of(http, **places)
     assert len(every) > 40
     answers = {one: (await http.request(*one, headers=prometheus, json={})).status_code for one in every}
@@ -71,7 +71,7 @@ async def test_who_may_look_at_the_panel_does_not_read_what_people_said(
 
     reader = await bearing(panel, "panel:read")
     places = {"instance_name": api.tenant.name, "chat_id": "1", "username": "bob"}
-    places |= dict.fromkeys(("operation_id", "token_id", "message_id", "bulk_id", "visitor_id"), "1")
+    places |= dict.fromkeys(("operation_id", "token_id", "message_id", "line_id", "bulk_id", "visitor_id"), "1")
     pages = [path for method, path in await operations_of(http, **places) if method == "GET"]
     assert path in pages
     assert [page for page in pages if WORDS in (await http.get(page, headers=reader)).text] == []

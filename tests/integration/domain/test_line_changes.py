@@ -1,0 +1,66 @@
+"""A line that is changed or taken back while it is on its way: nobody is left with the old text."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+
+import pytest
+from sqlalchemy import select
+
+from tenants.conversations import line_changes, line_sender
+from tenants.shards.commands import AnyCommand, SendMessage
+from tenants.store.models import Chat, ChatLine, ChatState, LineState
+from tests.world.kept import Kept
+from tests.world.registry import World
+
+
+class Meanwhile(Kept):
+    """Does something when the first commands have gone, before that is noted."""
+
+    change: Callable[[], Awaitable[object]] | None = None
+
+    async def publish(self, *commands: AnyCommand) -> None:
+        await super().publish(*commands)
+        if commands and self.change is not None:
+            change, self.change = self.change, None
+            await change()
+
+
+@pytest.mark.parametrize("history_hours", [0, 24])
+@pytest.mark.parametrize("retracts", [False, True])
+async def test_a_line_is_changed_while_it_is_being_sent(world: World, history_hours: int, *, retracts: bool) -> None:
+    kept = Meanwhile()
+    services = replace(world.services, commands=kept)
+    await world.open_tenant("acme", routing="orchestrator", history_hours=history_hours)
+    now, visitor = world.clock(), "visitor.7.chat.acme"
+    async with services.database.write() as session:
+        chat = Chat(
+            instance_name="acme", chat_id="7", username=visitor, nick="John", state=ChatState.OWNED, owner="bob.acme",
+            created_at=now, pending_since=now,
+        )  # fmt: skip
+        session.add(chat)
+        await session.flush()
+        session.add(
+            ChatLine(
+                instance_name="acme", chat_id=chat.id, message_id="line-0001", sender=visitor, body="old",
+                state=LineState.WAITING, sent_to=[], created_at=now,
+            )
+        )  # fmt: skip
+
+    async def change() -> None:
+        if retracts:
+            await line_changes.retract(services, "acme", "7", "line-0001")
+        else:
+            await line_changes.edit(services, "acme", "7", "line-0001", "new")
+
+    kept.change = change
+    await line_sender.forward(services, chat.id)
+    first, second = (one for one in kept.commands if isinstance(one, SendMessage))
+    assert (first.body, first.replaces, first.retracts) == ("old", None, None)
+    if retracts:
+        assert (second.replaces, second.retracts) == (None, first.message_id)
+    else:
+        assert (second.body, second.replaces, second.retracts) == ("new", first.message_id, None)
+    async with services.database.read() as session:
+        (line,) = await session.scalars(select(ChatLine))
+    assert (line.state, line.sent_to) == (LineState.RETRACTED if retracts else LineState.SENT, ["bob.acme"])
+    assert line.body == ("new" if history_hours and not retracts else None)
