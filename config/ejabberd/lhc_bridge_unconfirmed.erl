@@ -152,8 +152,10 @@ tell(Msg, #{jid := Operator}) ->
 %%%===================================================================
 
 -spec terminated(c2s(), term()) -> c2s().
-terminated(#{jid := JID, lhc_unconfirmed := #unconfirmed{messages = Messages}} = C2S, _Reason) ->
-    is_lost(C2S) andalso
+terminated(#{jid := #jid{luser = User, lserver = Host} = JID,
+             lhc_unconfirmed := #unconfirmed{messages = Messages}} = C2S, _Reason) ->
+    %% an account that is removed takes with it what it has, as its offline messages
+    is_lost(C2S) andalso ejabberd_auth:user_exists(User, Host) andalso
         begin
             Others = others(JID),
             lists:foreach(fun(One) -> has_another(One, Others) orelse route_anew(One, JID) end, queue:to_list(Messages))
