@@ -69,6 +69,8 @@ DROPPED = {
 _BESIDE_TEXT = {texts.BODY, f"{{{CHAT_STATES_NS}}}active", _REQUEST, _MARKABLE, _ORIGIN_ID, f"{{{SID_NS}}}stanza-id"}
 """What nearly all messages consist of, and which are to be read fast."""
 _SAYS_NOTHING = {*DROPPED.values(), CLIENT_NS}
+_OF_A_MESSAGE_YET_TO_COME = {f"{{{CHAT_STATES_NS}}}{state}" for state in ("composing", "paused", "inactive", "gone")}
+"""Chat states that no content comes with (XEP-0085, 5.5): whatever is beside them says nothing either."""
 _ALONE_DROPPED = {"{urn:xmpp:carbons:2}private", _REPLACE, _REACTIONS}
 
 
@@ -94,7 +96,7 @@ def read(message: ET.Element) -> Content | Unshowable | None:
         return _content(said, found, other_id)
     if _REACTIONS in found:
         return Content(Kind.REACTS, _reactions(found), about=_id(found[_REACTIONS]), other_id=other_id)
-    if any(not _says_nothing(tag) for tag in found):
+    if not found.keys() & _OF_A_MESSAGE_YET_TO_COME and any(not _says_nothing(tag) for tag in found):
         return Unshowable(Reason.UNKNOWN, language)
     if _REPLACE in found:  # by nothing
         return Content(Kind.RETRACTS, about=_id(found[_REPLACE]), other_id=other_id)

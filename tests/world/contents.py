@@ -153,4 +153,9 @@ SAMPLES = [
         "only what says nothing", "<active xmlns='http://jabber.org/protocol/chatstates'/><thread>t</thread>", NOTHING
     ),
     Sample("only what says nothing", "<retract xmlns='urn:xmpp:jingle-message:0' id='c1'/>", NOTHING),
+    Sample(
+        "only what says nothing",
+        "<composing xmlns='http://jabber.org/protocol/chatstates'/><typed xmlns='urn:example:mine'>3</typed>",
+        NOTHING,
+    ),
 ]
