@@ -125,7 +125,8 @@ def test_all_words_are_read_in_any_combination(
             continue  # the same in another language
         assert isinstance(found, Content)
         assert words in found.text
-    if not spoken and any("unheard:of'/>" in one and "fallback" not in one for one in beside):
+    is_typing = any("<composing" in one for one in beside)
+    if not spoken and not is_typing and any("unheard:of'/>" in one and "fallback" not in one for one in beside):
         assert found is not None, "what is not known is told"
 
 
