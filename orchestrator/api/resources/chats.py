@@ -18,7 +18,7 @@ from tenants.core.naming import check_identifier
 from tenants.core.text import DEFAULT_NICK, XmlText
 from tenants.delivery.receipts import Progress
 from tenants.process.services import Services
-from tenants.store.models import Chat, ChatState, LineState
+from tenants.store.models import Chat, ChatLine, ChatState, LineState
 from tenants.visitors.page_view_request import DEFAULT_STATUS
 
 Nick = Annotated[XmlText, Field(min_length=1, max_length=200)]
@@ -139,10 +139,18 @@ class LineView(View):
     id: int
     message_id: str
     sender: str = Field(description="The account of the visitor, or of the operator.")
-    state: LineState
+    state: LineState = Field(
+        description="`unconfirmed`: sent five minutes ago or more, and no client has said so far that it has it."
+    )
     body: str | None = Field(description="Null when it has arrived and the tenant keeps no history.")
     created_at: datetime
     arrived_at: datetime | None
+
+    @classmethod
+    def of(cls, line: ChatLine, now: float) -> "LineView":
+        """The line as its tenant sees it at that time."""
+        values = {name: getattr(line, name) for name in cls.model_fields if name != "state"}
+        return cls(**values, state=line.state_at(now))
 
 
 class LinePage(Page[LineView, int], alias_generator=rows_named("messages")):
@@ -225,7 +233,7 @@ async def close_chat(instance_name: str, chat_id: str, services: ServicesDep) ->
 async def write_message(instance_name: str, chat_id: str, wanted: MessageRequest, services: ServicesDep) -> LineView:
     """The visitor writes: to the chat's owner, or to all who may take it."""
     line = await chat_lines.write(services, instance_name, chat_id, wanted.message, wanted.message_id)
-    return LineView.model_validate(line)
+    return LineView.of(line, services.clock())
 
 
 @router.get("/{chat_id}/messages", dependencies=[READS_MESSAGES])
@@ -234,7 +242,8 @@ async def list_messages(
 ) -> LinePage:
     """What was said, as far as it is kept: all of it for `history_hours`, else what has not arrived."""
     found = await chats.history(services.database, instance_name, chat_id, after=after, limit=limit + 1)
-    return LinePage.of(found, limit, LineView.model_validate)
+    now = services.clock()
+    return LinePage.of(found, limit, lambda line: LineView.of(line, now))
 
 
 @router.patch("/{chat_id}/messages/{line_id}", status_code=HTTPStatus.ACCEPTED, dependencies=[ACTS_FOR_TENANT])
@@ -243,7 +252,7 @@ async def edit_message(
 ) -> LineView:
     """The visitor corrects what was written; `line_id` is the message's id. Operators who have it see the new text."""
     line = await line_changes.edit(services, instance_name, chat_id, line_id, wanted.message)
-    return LineView.model_validate(line)
+    return LineView.of(line, services.clock())
 
 
 @router.delete("/{chat_id}/messages/{line_id}", status_code=HTTPStatus.NO_CONTENT, dependencies=[ACTS_FOR_TENANT])

@@ -22,12 +22,18 @@ class LineState(StrEnum):
     WAITING = "waiting"
     """For an operator who may take the chat."""
     SENT = "sent"
+    UNCONFIRMED = "unconfirmed"
+    """It was sent a while ago, and no client has said that it has it. Shown (`ChatLine.state_at`), never stored."""
     DELIVERED = "delivered"
     """An operator's client said so (XEP-0184)."""
     FAILED = "failed"
     """It came back."""
     RETRACTED = "retracted"
     """The visitor took it back."""
+
+
+_CONFIRMED_WITHIN = 300.0
+"""Seconds: a client that is there says so within three; one that hangs is disconnected within two minutes."""
 
 
 class Chat(Base):
@@ -94,6 +100,11 @@ class ChatLine(Base):
     """The operators whom it was sent to."""
     created_at: Mapped[float] = mapped_column(index=True)
     arrived_at: Mapped[float | None]
+
+    def state_at(self, now: float) -> LineState:
+        """The state as it is shown at that time. What an operator wrote (`sent_to` is empty) nobody confirms."""
+        waits = self.state is LineState.SENT and bool(self.sent_to)
+        return LineState.UNCONFIRMED if waits and now > self.created_at + _CONFIRMED_WITHIN else self.state
 
 
 class ReturnedMessage(Base):
