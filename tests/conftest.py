@@ -5,6 +5,7 @@ import socket
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
+import hypothesis
 import pytest
 
 from bench.testbed.panel import Panel
@@ -23,6 +24,9 @@ def pytest_configure() -> None:
     number = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
     first = _FIRST_PORT + number * _PORTS_EACH
     os.environ["ORCHESTRATOR_PORTS"] = f"{first}-{first + _PORTS_EACH - 1}"
+    # how long an example takes says how busy the machine is
+    hypothesis.settings.register_profile("without timings", deadline=None)
+    hypothesis.settings.load_profile("without timings")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

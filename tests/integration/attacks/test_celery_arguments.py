@@ -140,7 +140,7 @@ def test_any_arguments_are_allowed_or_refused_with_field_and_rule(
         for instance_name in ("acme", "shop"):
             portal.call(world.open_tenant, instance_name)
 
-        @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+        @settings(max_examples=40, suppress_health_check=list(HealthCheck))
         @given(arguments=_arguments(_SCHEMAS[name]))
         def send(arguments: dict[str, Any]) -> None:
             arguments = json.loads(json.dumps(arguments))

@@ -255,7 +255,7 @@ async def test_new_members_are_made_and_others_left_as_they_are(
 
 @given(password=PASSWORDS)
 @example(password="\ud800")
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 async def test_passwords_are_those_of_ejabberd(server: ChatServer, ejabberd: Ejabberd, password: str) -> None:
     """What is taken here lets the client in, by SCRAM and by PLAIN; what is refused here ejabberd refuses too."""
     user = f"user-{next(_numbers)}.acme"  # a name without a tenant cannot log in

@@ -216,7 +216,6 @@ def test_a_life_of_chances_breaks_no_rule(database_url: str) -> None:
             settings=settings(
                 max_examples=12,
                 stateful_step_count=30,
-                deadline=None,
                 derandomize=True,
                 database=None,
                 # shrinking what failed takes many minutes: for whoever looks into it

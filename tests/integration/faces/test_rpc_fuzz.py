@@ -41,9 +41,7 @@ WARM_UP, MEASURED = 500, 1500
 MAY_GROW = 32 * 2**20
 """Bytes. A leak of one body in a hundred would be more."""
 
-FUZZ = settings(
-    max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
-)
+FUZZ = settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 
 
 @pytest.fixture(scope="module")

@@ -98,7 +98,6 @@ async def talk(api: TenantApi) -> Talk:
 @given(text=st.text(min_size=1, max_size=300))
 @settings(
     max_examples=100,
-    deadline=None,
     phases=[Phase.generate],
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
