@@ -5,7 +5,7 @@ visitor nor given back to the operator is dropped on purpose, and listed there.
 """
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from xml.etree import ElementTree as ET
 
 from tenants.conversations.contents import Content, Kind
@@ -44,8 +44,6 @@ _ENCRYPTED = {
     "{urn:xmpp:openpgp:0}openpgp": "OpenPGP",
     "{urn:ietf:params:xml:ns:xmpp-e2e}e2e": "",
 }
-_ENCRYPTED_TEXTS = {"?OTR": "OTR", "-----BEGIN PGP MESSAGE-----": "OpenPGP", "aesgcm://": ""}
-"""By what a body begins with."""
 
 DROPPED = {
     "chat states": CHAT_STATES_NS,
@@ -83,7 +81,8 @@ def read(message: ET.Element) -> Content | Unshowable | None:
     if found.keys() <= _BESIDE_TEXT and (text := texts.plain(found[texts.BODY])):
         return Content(text=text, other_id=other_id)
     language = message.get(_LANGUAGE)
-    method = _encryption(found)
+    said = _said(found)
+    method = _encryption(found, said.values())
     if method is not None:
         return Unshowable(Reason.ENCRYPTED, language, method)
     if found.keys() & _CALLS:
@@ -91,7 +90,6 @@ def read(message: ET.Element) -> Content | Unshowable | None:
     retracted = _retracted(found)
     if retracted is not None:
         return Content(Kind.RETRACTS, about=retracted, other_id=other_id)
-    said = _said(found)
     if said:
         return _content(said, found, other_id)
     if _REACTIONS in found:
@@ -103,18 +101,18 @@ def read(message: ET.Element) -> Content | Unshowable | None:
     return None
 
 
-def _encryption(found: Found) -> str | None:
-    """How the message is encrypted, empty if that is not known; None if it is not."""
+def _encryption(found: Found, said: Iterable[str]) -> str | None:
+    """How the message is encrypted, empty if that is not known; None if it is not. `said`: all that would be shown."""
     for tag, method in _ENCRYPTED.items():
         if tag in found:
             return method
     for element in found.get(_ENCRYPTED_FOR, ()):
         return _METHODS.get(element.get("namespace", ""), "")
-    for body in found.get(texts.BODY, ()):
-        for beginning, method in _ENCRYPTED_TEXTS.items():
-            if (body.text or "").lstrip().startswith(beginning):
-                return method
-    return "" if links.are_all_encrypted(found) else None
+    for text in [*said, _reactions(found)]:
+        method_of_text = texts.encryption(text)
+        if method_of_text is not None:
+            return method_of_text
+    return "" if links.is_any_encrypted(found) else None
 
 
 def _id(elements: Sequence[ET.Element]) -> str:
@@ -137,7 +135,7 @@ def _said(found: Found) -> dict[str, str]:
     said = texts.with_subjects(said, found)
     lines = [*links.lines(found), *texts.place_beside(said, found)]
     for line in lines if said else ():
-        said = {language: text if line.address in text else f"{text}\n{line.text}" for language, text in said.items()}
+        said = {language: text if line.is_in(text) else f"{text}\n{line.text}" for language, text in said.items()}
     if not said and lines:
         said = {"": "\n".join(dict.fromkeys(line.text for line in lines))}
     return said
@@ -162,7 +160,7 @@ def _content(said: Mapping[str, str], found: Found, other_id: str) -> Content:
 
 def _reactions(found: Found) -> str:
     """One on each line; it may be none, after the last one was taken back."""
-    reactions = [" ".join((one.text or "").split()) for one in found[_REACTIONS][0]]
+    reactions = [" ".join((one.text or "").split()) for element in found.get(_REACTIONS, ())[:1] for one in element]
     return "\n".join(dict.fromkeys(one for one in reactions if one))
 
 

@@ -3,8 +3,10 @@
 A line is the address, behind what the client calls it.
 """
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from urllib.parse import unquote
 from xml.etree import ElementTree as ET
 
 _OOB = "{jabber:x:oob}x"
@@ -31,18 +33,26 @@ class Line:
     address: str
     text: str
 
+    def is_in(self, said: str) -> bool:
+        """Whether that holds the address: as a whole, not as the beginning of another one."""
+        return re.search(rf"(?<![\w/=]){re.escape(self.address)}(?![\w/?#&=%~+@-]|[.,:;!]\w)", said) is not None
+
 
 def lines(found: Mapping[str, Sequence[ET.Element]]) -> list[Line]:
     """The links of a message that a visitor can open."""
-    return [_line(address, name) for address, name in _links(found) if not address.startswith(_ENCRYPTED_LINK)]
+    return [_line(address, name) for address, name in _links(found) if not _is_encrypted(address)]
 
 
-def are_all_encrypted(found: Mapping[str, Sequence[ET.Element]]) -> bool:
-    """Whether the message shares files, and each is encrypted."""
-    addresses = [address for address, _ in _links(found)]
-    if addresses:
-        return all(address.startswith(_ENCRYPTED_LINK) for address in addresses)
-    return any(sharing.find(_ENCRYPTED_SOURCE) is not None for sharing in found.get(_SHARING, ()))
+def is_any_encrypted(found: Mapping[str, Sequence[ET.Element]]) -> bool:
+    """Whether the message shares a file that is encrypted: it would be missing among the others."""
+    if any(_is_encrypted(address) for address, _ in _links(found)):
+        return True
+    encrypted = [one for one in found.get(_SHARING, ()) if one.find(_ENCRYPTED_SOURCE) is not None]
+    return any(one.find(_URL_DATA) is None for one in encrypted)
+
+
+def _is_encrypted(address: str) -> bool:
+    return address.lower().startswith(_ENCRYPTED_LINK)
 
 
 def _links(found: Mapping[str, Sequence[ET.Element]]) -> Iterator[tuple[str, str]]:
@@ -70,4 +80,6 @@ def _name(element: ET.Element) -> str | None:
 
 
 def _line(address: str, name: str) -> Line:
-    return Line(address, f"{name}: {address}" if name and name not in address else address)
+    # most addresses end with the name of the file
+    end = unquote(re.split("[?#]", address)[0].rpartition("/")[2])
+    return Line(address, f"{name}: {address}" if name and name != end else address)

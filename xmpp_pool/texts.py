@@ -28,6 +28,8 @@ _BLOCKS = {
 _PLACE_NS = "{http://jabber.org/protocol/geoloc}"
 _PLACE = f"{_PLACE_NS}geoloc"
 _ADDRESS = ("description", "text", "building", "street", "area", "postalcode", "locality", "region", "country", "uri")
+_GEO_URI = re.compile(r"geo:([-+.\d]{1,32}),([-+.\d]{1,32})", re.ASCII)
+_NUMBER = re.compile(r"[-+.eE\d]{1,32}", re.ASCII)
 _OTR_TAG = re.compile(" \t  \t\t\t\t \t \t \t  (?:[ \t]{8})*")
 """White space by which a client offers encryption (OTR), in words that are not encrypted."""
 
@@ -35,15 +37,31 @@ _OTR_TAG = re.compile(" \t  \t\t\t\t \t \t \t  (?:[ \t]{8})*")
 def plain(elements: Sequence[ET.Element]) -> str:
     """The body of a message that holds no more, when nothing has to be looked at in it; else empty."""
     text = (elements[0].text or "") if len(elements) == 1 else ""
-    is_plain = text[:1].isalnum() and "\t" not in text and not text.startswith("aesgcm:") and not elements[0].attrib
+    is_plain = text[:1].isalnum() and not any(sign in text for sign in _LOOKED_AT) and not elements[0].attrib
     return text if is_plain else ""
+
+
+_LOOKED_AT = ("\t", "?OTR", "-----BEGIN", "://")
+"""What may be white space or text of encryption."""
+_CIPHERTEXTS = {
+    # Data, a part of it, or the request to begin: in the middle of words, not the mere name.
+    "OTR": re.compile(r"\A\s*\?OTR|\?OTR(?::[A-Za-z0-9+/]{4}|[,|][0-9a-fA-F]+[,|]|\??v[0-9x]*\?)"),
+    "OpenPGP": re.compile("-----BEGIN PGP MESSAGE-----"),
+    "": re.compile("aesgcm://", re.IGNORECASE),
+}
+"""Text that holds encryption, by its method. The last is a link that holds the key of an encrypted file (XEP-0454)."""
+
+
+def encryption(text: str) -> str | None:
+    """How something in the text is encrypted, empty if that has no name; None if nothing is."""
+    return next((method for method, form in _CIPHERTEXTS.items() if form.search(text)), None)
 
 
 def bodies(found: Found, cut: Collection[str]) -> dict[str, str]:
     """The words by languages, without the fallbacks for those extensions (XEP-0428; empty: for any)."""
     whole = _by_language(found.get(BODY, ()))
     ranges = [one for fallback in _fallbacks(found) if fallback.get("for", "") in cut for one in _ranges(fallback)]
-    rest = {language: _without(text, ranges) for language, text in whole.items()}
+    rest = {language: without(text, ranges) for language, text in whole.items()}
     if REPLY_NS in cut and not any(map(str.strip, rest.values())):
         rest = whole  # a client that marks all that it says as a quote
     return {language: text for language, text in rest.items() if text.strip()}
@@ -58,9 +76,13 @@ def with_subjects(said: Mapping[str, str], found: Found) -> dict[str, str]:
     anyhow = subjects.get("") or next(iter(subjects.values()))
     above = {language: subjects.get(language, anyhow) for language in said}
     return {
-        language: text if text.startswith(above[language]) else f"{above[language]}\n{text}"
+        language: text if _is_first_line(above[language], text) else f"{above[language]}\n{text}"
         for language, text in said.items()
     }
+
+
+def _is_first_line(subject: str, text: str) -> bool:
+    return f"{text.strip()}\n".startswith(f"{subject}\n")
 
 
 def html(found: Found) -> dict[str, str]:
@@ -76,10 +98,10 @@ def html(found: Found) -> dict[str, str]:
 
 def place_beside(said: Mapping[str, str], found: Found) -> list[Line]:
     """Where the operator is, or wants the visitor to be (XEP-0080)."""
-    places = [_place(element) for element in found.get(_PLACE, ())]
-    if any("geo:" in text for text in said.values()):
-        return []
-    return [place for place in places if place.text]
+    points = {_point(*match) for text in said.values() for match in _GEO_URI.findall(text)} - {None}
+    # a client says it once more, as the address of a map
+    elements = [one for one in found.get(_PLACE, ()) if _point(*_coordinates(one)) not in points]
+    return [place for place in map(_place, elements) if place.text]
 
 
 def is_place_alone(found: Found) -> bool:
@@ -108,23 +130,27 @@ def _ranges(fallback: ET.Element) -> list[Range]:
     elements = [element for element in fallback if element.tag.endswith("}body")]
     if not elements:
         return [] if len(fallback) else [(0, _TO_THE_END)]
-    return [(_number(one.get("start"), 0), _number(one.get("end"), _TO_THE_END)) for one in elements]
+    bounds = [(one.get("start", "0"), one.get("end", str(_TO_THE_END))) for one in elements]
+    # rather a quote too many than a word too few: a range that cannot be read is none
+    return [(int(start), int(end)) for start, end in bounds if _is_index(start) and _is_index(end)]
 
 
-_TO_THE_END = 1 << 30
+_TO_THE_END = 999_999_999
 
 
-def _number(text: str | None, otherwise: int) -> int:
-    # digits of other scripts are numbers to `int`, and what is not one is as if it were absent
-    return int(text) if text is not None and re.fullmatch("[0-9]{1,9}", text) else otherwise
+def _is_index(text: str) -> bool:
+    # digits of other scripts are numbers to `int`
+    return re.fullmatch("[0-9]{1,9}", text) is not None
 
 
-def _without(text: str, ranges: Sequence[Range]) -> str:
+def without(text: str, ranges: Sequence[Range]) -> str:
     """The text without those characters, which are code points (XEP-0426)."""
     kept, at = [], 0
     for start, end in sorted(ranges):
-        kept.append(text[at:start])
-        at = max(at, end)
+        # where the range before it ends, if that is later; and none ends before it begins
+        begin = max(at, start)
+        kept.append(text[at:begin])
+        at = max(begin, end)
     return "".join([*kept, text[at:]])
 
 
@@ -163,14 +189,35 @@ def _target(element: ET.Element) -> str:
 
 
 def _web_address(address: str | None) -> str:
-    return address if address and address.startswith(("http:", "https:", "mailto:", "tel:")) else ""
+    # one of an encrypted file is read, to be given back
+    is_read = address and address.lower().startswith(("http:", "https:", "mailto:", "tel:", "aesgcm:"))
+    return address if address and is_read else ""
 
 
 def _place(element: ET.Element) -> Line:
     """Its coordinates, then what it is called."""
-    lat, lon = (element.findtext(f"{_PLACE_NS}{name}", "").strip() for name in ("lat", "lon"))
-    point = f"{lat}, {lon}" if lat and lon else ""
+    lat, lon = _coordinates(element)
+    point = f"{lat}, {lon}" if _point(lat, lon) else ""
     names = [" ".join((element.findtext(f"{_PLACE_NS}{name}") or "").split()) for name in _ADDRESS]
     called = ", ".join(dict.fromkeys(name for name in names if name))
     text = f"{point} ({called})" if point and called else point or called
     return Line(point or called, text)
+
+
+def _coordinates(element: ET.Element) -> tuple[str, str]:
+    lat, lon = (element.findtext(f"{_PLACE_NS}{name}", "").strip() for name in ("lat", "lon"))
+    return lat, lon
+
+
+def _point(lat: str, lon: str) -> tuple[float, float] | None:
+    """The coordinates as numbers; None if they are none of a place on earth."""
+    if not (_NUMBER.fullmatch(lat) and _NUMBER.fullmatch(lon)):
+        return None
+    try:
+        point = float(lat), float(lon)
+    except ValueError:
+        return None
+    return point if abs(point[0]) <= _MOST_LAT and abs(point[1]) <= _MOST_LON else None
+
+
+_MOST_LAT, _MOST_LON = 90.0, 180.0
