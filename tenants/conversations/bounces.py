@@ -1,11 +1,9 @@
 """Visitors' messages that came back from ejabberd as errors: kept, and sent to the operator again on demand."""
 
-import uuid
-
 import structlog
 from sqlalchemy import delete, select, update
 
-from tenants.conversations import signals
+from tenants.conversations import signals, stanza_ids
 from tenants.conversations.reports import Returned
 from tenants.core.errors import ConflictError, NotFoundError
 from tenants.lifecycle import admission, audit
@@ -125,8 +123,7 @@ async def _send_again(services: Services, tenant: Tenant, message: ReturnedMessa
             username=message.visitor,
             operator=message.operator,
             body=message.body,
-            # always the same one, so that two who ask at once send one message
-            message_id=uuid.uuid5(uuid.NAMESPACE_OID, message.stanza_id).hex,
+            message_id=stanza_ids.of_replay(message),
         )
     )
     async with services.database.write() as session:

@@ -17,7 +17,7 @@ from tenants.delivery import outbox
 from tenants.delivery.outbox import ConversationEvent, Event
 from tenants.lifecycle import admission
 from tenants.process.services import Services
-from tenants.store.models import CallbackMessage, ChatLine, LineState, MessageState, Tenant
+from tenants.store.models import CallbackMessage, ChatLine, LineState, MessageState, Routing, Tenant
 
 
 async def typing(services: Services, sign: Typing) -> None:
@@ -69,7 +69,10 @@ async def receipt(services: Services, receipts: Sequence[Receipt]) -> None:
 
 
 async def failed(services: Services, session: AsyncSession, reports: Sequence[Returned]) -> set[str]:
-    """Note that messages came back, in the transaction that keeps them. Returns the tenants to be woken after it."""
+    """Note that messages came back, in the transaction that keeps them. Returns the tenants to be woken after it.
+
+    Of LHC's own lines none is known: there all that comes back is told.
+    """
     events: list[ConversationEvent] = []
     for report in reports:
         tenant = await session.get(Tenant, report.visitor.instance)
@@ -78,6 +81,8 @@ async def failed(services: Services, session: AsyncSession, reports: Sequence[Re
         # also of a change of the line: that has an id which begins with the line's
         said = report.message_id.partition(".")[0]
         line = await _line(session, services.naming, report.visitor, report.operator, said)
+        if line is None and tenant.routing is Routing.ORCHESTRATOR:
+            continue  # nothing that the tenant said: an operator's client may give back what it likes
         if line is not None and said == report.message_id and line.state is LineState.SENT:
             line.state = LineState.FAILED
         detail = {

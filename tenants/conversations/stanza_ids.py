@@ -9,9 +9,10 @@ import hashlib
 import re
 import uuid
 
-from tenants.store.models import MAX_ID, ChatLine, Room
+from tenants.store.models import MAX_ID, ChatLine, ReturnedMessage, Room
 
 _KEY = re.compile("([1-9][0-9]{0,9})-")
+_LINE = re.compile(r"[1-9][0-9]{0,9}-[0-9a-f]{24}(?![^.])")
 
 
 def of_line(line: ChatLine, operator: str) -> str:
@@ -22,6 +23,13 @@ def of_line(line: ChatLine, operator: str) -> str:
 def of_change(line: ChatLine, operator: str) -> str:
     """Of a correction of the line, or of its end, for that operator: a new one each time, since it may come twice."""
     return f"{of_line(line, operator)}.{uuid.uuid4().hex}"
+
+
+def of_replay(returned: ReturnedMessage) -> str:
+    """Of what came back and is sent again: always the same one, so that two who ask at once send one message."""
+    again = uuid.uuid5(uuid.NAMESPACE_OID, returned.stanza_id).hex
+    line = _LINE.match(returned.message_id)
+    return f"{line[0]}.{again}" if line else again
 
 
 def line_key(stanza_id: str) -> int | None:

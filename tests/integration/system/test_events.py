@@ -93,6 +93,29 @@ async def test_a_message_that_came_back_is_told(api: TenantApi, hooked: Told) ->
     assert (failed["operator"], failed["condition"], failed["chat_id"]) == ("bob", "service-unavailable", "5")
     lines = (await api.http.get("/chats/5/messages")).json()["messages"]
     assert {one["id"]: one["state"] for one in lines}[line["id"]] == "failed"
+    assert (await api.http.post("/returned-messages/replay")).json() == {"replayed": 1}
+    await until(lambda: len(hooked.of("message.failed")) > 1, "it comes back once more")
+    assert [one["message_id"] for one in hooked.of("message.failed")] == ["line-0002", "line-0002"]
+
+
+async def test_only_what_the_tenant_said_is_told_to_have_come_back(api: TenantApi, hooked: Told) -> None:
+    bob = await login(api, hooked, "bob")
+    chat = await api.chat("5", message="hello?")
+    await api.write("5", "one more", message_id="line-0002")
+    said = await bob.reads("one more")
+
+    def refuse(line: str, text: str) -> None:
+        condition = "<not-acceptable xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/>"
+        body = f"<body>{text}</body><error type='cancel'>{condition}</error>"
+        bob.send_raw(f"<message type='error' to='{chat['username']}@{api.tenant.host}' id='{line}'>{body}</message>")
+
+    refuse("made-up", "nobody said this")
+    refuse(said.id, "one more")
+    failed = await hooked.next("message.failed")
+    assert (failed["message_id"], failed["condition"]) == ("line-0002", "not-acceptable")
+    kept = (await api.http.get("/returned-messages")).json()["returned_messages"]
+    assert [one["condition"] for one in kept] == ["not-acceptable"] * 2, "both are kept"
+    assert [one["message_id"] for one in hooked.of("message.failed")] == ["line-0002"]
 
 
 async def test_typing_and_receipts_both_ways(api: TenantApi, hooked: Told) -> None:
