@@ -60,7 +60,7 @@ of_client(#iq{to = #jid{luser = Visitor, lserver = Host}} = IQ) ->
                         features = ?FEATURES};
         {?NS_DISCO_ITEMS, <<>>} -> #disco_items{};
         {Namespace, _} when Namespace == ?NS_DISCO_INFO; Namespace == ?NS_DISCO_ITEMS -> no_item;
-        _ -> none
+        _ -> unknown
     end.
 
 %% The namespace, and the node if there is one. What sets something is no question.
@@ -78,6 +78,10 @@ vcard(Visitor, Host) ->
 
 route(#iq{lang = Lang} = IQ, none) ->
     ejabberd_router:route(xmpp:make_error(IQ, xmpp:err_service_unavailable(<<"The visitor is not there">>, Lang))),
+    answered;
+route(#iq{lang = Lang} = IQ, unknown) -> % the condition of RFC 6120, 8.4, for what is not understood
+    Text = <<"The visitor's client does not support this">>,
+    ejabberd_router:route(xmpp:make_error(IQ, xmpp:err_service_unavailable(Text, Lang))),
     answered;
 route(IQ, no_item) ->
     ejabberd_router:route(xmpp:make_error(IQ, xmpp:err_item_not_found())),

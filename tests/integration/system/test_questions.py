@@ -19,6 +19,7 @@ QUESTIONS = [
     f"<query xmlns='{INFO}'/>",
     f"<query xmlns='{ITEMS}'/>",
 ]
+NOT_SUPPORTED = "The visitor's client does not support this"
 _numbers = itertools.count(1)
 
 
@@ -42,6 +43,11 @@ async def outcomes(client: Operator, to: str) -> set[str]:
     }
 
 
+def text_of(answer: ET.Element) -> str | None:
+    """What is said in an error."""
+    return answer.findtext("{jabber:client}error/{urn:ietf:params:xml:ns:xmpp-stanzas}text")
+
+
 def features(answer: ET.Element) -> set[str]:
     return {feature.get("var", "") for feature in answer.iter(f"{{{INFO}}}feature")}
 
@@ -63,10 +69,13 @@ async def test_a_visitor_who_is_shown_online_answers_as_a_contact_that_is_there(
         assert unknown.find("{jabber:client}error/*") is not None
         refused = await ask(bob, address, "<query xmlns='jabber:iq:version'/>", kind="set")
         assert refused.get("type") == "error"
+        strange = await ask(bob, address, "<query xmlns='urn:unheard:of'/>")
+        assert [text_of(answer) for answer in (refused, strange)] == [NOT_SUPPORTED] * 2
     assert [item.get("jid") for item in (await ask(bob, visitor, QUESTIONS[6])).iter(f"{{{ITEMS}}}item")] == [seen.jid]
     card = await ask(bob, seen.jid, QUESTIONS[4])
     assert card.findtext("{vcard-temp}vCard/{vcard-temp}FN") == "John"
     assert await outcomes(bob, f"{visitor}/another") == {"service-unavailable"}
+    assert text_of(await ask(bob, f"{visitor}/another", QUESTIONS[0])) == "The visitor is not there"
     for address in (absent, f"{absent}/lhc"):
         assert await outcomes(bob, address) == {"service-unavailable"}
 
