@@ -234,6 +234,11 @@ async def _make(
     by: OperationKind = OperationKind.PROVISION,
     not_before: float,
 ) -> Created:
+    if services.settings.hosting and tenant.instance_name == STANDALONE_INSTANCE:
+        # the name alone says of which mode a tenant is; one that is there already can be used, changed and destroyed
+        raise InvalidInputError(
+            "instance_name", f"must not be '{STANDALONE_INSTANCE}': so the one tenant of a standalone system is called"
+        )
     secret_key = spec.secret_key or (new_key() if own_key and not spec.key_digest else None)
     await incarnations.begin(services, session, tenant, cause)
     _apply(services.settings, tenant, spec, secret_key, new=True)

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from http import HTTPStatus
 
 from alembic.script import ScriptDirectory
-from sqlalchemy import Float, cast, func, select, text
+from sqlalchemy import ColumnElement, Float, cast, exists, func, select, text
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from tenants.core.errors import DomainError, NotFoundError
 from tenants.core.naming import STANDALONE_INSTANCE
@@ -22,7 +23,7 @@ from tenants.outbound import callback_urls, lhc
 from tenants.process import heartbeats, leases
 from tenants.process.services import Services
 from tenants.store.migrate import alembic_config
-from tenants.store.models import EventFormat, Tenant, TenantState
+from tenants.store.models import Account, EventFormat, Tenant, TenantState
 
 _SECONDS = 10.0
 """For each check."""
@@ -128,23 +129,56 @@ async def _check_database(services: Services) -> str:
 async def _check_mode(services: Services) -> str:
     """Whether the names of what is there are of this mode: in the other one they are nobody's."""
     hosting = services.settings.hosting
-    is_standalone = Tenant.instance_name == STANDALONE_INSTANCE
-    live = select(Tenant.instance_name).where(Tenant.state != TenantState.DESTROYED).order_by(Tenant.instance_name)
+    live = Tenant.state != TenantState.DESTROYED
+    is_stranger = Tenant.instance_name == STANDALONE_INSTANCE
+    if not hosting:
+        is_stranger = ~is_stranger
     async with services.database.read() as session:
-        strangers = list(await session.scalars(live.where(is_standalone if hosting else ~is_standalone)))
-        is_there = await session.scalar(live.where(is_standalone)) is not None
+        strangers = list(
+            await session.scalars(select(Tenant.instance_name).where(live, is_stranger).order_by(Tenant.instance_name))
+        )
+        ours = await _weigh(session, live, ~is_stranger)
+        theirs = await _weigh(session, live, is_stranger)
     mode = "hosting: many instances, named in every username" if hosting else "standalone: one instance, named nowhere"
     if strangers:
-        raise WrongError(
-            f"{mode}; but there are tenants of the other mode: {first_of(strangers)}",
-            f"set ORCHESTRATOR_HOSTING={str(not hosting).lower()}, as it was when they were made, for all processes and"
-            " ejabberd's mod_lhc_bridge; to change it, destroy them first",
-        )
-    if not hosting and not is_there:
+        advice = _begun_in_the_other_mode(hosting) if theirs > ours else _begun_in_this_mode(hosting)
+        raise WrongError(f"{mode}; but there are tenants of the other mode: {first_of(strangers)}", advice)
+    if not hosting and not ours:
         raise WrongError(
             f"{mode}; but its tenant is not there", f"run `orchestrator tenant create {STANDALONE_INSTANCE}`"
         )
     return mode
+
+
+async def _weigh(session: AsyncSession, *which: ColumnElement[bool]) -> int:
+    """0: there are no such tenants; 1: there are; 2: they have accounts, so somebody uses them."""
+    # an instance of that name which an earlier version let begin is no standalone system's tenant: its names say so
+    is_hosted = Account.username.endswith(f".{STANDALONE_INSTANCE}")
+    has_accounts = exists().where(Account.instance_name == Tenant.instance_name, ~is_hosted)
+    if await session.scalar(select(exists().where(*which, has_accounts))):
+        return 2
+    return int(bool(await session.scalar(select(exists().where(*which)))))
+
+
+def _begun_in_the_other_mode(hosting: bool) -> str:
+    former, setting = ("standalone", "false") if hosting else ("hosted", "true")
+    return (
+        f"this was a {former} system: set ORCHESTRATOR_HOSTING={setting}, as it was when they were made, for all"
+        " processes and ejabberd's mod_lhc_bridge; to change the mode, destroy them first"
+    )
+
+
+def _begun_in_this_mode(hosting: bool) -> str:
+    """Of a system that is used as it is: to set the other mode would make all its tenants nobody's."""
+    if hosting:
+        return (
+            f"leave the mode as it is, and run `orchestrator tenant destroy {STANDALONE_INSTANCE}`; it has no way back,"
+            " and ends its accounts too"
+        )
+    return (
+        f"leave the mode as it is: '{STANDALONE_INSTANCE}' is the tenant of this system; the others were made while"
+        " ORCHESTRATOR_HOSTING was true; they take no calls, and cannot be destroyed in this mode"
+    )
 
 
 async def _check_clock(services: Services) -> str:

@@ -58,7 +58,6 @@ def test_status_bodies_are_exact() -> None:
         ("acme", None, "https://acme.lhc.example"),
         ("my-shop-acme", None, "https://my.shop.acme.lhc.example"),
         ("acme", "https://chat.acme.com/hooks/?to=/", "https://chat.acme.com/hooks/?to=/"),
-        ("standalone", None, "https://standalone.lhc.example"),
         ("a--b", None, None),
         ("xn--shop-kva", None, None),
         ("a--b", "https://chat.acme.com", "https://chat.acme.com"),

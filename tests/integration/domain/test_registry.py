@@ -5,8 +5,9 @@ import asyncio
 import pytest
 
 from bench.testbed.system import migrate
-from tenants.core.errors import ConflictError
-from tenants.lifecycle import audit, engine, operations, registry, states
+from tenants.core.errors import ConflictError, InvalidInputError
+from tenants.core.naming import STANDALONE_INSTANCE
+from tenants.lifecycle import audit, engine, incarnations, operations, registry, requests, states
 from tenants.lifecycle.audit import Cause
 from tenants.lifecycle.engine import Next, Run, Step, Workflow
 from tenants.lifecycle.registry import TenantSpec
@@ -19,6 +20,20 @@ PANEL = Cause("panel")
 
 def test_migrating_again_changes_nothing(database_url: str) -> None:
     migrate(database_url)
+
+
+async def test_no_hosted_tenant_bears_the_name_of_the_other_modes_one(world: World) -> None:
+    for make in (registry.put, registry.create):
+        with pytest.raises(InvalidInputError, match="the one tenant of a standalone system") as refused:
+            await make(world.services, STANDALONE_INSTANCE, TenantSpec(), PANEL)
+        assert refused.value.field == "instance_name"
+    # one that is there already
+    async with world.services.database.write() as session:
+        former, _ = await incarnations.lock(world.services, session, STANDALONE_INSTANCE)
+        await incarnations.begin(world.services, session, former, PANEL)
+    await registry.put(world.services, STANDALONE_INSTANCE, TenantSpec({"idle_hours": 3}), PANEL)
+    assert (await registry.get(world.services, STANDALONE_INSTANCE)).idle_hours == 3
+    await requests.destroy(world.services, STANDALONE_INSTANCE, PANEL)
 
 
 async def test_twenty_creations_at_once_are_one_tenant_and_one_operation(world: World) -> None:

@@ -13,10 +13,12 @@ import pytest
 
 from bench.testbed.system import System, domain_of, migrate
 from config.settings import Settings
+from tenants.core.naming import AccountKind
 from tenants.ejabberd.client import BRIDGE_VERSION
 from tenants.lifecycle import registry
 from tenants.status import diagnostics
 from tenants.status.diagnostics import Finding, WrongError
+from tenants.store.models import Account, AccountState
 from tests.world.registry import World, make_world
 from tests.world.tenant import NewTenant, Tenant
 from xmpp_pool import handshake
@@ -158,7 +160,38 @@ async def test_a_standalone_system_without_its_tenant_is_told(alone: World) -> N
     assert (await finding(alone, "mode")).ok
     await registry.begin_standalone(alone.services)
     changed(alone, hosting=True)
-    assert (await finding(alone, "mode")).found.endswith("tenants of the other mode: standalone")
+    only = await finding(alone, "mode")
+    assert only.found.endswith("tenants of the other mode: standalone")
+    assert "set ORCHESTRATOR_HOSTING=false" in only.advice, "it was a standalone system"
+
+
+async def test_a_system_that_is_used_is_never_told_to_change_its_mode(alone: World) -> None:
+    changed(alone, hosting=False)
+    await registry.begin_standalone(alone.services)
+    changed(alone, hosting=True)
+    await alone.open_tenant("acme")
+    # as of an instance that an earlier version let begin
+    await add_account(alone, "bob.standalone", "standalone")
+    hosted = await finding(alone, "mode")
+    assert (hosted.ok, "tenant destroy standalone" in hosted.advice) == (False, True)
+    assert "set ORCHESTRATOR_HOSTING" not in hosted.advice
+    changed(alone, hosting=False)
+    assert "set ORCHESTRATOR_HOSTING" not in (await finding(alone, "mode")).advice, "neither is used"
+    await add_account(alone, "bob.acme", "acme")
+    assert "set ORCHESTRATOR_HOSTING=true" in (await finding(alone, "mode")).advice, "only the hosted tenant is used"
+    await add_account(alone, "bob", "standalone")
+    used = await finding(alone, "mode")
+    assert "'standalone' is the tenant of this system" in used.advice
+    assert "set ORCHESTRATOR_HOSTING" not in used.advice
+    changed(alone, hosting=True)
+    assert "set ORCHESTRATOR_HOSTING" not in (await finding(alone, "mode")).advice
+
+
+async def add_account(world: World, username: str, instance_name: str) -> None:
+    async with world.services.database.write() as session:
+        account = Account(username=username, instance_name=instance_name, kind=AccountKind.OPERATOR)
+        account.state, account.created_at, account.last_active_at = AccountState.ACTIVE, 0.0, 0.0
+        session.add(account)
 
 
 async def test_an_older_bridge_module_and_a_database_without_tables(

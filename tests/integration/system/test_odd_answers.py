@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import pytest
+
 from bench.testbed.lhc import Lhc
 from bench.testbed.panel import Panel
 from bench.testbed.system import System
@@ -53,15 +55,30 @@ async def test_what_was_received_is_posted_once(new_tenant: NewTenant, admin: Br
         await until_async(is_warned, "the tenant's page warns")
 
 
-async def test_a_name_without_an_address_is_refused_by_every_door(system: System, panel: Panel) -> None:
-    refused = await panel.http.put("/v1/tenants/a--b", json={})
+@pytest.mark.parametrize(
+    ("name", "field", "rule"),
+    [
+        ("a--b", "callback_url", "two dashes in a row"),
+        ("standalone", "instance_name", "the one tenant of a standalone system"),
+    ],
+)
+async def test_a_name_that_means_no_lhc_is_refused_by_every_door(
+    system: System, panel: Panel, name: str, field: str, rule: str
+) -> None:
+    refused = await panel.http.put(f"/v1/tenants/{name}", json={})
     assert refused.status_code == 422
     (error,) = refused.json()["errors"]
-    assert (error["field"], "two dashes in a row" in error["rule"]) == ("callback_url", True)
+    assert (error["field"], rule in error["rule"]) == (field, True)
     endpoints = system.endpoints
-    lhc = Lhc("a--b", base=endpoints["api"], secret_key=endpoints["hosting_key"], host=endpoints["xmpp_host"])
-    keys = {"group": "operators.a--b", "host": endpoints["xmpp_host"], "name": "Operators", "desc": "", "display": ""}
+    lhc = Lhc(name, base=endpoints["api"], secret_key=endpoints["hosting_key"], host=endpoints["xmpp_host"])
+    keys = {
+        "group": f"operators.{name}",
+        "host": endpoints["xmpp_host"],
+        "name": "Operators",
+        "desc": "",
+        "display": "",
+    }
     begun = (await lhc.call("/xmpp-setup-instance-roasters", **keys)).json()
     assert begun["error"]
-    assert "two dashes in a row" in begun["msg"]
-    assert (await panel.http.get("/v1/tenants/a--b")).status_code == 404
+    assert rule in begun["msg"]
+    assert (await panel.http.get(f"/v1/tenants/{name}")).status_code == 404
