@@ -22,7 +22,8 @@ from tenants.store.models import Circuit, Conversation, OperatorPresence
 log = structlog.get_logger(__name__)
 
 FAILURES_TO_OPEN = 5
-"""Failures in a row. A conversation that is refused counts once: no single chat that LHC does not know opens it."""
+"""Failures in a row. A conversation that is refused counts once, and so does an operator's presence: no single chat or
+operator that LHC does not know opens it."""
 _FIRST_PAUSE, _LONGEST_PAUSE = 5.0, 300.0
 
 

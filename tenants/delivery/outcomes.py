@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from http import HTTPStatus
 
 import structlog
-from sqlalchemy import exists, func, insert, or_, select, update
+from sqlalchemy import ScalarSelect, exists, func, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from tenants.core.backoff import delay
@@ -16,7 +16,15 @@ from tenants.lifecycle import admission
 from tenants.outbound.poster import Answer
 from tenants.process.services import Batched, Services
 from tenants.store import claims
-from tenants.store.models import CallbackMessage, Circuit, Conversation, DeliveryAttempt, MessageState, Tenant
+from tenants.store.models import (
+    CallbackMessage,
+    Circuit,
+    Conversation,
+    DeliveryAttempt,
+    MessageState,
+    OperatorPresence,
+    Tenant,
+)
 
 log = structlog.get_logger(__name__)
 
@@ -242,14 +250,75 @@ async def _record_attempt(
 
 async def _others_received(session: AsyncSession, message: CallbackMessage, answer: Answer, attempts: int) -> bool:
     """Whether something else of the tenant was received since the message was first tried; asked only if it matters."""
-    if answer.http_status != HTTPStatus.INTERNAL_SERVER_ERROR or attempts < refusals.MAX_REFUSALS:
+    if not _depends_on_others(answer, attempts):
         return False
     tries = select(DeliveryAttempt.at).where(DeliveryAttempt.message_id == message.id)
     tries_now = tries.order_by(DeliveryAttempt.id.desc()).limit(attempts).subquery()
+    since = select(func.min(tries_now.c.at)).scalar_subquery()
+    return await _received_since(session, message.instance_name, since)
+
+
+def _depends_on_others(answer: Answer, attempts: int) -> bool:
+    """Whether the number of tries depends on what the server took meanwhile: see `refusals`."""
+    return answer.http_status == HTTPStatus.INTERNAL_SERVER_ERROR and attempts >= refusals.MAX_REFUSALS
+
+
+async def _received_since(session: AsyncSession, instance_name: str, since: float | ScalarSelect[float]) -> bool:
     received = exists().where(
-        DeliveryAttempt.message_id.in_(history.newest_received(message.instance_name, _NEWEST)),
+        DeliveryAttempt.message_id.in_(history.newest_received(instance_name, _NEWEST)),
         DeliveryAttempt.http_status.is_not(None),
         DeliveryAttempt.error.is_(None),
-        DeliveryAttempt.at > select(func.min(tries_now.c.at)).scalar_subquery(),
+        DeliveryAttempt.at > since,
     )
     return bool(await session.scalar(select(received)))
+
+
+async def record_presence(
+    services: Services, piece: Piece, told: OperatorPresence | None, answer: Answer | None
+) -> None:
+    """Record what became of an operator's presence. No answer: no tenant, or nothing to tell any more.
+
+    One that is refused counts once for the operator, until one passes, as it is with conversations. It is not kept
+    when its tries are over: the next coming, going or ping says how it is by then.
+    """
+    async with services.database.write() as session:
+        current = await session.get(OperatorPresence, piece.key, with_for_update=True)
+        if told is None or current is None or current.claim_token != piece.token:
+            return
+        current.claim_token = current.claimed_until = None
+        counts = answer is None or _mark_refused(current, answer, services.clock())
+        if current.version == told.version:
+            current.attempts += 1
+            current.due_at = await _presence_again_at(session, current, answer, services.clock())
+            if current.due_at is None:
+                current.pending = None
+        await session.flush()
+        await tell_circuit(services, session, piece, answer, counts=counts)
+
+
+def _mark_refused(presence: OperatorPresence, answer: Answer, now: float) -> bool:
+    """Keep since when the presence is refused. Returns whether the answer says something new of the server."""
+    if answer.error is None:
+        presence.refused_at = None
+        return True
+    if not refusals.is_refusal(answer.http_status):
+        return True
+    is_first = presence.refused_at is None
+    presence.refused_at = now if is_first else presence.refused_at
+    return is_first
+
+
+async def _presence_again_at(
+    session: AsyncSession, presence: OperatorPresence, answer: Answer | None, now: float
+) -> float | None:
+    if answer is None or answer.error is None:
+        return None
+    log.warning("presence callback failed", error=answer.error, attempt=presence.attempts)
+    if not presence.retried:
+        return None
+    others = (
+        presence.refused_at is not None
+        and _depends_on_others(answer, presence.attempts)
+        and await _received_since(session, presence.instance_name, presence.refused_at)
+    )
+    return retry_at(answer, presence.attempts, now, others_received=others)

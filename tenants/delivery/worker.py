@@ -102,23 +102,7 @@ async def _deliver_presence(services: Services, piece: Piece) -> None:
     answer = None
     if told is not None and told.pending is not None and tenant is not None:
         answer = await send.tell_presence(services, tenant, told, told.pending)
-    now = services.clock()
-    async with services.database.write() as session:
-        current = await session.get(OperatorPresence, piece.key, with_for_update=True)
-        if told is None or current is None or current.claim_token != piece.token:
-            return
-        current.claim_token = current.claimed_until = None
-        if current.version == told.version:
-            current.attempts += 1
-            again_at = None
-            if answer is not None and answer.error is not None:
-                log.warning("presence callback failed", error=answer.error, attempt=current.attempts)
-                again_at = outcomes.retry_at(answer, current.attempts, now) if current.retried else None
-            current.due_at = again_at
-            if again_at is None:
-                current.pending = None
-        await session.flush()
-        await outcomes.tell_circuit(services, session, piece, answer)
+    await outcomes.record_presence(services, piece, told, answer)
 
 
 async def find_due(services: Services) -> list[str]:

@@ -130,3 +130,5 @@ class OperatorPresence(Claimable, Base):
     version: Mapped[int] = mapped_column(default=0)
     """Grows with each new callback, so that a delivery never clears a newer one."""
     attempts: Mapped[int] = mapped_column(default=0)
+    refused_at: Mapped[float | None]
+    """When the server began to refuse this operator's presence; None: the last one passed, or none was refused."""

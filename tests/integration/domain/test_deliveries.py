@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from email.utils import formatdate
+from http import HTTPStatus
 
 import pytest
 from sqlalchemy import func, select
@@ -364,6 +365,49 @@ async def test_a_connection_is_told_again_and_a_ping_is_not(world: World, lhc: L
     world.clock.now += DAY
     await work(world)
     assert lhc.raw[2:] == [b'{"action":"ping","user":"bob.acme@localhost/desk"}']
+
+
+@pytest.mark.parametrize("status", [302, 404, 410, 500])
+async def test_a_presence_that_is_refused_counts_once_until_it_passes(world: World, lhc: Lhc, status: int) -> None:
+    """LHC takes what is said. It answers 500 as well when the whole of it is in trouble: then nothing else passes."""
+
+    async def refuse(callback: Callback) -> int:
+        return 200 if callback.path.endswith("/processmessage") else status
+
+    async def failures() -> int:
+        return (await circuits.view(world.services, "acme")).failures
+
+    lhc.does(refuse)
+    await operator_changed(world, online=True)
+    await work(world)
+    assert await failures() == 1
+    world.clock.now += 1
+    await operator_messages.store_messages(world.services, [message(1)])
+    await work(world)
+    await live(world, seconds=600, step=5)
+    assert lhc.raw.count(CONNECT) == (1 if status == HTTPStatus.GONE else MAX_REFUSALS)
+    await operator_presence.operator_answered(world.services, BOB, "bob.acme@localhost/desk")
+    await work(world)
+    await operator_changed(world, online=False)
+    await live(world, seconds=600, step=5)
+    assert (await circuit_state(world), await failures()) == (CircuitState.CLOSED, 0), "a line passed since the first"
+    lhc.answers(200)
+    await operator_changed(world, online=True)
+    await work(world)
+    lhc.does(refuse)
+    await operator_changed(world, online=False)
+    await work(world)
+    assert await failures() == 1, "it passed meanwhile"
+
+
+async def test_a_presence_that_nobody_answers_counts_each_time(world: World, lhc: Lhc) -> None:
+    lhc.answers(503)
+    await operator_changed(world, online=True)
+    for _ in range(FAILURES_TO_OPEN):
+        assert await circuit_state(world) is CircuitState.CLOSED
+        await work(world)
+        world.clock.now += DAY
+    assert (await circuits.view(world.services, "acme")).failures == FAILURES_TO_OPEN
 
 
 async def open_circuit(world: World, lhc: Lhc) -> None:
