@@ -13,6 +13,7 @@ from bench.testbed.operator import Operator
 from bench.testbed.panel import Panel
 from bench.testbed.receiver import Receiver
 from bench.testbed.system import System
+from bench.testbed.waiting import until
 from tenants.core.text import clean
 from tests.world.php import Php, running_php
 from tests.world.tenant import Tenant, tenants_of
@@ -132,7 +133,9 @@ async def test_messages_by_json_arrive(php: Php, acme: Tenant, bob: Operator) ->
 async def test_a_text_that_php_cannot_encode_is_told_in_the_log(php: Php, acme: Tenant) -> None:
     """`json_encode` makes nothing of it, and the extension sends that: no key, no names, no message."""
     assert await write_by_json(php, acme, b"half \xc3") == (403, "Forbidden")
-    assert [line for line in faults_in_log(acme) if "no key, or a wrong one" in line and '"is_empty": true' in line]
+    wanted = "no key, or a wrong one", '"is_empty": true'
+    # supervisord writes the file, soon
+    await until(lambda: [line for line in faults_in_log(acme) if all(part in line for part in wanted)], "it is logged")
 
 
 async def test_a_new_nick_by_xml_rpc_arrives(php: Php, acme: Tenant, bob: Operator) -> None:
@@ -158,6 +161,11 @@ async def test_a_fault_is_told_in_the_log_without_its_text(php: Php, acme: Tenan
             url, credentials, method, arguments, text=("body", b"the secret text"), escaping=MARKUP
         )
         assert fault
+
+    def of_unknown_method() -> list[str]:
+        return [line for line in faults_in_log(acme) if '"fault"' in line and '"unknown"' in line]
+
+    await until(of_unknown_method, "the later fault is logged")
     told = [line for line in faults_in_log(acme) if '"fault"' in line]
     assert ['"send_message"' in line for line in told[-2:]] == [True, False]
     assert '"unknown"' in told[-1]

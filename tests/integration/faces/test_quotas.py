@@ -131,5 +131,5 @@ async def test_one_account_too_many(new_tenant: NewTenant) -> None:
     assert told_to_wait(another, msg)
     assert told_to_wait(await lhc.new_visitor("visitor.2", PASSWORD), msg)
     assert told_to_wait(await lhc.page_view("visitor.2", PASSWORD), msg)
-    await lhc.new_operator("bob", "another-pw")
+    await lhc.new_operator("bob", "operator-pw")
     assert await tenant.system.users_of(tenant.name) == sorted([lhc.name("bob"), lhc.name("visitor.1")])
