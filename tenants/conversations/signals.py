@@ -83,7 +83,7 @@ async def failed(services: Services, session: AsyncSession, reports: Sequence[Re
         line = await _line(session, services.naming, report.visitor, report.operator, said)
         if line is None and tenant.routing is Routing.ORCHESTRATOR:
             continue  # nothing that the tenant said: an operator's client may give back what it likes
-        if line is not None and said == report.message_id and line.state is LineState.SENT:
+        if line is not None and said == report.message_id and _is_out(line, services.naming.username(report.operator)):
             line.state = LineState.FAILED
         detail = {
             "message_id": line.message_id if line else report.message_id,
@@ -93,6 +93,12 @@ async def failed(services: Services, session: AsyncSession, reports: Sequence[Re
         event_id = f"{report.stanza_id}/failed"
         events.append(ConversationEvent(Event.MESSAGE_FAILED, event_id, report.operator, report.visitor, detail=detail))
     return await outbox.note(services, session, events)
+
+
+def _is_out(line: ChatLine, operator: str) -> bool:
+    """Whether the line is on its way to the operator alone; that it was sent may not be noted yet."""
+    is_noted_soon = line.state is LineState.WAITING and operator not in line.sent_to
+    return line.state is LineState.SENT or is_noted_soon
 
 
 async def _line(

@@ -1,4 +1,4 @@
-"""A line that is changed or taken back while it is on its way: nobody is left with the old text."""
+"""A line that is changed, taken back or given back while it is on its way: what came last holds."""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
@@ -6,7 +6,9 @@ from dataclasses import replace
 import pytest
 from sqlalchemy import select
 
-from tenants.conversations import line_changes, line_sender
+from tenants.conversations import bounces, line_changes, line_sender
+from tenants.conversations.reports import Returned
+from tenants.process.services import Services
 from tenants.shards.commands import AnyCommand, SendMessage
 from tenants.store.models import Chat, ChatLine, ChatState, LineState
 from tests.world.kept import Kept
@@ -25,13 +27,9 @@ class Meanwhile(Kept):
             await change()
 
 
-@pytest.mark.parametrize("history_hours", [0, 24])
-@pytest.mark.parametrize("retracts", [False, True])
-async def test_a_line_is_changed_while_it_is_being_sent(world: World, history_hours: int, *, retracts: bool) -> None:
-    kept = Meanwhile()
-    services = replace(world.services, commands=kept)
-    await world.open_tenant("acme", routing="orchestrator", history_hours=history_hours)
-    now, visitor = world.clock(), "visitor.7.chat.acme"
+async def waiting_line(services: Services, now: float) -> int:
+    """The chat of bob's that has it."""
+    visitor = "visitor.7.chat.acme"
     async with services.database.write() as session:
         chat = Chat(
             instance_name="acme", chat_id="7", username=visitor, nick="John", state=ChatState.OWNED, owner="bob.acme",
@@ -45,6 +43,16 @@ async def test_a_line_is_changed_while_it_is_being_sent(world: World, history_ho
                 state=LineState.WAITING, sent_to=[], created_at=now,
             )
         )  # fmt: skip
+        return chat.id
+
+
+@pytest.mark.parametrize("history_hours", [0, 24])
+@pytest.mark.parametrize("retracts", [False, True])
+async def test_a_line_is_changed_while_it_is_being_sent(world: World, history_hours: int, *, retracts: bool) -> None:
+    kept = Meanwhile()
+    services = replace(world.services, commands=kept)
+    await world.open_tenant("acme", routing="orchestrator", history_hours=history_hours)
+    chat_key = await waiting_line(services, world.clock())
 
     async def change() -> None:
         if retracts:
@@ -53,7 +61,7 @@ async def test_a_line_is_changed_while_it_is_being_sent(world: World, history_ho
             await line_changes.edit(services, "acme", "7", "line-0001", "new")
 
     kept.change = change
-    await line_sender.forward(services, chat.id)
+    await line_sender.forward(services, chat_key)
     first, second = (one for one in kept.commands if isinstance(one, SendMessage))
     assert (first.body, first.replaces, first.retracts) == ("old", None, None)
     if retracts:
@@ -64,3 +72,23 @@ async def test_a_line_is_changed_while_it_is_being_sent(world: World, history_ho
         (line,) = await session.scalars(select(ChatLine))
     assert (line.state, line.sent_to) == (LineState.RETRACTED if retracts else LineState.SENT, ["bob.acme"])
     assert line.body == ("new" if history_hours and not retracts else None)
+
+
+async def test_a_line_comes_back_before_it_is_noted_as_sent(world: World) -> None:
+    kept = Meanwhile()
+    services = replace(world.services, commands=kept)
+    await world.open_tenant("acme", routing="orchestrator", event_format="webhook", callback_url="http://127.0.0.1:9/")
+    chat_key = await waiting_line(services, world.clock())
+    bob = services.naming.parse_username("bob.acme")
+    visitor = services.naming.parse_username("visitor.7.chat.acme")
+
+    async def come_back() -> None:
+        (sent,) = (one for one in kept.commands if isinstance(one, SendMessage))
+        returned = Returned("report-1", sent.message_id, visitor, bob, "old", "service-unavailable", None)
+        await bounces.store(services, [returned])
+
+    kept.change = come_back
+    await line_sender.forward(services, chat_key)
+    async with services.database.read() as session:
+        (line,) = await session.scalars(select(ChatLine))
+    assert (line.state, line.sent_to) == (LineState.FAILED, ["bob.acme"])
