@@ -3,7 +3,11 @@
 import re
 from typing import ClassVar
 
+from bench.testbed.waiting import until_async
 from tests.clients.client import OPERATOR_PASSWORD, Client, fingerprint_of
+
+_SEARCH_SECONDS = 2.0
+"""After which the search is made again."""
 
 
 class Mcabber(Client):
@@ -41,9 +45,17 @@ class Mcabber(Client):
         # the line below the conversation says only how the contact is called, so: first to another one
         await self.type("/roster top")
         await self.screen.shows(r"Special buffer: \[status\]")
-        await self.type(f"/roster search {self.jid_of(visitor)}")
-        await self.screen.shows(r"\[.\] Buddy: ")
+        await until_async(lambda: self._finds(visitor), f"mcabber finds {visitor}")
         await self.type("")  # Enter alone opens it
+
+    async def _finds(self, visitor: str) -> bool:
+        """Whether the search goes to the contact. It says nothing of one that it does not find, who may come later."""
+        await self.type(f"/roster search {self.jid_of(visitor)}")
+        try:
+            await self.screen.shows(r"\[.\] Buddy: ", _SEARCH_SECONDS)
+        except AssertionError:
+            return False
+        return True
 
     async def rename(self, visitor: str, name: str) -> None:
         await self.open(visitor)
