@@ -113,8 +113,7 @@ class Announcer:
         """
         session = self._sessions.get(self._services.naming.parse_username(username).instance, username)
         if session is not None:
-            payload = stanzas.available_payload(session.nick, session.status)
-            self._gateway.send(stanzas.available(self.jid_of(username), jid, payload))
+            self._gateway.send(self._presence(session, jid))
 
     def _presences(self, instance_name: str, jid: str) -> Iterator[str]:
         """The presences of all visitors of a tenant for one connection; each is made when its turn comes."""
@@ -123,8 +122,12 @@ class Announcer:
                 return
             session = self._sessions.get(instance_name, username)
             if session is not None:
-                payload = stanzas.available_payload(session.nick, session.status)
-                yield stanzas.available(self.jid_of(username), jid, payload)
+                yield self._presence(session, jid)
+
+    def _presence(self, session: Session, jid: str) -> str:
+        """The visitor's presence for one connection."""
+        payload = stanzas.available_payload(session.nick, session.status)
+        return stanzas.available(self.jid_of(session.username), jid, payload)
 
     def _show(self, command: ShowVisitor) -> None:
         if command.online_until <= self._services.clock():
