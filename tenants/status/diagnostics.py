@@ -233,9 +233,9 @@ async def _check_workers(services: Services) -> str:
 
 
 async def _check_pools(services: Services) -> str:
-    held, count = await leases.count_held(services), services.settings.shard_count
-    if held < count:
-        raise WrongError(f"{held} of {count} shards are served", "start `orchestrator pool`, or look into its log")
+    served, count = await leases.count_served(services), services.settings.shard_count
+    if served < count:
+        raise WrongError(f"{served} of {count} shards are served", "start `orchestrator pool`, or look into its log")
     return f"all {count} shards are served"
 
 

@@ -50,8 +50,8 @@ async def look(services: Services) -> dict[str, str]:
         fresh = await heartbeats.fresh(services)
         for name in (heartbeats.WORKER, heartbeats.LIFECYCLE):
             life[name] = "ok" if name in fresh else "no sign of life"
-        held, count = await leases.count_held(services), services.settings.shard_count
-        life["pool"] = "ok" if held == count else f"{held} of {count} shards are served"
+        served, count = await leases.count_served(services), services.settings.shard_count
+        life["pool"] = "ok" if served == count else f"{served} of {count} shards are served"
 
     checks = {
         "database": look_for_life(),

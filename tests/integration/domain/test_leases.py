@@ -8,7 +8,7 @@ from bench.testbed.waiting import until
 from tenants.conversations import operator_presence
 from tenants.core.naming import AccountKind, AccountName
 from tenants.process import leases
-from tenants.process.leases import TERM, Lease, LeaseLostError, Taken
+from tenants.process.leases import HANDOVER, TERM, Lease, LeaseLostError, Taken
 from tenants.shards.commands import shard_of
 from tests.world.registry import World
 from xmpp_pool.shards import Shards
@@ -35,6 +35,18 @@ async def test_each_shard_has_one_holder(prepared: World) -> None:
     assert {lease.shard for lease in mine} | {lease.shard for lease in others} == set(range(SHARDS))
     assert await take(prepared, "c") == []
     assert await leases.count_held(prepared.services) == SHARDS
+
+
+async def test_a_shard_that_changes_hands_is_served_and_one_that_nobody_takes_is_not(prepared: World) -> None:
+    mine = await take(prepared, "a")
+    await leases.release(prepared.services, "a", [lease.shard for lease in mine[:32]])
+    assert await leases.count_held(prepared.services) == 32
+    assert await leases.count_served(prepared.services) == SHARDS
+    prepared.clock.now += HANDOVER
+    assert await leases.count_served(prepared.services) == 32
+    # nobody gave these away: their holder is gone
+    prepared.clock.now += TERM - HANDOVER
+    assert await leases.count_served(prepared.services) == 0
 
 
 async def test_many_who_take_at_once_share_without_overlap(prepared: World) -> None:
