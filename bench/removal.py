@@ -123,8 +123,8 @@ class Bench:
 
     async def _make_rosters(self, tenant: str) -> None:
         visitors, operators = f"visitors.{tenant}", f"operators.{tenant}"
-        for group, display in ((visitors, ""), (operators, f"{operators}\\n{visitors}")):
-            await self._command("srg_create", group=group, label=group, description="", display=display)
+        await self._server.make_roster(visitors)
+        await self._server.make_roster(operators, operators, visitors)
         names = [f"operator-{number}.{tenant}" for number in range(self._operators)]
         await self._register(tenant, names)
         await self._ejabberd.bulk.add_to_roster(names, operators)
@@ -175,9 +175,6 @@ class Bench:
 
     async def _each(self, users: Sequence[str], work: Callable[[str], Awaitable[Any]]) -> None:
         await _at_once(AT_ONCE, users, work)
-
-    async def _command(self, name: str, **arguments: str) -> None:
-        await self._server.command(name, host=self._server.host, **arguments)
 
 
 async def _at_once(count: int, things: Sequence[Thing], work: Callable[[Thing], Awaitable[Any]]) -> None:

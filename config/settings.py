@@ -77,6 +77,10 @@ class Settings(BaseSettings):
     ejabberd_api_secret: SecretStr = Field(
         SecretStr(""), description="What ejabberd's admin API asks for: `api_secret` of the bridge module."
     )
+    ejabberd_untested: str = Field(
+        "",
+        description="A version of ejabberd, as `25.10`, that is used at your own risk, although it was not tested.",
+    )
     component_host: str = "127.0.0.1"
     component_port: int = 5275
     component_secret: SecretStr = SecretStr("")

@@ -51,6 +51,11 @@ install_packages() {
   if [ ${#missing[@]} = 0 ]; then return; fi
 
   say "Installing Debian packages: ${missing[*]} …"
+  apt_install "${missing[@]}"
+}
+
+# apt_install ARGUMENTS: of apt-get install.
+apt_install() {
   # The packages would start services of their own. We start private ones, so the packages are told not to.
   local policy=/usr/sbin/policy-rc.d made_policy=no
   if [ ! -e $policy ]; then
@@ -61,10 +66,25 @@ install_packages() {
   local status=0
   {
     as_root apt-get update -q &&
-      as_root env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends "${missing[@]}"
+      as_root env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends "$@"
   } >&2 || status=$?
   if [ $made_policy = yes ]; then as_root rm -f $policy; fi
   return $status
+}
+
+# install_newest_ejabberd: the one of this Debian's backports, with what it needs of them.
+install_newest_ejabberd() {
+  local backports mirror
+  case $(dpkg-query --showformat '${Version}' --show ejabberd 2>/dev/null) in *~bpo*) return ;; esac
+  backports=$(. /etc/os-release && [ "$ID" = debian ] && [ -n "${VERSION_CODENAME:-}" ] && echo "$VERSION_CODENAME-backports") ||
+    { say "A newer ejabberd comes from Debian's backports, and this is no Debian that has some"; return 1; }
+  if ! apt-get indextargets --format '$(RELEASE)' | grep -x "$backports" >/dev/null; then
+    mirror=$(apt-get indextargets --format '$(REPO_URI)' | grep -m1 '/debian/$' || echo http://deb.debian.org/debian/)
+    # of them apt takes by itself nothing that Debian has too
+    echo "deb $mirror $backports main" | as_root tee /etc/apt/sources.list.d/lhc-backports.list >/dev/null
+  fi
+  say "Installing ejabberd of $backports …"
+  apt_install --target-release "$backports" ejabberd erlang-base
 }
 
 # install_packages_of ARGUMENTS: those that a command with these arguments needs.

@@ -25,6 +25,8 @@ _REPLY = f"{{{texts.REPLY_NS}}}reply"
 _RETRACT = f"{{{texts.RETRACT_NS}}}retract"
 _APPLY_TO, _RETRACT_V0 = "{urn:xmpp:fasten:0}apply-to", "{urn:xmpp:message-retract:0}retract"
 _ORIGIN_ID = f"{{{SID_NS}}}origin-id"
+_OCCUPANTS_NS = "urn:xmpp:occupant-id:0"
+"""Later versions of ejabberd add one to each message in a room."""
 _REQUEST, _MARKABLE = f"{{{RECEIPTS_NS}}}request", f"{{{MARKERS_NS}}}markable"
 _CALLS = {"{urn:xmpp:jingle-message:0}propose", "{urn:xmpp:call-invites:0}invite"}
 
@@ -52,6 +54,7 @@ DROPPED = {
     "old events": "jabber:x:event",
     "hints": "urn:xmpp:hints",
     "ids": SID_NS,
+    "ids of who is in a room": _OCCUPANTS_NS,
     "nicknames": NICK_NS,
     "delays": "urn:xmpp:delay",
     "old delays": "jabber:x:delay",
@@ -64,7 +67,10 @@ DROPPED = {
     "signatures": "jabber:x:signed",
 }
 """The namespaces of what says nothing to a visitor when it is alone. (Its elements are told to nobody.)"""
-_BESIDE_TEXT = {texts.BODY, f"{{{CHAT_STATES_NS}}}active", _REQUEST, _MARKABLE, _ORIGIN_ID, f"{{{SID_NS}}}stanza-id"}
+_BESIDE_TEXT = {
+    texts.BODY, f"{{{CHAT_STATES_NS}}}active", _REQUEST, _MARKABLE,
+    _ORIGIN_ID, f"{{{SID_NS}}}stanza-id", f"{{{_OCCUPANTS_NS}}}occupant-id",
+}  # fmt: skip
 """What nearly all messages consist of, and which are to be read fast."""
 _SAYS_NOTHING = {*DROPPED.values(), CLIENT_NS}
 _OF_A_MESSAGE_YET_TO_COME = {f"{{{CHAT_STATES_NS}}}{state}" for state in ("composing", "paused", "inactive", "gone")}

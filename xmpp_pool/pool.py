@@ -16,6 +16,8 @@ from config.settings import Settings
 from config.wakeup import celery_wake
 from tenants.conversations.live_view import LiveViewPublisher
 from tenants.core.errors import InvalidInputError
+from tenants.ejabberd import fitness
+from tenants.ejabberd.errors import EjabberdUnavailableError
 from tenants.process.leases import Taken, new_member_name
 from tenants.process.services import Services, open_services
 from tenants.shards.queues import open_reader
@@ -113,6 +115,9 @@ class Pool:
             await self._reader.close()
 
     async def _on_established(self) -> None:
+        with suppress(EjabberdUnavailableError):  # what cannot be asked now is no reason not to serve
+            found = await fitness.check_version(self._services.ejabberd, self._services.settings.ejabberd_untested)
+            log.info("ejabberd", found=found)
         await self._watch.resync()
 
     async def _write_traffic(self) -> None:

@@ -9,6 +9,7 @@ from slixmpp import ClientXMPP
 
 from bench.lib.measured import resident_bytes
 from bench.lib.watching import Login
+from bench.testbed.operator import log_in_without_tls
 
 _LOGIN_SECONDS = 120.0
 
@@ -49,9 +50,7 @@ async def _log_in_all(logins: list[Login]) -> ClientSessions:
 
 async def _come(login: Login) -> ClientXMPP:
     client = ClientXMPP(f"{login.username}@{login.host}", login.password)
-    client.enable_direct_tls = client.enable_starttls = False
-    client.enable_plaintext = True
-    client.plugin["feature_mechanisms"].unencrypted_scram = True
+    log_in_without_tls(client)
     started = asyncio.Event()
     client.add_event_handler("session_start", lambda _: started.set())
     client.connect("127.0.0.1", login.port)

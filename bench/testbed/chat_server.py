@@ -15,7 +15,9 @@ from pydantic import SecretStr
 from bench.testbed.browser import Browser
 from bench.testbed.light_client import LightClient
 from bench.testbed.operator import Operator
+from bench.testbed.rosters import make_roster
 from bench.testbed.waiting import until_async
+from config.ejabberd_versions import Version
 from config.settings import Settings
 from orchestrator.launcher import servers
 from orchestrator.launcher.local import LISTEN_IP, LocalSystem
@@ -146,6 +148,11 @@ class ChatServer:
         """All that there is in the folder of logs, of ejabberd and of its virtual machine."""
         return "".join(path.read_text(errors="replace") for path in (self._state / "logs").iterdir())
 
+    def make_bridge_for(self, version: Version) -> None:
+        """Let the bridge say that it was compiled for that version of ejabberd."""
+        build = servers.PROJECT / "config" / "ejabberd" / "lhc_bridge_build.erl"
+        servers.compile_erlang(self._state / "ejabberd" / "lhc_bridge" / "ebin", [build], made_for=version)
+
     async def start(self) -> None:
         """Start it as the process list says, and wait until it is ready."""
         # not strict, as supervisord is not: a program may say otherwise than what is common to all
@@ -170,6 +177,13 @@ class ChatServer:
             await asyncio.to_thread(self._process.wait, 10)
             self._process = None
 
+    async def stop(self) -> None:
+        """End it in good order."""
+        if self._process is not None:
+            self._process.terminate()
+            await asyncio.to_thread(self._process.wait, 30)
+            self._process = None
+
     async def command(self, name: str, /, **arguments: Any) -> Any:
         """An admin command."""
         async with httpx.AsyncClient(timeout=10, verify=False) as http:  # noqa: S501 - plain HTTP; loading CAs takes longer than the call
@@ -182,12 +196,16 @@ class ChatServer:
         """The orchestrator's own client of its admin API; to be closed."""
         return Ejabberd(self.api_url, self.host, self.api_secret)
 
+    async def make_roster(self, group: str, *displayed: str, label: str = "-", description: str = "-") -> None:
+        """A shared roster."""
+        await make_roster(self.client(), group, *displayed, label=label, description=description)
+
     async def new_operator(self, username: str) -> None:
         """An account, and its membership in the operators' roster of its tenant."""
         group = f"operators.{username.rpartition('.')[2]}"
         await self.command("register", user=username, host=self.host, password=OPERATOR_PASSWORD)
         if not await self.command("srg_get_info", group=group, host=self.host):
-            await self.command("srg_create", group=group, host=self.host, label="Operators", description="", display="")
+            await self.make_roster(group, label="Operators")
         await self.command("srg_user_add", user=username, host=self.host, group=group, grouphost=self.host)
 
     def operator(self, username: str, resource: str = "desk", password: str = OPERATOR_PASSWORD) -> Operator:

@@ -17,10 +17,12 @@ from typing import Any
 import httpx
 from celery import Celery
 
+from bench.testbed.rosters import find_roster, make_roster
 from bench.testbed.waiting import until, until_async
 from config.settings import Settings
 from orchestrator.launcher.up import control
 from tenants.ejabberd.admin_api import call_headers
+from tenants.ejabberd.client import Ejabberd, Roster
 from tenants.process.services import Services, open_services
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -101,6 +103,19 @@ class System:
             )
         response.raise_for_status()
         return response.json()
+
+    def client(self) -> Ejabberd:
+        """The orchestrator's own client of ejabberd's admin API; to be closed."""
+        endpoints = self.endpoints
+        return Ejabberd(endpoints["ejabberd_api"], endpoints["xmpp_host"], endpoints["ejabberd_api_secret"])
+
+    async def make_roster(self, group: str, *displayed: str, label: str = "-", description: str = "-") -> None:
+        """A shared roster, or another one in its place, behind the orchestrator's back."""
+        await make_roster(self.client(), group, *displayed, label=label, description=description)
+
+    async def roster(self, group: str) -> Roster | None:
+        """The shared roster as ejabberd holds it."""
+        return await find_roster(self.client(), group)
 
     async def users_of(self, instance_name: str) -> list[str]:
         """The instance's accounts in ejabberd, sorted.

@@ -16,7 +16,7 @@
 -include_lib("xmpp/include/xmpp.hrl").
 
 %% Of the whole bridge module: another one when it does anything else for the orchestrator (tenants/ejabberd/client.py).
--define(VERSION, "8").
+-define(VERSION, "9").
 
 -spec commands() -> [lhc_bridge_commands:command()].
 commands() ->
@@ -26,6 +26,8 @@ commands() ->
 
 of_server() ->
     [{?MODULE, lhc_bridge_version, version, "Version of the orchestrator's bridge module", [], {version, string}},
+     {lhc_bridge_build, lhc_bridge_made_for, made_for, "Version of ejabberd that the bridge module was compiled for", [],
+      {version, string}},
      {?MODULE, lhc_client_listeners, client_listeners, "Where clients log in over TCP, and whether TLS comes first", [],
       {listeners, {list, {listener, {tuple, [{ip, string}, {port, integer}, {tls, atom}]}}}}},
      {?MODULE, lhc_present, present, "Let a client session send its presence with that nick and status, none to keep",

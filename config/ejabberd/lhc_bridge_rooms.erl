@@ -37,9 +37,12 @@ is_service(Domain, Host) ->
 
 %% The message is accepted, but nobody has it yet: it is on disk before it is in the room. The component's own ones are
 %% let through once; that the marker never leaves the room is because all copies of a message would bear it.
-%% From 23.10 on the hook also runs for what two people in a room say to each other alone (XEP-0045, 7.5): nobody is told
-%% of that.
--spec said(stanza() | drop, map(), binary()) -> stanza() | drop.
+%% From 23.10 on the hook also runs for what two people in a room say to each other alone (XEP-0045, 7.5), for the topic
+%% that is shown to who comes, and for a moderator's taking back of a message (XEP-0425). ejabberd marks those three as
+%% nothing for an archive. LHC is told of none: only what is said to the room is said to LHC.
+-spec said(stanza() | drop, term(), binary()) -> stanza() | drop.
+said(#message{meta = #{mam_ignore := true}} = Msg, _Room, _Nick) ->
+    Msg;
 said(#message{type = groupchat, from = #jid{lserver = Host}} = Msg, Room, Nick) ->
     case lhc_bridge_once:take_mark(Msg) of
         {Plain, none} ->

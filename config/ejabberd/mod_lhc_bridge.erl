@@ -28,6 +28,12 @@
 %% The hooks belong to the module, not to the gen_server: they must hold while a crashed deliverer is restarted.
 -spec start(binary(), gen_mod:opts()) -> {ok, pid()} | {error, term()}.
 start(Host, Opts) ->
+    case lhc_bridge_build:fits() of
+        true -> start_parts(Host, Opts);
+        false -> {error, compiled_for_another_ejabberd}
+    end.
+
+start_parts(Host, Opts) ->
     lhc_bridge_log:start(),
     lists:foreach(fun(Module) -> Module:create_table() end, ?WITH_TABLES),
     case lhc_bridge_queue:start(Host, Opts) of

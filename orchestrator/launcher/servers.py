@@ -12,10 +12,10 @@ from string import Template
 import httpx
 from kombu import Connection
 
-from config.ejabberd_versions import Version, disabled_mechanisms, read_version
+from config.ejabberd_versions import Version, caution, disabled_mechanisms, objection, read_version, shown
 from config.settings import Settings
 from orchestrator.launcher import postgresql
-from orchestrator.launcher.errors import MissingServerError
+from orchestrator.launcher.errors import LaunchError, MissingServerError
 from orchestrator.launcher.local import (
     LISTEN_IP,
     RABBITMQ_USER,
@@ -98,6 +98,20 @@ def prepare(system: LocalSystem, settings: Settings) -> None:
         _write(system.state / target, Template((_CONFIG / template).read_text()).substitute(values))
     _make_certificate(system.state / "ejabberd" / "server.pem", settings.xmpp_host)
     compile_bridge(system.state / "ejabberd" / "lhc_bridge" / "ebin")
+
+
+def judge_ejabberd(settings: Settings) -> str:
+    """Whether we may run the ejabberd that is installed. Returns a warning, if there is something to be warned of.
+
+    Raises:
+        LaunchError: we were not tested with its version.
+    """
+    version = _ejabberd_version()
+    wrong = objection(version, settings.ejabberd_untested)
+    if wrong is not None:
+        raise LaunchError("ejabberd: {}: {}".format(*wrong))
+    warning = caution(version)
+    return f"ejabberd: version {shown(version)}{warning}" if warning else ""
 
 
 def _values(system: LocalSystem, settings: Settings) -> dict[str, str]:
@@ -187,13 +201,14 @@ def compile_bridge(ebin: Path) -> None:
     compile_erlang(ebin, sorted((_CONFIG / "ejabberd").glob("*.erl")))
 
 
-def compile_erlang(ebin: Path, sources: Iterable[Path], *options: str) -> None:
+def compile_erlang(ebin: Path, sources: Iterable[Path], *options: str, made_for: Version | None = None) -> None:
     """Compile modules of ejabberd against the headers of the one that is installed.
 
     Args:
         ebin: the folder of the compiled modules.
         sources: the modules.
         options: more ones for `erlc`.
+        made_for: the version of ejabberd that they say they are for, in the place of the installed one.
     """
     include = ebin.parent / "include"
     ebin.mkdir(parents=True, exist_ok=True)
@@ -203,7 +218,8 @@ def compile_erlang(ebin: Path, sources: Iterable[Path], *options: str) -> None:
     link.unlink(missing_ok=True)
     link.symlink_to(_library("p1_xmpp-*", "xmpp-*"))
     headers = _library("ejabberd-*") / "include"
-    command = ["erlc", "-I", str(include), "-I", str(headers), "-pa", str(ejabberd_modules())]
+    version = f'-DEJABBERD_VERSION="{shown(made_for or _ejabberd_version())}"'
+    command = ["erlc", version, "-I", str(include), "-I", str(headers), "-pa", str(ejabberd_modules())]
     subprocess.run([*command, *options, "-o", str(ebin), *map(str, sources)], check=True, timeout=120)
 
 

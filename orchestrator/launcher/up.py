@@ -80,6 +80,8 @@ class Launcher:
         started = time.monotonic()
         system = LocalSystem.open(self._state, broker=broker, database=database, pools=pools)
         settings = Settings.load()
+        if warning := servers.judge_ejabberd(settings):
+            self._console.print(f"[bold red]{warning}[/]")
         self._step("Preparing the servers, and ejabberd's bridge module", lambda: servers.prepare(system, settings))
         supervisor = self._start_supervisor(detach=detach)
         try:

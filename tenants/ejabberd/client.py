@@ -2,7 +2,7 @@
 
 Facts this rests on: an answer of 200 does not mean that anything happened (`srg_create` over an
 existing group), so what matters is read back. From 24.02 the unversioned calls mean the newest version of a command and
-take lists; the client asks for the version once. What answers look like in which version: `tenants.ejabberd.answers`.
+take lists; the client asks for the version. What answers look like in which version: `tenants.ejabberd.answers`.
 """
 
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ _LISTS_SINCE = (24, 2)
 _LABEL_SINCE = (21, 7)
 _NOT_THERE = ("unavailable", "offline")
 """What ejabberd says of a connection that has sent no available presence, and of one that ends just now."""
-BRIDGE_VERSION = "8"
+BRIDGE_VERSION = "9"
 """The version of the bridge module that this code works with: `VERSION` in `config/ejabberd/lhc_bridge_admin.erl`."""
 AWAY = frozenset({"away", "xa", "dnd"})
 """What an available presence says of somebody who is not at hand (`show`; RFC 6121, 4.7.2.1)."""
@@ -105,24 +105,22 @@ class Ejabberd:
         self._call = self._api.call
         self.bulk = BulkCommands(self._call, host)
         self.rooms = RoomCommands(self._call, host)
-        self._version: Version | None = None
 
     async def close(self) -> None:
         await self._api.close()
 
     async def version(self) -> Version:
-        """Ejabberd's version as (year, release), asked for once.
+        """Ejabberd's version as (year, release). Another one may run by tomorrow.
 
         Raises:
             EjabberdUnavailableError: it cannot be reached.
             EjabberdError: the answer names no version.
         """
-        if self._version is None:
-            text = str(await self._call("status"))
-            self._version = read_version(text)
-            if self._version is None:
-                raise EjabberdError("status", 0, f"no version in {text[:200]!r}")
-        return self._version
+        text = str(await self._call("status"))
+        version = read_version(text)
+        if version is None:
+            raise EjabberdError("status", 0, f"no version in {text[:200]!r}")
+        return version
 
     async def asks_for_secret(self) -> bool:
         """Whether the admin API refuses those who know no secret.
@@ -144,6 +142,10 @@ class Ejabberd:
             raise
         except EjabberdError:
             return None
+
+    async def bridge_made_for(self) -> str:
+        """Which version of ejabberd the loaded bridge module was compiled for (`lhc_bridge_made_for`)."""
+        return str(answers.single(await self._call("lhc_bridge_made_for"), "version"))
 
     async def client_listeners(self) -> list[Listener]:
         """Where clients log in over TCP (`lhc_client_listeners` of the bridge)."""

@@ -17,7 +17,7 @@ from tenants.core.errors import DomainError, NotFoundError
 from tenants.core.naming import STANDALONE_INSTANCE
 from tenants.core.text import first_of
 from tenants.delivery import send
-from tenants.ejabberd.client import BRIDGE_VERSION
+from tenants.ejabberd import fitness
 from tenants.lifecycle import registry
 from tenants.outbound import callback_urls, lhc
 from tenants.process import heartbeats, leases
@@ -27,7 +27,6 @@ from tenants.store.models import Account, EventFormat, Tenant, TenantState
 
 _SECONDS = 10.0
 """For each check."""
-_OLDEST_EJABBERD = (23, 1)
 _CLOCK_SECONDS = 1.0
 """By how much clocks may differ: terms of leases are measured by each machine's own."""
 _SERVER_ERROR = 500
@@ -83,7 +82,7 @@ async def _find(services: Services, part: str, check: Check) -> Finding:
     try:
         async with asyncio.timeout(_SECONDS):
             return Finding(part, True, await check(services))
-    except WrongError as error:
+    except (WrongError, fitness.UnfitError) as error:
         return Finding(part, False, str(error), error.advice)
     except TimeoutError:
         return Finding(part, False, f"no answer within {_SECONDS:g} s", _ADVICE.get(part, ""))
@@ -198,30 +197,17 @@ async def _check_broker(services: Services) -> str:
 
 
 async def _check_ejabberd(services: Services) -> str:
-    version = await services.ejabberd.version()
-    shown = f"{version[0]}.{version[1]:02}"
-    if version < _OLDEST_EJABBERD:
-        raise WrongError(f"version {shown}", "install 23.01 or later")
+    version = await fitness.check_version(services.ejabberd, services.settings.ejabberd_untested)
     if not await services.ejabberd.asks_for_secret():
         raise WrongError(
             "its admin API obeys whoever reaches it, without a secret",
             "let lhc_bridge_api handle /api in ejabberd.yml, instead of mod_http_api",
         )
-    return f"version {shown} at {services.settings.ejabberd_api_url}"
+    return f"{services.settings.ejabberd_api_url}: {version}"
 
 
 async def _check_bridge(services: Services) -> str:
-    version = await services.ejabberd.bridge_version()
-    if version is None:
-        raise WrongError(
-            "ejabberd does not know its commands",
-            "compile config/ejabberd/*.erl for ejabberd, and load mod_lhc_bridge in ejabberd.yml",
-        )
-    if version != BRIDGE_VERSION:
-        raise WrongError(
-            f"version {version}, not {BRIDGE_VERSION}", "compile config/ejabberd/*.erl anew, and restart ejabberd"
-        )
-    return f"version {version}"
+    return await fitness.check_bridge(services.ejabberd)
 
 
 async def _check_workers(services: Services) -> str:

@@ -52,6 +52,15 @@ def numbered(count: int) -> list[str]:
     return [f"message {number}" for number in range(count)]
 
 
+async def test_a_bridge_that_was_compiled_for_another_ejabberd_does_not_start(tmp_path: Path) -> None:
+    """Records of ejabberd, which are others there, are compiled into it."""
+    other = ChatServer(tmp_path, {})
+    other.make_bridge_for((22, 5))
+    with pytest.raises(AssertionError, match="ejabberd has ended"):
+        await other.start()
+    assert "The bridge module was compiled for ejabberd 22.05, and this is" in other.log
+
+
 async def test_messages_wait_through_the_end_of_ejabberd(server: ChatServer, tenant: str, bob: Operator) -> None:
     visitors = [f"visitor.{number}.{tenant}" for number in range(3)]
     expected: dict[str, list[str]] = {visitor: [] for visitor in visitors}

@@ -6,13 +6,14 @@ from collections.abc import AsyncIterator
 import pytest
 
 from bench.testbed.chat_server import ChatServer
-from bench.testbed.operator import Operator
+from bench.testbed.operator import MessageType, Operator
 from bench.testbed.waiting import until
 from tests.world.component import STORED, Component, Handed
 from xmpp_pool.stanzas import room_message
 
 MAX_MESSAGES = 20
 """Of a tenant, that may wait for the component."""
+_NOT_TO_ALL: tuple[MessageType, ...] = ("chat", "normal")
 _numbers = itertools.count(1)
 
 
@@ -102,6 +103,28 @@ async def test_what_the_room_has_heard_is_on_disk(server: ChatServer, tenant: st
             expected += [("joined", ""), ("left", "")]
             await until(lambda: len(seen(component, tenant)) >= len(expected), "and what comes then")
             assert seen(component, tenant) == expected
+
+
+async def test_only_what_is_said_to_the_room_is_told(server: ChatServer, tenant: str, room: str, bob: Operator) -> None:
+    """It asks the bridge about private words in a room as about others, from 23.10 on."""
+    await server.new_operator(f"ann.{tenant}")
+    async with Component(server) as component, server.operator(f"ann.{tenant}") as ann:
+        await ann.join(room, "Ann")
+        for kind in _NOT_TO_ALL:
+            bob.write(f"{room}/Ann", f"{kind}, to Ann alone", kind=kind)
+            await ann.reads(f"{kind}, to Ann alone")
+        bob.write(room, "", kind="groupchat", subject="the topic")
+        bob.sign(room, "{urn:xmpp:chat-markers:0}displayed", kind="groupchat", id="1")
+        bob.write(room, "to all", kind="groupchat")
+        await until(lambda: ("groupchat", "to all") in seen(component, tenant), "what is said is told")
+        # who comes is shown the topic
+        await server.new_operator(f"eve.{tenant}")
+        async with server.operator(f"eve.{tenant}") as eve:
+            await eve.join(room, "Eve")
+        await until(lambda: seen(component, tenant)[-1] == ("left", ""), "she has gone")
+        comings = [("joined", ""), ("joined", "")]
+        assert seen(component, tenant) == [*comings, ("groupchat", "to all"), ("joined", ""), ("left", "")]
+    assert [one.error for one in bob.messages if one.error] == []
 
 
 async def test_what_cannot_be_kept_is_not_said(server: ChatServer, tenant: str, room: str, bob: Operator) -> None:

@@ -57,10 +57,8 @@ async def tenant(server: ChatServer) -> str:
 
 async def make_rosters(server: ChatServer, name: str) -> None:
     visitors, operators = f"visitors.{name}", f"operators.{name}"
-    for group, display in ((visitors, ""), (operators, f"{operators}\\n{visitors}")):
-        await server.command(
-            "srg_create", group=group, host=server.host, label=group.partition(".")[0], description="d", display=display
-        )
+    for group, displayed in ((visitors, ()), (operators, (operators, visitors))):
+        await server.make_roster(group, *displayed, label=group.partition(".")[0], description="d")
 
 
 def groups_of(name: str) -> list[str]:

@@ -45,8 +45,7 @@ async def test_what_operators_write_meanwhile_is_delivered_and_accounts_go_on_wi
         ):
             async with pools_stopped(system):
                 for kind in ("visitors", "operators"):
-                    group = f"{kind}.{INSTANCE}"
-                    await system.ejabberd("srg_create", group=group, host=host, name=kind, description="", display="")
+                    await system.make_roster(f"{kind}.{INSTANCE}")
                 await old_account(system, bob.username, OPERATOR_PASSWORD, "operators")
                 await old_account(system, seven.username, VISITOR_PASSWORD, "visitors")
                 async with bob, seven:

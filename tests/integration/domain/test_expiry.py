@@ -67,9 +67,7 @@ class Tenant:
     async def open(self, **settings: object) -> "Tenant":
         await self.world.open_tenant(self.name, **settings)
         for kind in ("visitors", "operators"):
-            await self.server.command(
-                "srg_create", group=f"{kind}.{self.name}", host=self.server.host, label=kind, description="", display=""
-            )
+            await self.server.make_roster(f"{kind}.{self.name}")
         return self
 
     def visitor(self, number: int) -> AccountName:

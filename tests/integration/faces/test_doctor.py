@@ -10,11 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from bench.testbed.system import System, domain_of, migrate
+from bench.testbed.waiting import until
+from config.ejabberd_versions import TESTED, shown
 from config.settings import Settings
 from tenants.core.naming import AccountKind
-from tenants.ejabberd.client import BRIDGE_VERSION
+from tenants.ejabberd import fitness
+from tenants.ejabberd.client import BRIDGE_VERSION, Ejabberd
 from tenants.lifecycle import registry
 from tenants.status import diagnostics
 from tenants.status.diagnostics import Finding, WrongError
@@ -22,6 +26,7 @@ from tenants.store.models import Account, AccountState
 from tests.world.registry import World, make_world
 from tests.world.tenant import NewTenant, Tenant
 from xmpp_pool import handshake
+from xmpp_pool.pool import Pool
 
 ORCHESTRATOR = str(Path(sys.executable).parent / "orchestrator")
 FAILED = 1
@@ -51,7 +56,9 @@ async def test_all_is_well_with_a_running_system(tenant: Tenant) -> None:
     assert (told.returncode, told.stderr.strip()) == (0, "All is well."), told.stdout
     parts = found(await doctor(tenant.system, "--instance", tenant.name, "--json"))
     assert {part["ok"] for part in parts.values()} == {True}
-    assert parts["bridge module"]["found"] == f"version {BRIDGE_VERSION}"
+    async with domain_of(tenant.system) as services:
+        made_for = shown(await services.ejabberd.version())
+    assert parts["bridge module"]["found"] == f"version {BRIDGE_VERSION}, compiled for ejabberd {made_for}"
     assert parts["component"]["found"] == f"lhc.{tenant.host} is connected"
     assert tenant.callback_host in parts[f"tenant {tenant.name}"]["found"]
     # it asked, and told nothing
@@ -194,10 +201,41 @@ async def add_account(world: World, username: str, instance_name: str) -> None:
         session.add(account)
 
 
+async def test_an_ejabberd_that_was_not_tested_is_told_and_served_by_no_pool(
+    alone: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    version = await alone.services.ejabberd.version()
+    monkeypatch.delitem(TESTED, version)
+    unknown = await finding(alone, "ejabberd")
+    assert (unknown.ok, unknown.found) == (False, f"version {shown(version)}, which was not tested")
+    with capture_logs() as logs:
+        work = asyncio.create_task(Pool(alone.services, "untested").run())
+        await until(lambda: [one for one in logs if "which was not tested" in one.get("error", "")], "it refuses")
+        work.cancel()
+        await asyncio.wait({work})
+    assert "component connected" not in [one["event"] for one in logs]
+    changed(alone, ejabberd_untested=shown(version))
+    accepted = await finding(alone, "ejabberd")
+    assert (accepted.ok, "NOT TESTED: at your own risk" in accepted.found) == (True, True)
+
+
+async def test_a_bridge_module_that_was_compiled_for_another_ejabberd_is_told(
+    alone: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def made_for(_ejabberd: Ejabberd) -> str:
+        return "22.05"
+
+    monkeypatch.setattr(Ejabberd, "bridge_made_for", made_for)
+    old = await finding(alone, "bridge module")
+    running = shown(await alone.services.ejabberd.version())
+    assert (old.ok, old.found) == (False, f"compiled for ejabberd 22.05, but {running} runs")
+    assert "compile config/ejabberd/*.erl anew" in old.advice
+
+
 async def test_an_older_bridge_module_and_a_database_without_tables(
     alone: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(diagnostics, "BRIDGE_VERSION", "newer")
+    monkeypatch.setattr(fitness, "BRIDGE_VERSION", "newer")
     old = await finding(alone, "bridge module")
     assert (old.ok, old.found) == (False, f"version {BRIDGE_VERSION}, not newer")
     assert (await finding(alone, "database")).ok

@@ -27,7 +27,9 @@ from bench.testbed.operator import Operator
 from bench.testbed.panel import Panel
 from bench.testbed.receiver import Receiver
 from bench.testbed.waiting import until
-from orchestrator.launcher import postgresql
+from config import ejabberd_versions
+from config.settings import Settings
+from orchestrator.launcher import postgresql, servers
 from orchestrator.launcher.errors import LaunchError
 from orchestrator.launcher.local import LocalSystem
 from orchestrator.launcher.up import Launcher
@@ -207,3 +209,12 @@ async def talk(endpoints: dict[str, Any]) -> None:
             assert callback.raw == f"body=good%20day&sender=bob&receiver=visitor.1&server={host}&type=chat".encode()
     async with httpx.AsyncClient(base_url=endpoints["api"]) as http:
         assert (await http.get("/")).text == "ok"
+
+
+def test_an_ejabberd_that_was_not_tested_is_not_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert servers.judge_ejabberd(Settings()) == ""
+    monkeypatch.setattr(ejabberd_versions, "TESTED", {(22, 5): "nowhere"})
+    with pytest.raises(LaunchError, match=r"which was not tested: install one that was \(22.05\)") as refused:
+        servers.judge_ejabberd(Settings())
+    accepted = str(refused.value).split()[2].rstrip(",")
+    assert "NOT TESTED" in servers.judge_ejabberd(Settings(ejabberd_untested=accepted))

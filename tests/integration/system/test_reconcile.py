@@ -50,10 +50,9 @@ async def holds(system: System, name: str) -> dict[str, Any]:
     host = system.endpoints["xmpp_host"]
     rosters = {}
     for group in (f"visitors.{name}", f"operators.{name}"):
-        info = await system.ejabberd("srg_get_info", group=group, host=host)
-        displayed = [entry["value"] for entry in info if entry["key"] == "displayed_groups"]
-        members = sorted(await system.ejabberd("srg_get_members", group=group, host=host)) if info else []
-        rosters[group] = (displayed, members) if info else None
+        roster = await system.roster(group)
+        members = sorted(await system.ejabberd("srg_get_members", group=group, host=host)) if roster else []
+        rosters[group] = (roster.displayed, members) if roster else None
     return {"users": await system.users_of(name), "rosters": rosters}
 
 
@@ -64,13 +63,13 @@ async def spoil(tenant: Tenant) -> None:
         await lhc.new_visitor(f"visitor.{number}", PASSWORD)
     await lhc.new_operator("bob", "operator-pw")
     await lhc.new_operator("lost", "operator-pw")
-    visitors = {"group": f"visitors.{tenant.name}", "host": host}
-    await system.leave(visitors["group"], lhc.name("visitor.1"))
-    await system.join(visitors["group"], lhc.name("visitor.77"), "visitor.1.another", "admin", lhc.name("bob"))
+    visitors = f"visitors.{tenant.name}"
+    await system.leave(visitors, lhc.name("visitor.1"))
+    await system.join(visitors, lhc.name("visitor.77"), "visitor.1.another", "admin", lhc.name("bob"))
     await system.unregister(lhc.name("visitor.2"), lhc.name("lost"))
     for user in ("visitor.88", "eve"):
         await system.ejabberd("register", user=lhc.name(user), host=host, password="x")
-    await system.ejabberd("srg_create", **visitors, label="V", description="D", display=f"operators.{tenant.name}")
+    await system.make_roster(visitors, f"operators.{tenant.name}", label="V", description="D")
     await system.ejabberd("srg_delete", group=f"operators.{tenant.name}", host=host)
     await grow_old(tenant, pending=("visitor.3", "visitor.4"))
     await system.unregister(lhc.name("visitor.4"))
@@ -135,11 +134,11 @@ async def test_each_kind_of_drift_is_found_by_a_dry_run_and_mended_by_the_next(t
     host = tenant.host
     assert after["users"] == sorted(map(name, ("bob", "eve", "visitor.1", "visitor.3", "visitor.88")))
     assert after["rosters"][f"operators.{tenant.name}"] == (
-        [f"operators.{tenant.name}\nvisitors.{tenant.name}"],
+        (f"operators.{tenant.name}", f"visitors.{tenant.name}"),
         [f"{name('bob')}@{host}"],
     )
     displayed, members = after["rosters"][f"visitors.{tenant.name}"]
-    assert displayed in ([], [""])
+    assert displayed == ()
     ours = {f"{name(user)}@{host}" for user in ("visitor.1", "visitor.3", "visitor.88")}
     assert set(members) == ours | {f"visitor.1.another@{host}", f"admin@{host}"}
 
@@ -162,9 +161,7 @@ async def test_all_tenants_are_compared_and_what_belongs_to_none_is_reported_alo
     gone = await new_tenant()
     await panel.destroy(gone.name)
     await system.ejabberd("register", user=f"visitor.1.{gone.name}", host=host, password="x")
-    await system.ejabberd(
-        "srg_create", group=f"visitors.{gone.name}", host=host, label="x", description="x", display=""
-    )
+    await system.make_roster(f"visitors.{gone.name}")
 
     await reconcile(panel, "", dry_run=True)
     found = await drift(panel, "")
@@ -206,10 +203,11 @@ async def test_a_tenant_with_a_longer_name_is_another_one(panel: Panel, system: 
 
 
 async def old_tenant(system: System, name: str) -> None:
-    """As the old system made it: rosters by ejabberdctl, with its way of writing what they display."""
+    """As the old system made it."""
     host = system.endpoints["xmpp_host"]
-    for group, display in ((f"visitors.{name}", ""), (f"operators.{name}", f"operators.{name}\\nvisitors.{name}")):
-        await system.ejabberd("srg_create", group=group, host=host, label="Old", description="Old", display=display)
+    visitors, operators = f"visitors.{name}", f"operators.{name}"
+    for group, displayed in ((visitors, ()), (operators, (operators, visitors))):
+        await system.make_roster(group, *displayed, label="Old", description="Old")
     for user, password, group in (
         ("bob", "bobs-old-password", "operators"),
         ("visitor.7", PASSWORD, "visitors"),
@@ -275,10 +273,7 @@ async def test_an_import_that_is_asked_for_twice_runs_once(system: System, panel
 
 
 async def test_a_name_of_which_only_a_roster_is_there_is_imported(system: System, panel: Panel, old_name: str) -> None:
-    host = system.endpoints["xmpp_host"]
-    await system.ejabberd(
-        "srg_create", group=f"operators.{old_name}", host=host, label="x", description="x", display=""
-    )
+    await system.make_roster(f"operators.{old_name}")
     answer = await panel.http.post(f"/v1/tenants/{old_name}/import")
     assert (await panel.finished(answer.json()["operation"]["id"]))["result"]["accounts"] == 0
     assert (await reconcile(panel, f"/tenants/{old_name}"))["found"] == 0

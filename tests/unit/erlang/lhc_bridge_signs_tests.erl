@@ -14,6 +14,7 @@ signs_test_() ->
        <<"<composing xmlns='http://jabber.org/protocol/chatstates'/><thread>1</thread>">>,
        <<"<received xmlns='urn:xmpp:receipts' id='1'/><store xmlns='urn:xmpp:hints'/><origin-id xmlns='urn:xmpp:sid:0' id='2'/>">>,
        <<"<displayed xmlns='urn:xmpp:chat-markers:0' id='1'/>">>,
+       <<"<displayed xmlns='urn:xmpp:chat-markers:0' id='1'/><occupant-id xmlns='urn:xmpp:occupant-id:0' id='2'/>">>,
        <<"<nick xmlns='http://jabber.org/protocol/nick'>Bob</nick>">>]]
      ++ [{binary_to_list(Elements), fun() -> ?assertNot(is_sign(Elements)) end} || Elements <-
       [<<"<body>hello</body>">>, <<"<body/>">>, <<"<subject>hello</subject>">>,
