@@ -65,7 +65,20 @@ is_bridged(Msg) ->
 %% "Is typing" (XEP-0085), and receipts (XEP-0184).
 is_signal(#message{body = Body, sub_els = Els} = Msg) ->
     is_said(Msg) andalso Body == [] andalso
-        lists:any(fun(El) -> lists:member(xmpp:get_ns(El), [?NS_CHATSTATES, ?NS_RECEIPTS]) end, Els).
+        (lists:any(fun(El) -> xmpp:get_ns(El) == ?NS_CHATSTATES end, Els) orelse is_receipt(Msg)).
+
+is_receipt(Msg) ->
+    case xmpp:get_subtag(Msg, #receipt_response{}) of
+        #receipt_response{id = Id} -> is_line(Id);
+        false -> false
+    end.
+
+%% Of a line that is kept (tenants/conversations/stanza_ids.py: its key, and more). Of others nobody waits for a receipt.
+is_line(Id) ->
+    case binary:split(Id, <<"-">>) of
+        [<<_, _/binary>> = Key, _] -> lists:all(fun(Character) -> Character >= $0 andalso Character =< $9 end, binary_to_list(Key));
+        _ -> false
+    end.
 
 %% Not an error: a client that refuses what it was sent gives back the same elements.
 is_said(#message{type = Type}) ->
@@ -74,7 +87,7 @@ is_said(#message{type = Type}) ->
 %% The operator's client has what a visitor wrote, though it gives no receipt: the component is told as if it did.
 -spec confirm(jid:jid(), message()) -> term().
 confirm(#jid{lserver = Host} = Operator, #message{from = #jid{luser = ?IS_VISITOR, lserver = Host} = Visitor, id = Id} = Msg) ->
-    xmpp:has_subtag(Msg, #receipt_request{}) andalso
+    is_line(Id) andalso xmpp:has_subtag(Msg, #receipt_request{}) andalso
         signal(Host, #message{type = chat, from = Operator, to = jid:remove_resource(Visitor),
                               sub_els = [#receipt_response{id = Id}]});
 confirm(_Operator, _Msg) ->

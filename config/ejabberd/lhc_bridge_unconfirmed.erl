@@ -23,6 +23,8 @@
 -define(TERMINATED_PRIORITY, 111).
 %% Milliseconds that a client has for its receipts.
 -define(ASK_AFTER, 3000).
+%% Bytes after which a client is asked at once: who reads fast never has much unconfirmed.
+-define(ASK_BYTES, 512 * 1024).
 %% Bytes that a client may leave unconfirmed; what waited in offline storage is half of it.
 -define(MOST_BYTES, 4 * 1024 * 1024).
 -define(QUESTION, "lhc-sent/").
@@ -57,7 +59,7 @@ sent(#{jid := #jid{luser = ?IS_VISITOR}} = C2S, _Stanza, _Result) ->
 sent(#{jid := _} = C2S, #message{type = Type, body = [_ | _], meta = Meta} = Msg, _Result)
   when (Type == chat orelse Type == normal) andalso not is_map_key(carbon_copy, Meta) ->
     Remembered = remember(Msg, unconfirmed(C2S), priority(C2S)),
-    Asking = C2S#{lhc_unconfirmed => ask_soon(Remembered)},
+    Asking = ask_in_time(C2S#{lhc_unconfirmed => Remembered}),
     case Remembered#unconfirmed.bytes of
         Bytes when Bytes > ?MOST_BYTES, not is_map_key(lhc_ended, C2S) -> lhc_bridge_backlog:disconnect(Asking, Bytes);
         _ -> Asking
@@ -77,26 +79,31 @@ remember(Msg, #unconfirmed{messages = Messages, last = Last, bytes = Bytes} = Un
     Unconfirmed#unconfirmed{messages = queue:in(One, Messages), last = Last + 1, bytes = Bytes + One#sent.bytes}.
 
 %% One question at a time, however many messages there are.
-ask_soon(#unconfirmed{asked = none} = Unconfirmed) ->
+ask_in_time(#{lhc_unconfirmed := #unconfirmed{asked = Asked, bytes = Bytes}} = C2S)
+  when Bytes > ?ASK_BYTES, not is_integer(Asked) ->
+    ask_now(C2S);
+ask_in_time(#{lhc_unconfirmed := #unconfirmed{asked = none} = Unconfirmed} = C2S) ->
     erlang:send_after(?ASK_AFTER, self(), lhc_ask),
-    Unconfirmed#unconfirmed{asked = soon};
-ask_soon(Unconfirmed) ->
-    Unconfirmed.
+    C2S#{lhc_unconfirmed := Unconfirmed#unconfirmed{asked = soon}};
+ask_in_time(C2S) ->
+    C2S.
 
+%% The question that was to come may have been asked early, and been answered.
 -spec ask(c2s(), term()) -> c2s() | {stop, c2s()}.
-ask(#{jid := #jid{lserver = Host} = JID, lhc_unconfirmed := #unconfirmed{last = Last} = Unconfirmed} = C2S, lhc_ask) ->
-    case queue:is_empty(Unconfirmed#unconfirmed.messages) of
-        true ->
-            {stop, C2S#{lhc_unconfirmed := Unconfirmed#unconfirmed{asked = none}}};
-        false ->
-            Ping = #iq{type = get, id = <<?QUESTION, (integer_to_binary(Last))/binary>>, from = jid:make(Host), to = JID,
-                       sub_els = [#ping{}]},
-            {stop, ejabberd_c2s:send(C2S#{lhc_unconfirmed := Unconfirmed#unconfirmed{asked = Last}}, Ping)}
+ask(#{lhc_unconfirmed := #unconfirmed{asked = soon, messages = Messages} = Unconfirmed} = C2S, lhc_ask) ->
+    case queue:is_empty(Messages) of
+        true -> {stop, C2S#{lhc_unconfirmed := Unconfirmed#unconfirmed{asked = none}}};
+        false -> {stop, ask_now(C2S)}
     end;
 ask(C2S, lhc_ask) ->
     {stop, C2S};
 ask(C2S, _Info) ->
     C2S.
+
+ask_now(#{jid := #jid{lserver = Host} = JID, lhc_unconfirmed := #unconfirmed{last = Last} = Unconfirmed} = C2S) ->
+    Ping = #iq{type = get, id = <<?QUESTION, (integer_to_binary(Last))/binary>>, from = jid:make(Host), to = JID,
+               sub_els = [#ping{}]},
+    ejabberd_c2s:send(C2S#{lhc_unconfirmed := Unconfirmed#unconfirmed{asked = Last}}, Ping).
 
 %%%===================================================================
 %%% Confirming
@@ -121,10 +128,10 @@ received(C2S, _El, _Stanza) ->
 answered(Asked, #{lhc_unconfirmed := Unconfirmed} = C2S) ->
     {Confirmed, Left} = split(Asked, Unconfirmed#unconfirmed{asked = none}),
     lists:foreach(fun(Msg) -> tell(Msg, C2S) end, Confirmed),
-    C2S#{lhc_unconfirmed := case queue:is_empty(Left#unconfirmed.messages) of
-                                true -> Left;
-                                false -> ask_soon(Left)
-                            end}.
+    case queue:is_empty(Left#unconfirmed.messages) of
+        true -> C2S#{lhc_unconfirmed := Left};
+        false -> ask_in_time(C2S#{lhc_unconfirmed := Left})
+    end.
 
 %% The component hears of the receipt itself in the usual way.
 receipt(Id, #{lhc_unconfirmed := #unconfirmed{messages = Messages} = Unconfirmed} = C2S) ->

@@ -5,7 +5,7 @@ dropped rather than kept when the tenant cannot be told at once.
 """
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -48,8 +48,9 @@ async def receipt(services: Services, receipts: Sequence[Receipt]) -> None:
     """Note that lines have arrived, and tell their tenants; of each line once, whoever has it first."""
     async with services.database.write() as session:
         events: list[ConversationEvent] = []
+        lines = await _lines(session, [one.message_id for one in receipts])
         for one in receipts:
-            line = await _line(session, services.naming, one.receiver, one.sender, one.message_id)
+            line = _of_stanza(lines, services.naming, one.receiver, one.sender, one.message_id)
             if line is None or line.state in {LineState.DELIVERED, LineState.RETRACTED}:
                 continue
             line.state, line.arrived_at = LineState.DELIVERED, services.clock()
@@ -74,13 +75,14 @@ async def failed(services: Services, session: AsyncSession, reports: Sequence[Re
     Of LHC's own lines none is known: there all that comes back is told.
     """
     events: list[ConversationEvent] = []
+    lines = await _lines(session, [report.message_id for report in reports])
     for report in reports:
         tenant = await session.get(Tenant, report.visitor.instance)
         if tenant is None or not outbox.is_told(tenant, Event.MESSAGE_FAILED):
             continue
         # also of a change of the line: that has an id which begins with the line's
         said = report.message_id.partition(".")[0]
-        line = await _line(session, services.naming, report.visitor, report.operator, said)
+        line = _of_stanza(lines, services.naming, report.visitor, report.operator, said)
         if line is None and tenant.routing is Routing.ORCHESTRATOR:
             continue  # nothing that the tenant said: an operator's client may give back what it likes
         if line is not None and said == report.message_id and _is_out(line, services.naming.username(report.operator)):
@@ -101,12 +103,21 @@ def _is_out(line: ChatLine, operator: str) -> bool:
     return line.state is LineState.SENT or is_noted_soon
 
 
-async def _line(
-    session: AsyncSession, naming: Naming, visitor: AccountName, operator: AccountName, stanza_id: str
+async def _lines(session: AsyncSession, named: Iterable[str]) -> dict[int, ChatLine]:
+    """The rows that may have been sent under these ids, by their keys; locked, always in the same order."""
+    keys = {key for stanza_id in named if (key := stanza_ids.line_key(stanza_id)) is not None}
+    if not keys:
+        return {}
+    rows = select(ChatLine).where(ChatLine.id.in_(keys)).order_by(ChatLine.id).with_for_update()
+    return {line.id: line for line in await session.scalars(rows)}
+
+
+def _of_stanza(
+    lines: dict[int, ChatLine], naming: Naming, visitor: AccountName, operator: AccountName, stanza_id: str
 ) -> ChatLine | None:
-    """What the visitor wrote and that very operator was sent under this id; locked."""
+    """What the visitor wrote and that very operator was sent under this id."""
     key = stanza_ids.line_key(stanza_id)
-    line = None if key is None else await session.get(ChatLine, key, with_for_update=True)
+    line = None if key is None else lines.get(key)
     if line is None or line.sender != naming.username(visitor):
         return None
     return line if stanza_ids.of_line(line, naming.username(operator)) == stanza_id else None

@@ -47,46 +47,69 @@ with_component(Test) ->
 
 an_answer_confirms_what_was_sent_before_the_question_test() ->
     with_component(fun() ->
-        {Ping, Asked} = asked(sent([<<"1">>, <<"2">>])),
-        Later = lhc_bridge_unconfirmed:sent(Asked, message(<<"3">>), ok),
+        {Ping, Asked} = asked(sent([<<"1-a">>, <<"2-a">>])),
+        Later = lhc_bridge_unconfirmed:sent(Asked, message(<<"3-a">>), ok),
         ?assertEqual(get, Ping#iq.type),
         Answered = received(Later, Ping#iq{type = result}),
-        ?assertEqual([<<"3">>], ids(Answered)),
-        ?assertEqual([<<"1">>, <<"2">>], told()),
+        ?assertEqual([<<"3-a">>], ids(Answered)),
+        ?assertEqual([<<"1-a">>, <<"2-a">>], told()),
         {Next, AskedAgain} = asked(Answered),
         %% an error is an answer, too; one to an old question is none
-        ?assertEqual([<<"3">>], ids(received(AskedAgain, Ping#iq{type = result}))),
+        ?assertEqual([<<"3-a">>], ids(received(AskedAgain, Ping#iq{type = result}))),
         ?assertEqual([], ids(received(AskedAgain, Next#iq{type = error}))),
-        ?assertEqual([<<"3">>], told())
+        ?assertEqual([<<"3-a">>], told())
     end).
 
 a_receipt_confirms_its_message_and_those_before_it_test() ->
     with_component(fun() ->
-        Sent = sent([<<"1">>, <<"2">>, <<"3">>]),
-        ?assertEqual([<<"1">>, <<"2">>, <<"3">>], ids(received(Sent, receipt(<<"4">>)))),
-        ?assertEqual([<<"3">>], ids(received(Sent, receipt(<<"2">>)))),
-        ?assertEqual([<<"1">>], told()),
-        ?assertEqual([], ids(received(Sent, receipt(<<"3">>)))),
+        Sent = sent([<<"1-a">>, <<"2-a">>, <<"3-a">>]),
+        ?assertEqual([<<"1-a">>, <<"2-a">>, <<"3-a">>], ids(received(Sent, receipt(<<"4-a">>)))),
+        ?assertEqual([<<"3-a">>], ids(received(Sent, receipt(<<"2-a">>)))),
+        ?assertEqual([<<"1-a">>], told()),
+        ?assertEqual([], ids(received(Sent, receipt(<<"3-a">>)))),
         told()
     end).
 
 only_messages_are_remembered_and_of_operators_alone_test() ->
-    Copy = xmpp:put_meta(message(<<"1">>), carbon_copy, true),
-    Typing = (message(<<"2">>))#message{body = []},
-    Error = (message(<<"3">>))#message{type = error},
+    Copy = xmpp:put_meta(message(<<"1-a">>), carbon_copy, true),
+    Typing = (message(<<"2-a">>))#message{body = []},
+    Error = (message(<<"3-a">>))#message{type = error},
     Sent = lists:foldl(fun(Stanza, C2S) -> lhc_bridge_unconfirmed:sent(C2S, Stanza, ok) end, connection(),
                        [Copy, Typing, Error, #presence{}]),
     ?assertEqual([], ids(Sent)),
     Browser = #{jid => jid:make(<<"visitor.1.acme">>, ?HOST, <<"browser">>)},
-    ?assertEqual(Browser, lhc_bridge_unconfirmed:sent(Browser, message(<<"4">>), ok)).
+    ?assertEqual(Browser, lhc_bridge_unconfirmed:sent(Browser, message(<<"4-a">>), ok)).
 
 a_client_that_has_all_is_not_asked_test() ->
-    {stop, Silent} = lhc_bridge_unconfirmed:ask(received(sent([<<"1">>]), receipt(<<"1">>)), lhc_ask),
+    {stop, Silent} = lhc_bridge_unconfirmed:ask(received(sent([<<"1-a">>]), receipt(<<"1-a">>)), lhc_ask),
     ?assertNot(is_map_key(told, Silent)),
     ?assertEqual({stop, connection()}, lhc_bridge_unconfirmed:ask(connection(), lhc_ask)).
 
+%% Nobody waits for the receipts of what is no line.
+what_is_no_line_is_confirmed_and_nobody_is_told_test() ->
+    with_component(fun() ->
+        {Ping, Asked} = asked(sent([<<"notice-1">>, <<"1">>, <<"-1">>, <<"5-a">>])),
+        ?assertEqual([], ids(received(Asked, Ping#iq{type = result}))),
+        ?assertEqual([<<"5-a">>], told())
+    end).
+
+%% A client that reads all of a flood is asked so often that it never has too much unconfirmed.
+a_flood_is_asked_for_at_once_test() ->
+    Large = fun(C2S, Id) ->
+                    Body = [#text{data = binary:copy(<<"x">>, 100000)}],
+                    lhc_bridge_unconfirmed:sent(C2S, (message(Id))#message{body = Body}, ok)
+            end,
+    Few = Large(connection(), <<"1-a">>),
+    ?assertNot(is_map_key(told, Few)),
+    #{told := Ping} = Many = lists:foldl(fun(_, C2S) -> Large(C2S, <<"1-a">>) end, Few, lists:seq(1, 30)),
+    Answered = received(maps:remove(told, Many), Ping#iq{type = result}),
+    %% the question was asked early: all that came after it is asked for at once
+    ?assertEqual(25, length(ids(Answered))),
+    ?assert(is_map_key(told, Answered)),
+    ?assertEqual({stop, Answered}, lhc_bridge_unconfirmed:ask(Answered, lhc_ask)).
+
 another_connection_has_it_when_it_was_there_and_as_important_test() ->
-    One = {sent, 1, {1700, 100, 0}, 5, 10, message(<<"1">>)},
+    One = {sent, 1, {1700, 100, 0}, 5, 10, message(<<"1-a">>)},
     Has = fun(Priority, Second) -> lhc_bridge_unconfirmed:has_another(One, [{Priority, {1700, Second}}]) end,
     ?assert(Has(5, 99)),
     ?assertNot(Has(4, 99)),
@@ -95,7 +118,7 @@ another_connection_has_it_when_it_was_there_and_as_important_test() ->
 
 %% Who leaves has read what there was, unless it would have said so.
 who_leaves_in_good_order_has_lost_nothing_test() ->
-    Sent = sent([<<"1">>]),
+    Sent = sent([<<"1-a">>]),
     ?assert(lhc_bridge_unconfirmed:is_lost(Sent#{stop_reason => {socket, closed}})),
     ?assertNot(lhc_bridge_unconfirmed:is_lost(Sent#{stop_reason => {stream, reset}})),
     ?assert(lhc_bridge_unconfirmed:is_lost((received(Sent, receipt(<<"other">>)))#{stop_reason => {stream, reset}})),
