@@ -57,10 +57,10 @@ def list_users(*, as_json: JsonOption = False) -> None:
 
 
 @app.command()
-def remove(name: Annotated[str, typer.Argument(help="Who is to log in no more.")]) -> None:
-    """Let a person log in no more, and out now."""
+def remove(name: Annotated[str, typer.Argument(help="Whose access to revoke.")]) -> None:
+    """Revoke a person's access and end their sessions."""
     run(lambda services: console_users.remove_user(services, name, cause(None)))
-    show_line(f"{name} may log in no more.")
+    show_line(f"{name} can no longer log in; their sessions are ended.")
 
 
 @app.command()

@@ -87,4 +87,4 @@ def revoke(
     if as_json:
         show_json(data_of(token, _DETAILS))
     else:
-        show_line(f"Token {token.id} of {token.name} opens nothing any more.")
+        show_line(f"Token {token.id} of {token.name} stopped working.")

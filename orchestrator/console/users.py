@@ -64,11 +64,11 @@ class UsersTable(AdministratorsTable):
     @row_action(
         "remove",
         "Remove",
-        "Let this person log in no more, and out now?",
+        "Revoke this person's access and end their sessions?",
         icon_class="fa-solid fa-user-slash",
         submit_btn_class="btn btn-danger",
     )
     async def remove_user(self, request: Request, pk: str) -> None:
         with told():
             await console_users.remove_user(services_of(request), pk, cause_of(request))
-        flash(request, f"{pk} may log in no more.", "success")
+        flash(request, f"{pk} can no longer log in; their sessions are ended.", "success")

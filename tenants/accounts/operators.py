@@ -26,7 +26,7 @@ KICKED = "Disconnected by the administrator"
 _REPLACED = "A new password was set by an invitation"
 _TOLD = (
     "At {at:%Y-%m-%d %H:%M} UTC the administration made an invitation to set a new password for your account {user}."
-    " Whoever uses it can log in as you, and your password opens nothing any more. If you did not ask for it, tell your"
+    " Whoever uses it can log in as you, and your password has stopped working. If you did not ask for it, tell your"
     " administrator at once."
 )
 

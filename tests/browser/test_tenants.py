@@ -46,11 +46,11 @@ async def test_a_tenants_life(admin: Somebody) -> None:
     await expect(page.get_by_role("link", name="reconcile")).to_be_visible()
 
     await page.get_by_role("button", name="Edit").click()
-    await page.get_by_label("Most accounts").fill("7")
+    await page.get_by_label("Account limit").fill("7")
     await page.get_by_label("Visitor tracking").uncheck()
     await page.get_by_role("button", name="Save").click()
     await page.goto(f"/console/tenant/{name}")
-    await expect(page.get_by_role("row", name="Most accounts")).to_contain_text("7")
+    await expect(page.get_by_role("row", name="Account limit")).to_contain_text("7")
     await expect(page.get_by_role("row", name="Visitor tracking")).to_contain_text("off")
 
     admin.expects(400)
@@ -110,5 +110,5 @@ async def test_people_come_and_go(admin: Somebody) -> None:
     await row.get_by_role("button", name="Actions").click()
     await row.get_by_text("Remove").click()
     await page.get_by_role("dialog").get_by_role("button", name="Yes, Proceed").click()
-    await expect(page.get_by_role("alert")).to_contain_text(f"{name} may log in no more.")
+    await expect(page.get_by_role("alert")).to_contain_text(f"{name} can no longer log in; their sessions are ended.")
     await expect(row).to_have_count(0)

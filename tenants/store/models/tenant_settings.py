@@ -134,28 +134,28 @@ class TenantSettingColumns:
     )
     max_accounts: Mapped[int | None] = _setting(
         bounds={"ge": 1, "le": 10_000_000},
-        label="Most accounts",
-        description="Most accounts; no limit by default.",
+        label="Account limit",
+        description="Accounts at most; no limit by default.",
     )
     max_online_visitors: Mapped[int | None] = _setting(
         bounds={"ge": 0, "le": 10_000_000},
-        label="Most visitors online",
-        description="Most visitors online at once; no limit by default.",
+        label="Limit of visitors online",
+        description="Limit of visitors online at once; no limit by default.",
     )
     calls_per_second: Mapped[float | None] = _setting(
         bounds={"gt": 0, "le": 100_000},
-        label="Most page views a second, and other calls",
+        label="Calls a second",
         description="Most page views of the tenant's LHC, and most other calls; "
         "`ORCHESTRATOR_CALLS_PER_SECOND` by default.",
     )
     max_rooms: Mapped[int | None] = _setting(
         bounds={"ge": 0, "le": 200},
-        label="Most group chats",
-        description="Most group chats; 200 by default.",
+        label="Limit of group chats",
+        description="Limit of group chats; 200 by default.",
     )
     max_waiting_messages: Mapped[int | None] = _setting(
         bounds={"ge": 1, "le": 1_000_000},
-        label="Most messages waiting",
+        label="Limit of waiting messages",
         description="Most messages of operators that may wait for the tenant's server, of 8 KB each on average; "
         "10,000 by default. Beyond it operators get their messages back.",
     )
