@@ -11,10 +11,8 @@ TESTED: dict[Version, str] = {
 }
 """The versions that the tests were run with, and whose packages those were. Their patches are the same."""
 _NEVER = ("X-OAUTH2",)
-"""With it a client may name another account than the one whose token it has, and no version compares the two."""
-_PLAIN = ("PLAIN",)
-"""The same, with a password."""
-_PLAIN_COMPARES_SINCE: Version = (26, 7)
+"""With it a client may name another account than the one whose token it has, and no version compares the two. So it is
+with passwords (PLAIN) before 26.07; but there `ejabberd_auth_decoy` compares."""
 _CHANNEL_BINDING = ("SCRAM-SHA-1-PLUS", "SCRAM-SHA-256-PLUS", "SCRAM-SHA-512-PLUS")
 """Before 24.02 ejabberd knows `tls-unique` alone, which TLS 1.3 does not have: there a client that follows RFC 9266
 (`tls-exporter`) is refused. From 24.02 on it knows both; and to hide them would have it refuse clients that ask whether
@@ -58,6 +56,5 @@ def objection(version: Version, accepted: str) -> tuple[str, str] | None:
 
 def disabled_mechanisms(version: Version) -> tuple[str, ...]:
     """What `disable_sasl_mechanisms` has to name."""
-    plain = _PLAIN if version < _PLAIN_COMPARES_SINCE else ()
     channel_binding = _CHANNEL_BINDING if version < _CHANNEL_BINDING_SINCE else ()
-    return plain + _NEVER + channel_binding
+    return _NEVER + channel_binding

@@ -88,7 +88,8 @@ class ChatServer:
         xml_rpc: it has ejabberd's own XML-RPC, at `rpc_url`.
         all_mechanisms: clients may log in by every mechanism that ejabberd knows.
         ends_badly: it has commands that end its processes by a fault.
-        compares: the bridge compares the names that a client gives when it logs in.
+        compares: the bridge's hooks compare the names that a client gives when it logs in.
+        decoy: our authentication module is asked before the one that has the accounts.
         in_haste: clients may send as quickly as they can: what matters is what becomes of each stanza.
     """
 
@@ -103,6 +104,7 @@ class ChatServer:
         all_mechanisms: bool = False,
         ends_badly: bool = False,
         compares: bool = True,
+        decoy: bool = True,
         in_haste: bool = False,
     ) -> None:
         system = LocalSystem.open(state)
@@ -127,6 +129,8 @@ class ChatServer:
             lines = [re.sub(r"^(    (\w+_)?rate:).*", r"\1 100000000", line) for line in lines]
         if all_mechanisms:
             lines = [line for line in lines if not line.startswith("disable_sasl_mechanisms:")]
+        if not decoy:
+            lines = [line for line in lines if not line.startswith("  - decoy ")]
         differing = [("mod_ends_badly", ends_badly), ("lhc_bridge_identity", not compares)]
         if sources := [Path(__file__).parent / "erlang" / f"{name}.erl" for name, wanted in differing if wanted]:
             servers.compile_erlang(state / "ejabberd" / "lhc_bridge" / "ebin", sources)

@@ -6,7 +6,11 @@
 %%%
 %%% Three walls, each of which holds alone: the client's message is read before ejabberd reads it; what ejabberd made of it
 %%% is compared with what was read there; and so is the user of the session that is opened. What cannot be read opens
-%%% nothing, so a mechanism that is unknown here (EXTERNAL, ANONYMOUS, DIGEST-MD5, tokens) lets nobody in.
+%%% nothing, so a mechanism that is unknown here (EXTERNAL, ANONYMOUS, DIGEST-MD5, tokens) lets nobody in. A fourth wall is
+%%% ejabberd_auth_decoy.
+%%%
+%%% And a password that is sent as it is (PLAIN) is taken from nobody whose connection to ejabberd is not encrypted. ejabberd
+%%% offers PLAIN there all the same: what it offers depends on the host, not on the connection.
 %%%
 %%% By the hooks of the virtual host, so for every listener of clients, /ws included. Tried on 23.01, 24.12 and 26.07.
 -module(lhc_bridge_identity).
@@ -24,6 +28,9 @@
 -define(PRIORITY, 10).
 %% In the state of a connection: whose password was offered last, in a message that names nobody else.
 -define(OWN, lhc_bridge_identity).
+-define(OWN_ALONE, <<"A password opens its own account and no other">>).
+%% Mechanisms in which the password or the token itself is sent.
+-define(SENDS_SECRET(Mech), (Mech == <<"PLAIN">> orelse Mech == <<"X-OAUTH2">>)).
 
 -type state() :: ejabberd_c2s:state().
 -type failure() :: fun((atom()) -> tuple()).
@@ -61,25 +68,34 @@ note(Mech, Text, Failure, #{lserver := Host} = State) ->
             catch _:_ -> {error, 'malformed-request'} % else the hook is skipped, and an older note would stand
             end,
     case Named of
-        {ok, User} -> State#{?OWN => User};
+        {ok, User} -> note_own(User, Mech, Failure, State);
         unknown_mechanism -> maps:remove(?OWN, State); % ejabberd refuses it if it does not know it either
-        {error, Reason} -> close(xmpp_stream_in:send(State, Failure(Reason)), Reason)
+        {error, Reason} -> refuse(Reason, ?OWN_ALONE, Failure, State)
     end.
+
+-spec note_own(binary(), binary(), failure(), state()) -> state() | {stop, state()}.
+note_own(_User, Mech, Failure, #{stream_encrypted := false} = State) when ?SENDS_SECRET(Mech) ->
+    refuse('encryption-required', <<"A password is sent over TLS alone">>, Failure, State); % RFC 6120, 6.5.4
+note_own(User, _Mech, _Failure, State) ->
+    State#{?OWN => User}.
 
 -spec check(binary(), state()) -> state() | {stop, state()}.
 check(User, State) ->
     %% what cannot be prepared is `error`, which equals no name
     case jid:nodeprep(User) == maps:get(?OWN, State, none) of
         true -> State;
-        false -> close(State, 'invalid-authzid')
+        false -> close('invalid-authzid', ?OWN_ALONE, State)
     end.
+
+-spec refuse(atom(), binary(), failure(), state()) -> {stop, state()}.
+refuse(Reason, Text, Failure, State) ->
+    close(Reason, Text, xmpp_stream_in:send(State, Failure(Reason))).
 
 %% Nothing was guessed, as no password was looked at: so it does not count as a failed login. But it is an attack, or a
 %% client that cannot work here. A stream that was closed is handled no further (xmpp_stream_in).
--spec close(state(), atom()) -> {stop, state()}.
-close(#{lang := Lang, ip := IP} = State, Reason) ->
+-spec close(atom(), binary(), state()) -> {stop, state()}.
+close(Reason, Text, #{lang := Lang, ip := IP} = State) ->
     ?WARNING_MSG("Refused a login from ~ts: ~ts", [ejabberd_config:may_hide_data(misc:ip_to_list(IP)), Reason]),
-    Text = <<"A password opens its own account and no other">>,
     {stop, xmpp_stream_in:send(maps:remove(?OWN, State), xmpp:serr_not_authorized(Text, Lang))}.
 
 %%%===================================================================
@@ -135,7 +151,7 @@ account(Name, Host) ->
 
 %% The account whose password is offered, and the one that the client wants to be (empty: the same).
 -spec read(binary(), binary() | undefined) -> {binary(), binary()} | error | unknown_mechanism.
-read(Mech, Text) when Mech == <<"PLAIN">>; Mech == <<"X-OAUTH2">> -> % RFC 4616, 2
+read(Mech, Text) when ?SENDS_SECRET(Mech) -> % RFC 4616, 2
     case split(Text, <<0>>) of
         [Wanted, Authenticated, _Secret] -> {Authenticated, Wanted};
         _ -> error

@@ -65,21 +65,24 @@ hooks(Host) ->
 %%%===================================================================
 
 %% ejabberd_auth_decoy answers logins alone, and ejabberd asks for a password at other times as well: so this process is
-%% marked from the client's first message on, until ejabberd asks. Who is logged in begins no login.
+%% marked with the mechanism from the client's first message on, until ejabberd asks. Who is logged in begins no login.
 -spec begins(state(), term(), term()) -> state().
 begins(#{stream_authenticated := false} = C2S, _El, Packet) ->
-    is_login(Packet) andalso put(?MODULE, login),
+    is_login(Packet) andalso put(?MODULE, element(2, Packet)),
     C2S;
 begins(C2S, _El, _Packet) ->
     C2S.
 
-%% The second record is of versions since 24.02 alone.
+%% The second record is of versions since 24.02 alone. The mechanism is the first field of both.
 is_login(Packet) ->
     lists:member(element(1, Packet), [sasl_auth, sasl2_authenticate]).
 
--spec take_mark() -> boolean().
+-spec take_mark() -> binary() | none.
 take_mark() ->
-    erase(?MODULE) == login.
+    case erase(?MODULE) of
+        undefined -> none;
+        Mechanism -> Mechanism
+    end.
 
 %% A name that is no tenant's is nobody's, whatever account there may be.
 -spec may_log_in(binary(), binary()) -> boolean().

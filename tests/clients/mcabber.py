@@ -11,7 +11,7 @@ _SEARCH_SECONDS = 2.0
 
 
 class Mcabber(Client):
-    """Knows the certificate by its fingerprint. Speaks PLAIN alone, of what ejabberd may offer."""
+    """Knows the certificate by its fingerprint. Speaks PLAIN alone, of what ejabberd offers."""
 
     MECHANISM: ClassVar[str] = "PLAIN"
 

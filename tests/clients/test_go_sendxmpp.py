@@ -1,4 +1,7 @@
-"""go-sendxmpp (https://salsa.debian.org/mdosch/go-sendxmpp): sends a line from a script, or prints what comes."""
+"""go-sendxmpp (https://salsa.debian.org/mdosch/go-sendxmpp): sends a line from a script, or prints what comes.
+
+The one of Debian 12 speaks PLAIN alone.
+"""
 
 from pathlib import Path
 
@@ -29,7 +32,6 @@ async def bob(tenant: Tenant, homes: Path) -> Path:
     return home
 
 
-@pytest.mark.usefixtures("plain")  # all that the one of Debian 12 speaks
 async def test_a_line_is_sent_and_one_is_printed(bob: Path, tenant: Tenant) -> None:
     visitor = f"{tenant.lhc.name('visitor.7')}@{tenant.host}"
     await tenant.lhc.new_visitor("visitor.7", PASSWORD, nick="John Smith #12")

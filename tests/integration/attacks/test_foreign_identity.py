@@ -1,8 +1,8 @@
 """A password opens its own account and no other, whoever the client says that it wants to be.
 
-Each door is tried by bytes that no library would send. Two walls are tried, each by itself: ejabberd as it is
-configured, where the mechanisms that carry a foreign name are off, and ejabberd with all of them on, where the bridge
-alone compares.
+Each door is tried by bytes that no library would send. Walls are tried each by itself: ejabberd as it is configured,
+ejabberd with every mechanism on, where the bridge's hooks alone compare, and ejabberd without those, where the
+authentication module does.
 """
 
 import asyncio
@@ -27,6 +27,7 @@ from xmpp_pool import login_probe
 
 HOST = "localhost"
 KINDS = ["tcp", "starttls", "tls", "/ws", "/websocket"]
+ENCRYPTED = {"starttls", "tls"}
 
 
 def victims(instance: str) -> list[str]:
@@ -36,6 +37,13 @@ def victims(instance: str) -> list[str]:
         f"bob.{instance}@{HOST}",
         f"BOB.{instance}@{HOST}",
         f"bob.{instance}@{HOST}/desk",
+        f" bob.{instance}",
+        f"bob.{instance} ",
+        f"bob.{instance}\t@{HOST}",
+        f"bob.{instance}@{HOST} ",
+        f"ＢＯＢ.{instance}",  # these are prepared (RFC 3491) to the name itself
+        f"bo\u00adb\u200b.{instance}",
+        f"bob\u2024{instance}",
         f"nobody.{instance}",
         f"visitor.7.{instance}@{HOST}",
         "admin",
@@ -80,10 +88,25 @@ async def test_neither_operator_nor_visitor_is_anybody_else(kind: str, tenant: T
     for local, password in (("eve", "eve's own password"), ("visitor.1", VISITOR_PASSWORD)):
         user = tenant.lhc.name(local)
         async with Login(door, HOST) as login:
-            assert await login.auth("PLAIN", f"\0{user}\0{password}") == "invalid-mechanism"
-            assert (login.offered, await login.scram(user, password)) == (["SCRAM-SHA-1"], "success")
+            assert {"SCRAM-SHA-1", "PLAIN"} <= set(login.offered)
+            assert "X-OAUTH2" not in login.offered
+            assert await login.scram(user, password) == "success"
             assert (await login.bound()).startswith(f"{user}@{HOST}/")
+        await assert_own_password_is_taken_over_tls(door, f"\0{user}\0{password}")
         await assert_no_victim_opens(door, user, password, other.name)
+
+
+async def assert_own_password_is_taken_over_tls(door: Door, payload: str) -> None:
+    """By PLAIN, in which the password is sent as it is."""
+    user = payload.split("\0")[1]
+    async with Login(door, HOST) as login:
+        outcome = await login.auth("PLAIN", payload)
+        if door.kind in ENCRYPTED:
+            assert outcome == "success"
+            assert (await login.bound()).lower().startswith(f"{user}@{HOST}/")
+        else:
+            assert outcome == "encryption-required"
+            assert await login.ended()
 
 
 @asynccontextmanager
@@ -121,9 +144,7 @@ async def test_the_bridge_compares_where_every_mechanism_is_on(door: Door, trust
 
 @pytest.mark.parametrize("wanted", ["", "eve.acme", f"eve.acme@{HOST}", f"EVE.Acme@{HOST.upper()}"])
 async def test_who_names_his_own_account_gets_it(door: Door, wanted: str) -> None:
-    async with Login(door, HOST) as login:
-        assert await login.auth("PLAIN", f"{wanted}\0eve.acme\0{OPERATOR_PASSWORD}") == "success"
-        assert (await login.bound()).lower().startswith(f"eve.acme@{HOST}/")
+    await assert_own_password_is_taken_over_tls(door, f"{wanted}\0eve.acme\0{OPERATOR_PASSWORD}")
     async with Login(door, HOST) as login:
         assert await login.scram("eve.acme", OPERATOR_PASSWORD, wanted) == "success"
         assert (await login.bound()).lower().startswith(f"eve.acme@{HOST}/")
@@ -156,13 +177,38 @@ async def test_what_cannot_be_read_opens_nothing(trusting: ChatServer, mechanism
 
 
 @pytest.fixture(scope="module")
-async def careless() -> AsyncIterator[ChatServer]:
-    """The same, and its bridge compares nothing: what a foreign ejabberd may be."""
+async def hookless() -> AsyncIterator[ChatServer]:
+    """The same, and the bridge's hooks compare nothing."""
     async with started("eve.acme", "bob.other", all_mechanisms=True, compares=False) as server:
         yield server
 
 
-async def test_without_either_wall_anybody_is_anybody(careless: ChatServer) -> None:
+async def test_the_authentication_module_compares_alone(hookless: ChatServer) -> None:
+    """Names that are prepared to the own one are that. Of a name's host ejabberd tells the module nothing."""
+    for door in Door.all_of(hookless.endpoints):
+        for victim in victims("other"):
+            async with Login(door, HOST) as login:
+                outcome = await login.auth("PLAIN", f"{victim}\0eve.acme\0{OPERATOR_PASSWORD}")
+                assert outcome == "not-authorized", victim
+                assert await login.scram("eve.acme", OPERATOR_PASSWORD) == "success"  # or eve would have to wait
+        for own in ("", "eve.acme", f"EVE.Acme@{HOST}"):
+            async with Login(door, HOST) as login:
+                assert await login.auth("PLAIN", f"{own}\0eve.acme\0{OPERATOR_PASSWORD}") == "success"
+                assert (await login.bound()).lower().startswith(f"eve.acme@{HOST}/")
+            async with Login(door, HOST) as login:
+                assert await login.auth("PLAIN", f"{own}\0eve.acme\0a wrong password") == "not-authorized"
+                assert await login.scram("eve.acme", OPERATOR_PASSWORD) == "success"
+    assert "Opened c2s session for bob" not in hookless.log
+
+
+@pytest.fixture(scope="module")
+async def careless() -> AsyncIterator[ChatServer]:
+    """The same, without our authentication module: what a foreign ejabberd may be."""
+    async with started("eve.acme", "bob.other", all_mechanisms=True, compares=False, decoy=False) as server:
+        yield server
+
+
+async def test_without_any_wall_anybody_is_anybody(careless: ChatServer) -> None:
     """So what the other tests find is of the walls' doing."""
     for door in Door.all_of(careless.endpoints):
         async with Login(door, HOST) as login:
@@ -183,9 +229,9 @@ async def services_beside(server: ChatServer, folder: Path) -> AsyncIterator[Ser
 
 async def test_doctor_finds_mechanisms_that_are_wrong(trusting: ChatServer, tmp_path: Path) -> None:
     async with services_beside(trusting, tmp_path) as services:
-        with pytest.raises(WrongError, match=f"port {trusting.ports['c2s']} offers .*PLAIN") as wrong:
+        with pytest.raises(WrongError, match=f"port {trusting.ports['c2s']} offers .*X-OAUTH2") as wrong:
             await login_probe.check(services)
-    assert "disable_sasl_mechanisms: [PLAIN, X-OAUTH2" in wrong.value.advice
+    assert "disable_sasl_mechanisms: [X-OAUTH2" in wrong.value.advice
 
 
 async def test_doctor_finds_that_nothing_compares(careless: ChatServer, tmp_path: Path) -> None:
@@ -204,7 +250,7 @@ async def test_doctor_is_content_with_ours(tenant: Tenant) -> None:
 
 async def test_an_earlier_attempt_does_not_vouch_for_a_later_one(trusting: ChatServer) -> None:
     """Who named the victim once, with a wrong password, is not the victim afterwards."""
-    async with Login(Door("tcp", str(trusting.ports["c2s"])), HOST) as login:
+    async with Login(Door("starttls", str(trusting.ports["c2s"])), HOST) as login:
         assert await login.auth("PLAIN", "\0bob.other\0a wrong password") == "not-authorized"
         assert await login.auth("PLAIN", f"bob.other\0eve.acme\0{OPERATOR_PASSWORD}") == "invalid-authzid"
         assert await login.ended()
