@@ -4,10 +4,12 @@ Plays the control panel, the tenant's LHC with its callback receiver, and an ope
 """
 
 import asyncio
-import sys
 import time
+from pathlib import Path
+from typing import Annotated
 
 import httpx
+import typer
 
 from bench.lib.harness import console
 from bench.lib.running import running_system
@@ -60,7 +62,8 @@ async def play(endpoints: dict[str, str | int]) -> None:
         await lhc.new_operator("bob", OPERATOR_PASSWORD)
         story.tell("LHC", f"registered operator {bob_jid}")
         address = (str(endpoints["c2s_host"]), int(endpoints["c2s_port"]))
-        async with Operator(lhc.name("bob"), host, OPERATOR_PASSWORD, address) as bob:
+        certificate = Path(str(endpoints["certificate"])) if "certificate" in endpoints else None
+        async with Operator(lhc.name("bob"), host, OPERATOR_PASSWORD, address, certificate=certificate) as bob:
             await receiver.status(f'{{"action":"connect","user":"{lhc.name("bob")}","server":"{host}"}}')
             story.tell("bob", "logged in with an XMPP client; LHC was told: connect")
 
@@ -110,17 +113,21 @@ async def _check_nothing_left(ejabberd: Ejabberd) -> None:
         raise AssertionError(f"still in ejabberd: {left}")
 
 
-def main() -> None:
+def main(
+    endpoints_file: Annotated[
+        Path | None, typer.Option("--endpoints", help="Of a system that script/up did not start: its endpoints.json.")
+    ] = None,
+) -> None:
     """Run the demo on the running system, or on one that is started for it."""
-    with running_system(console) as endpoints:
+    with running_system(console, endpoints_file) as endpoints:
         console.print(f"[bold]A visitor and an operator of '{INSTANCE}' talk to each other[/]")
         try:
             asyncio.run(play(endpoints))
         except AssertionError as error:
             console.print(f"  [red]✗ {error}[/]")
-            sys.exit(1)
+            raise typer.Exit(1) from None
         console.print("[bold green]Every step was seen.[/]")
 
 
 if __name__ == "__main__":
-    main()
+    typer.run(main)

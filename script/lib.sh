@@ -12,8 +12,8 @@ as_root() {
 
 # install_packages [rabbitmq] [postgresql] [tests]: ejabberd (with Erlang's compiler and its headers), Redis, openssl,
 # curl, jq, a Python that can make venvs; and those servers, or for the tests all of them, docker-compose, which reads
-# its file without Docker's engine, a browser, two web servers, clients of operators, PHP (LHC's encoders) and Erlang's
-# tools for tests.
+# its file without Docker's engine, a browser, two web servers, systemd, clients of operators, PHP (LHC's encoders) and
+# Erlang's tools for tests.
 install_packages() {
   local wanted=" $* " missing=() client
   case $wanted in *" postgresql "* | *" tests "*)
@@ -32,6 +32,8 @@ install_packages() {
     command -v caddy >/dev/null || missing+=(caddy)
     # whose encoders LHC writes with
     command -v php >/dev/null && php -m | grep -x xmlrpc >/dev/null || missing+=(php-cli php-xmlrpc)
+    # which says whether it understands our units, and runs them
+    command -v systemd-analyze >/dev/null || missing+=(systemd)
     # clients of operators
     for client in profanity mcabber poezio go-sendxmpp; do
       command -v $client >/dev/null || missing+=($client)

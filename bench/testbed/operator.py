@@ -6,6 +6,7 @@ import socket
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, Self, cast
 from xml.etree import ElementTree as ET
 
@@ -70,7 +71,14 @@ class Operator:
     """One connection of an operator; keeps what it saw."""
 
     def __init__(
-        self, username: str, host: str, password: str, address: tuple[str, int], resource: str = "desk"
+        self,
+        username: str,
+        host: str,
+        password: str,
+        address: tuple[str, int],
+        resource: str = "desk",
+        *,
+        certificate: Path | None = None,
     ) -> None:
         self.username = username
         self.presences: list[SeenPresence] = []
@@ -84,7 +92,12 @@ class Operator:
         client.register_plugin("xep_0172")
         client.register_plugin("xep_0199")
         client.add_filter("in", self._keep)
-        log_in_without_tls(client)
+        if certificate is None:
+            log_in_without_tls(client)
+        else:
+            # the server's own certificate is the authority
+            client.ca_certs = certificate
+            client.enable_direct_tls = False
         self._started = asyncio.Event()
         self._failed = asyncio.Event()
         self.disconnected = asyncio.Event()

@@ -12,6 +12,7 @@ secrets=${SECRETS_DIR:-/run/secrets}
   private_network=$PRIVATE_NETWORK
   private_ip=$LISTEN_IP
   listen_ip=$LISTEN_IP
+  websocket_ip=$LISTEN_IP
   c2s_port=$C2S_PORT
   c2s_tls_port=$C2S_TLS_PORT
   websocket_port=$WEBSOCKET_PORT

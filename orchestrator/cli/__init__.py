@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from config.settings import Settings, state_dir
-from orchestrator.cli import messages, operations, people, tenants, tokens, upkeep
+from orchestrator.cli import messages, operations, people, tenants, tokens, units, upkeep
 from orchestrator.cli.doctor import doctor
 from orchestrator.cli.health import health
 from orchestrator.cli.running import console, fail
@@ -28,6 +28,8 @@ app.command()(health)
 app.command()(messages.deliveries)
 app.command()(messages.replay)
 app.command("returned")(messages.returned_messages)
+app.command()(units.systemd)
+app.command("ejabberd-files")(units.ejabberd_files)
 
 KEPT = "A folder keeps what it was begun with."
 StateOption = Annotated[Path | None, typer.Option("--state-dir", help="Folder of the system; .state by default.")]

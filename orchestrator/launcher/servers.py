@@ -124,20 +124,28 @@ def _values(system: LocalSystem, settings: Settings) -> dict[str, str]:
         "listen_ip": LISTEN_IP,
         "common": _COMMON.format(state=system.state),
         "pools": str(system.choice.pools),
+        **ejabberd_values(settings),
+        "websocket_ip": LISTEN_IP,
+        "starttls_required": "false",
+        "certfile": str(system.state / "ejabberd" / "server.pem"),
+        "redis_password": system.secrets["redis_password"],
+        "rabbitmq_user": RABBITMQ_USER,
+        "rabbitmq_password": system.secrets["rabbitmq_password"],
+        **{f"{name}_port": str(port) for name, port in system.ports.items()},
+    }
+
+
+def ejabberd_values(settings: Settings) -> dict[str, str]:
+    """What ejabberd's template leaves open, but for ports, addresses and certificate of clients."""
+    return {
         "xmpp_host": settings.xmpp_host,
         "hosting": str(settings.hosting).lower(),
         "private_ip": LISTEN_IP,
         "private_network": "127.0.0.0/8",
-        "starttls_required": "false",
         "disabled_mechanisms": f"[{', '.join(disabled_mechanisms(_ejabberd_version()))}]",
-        "certfile": str(system.state / "ejabberd" / "server.pem"),
         "component_secret": settings.component_secret.get_secret_value(),
         "ejabberd_api_secret": settings.ejabberd_api_secret.get_secret_value(),
-        "redis_password": system.secrets["redis_password"],
-        "rabbitmq_user": RABBITMQ_USER,
-        "rabbitmq_password": system.secrets["rabbitmq_password"],
         "log_level": settings.log_level,
-        **{f"{name}_port": str(port) for name, port in system.ports.items()},
     }
 
 
