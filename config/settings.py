@@ -74,6 +74,11 @@ class Settings(BaseSettings):
     broker_password: SecretStr = Field(SecretStr(""), description="Put into `broker_url`, when it is set.")
     shard_count: int = Field(64, ge=1, le=1024)
     ejabberd_api_url: str = "http://127.0.0.1:5281/api"
+    ejabberd_api_urls: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="Of all nodes of an ejabberd cluster: `http://a:5281/api,http://b:5281/api`. Any that lives is"
+        " called. In the place of `ejabberd_api_url`.",
+    )
     ejabberd_api_secret: SecretStr = Field(
         SecretStr(""), description="What ejabberd's admin API asks for: `api_secret` of the bridge module."
     )
@@ -83,6 +88,11 @@ class Settings(BaseSettings):
     )
     component_host: str = "127.0.0.1"
     component_port: int = 5275
+    component_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="Of all nodes of an ejabberd cluster: `a:5275,b:5275`; or one name that has the address of each."
+        " Every pool process connects to all of them. In the place of `component_host` and `component_port`.",
+    )
     component_secret: SecretStr = SecretStr("")
 
     # Keys. An empty key opens nothing.
@@ -130,10 +140,17 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["json", "console"] = "json"
 
-    @field_validator("webhook_networks", "trusted_proxies", mode="before")
+    @field_validator("webhook_networks", "trusted_proxies", "component_hosts", "ejabberd_api_urls", mode="before")
     @classmethod
-    def _split_networks(cls, value: Any) -> Any:
-        return [network.strip() for network in value.split(",") if network.strip()] if isinstance(value, str) else value
+    def _split(cls, value: Any) -> Any:
+        return [one.strip() for one in value.split(",") if one.strip()] if isinstance(value, str) else value
+
+    @field_validator("component_hosts")
+    @classmethod
+    def _check_addresses(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for one in value:
+            _address(one, 0)
+        return value
 
     @field_validator("xmpp_host", "callback_base_domain")
     @classmethod
@@ -146,6 +163,18 @@ class Settings(BaseSettings):
         self.database_url = _with_password(self.database_url, self.database_password)
         self.broker_url = _with_password(self.broker_url, self.broker_password)
         return self
+
+    @cached_property
+    def component_addresses(self) -> tuple[tuple[str, int], ...]:
+        """Where ejabberd takes the component's connections: hosts with ports, of each node."""
+        if not self.component_hosts:
+            return ((self.component_host, self.component_port),)
+        return tuple(_address(one, self.component_port) for one in self.component_hosts)
+
+    @cached_property
+    def api_urls(self) -> tuple[str, ...]:
+        """Where ejabberd's admin API is, of each node."""
+        return self.ejabberd_api_urls or (self.ejabberd_api_url,)
 
     @cached_property
     def component_jid(self) -> str:
@@ -165,6 +194,18 @@ class Settings(BaseSettings):
         """
         env_files = (state_dir() / "settings.env", state_dir().parent / ".env")
         return cls(_env_file=env_files, _secrets_dir=secrets_dir())
+
+
+def _address(text: str, port: int) -> tuple[str, int]:
+    """A host with its port, if it says one: `a`, `a:5275`, `[::1]:5275`.
+
+    Raises:
+        ValueError: it is none.
+    """
+    parts = urlsplit(f"//{text}")
+    if not parts.hostname:
+        raise ValueError(f"{text!r} is not `host:port`")
+    return parts.hostname, parts.port or port
 
 
 def _with_password(url: SecretStr, password: SecretStr) -> SecretStr:

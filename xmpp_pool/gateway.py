@@ -1,11 +1,8 @@
-"""The connection to ejabberd: an external component (XEP-0114) that speaks for all visitors.
+"""The connections to ejabberd: an external component (XEP-0114) that speaks for all visitors.
 
-slixmpp neither reconnects by itself nor tells when a stanza reached the server, and components have no stream
-management. So the gateway owns the reconnect loop, and `confirm` proves with a ping round trip that the server has
-handled everything that was sent before it: a stream is handled in order.
-
-Each connection bears the name of its pool process at ejabberd's bridge module, so that another process can have it cut
-(`fence`) before it takes over.
+There is a link to each node of ejabberd's cluster, which may have one. Each node speaks of its own matters over its own
+link: who is logged in there, what they write. What this process says to anybody it writes to one of them, the *lead*,
+for order needs one stream. When the lead is lost another link leads, after the former one was cut at ejabberd.
 """
 
 import asyncio
@@ -15,26 +12,27 @@ from xml.etree import ElementTree as ET
 
 import structlog
 from slixmpp import Iq, Presence
-from slixmpp.exceptions import IqError, IqTimeout
 from slixmpp.xmlstream import StanzaBase
 from slixmpp.xmlstream.handler import Callback
 from slixmpp.xmlstream.matcher import MatchXPath
-from slixmpp.xmlstream.xmlstream import NotConnectedError
 
 from config.settings import Settings
 from tenants.core.backoff import delay
 from tenants.core.errors import DomainError
 from tenants.store.database import DATABASE_AWAY
+from xmpp_pool.link import Address, Link
+from xmpp_pool.node_addresses import node_addresses
 from xmpp_pool.stanzas import BRIDGE_NS, COMPONENT_NS, FORWARD_NS
 from xmpp_pool.stream import Stream, StreamLostError
 
 log = structlog.get_logger(__name__)
 
-_CONNECT_TIMEOUT = 10.0
-_CONFIRM_TIMEOUT = 15.0
 _LONGEST_DELAY = 10.0
-_PING = "{urn:xmpp:ping}ping"
+_PROBE_TIMEOUT = 3.0
 _SHOW = f"{{{BRIDGE_NS}}}show"
+_DOWN = f"{{{BRIDGE_NS}}}down"
+_GONE = frozenset({"recipient-unavailable", "remote-server-not-found"})
+_OF_CLIENT_OR_SERVER = "service-unavailable"
 
 
 class Reply(Protocol):
@@ -49,14 +47,16 @@ _WRITE_AT_ONCE = 64 * 1024
 
 
 class Gateway:
-    """One component connection, kept up for ever.
+    """The component's links, kept up for ever.
 
     Callbacks, all called in the event loop:
-        on_established: awaited each time a stream is up, before `wait_established` returns.
-        on_presence: an operator's presence, as the bridge module reports it.
+        on_established: awaited each time a link leads, or another comes up; the first time before `wait_established`
+            returns.
+        on_presence: an operator's presence, as the bridge module of that node reports it.
         on_message: a diverted message, and the function that answers it.
         on_signal: a chat state or a receipt.
         on_show_asked: an operator's connection (full JID) is to be shown a visitor (username) once more.
+        on_node_down: a node has died, and with it all connections that it had.
     """
 
     def __init__(
@@ -65,10 +65,11 @@ class Gateway:
         name: str,
         *,
         on_established: Callable[[], Awaitable[None]],
-        on_presence: Callable[[Presence], None],
+        on_presence: Callable[[Presence, str], None],
         on_message: Callable[[ET.Element, Reply], None],
         on_signal: Callable[[ET.Element], None],
         on_show_asked: Callable[[str, str], None],
+        on_node_down: Callable[[str], None],
     ) -> None:
         self._settings = settings
         self._name = name
@@ -77,48 +78,128 @@ class Gateway:
         self._on_message = on_message
         self._on_signal = on_signal
         self._on_show_asked = on_show_asked
+        self._on_node_down = on_node_down
         self._established = asyncio.Event()
+        self._changed = asyncio.Event()
+        self._links: dict[Address, Link] = {}
+        self._lead: Link | None = None
         self._stream: Stream | None = None
+        """The lead's."""
+        self._known: set[Stream] = set()
+        """The streams since whose beginning ejabberd was asked who is online."""
         self._stream_number = 0
+        self._told_down: set[str] = set()
+        self._down: set[str] = set()
+        self._probes: set[asyncio.Task[None]] = set()
         self._unwritten: list[str] = []
         self._unwritten_length = 0
 
     @property
     def established(self) -> bool:
-        """Whether the stream is up, and it is known which operators are online."""
+        """Whether a stream is up, and it is known which operators are online."""
         return self._established.is_set()
 
     @property
     def stream_number(self) -> int:
-        """Grows with each new stream; on a new one, ejabberd may know nothing of what was sent on the one before."""
+        """Grows with each new lead, and when a node dies: of what was sent before, ejabberd may have lost some."""
         return self._stream_number
+
+    def is_down(self, node: str) -> bool:
+        """Whether the node has died, and is not back yet."""
+        return node in self._down
 
     async def wait_established(self) -> None:
         """Wait until a stream is up."""
         await self._established.wait()
 
     async def run(self) -> None:
-        """Connect, stay connected, and connect again, with growing jittered pauses; until cancelled."""
+        """Connect to all nodes, and stay connected; until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._keep_lead(), name="lead")
+            tasks.create_task(self._find_nodes(tasks), name="nodes")
+
+    async def _find_nodes(self, tasks: asyncio.TaskGroup) -> None:
+        """A link to each address; one that is no node's any more is given up when its stream has ended."""
+        running: dict[Address, asyncio.Task[None]] = {}
+        async for addresses in node_addresses(self._settings.component_addresses):
+            for address in addresses - running.keys():
+                link = Link(
+                    self._settings,
+                    address,
+                    self._name,
+                    hear=self._hear,
+                    changed=self._link_changed,
+                    is_taken=self._is_taken,
+                )
+                self._links[address] = link
+                running[address] = tasks.create_task(link.run(), name="link")
+            for address in running.keys() - addresses:
+                if self._links[address].stream is None:
+                    running.pop(address).cancel()
+                    del self._links[address]
+
+    def _is_taken(self, link: Link, node: str) -> bool:
+        return any(other.node == node for other in self._up() if other is not link)
+
+    def _up(self) -> list[Link]:
+        return [link for link in self._links.values() if link.stream is not None]
+
+    def _link_changed(self, link: Link) -> None:
+        if link is self._lead and link.stream is not self._stream:
+            self._established.clear()
+            self._stream = None
+            self._unwritten.clear()
+            self._unwritten_length = 0
+        if link.stream is not None and link.stream not in self._known:
+            self._told_down.discard(link.node)
+        self._changed.set()
+
+    async def _keep_lead(self) -> None:
         failures = 0
         while True:
-            stream = self._make_stream()
+            await self._changed.wait()
+            self._changed.clear()
             try:
-                await self._establish(stream)
+                await self._take_stock()
+            except (StreamLostError, DomainError, *DATABASE_AWAY) as error:
+                failures += 1
+                log.warning("not established yet", error=f"{type(error).__name__}: {error}")
+                await asyncio.sleep(delay(failures, first=0.3, longest=_LONGEST_DELAY))
+                self._changed.set()
+            else:
                 failures = 0
-                log.info("component connected", component=self._settings.component_jid)
-                await stream.lost.wait()
-                log.warning("component connection lost")
-            except (TimeoutError, OSError, StreamLostError, DomainError, *DATABASE_AWAY) as error:
-                log.warning("component connection failed", error=f"{type(error).__name__}: {error}")
-            finally:
-                self._established.clear()
-                self._stream = None
-                self._unwritten.clear()
-                self._unwritten_length = 0
-                stream.cancel_connection_attempt()
-                stream.abort()
-            failures += 1
-            await asyncio.sleep(delay(failures, first=0.3, longest=_LONGEST_DELAY))
+
+    async def _take_stock(self) -> None:
+        """Have a link lead, and know who is online at each node."""
+        up = self._up()
+        self._judge_nodes({link.node for link in up})
+        if not up:
+            return
+        if self._stream is None:
+            await self._lead_by(up[0])
+        streams = {link.stream for link in up if link.stream is not None}
+        if not self.established or streams - self._known:
+            await self._on_established()
+            self._known = streams
+        if self._stream is not None:
+            self._established.set()
+
+    async def _lead_by(self, link: Link) -> None:
+        """Write to that link from now on, when nothing that was sent to the former one can be handled any more."""
+        former = self._lead.node if self._lead is not None else ""
+        if former not in {"", link.node}:
+            await link.ask("fence", name=self._name, node=former)
+        self._lead, self._stream = link, link.stream
+        self._stream_number += 1
+
+    def _judge_nodes(self, linked: set[str]) -> None:
+        """A node is down if another says so and there is no link to it. Else only those two do not see each other."""
+        down = self._told_down - linked
+        died, self._down = down - self._down, down
+        for node in died:
+            log.warning("a node of ejabberd is down", node=node)
+            self._stream_number += 1
+            self._on_node_down(node)
 
     def send(self, xml: str) -> None:
         """Write a stanza to the stream, after those before it. Stanzas of one turn of the event loop go in one piece.
@@ -148,24 +229,6 @@ class Gateway:
         if stream is not self._stream or stream.transport is None:
             raise StreamLostError
 
-    async def confirm(self) -> None:
-        """Return when the server has handled everything sent so far on this stream (a ping round trip, XEP-0199).
-
-        Raises:
-            StreamLostError: the stream ended or did not answer.
-        """
-        stream = self._stream
-        if stream is None:
-            raise StreamLostError
-        self._write()
-        try:
-            await self._ping_iq(stream, self._settings.xmpp_host, self._answer_to(), _CONFIRM_TIMEOUT)
-        except IqError:
-            return  # an error is an answer, too
-        except (IqTimeout, NotConnectedError) as error:
-            stream.abort()
-            raise StreamLostError from error
-
     def _write(self) -> None:
         """Write what was gathered. IQs do not pass here: slixmpp writes them itself, and they need no order."""
         if not self._unwritten or self._stream is None or self._stream.transport is None:
@@ -174,115 +237,114 @@ class Gateway:
         self._unwritten.clear()
         self._unwritten_length = 0
 
-    async def sync(self) -> None:
-        """Return when ejabberd has forced to disk what it has handled so far, offline messages above all.
+    async def confirm(self) -> None:
+        """Return when the server has handled everything sent so far on this stream (a ping round trip, XEP-0199).
 
         Raises:
-            StreamLostError: the stream ended, or ejabberd did not answer.
+            StreamLostError: the stream ended or did not answer.
         """
-        if self._stream is None:
-            raise StreamLostError
-        await self._ask_bridge(self._stream, "sync")
+        await self._written().confirm()
+
+    async def sync(self) -> None:
+        """Return when each node has what was handled so far, and has forced it to disk, offline messages above all.
+
+        Raises:
+            StreamLostError: the stream ended, or a node did not answer.
+        """
+        await self._written().ask("sync")
 
     async def fence(self, name: str) -> None:
         """Cut the connections of the pool process of that name; on return, nothing it has sent can be handled any more.
 
         Raises:
-            StreamLostError: the stream ended, or ejabberd did not answer.
+            StreamLostError: the stream ended, or a node did not answer.
         """
-        if self._stream is None:
+        await self._written().ask("fence", name=name)
+
+    def _written(self) -> Link:
+        """The lead, when all is written to it."""
+        if self._lead is None or self._stream is None:
             raise StreamLostError
-        await self._ask_bridge(self._stream, "fence", name)
-
-    async def _ask_bridge(self, stream: Stream, element: str, name: str | None = None) -> None:
         self._write()
-        iq: Iq = stream.make_iq_set(ito=self._settings.xmpp_host, ifrom=self._settings.component_jid)
-        iq.append(ET.Element(f"{{{BRIDGE_NS}}}{element}", {"name": name} if name else {}))
-        try:
-            await stream.ask(iq, _CONFIRM_TIMEOUT)
-        except (IqError, IqTimeout, NotConnectedError) as error:
-            if isinstance(error, IqError):
-                log.error("the bridge module refuses; is it loaded?", asked=element)  # noqa: TRY400 - no traceback worth having
-            stream.abort()
-            raise StreamLostError from error
+        return self._lead
 
-    async def ping(self, instance_name: str, jid: str, timeout: float) -> bool:  # noqa: ASYNC109 - the wait is slixmpp's own
-        """Whether the client answered a ping in time; that it does not know pings is an answer, too.
+    async def ping(self, instance_name: str, jid: str, node: str, timeout: float) -> bool | None:  # noqa: ASYNC109 - see `Link`
+        """Whether the client, at that node, answered a ping in time; that it does not know pings is an answer, too.
+
+        Returns:
+            None: the client or the server has said so, which says the same of a client that is gone.
 
         Raises:
             StreamLostError: there is no stream to ask on.
         """
-        if self._stream is None:
+        link = next((link for link in self._up() if link.node == node), None)
+        if link is None:
             raise StreamLostError
-        stream = self._stream
         try:
-            await self._ping_iq(stream, jid, self._answer_to(instance_name), timeout)
-        except IqError as error:
-            # the server answers so when the client has just gone
-            return str(error.condition) not in {"recipient-unavailable", "remote-server-not-found"}
-        except IqTimeout:
-            if self._stream is not stream:
-                raise StreamLostError from None
+            condition = await link.ping(instance_name, jid, timeout)
+        except TimeoutError:
             return False
-        except NotConnectedError as error:
-            raise StreamLostError from error
-        return True
+        return None if condition == _OF_CLIENT_OR_SERVER else condition not in _GONE
 
-    def _answer_to(self, instance_name: str = "") -> str:
-        """An address whose answers come to this connection: ejabberd would pick any of the component's."""
-        local = f"{instance_name}@" if instance_name else ""
-        return f"{local}{self._settings.component_jid}/{self._name}"
+    def _hear(self, link: Link, stream: Stream) -> None:
+        """Register what is done with what a node says on a new stream."""
+        forwarded = f"{{{FORWARD_NS}}}forwarded"
+        for name, path, handle in (
+            ("presence", "presence", self._presence),
+            ("message", f"iq/{forwarded}", self._message),
+            ("signal", f"message/{forwarded}", self._signal),
+            ("show", f"message/{_SHOW}", self._show_asked),
+            ("down", f"message/{_DOWN}", self._told_of_down),
+        ):
 
-    @staticmethod
-    async def _ping_iq(stream: Stream, to: str, sender: str, timeout: float) -> None:  # noqa: ASYNC109 - see `ping`
-        iq: Iq = stream.make_iq_get(ito=to, ifrom=sender)
-        iq.append(ET.Element(_PING))
-        await stream.ask(iq, timeout)
+            def heard(stanza: StanzaBase, handle: Callable[[Link, StanzaBase], None] = handle) -> None:
+                handle(link, stanza)
 
-    def _make_stream(self) -> Stream:
-        stream = Stream(self._settings)
-        stream.register_handler(Callback("bridge presence", MatchXPath(f"{{{COMPONENT_NS}}}presence"), self._presence))
-        forwarded = MatchXPath(f"{{{COMPONENT_NS}}}iq/{{{FORWARD_NS}}}forwarded")
-        stream.register_handler(Callback("bridge message", forwarded, self._message))
-        signal = MatchXPath(f"{{{COMPONENT_NS}}}message/{{{FORWARD_NS}}}forwarded")
-        stream.register_handler(Callback("bridge signal", signal, self._signal))
-        show = MatchXPath(f"{{{COMPONENT_NS}}}message/{_SHOW}")
-        stream.register_handler(Callback("bridge asks to show", show, self._show_asked))
-        return stream
+            matcher = MatchXPath(f"{{{COMPONENT_NS}}}{path}")
+            stream.register_handler(Callback(f"bridge {name}", matcher, heard))
 
-    async def _establish(self, stream: Stream) -> None:
-        started = asyncio.Event()
-        stream.add_event_handler("session_start", lambda _: started.set())
-        async with asyncio.timeout(_CONNECT_TIMEOUT):
-            stream.connect()
-            await _first_of(started, stream.lost)
-        if stream.lost.is_set():
-            raise StreamLostError("refused")
-        await self._ask_bridge(stream, "pool", self._name)
-        self._stream = stream
-        self._stream_number += 1
-        await self._on_established()
-        if not stream.lost.is_set():
-            self._established.set()
+    def _is_of_server(self, stanza: StanzaBase) -> bool:
+        """Any client may write to the component; only the server itself speaks for the bridge module."""
+        return str(stanza["from"]) == self._settings.xmpp_host
 
-    def _presence(self, presence: StanzaBase) -> None:
-        self._on_presence(cast(Presence, presence))
+    def _presence(self, link: Link, presence: StanzaBase) -> None:
+        self._on_presence(cast(Presence, presence), link.node)
 
-    def _signal(self, stanza: StanzaBase) -> None:
-        # any client may write to the component; only the server itself speaks for the bridge module
-        if str(stanza["from"]) == self._settings.xmpp_host:
+    def _signal(self, _link: Link, stanza: StanzaBase) -> None:
+        if self._is_of_server(stanza):
             self._on_signal(stanza.xml)
 
-    def _show_asked(self, stanza: StanzaBase) -> None:
+    def _show_asked(self, _link: Link, stanza: StanzaBase) -> None:
         wanted = stanza.xml.find(_SHOW)
-        if str(stanza["from"]) == self._settings.xmpp_host and wanted is not None:
+        if self._is_of_server(stanza) and wanted is not None:
             self._on_show_asked(wanted.get("operator", ""), wanted.get("visitor", ""))
 
-    def _message(self, stanza: StanzaBase) -> None:
+    def _told_of_down(self, _link: Link, stanza: StanzaBase) -> None:
+        told = stanza.xml.find(_DOWN)
+        if not self._is_of_server(stanza) or told is None:
+            return
+        node = told.get("node", "")
+        self._told_down.add(node)
+        for link in self._up():
+            if link.node == node:  # a machine that has lost its power says no farewell
+                probe = asyncio.ensure_future(self._probe(link))
+                self._probes.add(probe)
+                probe.add_done_callback(self._probes.discard)
+        self._changed.set()
+
+    @staticmethod
+    async def _probe(link: Link) -> None:
+        try:
+            await link.confirm(_PROBE_TIMEOUT)
+        except StreamLostError:
+            return  # it has noticed
+        log.warning("a node is said to be down, and answers", node=link.node)
+
+    def _message(self, link: Link, stanza: StanzaBase) -> None:
         iq = cast(Iq, stanza)
 
         def reply(condition: str | None, text: str = "") -> None:
-            if self._stream is not iq.stream:
+            if link.stream is not iq.stream:
                 return  # asked on a stream that is gone; the bridge module asks again
             answer: Iq = iq.reply(clear=True)
             if condition is not None:
@@ -293,22 +355,13 @@ class Gateway:
             answer.send()
 
         # Any client may send an IQ to the component; only the server itself speaks for the bridge module.
-        if str(iq["from"]) != self._settings.xmpp_host or iq["type"] != "set":
+        if not self._is_of_server(iq) or iq["type"] != "set":
             log.warning("forwarded message from a stranger refused", sender=str(iq["from"]))
             reply("forbidden")
             return
         self._on_message(iq.xml, reply)
 
     def abort(self) -> None:
-        """Drop the stream. After the reconnect that follows, ejabberd is asked anew who is online."""
-        if self._stream is not None:
-            self._stream.abort()
-
-
-async def _first_of(*events: asyncio.Event) -> None:
-    waiting = [asyncio.ensure_future(event.wait()) for event in events]
-    try:
-        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for future in waiting:
-            future.cancel()
+        """Drop the lead's stream. After the next one has begun, ejabberd is asked anew who is online."""
+        if self._lead is not None:
+            self._lead.abort()

@@ -5,6 +5,7 @@ import hashlib
 import re
 from contextlib import suppress
 
+from config.settings import Settings
 from tenants.process import leases
 from tenants.process.services import Services
 from tenants.status.diagnostics import WrongError
@@ -27,8 +28,13 @@ async def check(services: Services) -> str:
     """
     if await leases.count_held(services):
         return f"{services.settings.component_jid} is connected"
-    settings = services.settings
-    reader, writer = await asyncio.open_connection(settings.component_host, settings.component_port, limit=LONGEST)
+    for host, port in services.settings.component_addresses:
+        await _shake_hands(services.settings, host, port)
+    return f"{services.settings.component_jid} is accepted"
+
+
+async def _shake_hands(settings: Settings, host: str, port: int) -> None:
+    reader, writer = await asyncio.open_connection(host, port, limit=LONGEST)
     try:
         writer.write(_OPEN.format(jid=settings.component_jid).encode())
         stream_id = (await read_until(reader, _ID))[1].decode()
@@ -44,7 +50,6 @@ async def check(services: Services) -> str:
             await writer.wait_closed()
     if b"error" in outcome[0]:
         raise WrongError("the secret is refused", _ADVICE)
-    return f"{settings.component_jid} is accepted"
 
 
 _ADVICE = "let ORCHESTRATOR_COMPONENT_SECRET and ejabberd.yml (ejabberd_service) say the same"

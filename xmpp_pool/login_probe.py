@@ -60,7 +60,7 @@ async def _try_foreign(services: Services, listener: Listener) -> tuple[list[str
     """Try to log in as somebody else, with TLS where there is any. Returns the mechanisms offered and the outcome."""
     opening = _OPEN.format(host=services.ejabberd.host).encode()
     # a listener on any address is reached where the component is served
-    address = services.settings.component_host if listener.ip in {"0.0.0.0", "::"} else listener.ip  # noqa: S104 - read, not bound
+    address = services.settings.component_addresses[0][0] if listener.ip in {"0.0.0.0", "::"} else listener.ip  # noqa: S104 - read, not bound
     tls = _tls() if listener.tls else None
     reader, writer = await asyncio.open_connection(address, listener.port, limit=LONGEST, ssl=tls)
     try:

@@ -13,12 +13,14 @@ class Connection:
         next_ping_at: on the monotonic clock, in seconds.
         priority: with one below zero it sees who is there, and is sent no messages (RFC 6121, 4.7.2.3).
         away: its presence says so (RFC 6121, 4.7.2.1).
+        node: of ejabberd's cluster, which has it.
     """
 
     jid: str
     next_ping_at: float
     priority: int = 0
     away: bool = False
+    node: str = ""
 
     @property
     def is_reachable(self) -> bool:
@@ -42,13 +44,15 @@ class OperatorDirectory:
         connections = self._tenants[instance_name].operators[username]
         known = connections.setdefault(connection.jid, connection)
         came_back = known.away and not connection.away
-        known.priority, known.away = connection.priority, connection.away
+        known.priority, known.away, known.node = connection.priority, connection.away, connection.node
         return known is connection, came_back
 
-    def remove(self, instance_name: str, username: str, jid: str) -> None:
-        """Note the end of a connection."""
+    def remove(self, instance_name: str, username: str, jid: str, node: str) -> None:
+        """Note the end of a connection at that node. One of the same JID may have begun at another node meanwhile."""
         operators = self._tenants[instance_name].operators
-        operators[username].pop(jid, None)
+        known = operators[username].get(jid)
+        if known is not None and known.node == node:
+            del operators[username][jid]
         if not operators[username]:
             del operators[username]
         if not operators:

@@ -56,12 +56,17 @@ class OperatorWatch:
         self._work: asyncio.Queue[Callable[[], Awaitable[None]]] = asyncio.Queue(_LIMIT)
         self._ping_gate = asyncio.Semaphore(_PINGS_AT_ONCE)
 
-    def report(self, presence: Presence) -> None:
-        """Queue what the bridge module reports."""
+    def report(self, presence: Presence, node: str) -> None:
+        """Queue what the bridge module of a node reports."""
         if presence["type"] in {"available", "away", "chat", "dnd", "xa", "unavailable"}:
             jid, show = presence["from"], presence["type"]
             gone = show == "unavailable"
-            self._queue_change(jid, None if gone else self._connection(jid, presence["priority"], away=show in AWAY))
+            connection = self._connection(jid, presence["priority"], node, away=show in AWAY)
+            self._queue_change(jid, node, None if gone else connection)
+
+    def node_down(self, node: str) -> None:
+        """Queue the end of all connections that the node had."""
+        self._queue(partial(self._end_all_at, node))
 
     async def resync(self) -> None:
         """Ask ejabberd who is online, and put everything right. To be called after each (re)connect.
@@ -126,17 +131,22 @@ class OperatorWatch:
                 for instance_name, username, connection in self._operators.connections():
                     if connection.next_ping_at <= now and self._shards.serves(instance_name):
                         connection.next_ping_at = now + self._services.settings.operator_ping_seconds
-                        pings.create_task(self._ping(instance_name, username, connection.jid))
+                        pings.create_task(self._ping(instance_name, username, connection.jid, connection.node))
 
-    async def _change(self, jid: JID, connection: Connection | None) -> None:
-        """A connection is as it says from now on; None: it is gone, or no longer available."""
+    async def _end_all_at(self, node: str) -> None:
+        for _, _, connection in self._operators.connections():
+            if connection.node == node:
+                await self._change(JID(connection.jid), node, None)
+
+    async def _change(self, jid: JID, node: str, connection: Connection | None) -> None:
+        """A connection at that node is as it says from now on; None: it is gone, or no longer available."""
         name = self._operator_name(jid)
         if name is None:
             return
         username = self._services.naming.username(name)
         was_online, is_new, came_back = self._operators.is_online(name.instance, username), False, False
         if connection is None:
-            self._operators.remove(name.instance, username, jid.full)
+            self._operators.remove(name.instance, username, jid.full, node)
         elif username in await operators.registered_among(self._services.database, {username}):
             is_new, came_back = self._operators.put(name.instance, username, connection)
         if not self._shards.serves(name.instance):
@@ -158,10 +168,10 @@ class OperatorWatch:
         for client in connected:
             jid = JID(client.jid)
             name = self._operator_name(jid)
-            if client.available and name is not None:
+            if client.available and name is not None and not self._gateway.is_down(client.node):
                 username = self._services.naming.username(name)
                 names[username] = name
-                connections.append((username, self._connection(jid, client.priority, away=client.away)))
+                connections.append((username, self._connection(jid, client.priority, client.node, away=client.away)))
         registered = await operators.registered_among(self._services.database, names)
         self._operators.clear()
         for username, connection in connections:
@@ -197,11 +207,13 @@ class OperatorWatch:
         except LeaseLostError:
             log.info("left to who serves the tenant now", instance_name=name.instance)
 
-    async def _ping(self, instance_name: str, username: str, jid: str) -> None:
+    async def _ping(self, instance_name: str, username: str, jid: str, node: str) -> None:
         settings = self._services.settings
         async with self._ping_gate:
             try:
-                answered = await self._gateway.ping(instance_name, jid, settings.operator_ping_timeout)
+                answered = await self._gateway.ping(instance_name, jid, node, settings.operator_ping_timeout)
+                if answered is None:
+                    answered = await self._is_connected(username, jid)
                 name = self._services.naming.parse_username(username)
                 if answered:
                     await operator_presence.operator_answered(self._services, name, jid)
@@ -213,11 +225,18 @@ class OperatorWatch:
             except (DomainError, *DATABASE_AWAY) as error:
                 log.warning("ping not handled", instance_name=instance_name, error=type(error).__name__)
                 return
-        self._queue_change(JID(jid), None)
+        self._queue_change(JID(jid), node, None)
 
-    def _queue_change(self, jid: JID, connection: Connection | None) -> None:
+    async def _is_connected(self, username: str, jid: str) -> bool:
+        connections = await self._services.ejabberd.connections(username)
+        return any(connection.resource == JID(jid).resource for connection in connections)
+
+    def _queue_change(self, jid: JID, node: str, connection: Connection | None) -> None:
+        self._queue(partial(self._change, jid, node, connection))
+
+    def _queue(self, work: Callable[[], Awaitable[None]]) -> None:
         try:
-            self._work.put_nowait(partial(self._change, jid, connection))
+            self._work.put_nowait(work)
         except asyncio.QueueFull:
             log.error("too many presence changes wait, reading the picture anew", limit=_LIMIT)  # noqa: TRY400 - no traceback worth having
             self._gateway.abort()
@@ -231,6 +250,6 @@ class OperatorWatch:
             return None
         return name if name.kind is AccountKind.OPERATOR else None
 
-    def _connection(self, jid: JID, priority: int, *, away: bool) -> Connection:
+    def _connection(self, jid: JID, priority: int, node: str, *, away: bool) -> Connection:
         next_ping_at = self._monotonic() + self._services.settings.operator_ping_seconds
-        return Connection(jid.full, next_ping_at, priority, away)
+        return Connection(jid.full, next_ping_at, priority, away, node)

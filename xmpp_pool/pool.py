@@ -52,7 +52,7 @@ _NO_BROKER_SECONDS = 15.0
 
 
 class Pool:
-    """One pool process: one component connection, and its share of the shards."""
+    """One pool process: a component connection to each node of ejabberd, and its share of the shards."""
 
     def __init__(self, services: Services, name: str) -> None:
         settings = services.settings
@@ -70,6 +70,7 @@ class Pool:
             on_message=self._inbox.receive,
             on_signal=self._signals.receive,
             on_show_asked=self._on_show_asked,
+            on_node_down=self._on_node_down,
         )
         self._shards = Shards(services, name, fit=self._fit, restore=self._restore, drop=self._drop, flush=self._flush)
         self._reader = open_reader(settings.broker_url.get_secret_value(), settings.shard_count)
@@ -123,8 +124,11 @@ class Pool:
     async def _write_traffic(self) -> None:
         await self._traffic.write(self._services)
 
-    def _on_presence(self, presence: Presence) -> None:
-        self._watch.report(presence)
+    def _on_presence(self, presence: Presence, node: str) -> None:
+        self._watch.report(presence, node)
+
+    def _on_node_down(self, node: str) -> None:
+        self._watch.node_down(node)
 
     def _on_show_asked(self, operator: str, visitor: str) -> None:
         # every pool process is asked; who does not serve the tenant does not know the visitor's session

@@ -18,12 +18,12 @@ class StreamLostError(Exception):
 class Stream(ComponentXMPP):
     """A component's stream that also tells whether the server takes what is written, and who waits for an answer."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, host: str, port: int) -> None:
         super().__init__(  # type: ignore[no-untyped-call]
             settings.component_jid,
             settings.component_secret.get_secret_value(),
-            settings.component_host,
-            settings.component_port,
+            host,
+            port,
         )
         # slixmpp would keep a roster entry per JID it ever heard of; and it tries TLS by itself otherwise
         self.remove_handler("Presence")
@@ -44,18 +44,18 @@ class Stream(ComponentXMPP):
     def resume_writing(self) -> None:
         self.room.set()
 
-    async def ask(self, iq: Iq, timeout: float) -> None:  # noqa: ASYNC109 - the wait is slixmpp's own
-        """Send an IQ and wait for the answer.
+    async def ask(self, iq: Iq, timeout: float) -> Iq:  # noqa: ASYNC109 - the wait is slixmpp's own
+        """Send an IQ and wait for the answer, which is returned.
 
         Raises:
             IqError: the answer is an error.
             IqTimeout: there was none in time.
             StreamLostError: the stream ended.
         """
-        answer = iq.send(timeout=timeout)
+        answer: asyncio.Future[Iq] = iq.send(timeout=timeout)
         self._asked.add(answer)
         answer.add_done_callback(self._asked.discard)
-        await answer
+        return await answer
 
     def _disconnected(self, _reason: object) -> None:
         self.lost.set()

@@ -161,7 +161,7 @@ class ChatServer:
         """Start it as the process list says, and wait until it is ready."""
         # not strict, as supervisord is not: a program may say otherwise than what is common to all
         processes = ConfigParser(strict=False, interpolation=None, inline_comment_prefixes=None)
-        processes.read(self._state / "supervisord.conf")
+        processes.read(self._state / "supervisord" / "ejabberd.conf")
         program = processes["program:ejabberd"]
         variables = (pair.split("=", 1) for pair in program["environment"].split(","))
         with (self._state / "logs" / "output.log").open("ab") as output:
@@ -242,7 +242,7 @@ class ChatServer:
 
     async def _is_ready(self) -> bool:
         assert self._process is not None
-        assert self._process.poll() is None, f"ejabberd has ended; see {self._state}"
+        assert self._process.poll() is None, f"ejabberd has ended; it said:\n{self.logs()[-5000:]}"
         try:
             await self.command("status")
         except (httpx.TransportError, httpx.HTTPStatusError):

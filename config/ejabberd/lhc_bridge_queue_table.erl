@@ -1,14 +1,14 @@
 %%% The queue on disk: stanzas that wait for the component, in the order of their ids. Part of mod_lhc_bridge.
 -module(lhc_bridge_queue_table).
 
--export([create/0, new_id/1, time_of/1, write/4, sync/0, first/2, remove/3, queued/1]).
+-export([create/0, new_id/1, time_of/1, write/4, sync/0, first/2, remove/3, queued/1, size/0]).
 
 %% A conversation is the username of a visitor, or the local part of a room. The stanza is text, so that another version of
 %% ejabberd can read it.
 -record(lhc_bridge_queue, {key :: {Host :: binary(), Conversation :: binary(), Id :: binary()},
                            stanza :: binary()}).
 
-%% Each node of a cluster has a queue of its own.
+%% Each node of a cluster has a queue of its own: of what its operators write, and its rooms.
 -spec create() -> ok.
 create() ->
     {atomic, ok} = ejabberd_mnesia:create(?MODULE, lhc_bridge_queue,
@@ -57,6 +57,11 @@ remove(Host, Conversation, Id) ->
         [] ->
             missing
     end.
+
+%% How much waits, of all virtual hosts.
+-spec size() -> non_neg_integer().
+size() ->
+    mnesia:table_info(lhc_bridge_queue, size).
 
 %% All that waits, with its size in bytes.
 -spec queued(binary()) -> [{Conversation :: binary(), Id :: binary(), Size :: non_neg_integer()}].

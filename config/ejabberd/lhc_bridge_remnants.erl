@@ -19,6 +19,8 @@
                    {last_activity, last_activity, 2},
                    {contacts, roster, #roster.us},
                    {hidden_contacts, lhc_bridge_hidden, 3}]).
+%% Milliseconds.
+-define(QUEUE_ANSWERS_WITHIN, 8000).
 %% Names of each kind in an answer of lhc_tenant_left: as many as a person reads.
 -define(EXAMPLES, 20).
 
@@ -66,7 +68,8 @@ kept(Host, Suffix, Groups) ->
      {rosters, Rosters},
      {sessions, Sessions},
      {rooms, lhc_bridge_room_admin:rooms(Host, Suffix)},
-     {waiting_messages, lhc_bridge_queue:waiting(Host, Suffix)}
+     {waiting_messages, lists:append(of_all_nodes(waiting, [Host, Suffix]))},
+     {nodes_away, [atom_to_binary(Node) || Node <- lhc_bridge_cluster:away()]}
      | [{Kind, case Kind of members -> lists:usort(Names ++ Members); _ -> Names end}
         || {Kind, Table, Position} <- remnants(),
            Names <- [lists:filter(IsOf, lhc_bridge_tables:names(Table, Position, Host))]]].
@@ -76,7 +79,14 @@ kept(Host, Suffix, Groups) ->
 forget_tenant(Host, Suffix) ->
     lhc_bridge_commands:check_host(Host),
     lhc_bridge_commands:check_suffix_or_all(Suffix),
-    lhc_bridge_queue:drop(Host, Suffix).
+    lists:sum(of_all_nodes(drop, [Host, Suffix])).
+
+%% What the queues of all nodes say. Nobody can see what waits at a node that is away; it is named as left.
+of_all_nodes(Function, Args) ->
+    [case Outcome of
+         {ok, Answer} -> Answer;
+         {failed, _} -> throw({error, "The queue of node " ++ atom_to_list(Node) ++ " does not answer"})
+     end || {Node, Outcome} <- lhc_bridge_cluster:everywhere(lhc_bridge_queue, Function, Args, ?QUEUE_ANSWERS_WITHIN)].
 
 %%%===================================================================
 %%% The tables

@@ -51,13 +51,14 @@ rooms(Host, Suffix) ->
 %%% Making, removing, inviting
 %%%===================================================================
 
-%% On disk when this returns. One at a time: of two that make the same one at once, both would.
+%% On disk when this returns. One at a time, at whatever node: of two that make the same one at once, both would.
 -spec make_rooms(binary(), [{binary(), binary()}]) -> [binary()].
 make_rooms(Host, Rooms) ->
     lhc_bridge_commands:check_host(Host),
     lhc_bridge_commands:check_users([Room || {Room, _} <- Rooms]),
     Missing = [Room || {Room, Title} <- Rooms,
-                       ok /= global:trans({?MODULE, self()}, fun() -> make(Host, Room, Title) end, [node()])],
+                       ok /= global:trans({?MODULE, self()}, fun() -> make(Host, Room, Title) end,
+                                           lhc_bridge_cluster:running())],
     ok = mnesia:sync_log(),
     Missing.
 
@@ -113,9 +114,18 @@ invite(Host, Room, Users, Reason) ->
     lhc_bridge_commands:check_host(Host),
     lhc_bridge_commands:check_users(Users),
     RoomJID = jid:make(Room, lhc_bridge_options:room_service(Host)),
-    Absent = [User || User <- Users, lhc_bridge_rooms:connections(Host, Room, jid:make(User, Host)) == 0],
+    Absent = [User || User <- Users, not is_in(Host, Room, User)],
     lists:foreach(fun(User) -> ejabberd_router:route(invitation(RoomJID, jid:make(User, Host), Reason)) end, Absent),
     length(Absent).
+
+%% Only the node that has the room knows who is in it.
+is_in(Host, Room, User) ->
+    case lhc_bridge_rooms:find(Host, Room) of
+        {ok, Pid} ->
+            erpc:call(node(Pid), lhc_bridge_rooms, connections, [Host, Room, jid:make(User, Host)], ?ENDS_WITHIN) > 0;
+        _ ->
+            false
+    end.
 
 invitation(RoomJID, To, Reason) ->
     #message{from = RoomJID, to = To, id = p1_rand:get_string(),

@@ -1,15 +1,20 @@
 %%% What the component asks of the bridge, as IQs of the namespace urn:lhc:bridge:0. Part of mod_lhc_bridge.
 %%%
-%%%   <pool name='N'/>   this connection bears the name N from now on; answers to lhc.HOST/N come to it
-%%%   <fence name='N'/>  every other connection that bears it is ended; after the result nothing of it is handled
+%%%   <pool name='N'/>   this connection bears the name N from now on; answers to lhc.HOST/N that this node gives come to
+%%%                      it. The result says which node this is
+%%%   <fence name='N'/>  every other connection that bears it is ended, at all nodes or at the one that is named (node='..');
+%%%                      after the result nothing of it is handled
 %%%   <nick user='U'>N</nick>  the account is called N from now on; not answered, as a ping shows that it was handled
-%%%   <sync/>            what this connection sent before is on disk, where ejabberd stores it (offline messages)
+%%%   <sync/>            what this connection sent before is on disk, where ejabberd stores it (offline messages), and the
+%%%                      nodes that run have it
 -module(lhc_bridge_services).
 
 %% for mod_lhc_bridge
 -export([create_table/0, start/1, stop/1, global_hooks/0]).
 %% the IQ handler
 -export([decode_iq_subel/1, serve/1]).
+%% for other nodes
+-export([end_bearers/3, sync_here/0]).
 %% hook
 -export([to_named/1]).
 
@@ -18,8 +23,9 @@
 
 %% Rows: {Connection, Host, Name, Number}; the latest has the highest number.
 -define(NAMES, lhc_bridge_names).
-%% Milliseconds that the end of a killed connection may take.
+%% Milliseconds that the end of a killed connection may take; and what another node may take for it, or for its disk.
 -define(FENCE_TIMEOUT, 10000).
+-define(NODE_TIMEOUT, 12000).
 
 %%%===================================================================
 %%% For mod_lhc_bridge
@@ -72,18 +78,39 @@ answer(#iq{type = Type, to = #jid{lserver = Host}, lang = Lang, sub_els = [El]} 
     case {Type, xmpp:get_name(El), jid:resourceprep(fxml:get_tag_attr_s(<<"name">>, El))} of
         {set, <<"pool">>, <<_, _/binary>> = Name} ->
             ets:insert(?NAMES, {self(), Host, Name, erlang:unique_integer([monotonic])}),
-            xmpp:make_iq_result(IQ);
+            xmpp:make_iq_result(IQ, #xmlel{name = <<"pool">>, attrs = [{<<"xmlns">>, ?NS_BRIDGE},
+                                                                       {<<"node">>, atom_to_binary(node())}]});
         {set, <<"fence">>, <<_, _/binary>> = Name} ->
-            case [Pid || Pid <- bearers(Name, Host), Pid /= self(), not end_connection(Pid, Host)] of
-                [] -> xmpp:make_iq_result(IQ);
-                _ -> xmpp:make_error(IQ, xmpp:err_internal_server_error(<<"It does not end">>, Lang))
-            end;
+            Nodes = fenced(fxml:get_tag_attr_s(<<"node">>, El)),
+            Done = done_at(Nodes, end_bearers, [Name, Host, self()]),
+            %% what was handled there is known here now
+            lhc_bridge_cluster:await_others(Host),
+            result(IQ, Done, <<"It does not end">>, Lang);
         {set, <<"sync">>, _} ->
-            sync(),
-            xmpp:make_iq_result(IQ);
+            Done = done_at(lhc_bridge_cluster:running(), sync_here, []),
+            %% of a node that has ended meanwhile the component hears before the result
+            lhc_bridge_cluster:await_others(Host),
+            result(IQ, Done, <<"A node does not answer">>, Lang);
         _ ->
             xmpp:make_error(IQ, xmpp:err_bad_request(<<"Unknown request, or no name">>, Lang))
     end.
+
+result(IQ, true, _Text, _Lang) -> xmpp:make_iq_result(IQ);
+result(IQ, false, Text, Lang) -> xmpp:make_error(IQ, xmpp:err_internal_server_error(Text, Lang)).
+
+%% A node that does not run has no connections.
+fenced(<<>>) -> lhc_bridge_cluster:running();
+fenced(Named) -> [Node || Node <- lhc_bridge_cluster:running(), atom_to_binary(Node) == Named].
+
+%% Whether each of the nodes has done it; one that has ended meanwhile has nothing left to do.
+done_at(Nodes, Function, Args) ->
+    Outcomes = lhc_bridge_cluster:at_nodes(Nodes, ?MODULE, Function, Args, ?NODE_TIMEOUT),
+    [Node || {Node, Outcome} <- Outcomes, Outcome /= {ok, true}, lists:member(Node, lhc_bridge_cluster:running())] == [].
+
+%% Ends the connections of this node that bear the name, but that one.
+-spec end_bearers(binary(), binary(), pid()) -> boolean().
+end_bearers(Name, Host, But) ->
+    [Pid || Pid <- bearers(Name, Host), Pid /= But, not end_connection(Pid, Host)] == [].
 
 %% Killed: it may hang in a write to a process that reads no more, and then hears nothing else.
 end_connection(Pid, Host) ->
@@ -102,11 +129,13 @@ end_connection(Pid, Host) ->
 
 %% The log is not enough for tables that are on disk only (offline messages are): when Mnesia empties its log, it leaves
 %% out what is written to their own files, and those are written with a delay of seconds.
-sync() ->
+-spec sync_here() -> true.
+sync_here() ->
     ok = mnesia:sync_log(),
     OnDiskOnly = [Table || Table <- mnesia:system_info(local_tables),
                            mnesia:table_info(Table, storage_type) == disc_only_copies],
-    lists:foreach(fun(Table) -> ok = dets:sync(Table) end, OnDiskOnly).
+    lists:foreach(fun(Table) -> ok = dets:sync(Table) end, OnDiskOnly),
+    true.
 
 %%%===================================================================
 %%% Answers that go to one connection

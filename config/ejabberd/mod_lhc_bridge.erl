@@ -19,7 +19,8 @@
 -define(WITH_TABLES, [lhc_bridge_services, lhc_bridge_once, lhc_bridge_backlog, lhc_bridge_offline, lhc_bridge_rates,
                       lhc_bridge_refusals, lhc_bridge_shut, lhc_bridge_logins, lhc_bridge_hidden, lhc_bridge_shown]).
 %% Each of these has admin commands, which all virtual hosts share.
--define(WITH_COMMANDS, [lhc_bridge_admin, lhc_bridge_room_admin, lhc_bridge_refusals, lhc_bridge_shut]).
+-define(WITH_COMMANDS, [lhc_bridge_admin, lhc_bridge_cluster, lhc_bridge_room_admin, lhc_bridge_refusals,
+                        lhc_bridge_shut]).
 
 %%%===================================================================
 %%% Start and stop
@@ -39,6 +40,7 @@ start_parts(Host, Opts) ->
     case lhc_bridge_queue:start(Host, Opts) of
         {ok, Pid} ->
             {ok, _} = lhc_bridge_backlog:start(Host, Opts),
+            {ok, _} = lhc_bridge_cluster:start(Host, Opts),
             lhc_bridge_offline:start(Host),
             lists:foreach(fun add_hook/1, hooks(Host) ++ global_hooks()),
             lhc_bridge_services:start(Host),
@@ -61,6 +63,7 @@ stop(Host) ->
             lists:foreach(fun delete_hook/1, global_hooks())
     end,
     lists:foreach(fun delete_hook/1, hooks(Host)),
+    lhc_bridge_cluster:stop(Host),
     lhc_bridge_backlog:stop(Host),
     lhc_bridge_queue:stop(Host).
 

@@ -42,11 +42,12 @@ def up(
     broker: Annotated[Broker | None, typer.Option(help="Redis by default. " + KEPT)] = None,
     database: Annotated[DatabaseServer | None, typer.Option(help="SQLite by default. " + KEPT)] = None,
     pools: Annotated[int | None, typer.Option(min=1, help="Pool processes, 2 by default.")] = None,
+    ejabberd_nodes: Annotated[int | None, typer.Option(min=1, help="Nodes of ejabberd, 1 by default. " + KEPT)] = None,
     state: StateOption = None,
 ) -> None:
     """Start everything on this machine, with private servers; Ctrl-C stops it."""
     try:
-        _launcher(state).up(detach=detach, broker=broker, database=database, pools=pools)
+        _launcher(state).up(detach=detach, broker=broker, database=database, pools=pools, ejabberd_nodes=ejabberd_nodes)
     except LaunchError as error:
         raise fail(str(error)) from None
 

@@ -4,7 +4,7 @@ import json
 import os
 import secrets
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from itertools import chain
@@ -23,9 +23,11 @@ _PORTS = (
     "api", "flower", "redis", "rabbitmq", "rabbitmq_distribution", "epmd",
     "ejabberd_api", "component", "c2s", "c2s_tls", "websocket", "callback",
 )  # fmt: skip
+_NODE_PORTS = ("ejabberd_api", "component", "c2s", "c2s_tls", "websocket")
+"""Those that each node of ejabberd has."""
 _SECRETS = (
     "hosting_key", "panel_token", "rpc_password", "signing_master_key", "console_key", "flower_password",
-    "component_secret", "ejabberd_api_secret", "redis_password", "rabbitmq_password",
+    "component_secret", "ejabberd_api_secret", "redis_password", "rabbitmq_password", "erlang_cookie",
 )  # fmt: skip
 
 
@@ -45,16 +47,22 @@ class DatabaseServer(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """What the system runs on, its pool processes, and its mode. Beginning values are those of development."""
+    """What the system runs on, its pool processes, its mode, ejabberd's nodes. Beginning values: of development."""
 
     broker: Broker = Broker.REDIS
     database: DatabaseServer = DatabaseServer.SQLITE
     pools: int = 2
     hosting: bool = True
+    ejabberd_nodes: int = 1
 
     @classmethod
     def of(
-        cls, state: Path, broker: Broker | None = None, database: DatabaseServer | None = None, pools: int | None = None
+        cls,
+        state: Path,
+        broker: Broker | None = None,
+        database: DatabaseServer | None = None,
+        pools: int | None = None,
+        ejabberd_nodes: int | None = None,
     ) -> "Choice":
         """What is wanted; what was not said is as the state folder was begun. `ORCHESTRATOR_HOSTING` says the mode.
 
@@ -67,6 +75,7 @@ class Choice:
             "database": database,
             "pools": pools,
             "hosting": _hosting_as_said(state),
+            "ejabberd_nodes": ejabberd_nodes,
         }
         said = {name: value for name, value in said.items() if value is not None}
         known = _read(state)
@@ -82,6 +91,11 @@ class Choice:
                 f"{state} was begun with {begun.broker} and {begun.database}, which hold its data:"
                 f" give another folder (--state-dir) to run on {wanted.broker} and {wanted.database}"
             )
+        if wanted.ejabberd_nodes != begun.ejabberd_nodes:
+            raise LaunchError(
+                f"{state} was begun with --ejabberd-nodes {begun.ejabberd_nodes}, whose names its data bear:"
+                f" give another folder (--state-dir) to run {wanted.ejabberd_nodes}"
+            )
         if wanted.hosting != begun.hosting:
             raise LaunchError(
                 f"{state} was begun with {_HOSTING}={str(begun.hosting).lower()}, which all names in it are made for:"
@@ -95,6 +109,7 @@ _CHOICES: dict[str, Callable[[Any], Any]] = {
     "database": DatabaseServer,
     "pools": int,
     "hosting": bool,
+    "ejabberd_nodes": int,
 }
 
 
@@ -115,6 +130,7 @@ class LocalSystem:
         broker: Broker | None = None,
         database: DatabaseServer | None = None,
         pools: int | None = None,
+        ejabberd_nodes: int | None = None,
     ) -> "LocalSystem":
         """Take up the system of the state folder, or begin a new one. A port that was taken meanwhile is replaced.
 
@@ -123,18 +139,19 @@ class LocalSystem:
             broker: None is what the folder was begun with.
             database: None is what the folder was begun with.
             pools: how many pool processes from now on; None is as many as last time.
+            ejabberd_nodes: None is as many as the folder was begun with.
 
         Raises:
             LaunchError: as `Choice.of`.
         """
-        choice = Choice.of(state, broker, database, pools)
+        choice = Choice.of(state, broker, database, pools, ejabberd_nodes)
         for folder in (state, state / "logs", state / "ejabberd"):
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         known = _read(state) or {"ports": {}, "secrets": {}}
         system = cls(
             state=state,
             choice=choice,
-            ports=_choose_ports(known["ports"]),
+            ports=_choose_ports(_port_names(choice.ejabberd_nodes), known["ports"]),
             secrets={name: known["secrets"].get(name) or secrets.token_urlsafe(24) for name in _SECRETS},
         )
         data = asdict(system)
@@ -159,6 +176,18 @@ class LocalSystem:
                 return f"sqlite+aiosqlite:///{self.state}/orchestrator.db"
             case DatabaseServer.POSTGRESQL:
                 return postgresql.url(self.state / "postgresql")
+
+    @property
+    def ejabberd_nodes(self) -> list["EjabberdNode"]:
+        """The nodes of ejabberd; the first one begins the cluster, if there are more."""
+        return [
+            EjabberdNode(
+                name=_suffixed("ejabberd", number, "-"),
+                ports={name: self.ports[_suffixed(name, number)] for name in _NODE_PORTS},
+                distribution=self.ports.get(_distribution_port(number)),
+            )
+            for number in range(1, self.choice.ejabberd_nodes + 1)
+        ]
 
     @property
     def api_url(self) -> str:
@@ -191,6 +220,9 @@ class LocalSystem:
             "callback_port": self.ports["callback"],
             "environment": "development",
         }
+        if len(nodes := self.ejabberd_nodes) > 1:
+            values["ejabberd_api_urls"] = ",".join(node.api_url for node in nodes)
+            values["component_hosts"] = ",".join(f"{LISTEN_IP}:{node.ports['component']}" for node in nodes)
         if self._callbacks_stay_here():
             values["webhook_networks"] = "127.0.0.0/8,::1/128"
         lines = (f"{ENV_PREFIX}{name.upper()}={value}" for name, value in values.items())
@@ -226,7 +258,32 @@ class LocalSystem:
             "callback_protocol": settings.callback_protocol,
             "callback_base_domain": settings.callback_base_domain,
             "callback_port": settings.callback_port or 0,
+            **{
+                f"{name}_port_{number}": port
+                for number, node in enumerate(self.ejabberd_nodes[1:], start=2)
+                for name, port in node.ports.items()
+            },
         }
+
+
+@dataclass(frozen=True, slots=True)
+class EjabberdNode:
+    """A node of ejabberd: what its program and its folder are called, and its own ports.
+
+    `distribution`: the port on which it speaks with the other nodes; None when there are none.
+    """
+
+    name: str
+    ports: dict[str, int]
+    distribution: int | None
+
+    @property
+    def api_url(self) -> str:
+        return f"http://{LISTEN_IP}:{self.ports['ejabberd_api']}/api"
+
+    @property
+    def erlang_name(self) -> str:
+        return f"{self.name}@localhost"
 
 
 def write_private(path: Path, text: str) -> None:
@@ -249,7 +306,22 @@ def _hosting_as_said(state: Path) -> bool | None:
     return said.hosting if "hosting" in said.model_fields_set else None
 
 
-def _choose_ports(known: dict[str, int]) -> dict[str, int]:
+def _suffixed(name: str, number: int, sign: str = "_") -> str:
+    """What the first node has is called as if it were alone."""
+    return name if number == 1 else f"{name}{sign}{number}"
+
+
+def _distribution_port(number: int) -> str:
+    return f"ejabberd_distribution_{number}"
+
+
+def _port_names(ejabberd_nodes: int) -> list[str]:
+    numbers = range(1, ejabberd_nodes + 1)
+    names = [*_PORTS, *(_suffixed(name, number) for number in numbers[1:] for name in _NODE_PORTS)]
+    return [*names, *(_distribution_port(number) for number in numbers)] if ejabberd_nodes > 1 else names
+
+
+def _choose_ports(names: Iterable[str], known: dict[str, int]) -> dict[str, int]:
     """Free ports, the same as last time where they still are free; new ones of `ORCHESTRATOR_PORTS` when it is given.
 
     A range of one's own is for who starts several systems at the same moment: what is free now may be taken before
@@ -260,7 +332,7 @@ def _choose_ports(known: dict[str, int]) -> dict[str, int]:
     chosen: dict[str, int] = {}
     held: list[socket.socket] = []
     try:
-        for name in _PORTS:
+        for name in names:
             wanted = int(os.environ.get(f"{ENV_PREFIX}{name.upper()}_PORT", known.get(name, 0)))
             listener = next(filter(None, map(_listen, chain([wanted] if wanted else [], candidates))), None)
             if listener is None:

@@ -1,13 +1,16 @@
 """The private servers of a system: their files, and whether they answer; ejabberd with its bridge module above all."""
 
+import os
 import shlex
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from string import Template
+from typing import Any
 
 import httpx
 from kombu import Connection
@@ -21,6 +24,7 @@ from orchestrator.launcher.local import (
     RABBITMQ_USER,
     Broker,
     DatabaseServer,
+    EjabberdNode,
     LocalSystem,
     write_private,
 )
@@ -32,6 +36,9 @@ PROJECT = Path(__file__).resolve().parents[2]
 _CONFIG = PROJECT / "config"
 _RABBITMQ = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
 _ERLANG_LIBRARY_FOLDERS = ("/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu", "/usr/lib/erlang/lib")
+_LOOPBACK_DISTRIBUTION = "-start_epmd false -kernel inet_dist_use_interface {127,0,0,1}"
+"""Options of Erlang's virtual machine: an epmd of our own, and other nodes on this machine alone."""
+_JOIN_SECONDS = 60
 _COMMON = """stdout_logfile={state}/logs/%(program_name)s.log
 redirect_stderr=true
 stdout_logfile_maxbytes=20MB
@@ -44,8 +51,11 @@ killasgroup=true"""
 _NO_TLS = False
 """Our own servers are asked in plain HTTP, ten times a second: to load CAs takes twenty times as long as to ask."""
 
-_FILES = {"supervisord.conf": "supervisord.conf", "ejabberd/ejabberd.yml": "ejabberd/ejabberd.yml"}
+_FILES = {"supervisord.conf": "supervisord.conf"}
 """Configuration files of every system: templates in `config/`, and where they go in the state folder."""
+_NODE_FILES = {"supervisord/ejabberd.conf": "supervisord/{name}.conf", "ejabberd/ejabberd.yml": "{name}/ejabberd.yml"}
+"""The same of each node of ejabberd."""
+_EPMD_FILES = {"supervisord/epmd.conf": "supervisord/epmd.conf"}
 _REDIS_FILES = {"supervisord/redis.conf": "supervisord/redis.conf", "redis.conf": "redis/redis.conf"}
 _POSTGRESQL_FILES = {"supervisord/postgresql.conf": "supervisord/postgresql.conf"}
 
@@ -62,7 +72,11 @@ class Server:
 
 def chosen(system: LocalSystem, settings: Settings) -> list[Server]:
     """The servers that the system was begun with."""
-    servers = [Server("ejabberd", ("ejabberd",), lambda: _ejabberd_answers(settings))]
+    nodes = system.ejabberd_nodes
+    programs = (*(("epmd",) if len(nodes) > 1 else ()), *(node.name for node in nodes))
+    servers = [
+        Server("ejabberd", programs, lambda: all(_ejabberd_answers(settings, node.api_url) for node in nodes)),
+    ]
     match system.choice.broker:
         case Broker.REDIS:
             servers.append(Server("Redis", ("redis",), lambda: _broker_answers(system)))
@@ -81,6 +95,9 @@ def prepare(system: LocalSystem, settings: Settings) -> None:
         LaunchError: a server that was chosen is not installed, or cannot work here.
     """
     values, files = _values(system, settings), dict(_FILES)
+    if len(system.ejabberd_nodes) > 1:
+        files |= _EPMD_FILES
+        write_private(system.state / "ejabberd" / ".erlang.cookie", system.secrets["erlang_cookie"])
     match system.choice.broker:
         case Broker.REDIS:
             files |= _REDIS_FILES
@@ -96,6 +113,11 @@ def prepare(system: LocalSystem, settings: Settings) -> None:
         }
     for template, target in files.items():
         _write(system.state / target, Template((_CONFIG / template).read_text()).substitute(values))
+    for node in system.ejabberd_nodes:
+        of_node = values | _node_values(node)
+        for template, target in _NODE_FILES.items():
+            text = Template((_CONFIG / template).read_text()).substitute(of_node)
+            _write(system.state / target.format(name=node.name), text)
     _make_certificate(system.state / "ejabberd" / "server.pem", settings.xmpp_host)
     compile_bridge(system.state / "ejabberd" / "lhc_bridge" / "ebin")
 
@@ -149,6 +171,68 @@ def ejabberd_values(settings: Settings) -> dict[str, str]:
     }
 
 
+def _node_values(node: EjabberdNode) -> dict[str, str]:
+    """What the templates of a node leave open."""
+    ports = {f"{name}_port": str(port) for name, port in node.ports.items()}
+    return ports | {"node": node.name, "distribution": _distribution(node)}
+
+
+def _distribution(node: EjabberdNode) -> str:
+    """The options of Erlang's virtual machine for a node of several; a node that hangs is given up after 8 s."""
+    if node.distribution is None:
+        return ""
+    return (
+        f"-sname {node.erlang_name} {_LOOPBACK_DISTRIBUTION}"
+        f" -kernel inet_dist_listen_min {node.distribution} inet_dist_listen_max {node.distribution} net_ticktime 8"
+    )
+
+
+def join_nodes(system: LocalSystem, settings: Settings) -> None:
+    """Make one cluster of the nodes of ejabberd, unless they are one; returns when each knows all.
+
+    Raises:
+        LaunchError: one of them does not join.
+    """
+    first, *others = system.ejabberd_nodes
+    for node in others:
+        if len(_nodes_up(settings, node)) == 1:
+            _control(system, node, "join_cluster", first.erlang_name)
+    deadline = time.monotonic() + _JOIN_SECONDS
+    # from 24.06 on the command returns before the tables are there
+    while any(len(_nodes_up(settings, node)) <= len(others) for node in system.ejabberd_nodes):
+        if time.monotonic() > deadline:
+            raise LaunchError(f"ejabberd's nodes do not join each other; see {system.state}/logs")
+        time.sleep(0.2)
+
+
+def _nodes_up(settings: Settings, node: EjabberdNode) -> list[str]:
+    """The nodes that run, as that one sees them; empty while it does not answer."""
+    answer = _ask_ejabberd(settings, node.api_url, "lhc_nodes", host=settings.xmpp_host)
+    return [str(one["name"]) for one in answer or () if one["state"] == "up"]
+
+
+def _control(system: LocalSystem, node: EjabberdNode, *command: str) -> None:
+    """Run a command of ejabberdctl at a node; Debian's own script insists on a user of its own."""
+    erl = f"erl -noinput -hidden -sname control-{os.getpid()}@localhost {_LOOPBACK_DISTRIBUTION} -s ejabberd_ctl -extra"
+    variables = {
+        "HOME": str(system.state / "ejabberd"),
+        "ERL_LIBS": str(_library("ejabberd-*").parent),
+        "ERL_EPMD_PORT": str(system.ports["epmd"]),
+        "ERL_EPMD_ADDRESS": LISTEN_IP,
+    }
+    done = subprocess.run(
+        [*erl.split(), node.erlang_name, *command],
+        env=os.environ | variables,
+        cwd=system.state / "ejabberd",
+        capture_output=True,
+        text=True,
+        timeout=_JOIN_SECONDS,
+        check=False,
+    )
+    if done.returncode:
+        raise LaunchError(f"{command[0]} at {node.erlang_name} failed: {(done.stdout + done.stderr).strip()}")
+
+
 def _prepare_rabbitmq(system: LocalSystem) -> dict[str, str]:
     """The templates of RabbitMQ's files.
 
@@ -159,7 +243,7 @@ def _prepare_rabbitmq(system: LocalSystem) -> dict[str, str]:
         raise MissingServerError("RabbitMQ is not installed; script/up --broker rabbitmq installs it")
     # none: each would cost memory and a second of its start
     _write(system.state / "rabbitmq" / "enabled_plugins", "[].\n")
-    return {f"{name}.conf": f"{name}.conf" for name in ("supervisord/rabbitmq", "rabbitmq/rabbitmq")}
+    return _EPMD_FILES | {f"{name}.conf": f"{name}.conf" for name in ("supervisord/rabbitmq", "rabbitmq/rabbitmq")}
 
 
 def url_answers(url: str) -> bool:
@@ -180,13 +264,19 @@ def tenant_is_made(settings: Settings, api_url: str) -> bool:
     return answer.is_error or answer.json()["state"] not in {TenantState.PENDING, TenantState.PROVISIONING}
 
 
-def _ejabberd_answers(settings: Settings) -> bool:
+def _ejabberd_answers(settings: Settings, api_url: str) -> bool:
+    return _ask_ejabberd(settings, api_url, "status") is not None
+
+
+def _ask_ejabberd(settings: Settings, api_url: str, command: str, **arguments: str) -> Any:
+    """What an admin command answers; None when it is not answered well."""
     headers = call_headers(settings.xmpp_host, settings.ejabberd_api_secret.get_secret_value())
     try:
-        url = f"{settings.ejabberd_api_url}/status"
-        return httpx.post(url, json={}, headers=headers, timeout=10, verify=_NO_TLS).is_success
+        url = f"{api_url}/{command}"
+        answer = httpx.post(url, json=arguments, headers=headers, timeout=10, verify=_NO_TLS)
     except httpx.HTTPError:
-        return False
+        return None
+    return answer.json() if answer.is_success else None
 
 
 def _broker_answers(system: LocalSystem) -> bool:

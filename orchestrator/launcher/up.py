@@ -61,6 +61,7 @@ class Launcher:
         broker: Broker | None = None,
         database: DatabaseServer | None = None,
         pools: int | None = None,
+        ejabberd_nodes: int | None = None,
     ) -> None:
         """Start everything that is not running; without `detach`, stay until Ctrl-C and then stop everything.
 
@@ -69,16 +70,20 @@ class Launcher:
             broker: see `LocalSystem.open`, as for the others.
             database: the same.
             pools: the same.
+            ejabberd_nodes: the same.
 
         Raises:
             LaunchError: it did not become ready, or runs otherwise than wanted.
         """
         os.environ[f"{ENV_PREFIX}STATE_DIR"] = str(self._state)
         if self.running():
-            self._say_running(as_wanted=Choice.of(self._state, broker, database, pools) == Choice.of(self._state))
+            wanted = Choice.of(self._state, broker, database, pools, ejabberd_nodes)
+            self._say_running(as_wanted=wanted == Choice.of(self._state))
             return
         started = time.monotonic()
-        system = LocalSystem.open(self._state, broker=broker, database=database, pools=pools)
+        system = LocalSystem.open(
+            self._state, broker=broker, database=database, pools=pools, ejabberd_nodes=ejabberd_nodes
+        )
         settings = Settings.load()
         if warning := servers.judge_ejabberd(settings):
             self._console.print(f"[bold red]{warning}[/]")
@@ -120,10 +125,12 @@ class Launcher:
 
     def _start(self, system: LocalSystem, settings: Settings) -> None:
         chosen = servers.chosen(system, settings)
-        for program in (program for server in chosen for program in server.programs):
+        for program in dict.fromkeys(program for server in chosen for program in server.programs):
             self._start_group(program)
         for server in chosen:
             self._wait(server.title, server.answers, _SERVER_DEADLINE)
+        if system.choice.ejabberd_nodes > 1:
+            self._step("Joining ejabberd's nodes", lambda: servers.join_nodes(system, settings))
         self._step("Migrating the database", self._migrate)
         self._start_group("processes")
         self._wait(

@@ -3,6 +3,7 @@
 An answer of 200 does not mean that anything happened: it may be a result code of a failure.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import httpx
@@ -29,12 +30,15 @@ _NOT_OUR_SECRET = (httpx.codes.UNAUTHORIZED, 10)
 
 
 class AdminApi:
-    """The connections to the admin API of one virtual host; safe to share between tasks of one event loop."""
+    """The connections to the admin API of one virtual host; safe to share between tasks of one event loop.
 
-    def __init__(self, api_url: str, host: str, secret: str) -> None:
-        self._http = httpx.AsyncClient(
-            base_url=api_url.rstrip("/") + "/", headers=call_headers(host, secret), limits=_LIMITS
-        )
+    Each node of a cluster has one. The one that answered last is called; when it does not, the next one is.
+    """
+
+    def __init__(self, api_urls: Sequence[str], host: str, secret: str) -> None:
+        self._urls = [url.rstrip("/") for url in api_urls]
+        self._at = 0
+        self._http = httpx.AsyncClient(headers=call_headers(host, secret), limits=_LIMITS)
 
     async def close(self) -> None:
         await self._http.aclose()
@@ -45,7 +49,7 @@ class AdminApi:
         Raises:
             EjabberdUnavailableError: it cannot be reached.
         """
-        request = self._http.build_request("POST", "status", json={})
+        request = self._http.build_request("POST", f"{self._urls[self._at]}/status", json={})
         request.headers.pop("Authorization", None)
         try:
             return (await self._http.send(request)).status_code == httpx.codes.UNAUTHORIZED
@@ -56,8 +60,7 @@ class AdminApi:
     async def call(self, command: str, *, seconds: float = _SECONDS, **arguments: Any) -> Any:
         """Run a command. Every command may be repeated, so it is sent again when its answer is lost."""
         try:
-            timeout = httpx.Timeout(seconds, connect=_CONNECT_SECONDS)
-            response = await self._http.post(command, json=arguments, timeout=timeout)
+            response = await self._post(command, seconds, arguments)
         except httpx.TransportError as error:
             raise EjabberdUnavailableError(f"ejabberd's API: {type(error).__name__} at {command}") from error
         answer = _decode(response)
@@ -65,7 +68,28 @@ class AdminApi:
             if answers.is_failure(command, answer):
                 raise EjabberdError(command, 1, "result code 1")
             return answer
-        raise _refusal(command, response.status_code, answer)
+        refusal = _refusal(command, response.status_code, answer)
+        if isinstance(refusal, EjabberdUnavailableError):
+            self._pass_over(self._at)
+        raise refusal
+
+    async def _post(self, command: str, seconds: float, arguments: dict[str, Any]) -> httpx.Response:
+        """Send it to the present node, or to the first after it that takes connections."""
+        timeout = httpx.Timeout(seconds, connect=_CONNECT_SECONDS)
+        untried = len(self._urls)
+        while True:
+            at, untried = self._at, untried - 1
+            try:
+                return await self._http.post(f"{self._urls[at]}/{command}", json=arguments, timeout=timeout)
+            except httpx.TransportError as error:
+                self._pass_over(at)
+                if not untried or not isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
+                    raise
+
+    def _pass_over(self, at: int) -> None:
+        """From now on the node after that one is called, unless another call has come to know so before."""
+        if self._at == at:
+            self._at = (at + 1) % len(self._urls)
 
 
 def call_headers(host: str, secret: str) -> dict[str, str]:

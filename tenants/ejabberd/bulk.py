@@ -62,6 +62,8 @@ class Kind(StrEnum):
     ROOMS = "rooms"
     WAITING_MESSAGES = "waiting_messages"
     """To visitors and of rooms, in the bridge's own queue."""
+    NODES_AWAY = "nodes_away"
+    """Of the cluster: nobody can say what waits there."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ existing group), so what matters is read back. From 24.02 the unversioned calls 
 take lists; the client asks for the version. What answers look like in which version: `tenants.ejabberd.answers`.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,7 +26,7 @@ _LISTS_SINCE = (24, 2)
 _LABEL_SINCE = (21, 7)
 _NOT_THERE = ("unavailable", "offline")
 """What ejabberd says of a connection that has sent no available presence, and of one that ends just now."""
-BRIDGE_VERSION = "9"
+BRIDGE_VERSION = "10"
 """The version of the bridge module that this code works with: `VERSION` in `config/ejabberd/lhc_bridge_admin.erl`."""
 AWAY = frozenset({"away", "xa", "dnd"})
 """What an available presence says of somebody who is not at hand (`show`; RFC 6121, 4.7.2.1)."""
@@ -83,12 +84,32 @@ class ClientSession:
         available: it has sent available presence (RFC 6121, 4.2).
         away: it is away by that.
         priority: that presence's.
+        node: of ejabberd's cluster, which has the connection.
     """
 
     jid: str
     available: bool
     away: bool
     priority: int
+    node: str
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A node of ejabberd's cluster.
+
+    Attributes:
+        name: as in `ejabberd@a`.
+        waiting: messages that wait there for the pool, as it said last when it is down; None: nobody knows.
+        connections: of the component.
+        bridge: the version of its bridge module.
+    """
+
+    name: str
+    is_up: bool
+    waiting: int | None
+    connections: int
+    bridge: str
 
 
 class Ejabberd:
@@ -99,9 +120,9 @@ class Ejabberd:
         rooms: the commands for group chats.
     """
 
-    def __init__(self, api_url: str, host: str, secret: str) -> None:
+    def __init__(self, api_url: str, host: str, secret: str, *, other_urls: Sequence[str] = ()) -> None:
         self.host = host
-        self._api = AdminApi(api_url, host, secret)
+        self._api = AdminApi([api_url, *other_urls], host, secret)
         self._call = self._api.call
         self.bulk = BulkCommands(self._call, host)
         self.rooms = RoomCommands(self._call, host)
@@ -151,6 +172,19 @@ class Ejabberd:
         """Where clients log in over TCP (`lhc_client_listeners` of the bridge)."""
         answer = await self._call("lhc_client_listeners")
         return [Listener(ip=str(one["ip"]), port=int(one["port"]), tls=one["tls"] == "true") for one in answer]
+
+    async def nodes(self) -> list[Node]:
+        """The nodes of its cluster, of which there may be one (`lhc_nodes` of the bridge)."""
+        return [
+            Node(
+                name=str(one["name"]),
+                is_up=one["state"] == "up",
+                waiting=None if int(one["waiting"]) < 0 else int(one["waiting"]),
+                connections=int(one["connections"]),
+                bridge=str(one["version"]),
+            )
+            for one in await self._call("lhc_nodes", host=self.host)
+        ]
 
     async def register(self, user: str, password: str) -> None:
         """Create the account (`register`).
@@ -261,6 +295,7 @@ class Ejabberd:
                 available=entry["status"] not in _NOT_THERE,
                 away=entry["status"] in AWAY,
                 priority=int(entry["priority"]),
+                node=str(entry["node"]),
             )
             for entry in answer
             if str(entry["jid"]).partition("@")[2].partition("/")[0] == self.host

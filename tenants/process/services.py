@@ -95,7 +95,9 @@ async def open_services(
 ) -> AsyncIterator[Services]:
     """Open everything once; closed in the end, whatever happens. `wake_pause`: see `DeliveryWaker`."""
     database = Database(settings.database_url.get_secret_value())
-    ejabberd = Ejabberd(settings.ejabberd_api_url, settings.xmpp_host, settings.ejabberd_api_secret.get_secret_value())
+    api_url, *other_urls = settings.api_urls
+    secret = settings.ejabberd_api_secret.get_secret_value()
+    ejabberd = Ejabberd(api_url, settings.xmpp_host, secret, other_urls=other_urls)
     commands = open_publisher(settings.broker_url.get_secret_value(), settings.shard_count)
     lhc = LhcClient(settings, clock)
     webhooks = WebhookClient(settings, clock)

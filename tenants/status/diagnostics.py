@@ -18,6 +18,7 @@ from tenants.core.naming import STANDALONE_INSTANCE
 from tenants.core.text import first_of
 from tenants.delivery import send
 from tenants.ejabberd import fitness
+from tenants.ejabberd.client import Node
 from tenants.lifecycle import registry
 from tenants.outbound import callback_urls, lhc
 from tenants.process import heartbeats, leases
@@ -210,6 +211,27 @@ async def _check_bridge(services: Services) -> str:
     return await fitness.check_bridge(services.ejabberd)
 
 
+async def _check_nodes(services: Services) -> str:
+    nodes = await services.ejabberd.nodes()
+    if down := [_of_down(node) for node in nodes if not node.is_up]:
+        raise WrongError(
+            f"down: {'; '.join(down)}", "start it; one that never comes back leaves (ejabberdctl leave_cluster)"
+        )
+    if any(node.connections for node in nodes) and (lonely := [node.name for node in nodes if not node.connections]):
+        raise WrongError(
+            f"no pool process is connected to {', '.join(lonely)}", "name it in ORCHESTRATOR_COMPONENT_HOSTS"
+        )
+    if len({node.bridge for node in nodes}) > 1:
+        found = ", ".join(f"{node.name}: {node.bridge}" for node in nodes)
+        raise WrongError(f"different versions of the bridge module: {found}", "upgrade the others, one by one")
+    return ", ".join(node.name for node in nodes)
+
+
+def _of_down(node: Node) -> str:
+    waiting = "nobody knows what waits there" if node.waiting is None else f"{node.waiting} messages wait there"
+    return f"{node.name}, {waiting}"
+
+
 async def _check_workers(services: Services) -> str:
     fresh = await heartbeats.fresh(services)
     missing = [name for name in (heartbeats.WORKER, heartbeats.LIFECYCLE) if name not in fresh]
@@ -261,6 +283,7 @@ _CHECKS: tuple[tuple[str, Check], ...] = (
     ("broker", _check_broker),
     ("ejabberd", _check_ejabberd),
     ("bridge module", _check_bridge),
+    ("nodes of ejabberd", _check_nodes),
     ("workers", _check_workers),
     ("pools", _check_pools),
 )

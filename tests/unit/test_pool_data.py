@@ -161,7 +161,7 @@ def test_an_operator_comes_with_the_first_and_goes_with_the_last_connection() ->
     assert directory.jids("acme") == directory.jids_of("acme", "bob.acme") == [desk.jid, phone.jid]
     assert directory.jids("other") == directory.jids_of("other", "bob.acme") == []
     for one, is_online in ((desk, True), (phone, False), (phone, False)):
-        directory.remove("acme", "bob.acme", one.jid)
+        directory.remove("acme", "bob.acme", one.jid, one.node)
         assert directory.is_online("acme", "bob.acme") == is_online
     assert directory.usernames() == set()
 

@@ -19,6 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from orchestrator.api.http.auth import READS_METRICS, ServicesDep
 from tenants.core.batching import BatchFigures
+from tenants.ejabberd.client import Ejabberd, Node
 from tenants.ejabberd.errors import EjabberdError, EjabberdUnavailableError
 from tenants.status import overview
 from tenants.status.overview import Overview
@@ -27,6 +28,7 @@ from tenants.store.models import OperationState, TenantState
 _PREFIX = "lhc_"
 _EJABBERD_SECONDS = 2.0
 Kind = TypeVar("Kind")
+Counted = TypeVar("Counted")
 
 router = APIRouter(tags=["health"])
 
@@ -35,17 +37,22 @@ router = APIRouter(tags=["health"])
 async def metrics(services: ServicesDep) -> Response:
     """The metrics of the system and of this process, for Prometheus; a token of the scope `metrics` will do."""
     registry = CollectorRegistry()
-    seen, refusals, failed_logins = await asyncio.gather(
+    seen, refusals, failed_logins, nodes = await asyncio.gather(
         overview.look(services),
         _counted(services.ejabberd.refusals()),
         _counted(services.ejabberd.failed_logins()),
+        _counted(_nodes(services.ejabberd)),
     )
-    registry.register(_System(seen, refusals, failed_logins))
+    registry.register(_System(seen, refusals, failed_logins, nodes))
     registry.register(_Batches({"api": services.batches, **seen.batches}))
     return Response(generate_latest(registry) + generate_latest(_process), media_type=CONTENT_TYPE_LATEST)
 
 
-async def _counted(question: Awaitable[dict[Kind, int]]) -> dict[Kind, int]:
+async def _nodes(ejabberd: Ejabberd) -> dict[str, Node]:
+    return {node.name: node for node in await ejabberd.nodes()}
+
+
+async def _counted(question: Awaitable[dict[Kind, Counted]]) -> dict[Kind, Counted]:
     """What ejabberd has counted. None while it is away: the other numbers are wanted then more than ever."""
     try:
         async with asyncio.timeout(_EJABBERD_SECONDS):
@@ -57,8 +64,15 @@ async def _counted(question: Awaitable[dict[Kind, int]]) -> dict[Kind, int]:
 class _System(Collector):
     """What was just read from the database, and from ejabberd."""
 
-    def __init__(self, seen: Overview, refusals: dict[str, int], failed_logins: dict[tuple[str, str], int]) -> None:
+    def __init__(
+        self,
+        seen: Overview,
+        refusals: dict[str, int],
+        failed_logins: dict[tuple[str, str], int],
+        nodes: dict[str, Node],
+    ) -> None:
         self._seen = seen
+        self._nodes = nodes
         self._refusals = refusals
         self._failed_logins = failed_logins
 
@@ -80,6 +94,10 @@ class _System(Collector):
         yield _gauge("drift", "Differences from ejabberd that are not mended.", seen.unmended)
         yield _gauge("shards", "Shards that a pool process serves.", {"pool": seen.shards})
         yield _gauge("refusals", "What ejabberd refused for its size or number.", {"kind": self._refusals})
+        up = {name: int(node.is_up) for name, node in self._nodes.items()}
+        yield _gauge("node_up", "Whether the node of ejabberd runs.", {"node": up})
+        waiting = {name: node.waiting for name, node in self._nodes.items() if node.waiting is not None}
+        yield _gauge("node_waiting", "Messages that wait at the node for the pool.", {"node": waiting})
         yield _gauge("heartbeat_age_seconds", "Since a worker's last sign of life.", {"worker": seen.heartbeats})
         failed = CounterMetricFamily(
             _PREFIX + "failed_logins", "Logins that failed at ejabberd, since its start.", labels=["who", "outcome"]

@@ -28,6 +28,21 @@ what_was_left_half_way_is_taken_over_test() ->
     ?assert(lhc_bridge_once:is_first(Key)),
     ?assertNot(lhc_bridge_once:is_first(Key)).
 
+%% By another node; a message that waits in offline storage is in no node's hands.
+what_another_node_has_handled_is_a_repeat_test() ->
+    lhc_bridge_once:create_table(),
+    lhc_bridge_once:learn(key(<<"visitor.1.acme">>, <<"there">>), [node()]),
+    lhc_bridge_once:learn(key(<<"visitor.1.acme">>, <<"stored">>), []),
+    ?assertNot(lhc_bridge_once:is_first(key(<<"visitor.1.acme">>, <<"there">>))),
+    ?assertNot(lhc_bridge_once:is_first(key(<<"visitor.1.acme">>, <<"stored">>))).
+
+what_a_dead_node_had_is_handled_again_test() ->
+    lhc_bridge_once:create_table(),
+    Key = key(<<"visitor.1.acme">>, <<"died">>),
+    lhc_bridge_once:learn(Key, [node(), 'ejabberd@dead']),
+    ?assert(lhc_bridge_once:is_first(Key)),
+    ?assertNot(lhc_bridge_once:is_first(Key)).
+
 without_a_mark_it_is_no_repeat_test() ->
     ?assertEqual({#message{from = jid:make(<<"bob.acme">>, <<"host">>)}, none},
                  lhc_bridge_once:take_mark(#message{from = jid:make(<<"bob.acme">>, <<"host">>)})).
