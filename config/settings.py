@@ -15,6 +15,8 @@ from urllib.parse import quote, urlsplit
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from config.ejabberd_storage import EjabberdStorage
+
 ENV_PREFIX = "ORCHESTRATOR_"
 DEFAULT_STATE_DIR = ".state"
 DEFAULT_SECRETS_DIR = "/run/secrets"
@@ -85,6 +87,11 @@ class Settings(BaseSettings):
     ejabberd_untested: str = Field(
         "",
         description="A version of ejabberd, as `25.10`, that is used at your own risk, although it was not tested.",
+    )
+    ejabberd_storage: EjabberdStorage | None = Field(
+        None,
+        description="What ejabberd keeps all its data in, as ejabberd.yml says: `sql` or `mnesia`. `doctor` compares"
+        " the two. `script/up` takes `sql` where the database is PostgreSQL, unless this says otherwise.",
     )
     component_host: str = "127.0.0.1"
     component_port: int = 5275

@@ -17,7 +17,9 @@ as_root() {
 install_packages() {
   local wanted=" $* " missing=() client
   case $wanted in *" postgresql "* | *" tests "*)
-    compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || missing+=(postgresql) ;;
+    compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || missing+=(postgresql)
+    # what ejabberd speaks to it with
+    compgen -G '/usr/lib/erlang/lib/p1_pgsql-*' >/dev/null || missing+=(erlang-p1-pgsql) ;;
   esac
   case $wanted in *" rabbitmq "* | *" tests "*)
     [ -x /usr/lib/rabbitmq/bin/rabbitmq-server ] || missing+=(rabbitmq-server) ;;

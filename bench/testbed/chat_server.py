@@ -1,10 +1,13 @@
 """A private ejabberd with the bridge module, alone: no other part of the system."""
 
 import asyncio
+import atexit
 import os
 import re
 import resource
+import shutil
 import subprocess
+import tempfile
 from configparser import ConfigParser
 from pathlib import Path
 from typing import Any
@@ -13,13 +16,14 @@ import httpx
 from pydantic import SecretStr
 
 from bench.testbed.browser import Browser
+from bench.testbed.database import running_postgresql
 from bench.testbed.light_client import LightClient
 from bench.testbed.operator import Operator
 from bench.testbed.rosters import make_roster
 from bench.testbed.waiting import until_async
 from config.ejabberd_versions import Version
 from config.settings import Settings
-from orchestrator.launcher import servers
+from orchestrator.launcher import postgresql, servers
 from orchestrator.launcher.local import LISTEN_IP, LocalSystem
 from tenants.ejabberd.admin_api import call_headers
 from tenants.ejabberd.client import Ejabberd
@@ -108,6 +112,12 @@ class ChatServer:
         in_haste: bool = False,
     ) -> None:
         system = LocalSystem.open(state)
+        if system.choice.runs_postgresql:
+            # its user may not come to just any folder
+            state = Path(tempfile.mkdtemp(prefix="lhc-chat-"))
+            atexit.register(shutil.rmtree, state)
+            system = LocalSystem.open(state)
+        self._system = system
         self.ports = system.ports
         self.secret = system.secrets["component_secret"]
         self.api_url = f"http://{LISTEN_IP}:{system.ports['ejabberd_api']}/api"
@@ -142,6 +152,7 @@ class ChatServer:
         self.rpc_url = f"http://{LISTEN_IP}:{self.ports['api']}/"
         config.write_text("\n".join(lines) + "\n")
         self._process: subprocess.Popen[bytes] | None = None
+        self._has_postgresql = False
 
     @property
     def log(self) -> str:
@@ -157,8 +168,20 @@ class ChatServer:
         build = servers.PROJECT / "config" / "ejabberd" / "lhc_bridge_build.erl"
         servers.compile_erlang(self._state / "ejabberd" / "lhc_bridge" / "ebin", [build], made_for=version)
 
+    def _start_postgresql(self) -> None:
+        """Once: where ejabberd keeps its data there, until this process ends."""
+        port = self._system.postgresql_port
+        if port is not None and not self._has_postgresql:
+            folder = self._state / "postgresql"
+            running = running_postgresql(folder, port)
+            running.__enter__()
+            atexit.register(running.__exit__, None, None, None)
+            postgresql.let_ejabberd_in(folder, port, self._system.secrets["ejabberd_database_password"])
+            self._has_postgresql = True
+
     async def start(self) -> None:
         """Start it as the process list says, and wait until it is ready."""
+        await asyncio.to_thread(self._start_postgresql)
         # not strict, as supervisord is not: a program may say otherwise than what is common to all
         processes = ConfigParser(strict=False, interpolation=None, inline_comment_prefixes=None)
         processes.read(self._state / "supervisord" / "ejabberd.conf")

@@ -19,7 +19,7 @@ from celery import Celery
 
 from bench.testbed.rosters import find_roster, make_roster
 from bench.testbed.waiting import until, until_async
-from config.settings import Settings
+from config.settings import ENV_PREFIX, Settings
 from orchestrator.launcher.up import control
 from tenants.ejabberd.admin_api import call_headers
 from tenants.ejabberd.client import Ejabberd, Roster
@@ -29,6 +29,7 @@ PROJECT = Path(__file__).resolve().parents[2]
 _ALL = 10_000
 """Names in one answer, as many as there may be."""
 ORCHESTRATOR = Path(sys.executable).parent / "orchestrator"
+_STORAGE = f"{ENV_PREFIX}EJABBERD_STORAGE"
 
 
 class StartError(Exception):
@@ -165,6 +166,8 @@ def start_system(
         StartError: it did not become ready.
     """
     environment = {name: value for name, value in os.environ.items() if not name.startswith("ORCHESTRATOR_")}
+    # any suite and any benchmark can be run on either
+    environment |= {name: os.environ[name] for name in (_STORAGE,) if name in os.environ}
     environment |= env or {}
     # short, because the path of a unix socket is limited to some 100 characters
     state = Path(tempfile.mkdtemp(prefix="lhc-"))

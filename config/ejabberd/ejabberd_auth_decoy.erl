@@ -23,7 +23,8 @@
 -define(ITERATIONS, 4096). % likewise
 
 -spec start(binary()) -> ok.
-start(_Host) -> ok.
+start(Host) ->
+    lhc_bridge_sql_tables:make(Host). % before any module looks for a table
 
 -spec stop(binary()) -> ok.
 stop(_Host) -> ok.

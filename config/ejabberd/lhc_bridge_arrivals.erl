@@ -24,13 +24,21 @@ hooks(Host) ->
 %% ejabberd looks who is there, and stores the message when nobody is. An operator who comes at this very moment would
 %% miss it: mod_offline_mnesia writes it without a transaction, and may do so between the reading and the deleting of
 %% what the operator fetches (then it is gone), or after that (then it lies there until the next login). So we hold the
-%% lock that the fetching needs while we look and store: who comes after that fetches after that.
+%% lock that the fetching needs while we look and store: who comes after that fetches after that. (mod_offline_sql counts
+%% what it deletes, so there nothing is gone.)
 -spec route_or_store(message()) -> ok.
 route_or_store(#message{to = #jid{luser = User, lserver = Server}} = Msg) ->
-    case is_present(User, Server) orelse store_undisturbed(Msg, {User, Server}) of
+    case is_present(User, Server) orelse store(Msg, lhc_bridge_storage:where(Server, offline_messages)) of
         true -> ejabberd_sm:route(Msg);
         stored -> ok
     end.
+
+store(#message{to = #jid{luser = User, lserver = Server}} = Msg, mnesia) ->
+    store_undisturbed(Msg, {User, Server});
+store(#message{to = #jid{luser = User, lserver = Server}} = Msg, _) -> % no lock, so we look again afterwards
+    ejabberd_sm:route(Msg),
+    fetch_when_present(User, Server),
+    stored.
 
 store_undisturbed(Msg, {User, Server} = US) ->
     Store = fun() ->
@@ -42,12 +50,8 @@ store_undisturbed(Msg, {User, Server} = US) ->
                         end
             end,
     case mnesia:transaction(Store) of
-        {atomic, Result} ->
-            Result;
-        {aborted, _} -> % offline messages are not in Mnesia here: no lock, so we look again afterwards
-            ejabberd_sm:route(Msg),
-            fetch_when_present(User, Server),
-            stored
+        {atomic, Result} -> Result;
+        {aborted, _} -> store(Msg, none)
     end.
 
 is_present(User, Server) ->

@@ -33,7 +33,7 @@ hooks(Host) ->
 process_item(#roster{us = {User, Host}, jid = {User, Host, _}} = Item, Host) ->
     Item;
 process_item(#roster{us = {Owner, Host}, jid = {Contact, Host, _}} = Item, Host) ->
-    case {lhc_bridge_rosters:shown_by(Host, Owner, Contact), Contact} of
+    case {lhc_bridge_rosters:shown_by_until_done(Host, Owner, Contact), Contact} of
         {[], ?IS_VISITOR} -> {stop, (bare(Item))#roster{subscription = remove}}; % nobody's contact for ever
         {[], _} -> Item;
         {Groups, _} -> {stop, changed(bare(Item), [lhc_bridge_rosters:label(Host, Group) || Group <- Groups])}
@@ -69,24 +69,37 @@ named(Name, _Contact) -> Name.
 
 %% Rows of the operator's own: none of a contact that is gone. mod_shared_roster adds the labels of its groups, also if
 %% they are there already.
+%%
+%% Of the contacts that are no rows of the operator's it would ask for the name of each by itself, which in SQL is a query
+%% for each: so they are named here.
 -spec own_items([roster_item()], {binary(), binary()}) -> [roster_item()].
 own_items(Items, {User, Host}) ->
-    lists:filtermap(fun(Item) -> own_item(Item, User, Host) end, Items).
+    {Own, Others} = lists:partition(fun(#roster_item{jid = #jid{lserver = Server}}) -> Server == Host end, Items),
+    Shown = lhc_bridge_rosters:shown(Host, User),
+    Rows = lists:filtermap(fun(Item) -> own_item(Item, Host, Shown) end, Own),
+    Rest = maps:without([User | [Contact || #roster_item{jid = #jid{luser = Contact}} <- Own]], Shown),
+    Others ++ Rows ++ case lhc_bridge_storage:where(Host, vcards) of
+                          sql -> named_at_once(Host, maps:keys(Rest));
+                          _ -> []
+                      end.
 
-own_item(#roster_item{jid = #jid{luser = Contact, lserver = Host} = JID} = Item, User, Host) ->
-    case lhc_bridge_rosters:shown_by(Host, User, Contact) of
-        [] ->
-            not is_gone(Contact, Host);
-        Groups ->
-            Labels = [lhc_bridge_rosters:label(Host, Group) || Group <- Groups],
-            {true, Item#roster_item{name = named(Item#roster_item.name, JID), groups = Item#roster_item.groups -- Labels}}
-    end;
-own_item(_OfAnotherHost, _User, _Host) ->
-    true.
+named_at_once(Host, Contacts) ->
+    Nicks = lhc_bridge_storage:nicks(Host, Contacts),
+    [#roster_item{jid = jid:make(Contact, Host), name = maps:get(Contact, Nicks, <<>>), subscription = both}
+     || Contact <- Contacts].
+
+own_item(#roster_item{jid = #jid{luser = Contact} = JID, name = Name, groups = Groups} = Item, Host, Shown) ->
+    case Shown of
+        #{Contact := Of} ->
+            Labels = [lhc_bridge_rosters:label(Host, Group) || Group <- Of],
+            {true, Item#roster_item{name = named(Name, JID), groups = Groups -- Labels}};
+        _ ->
+            not is_gone(Contact, Host)
+    end.
 
 %% A visitor who is in no shared roster is on its way out.
 is_gone(?IS_VISITOR, _Host) -> true;
-is_gone(Contact, Host) -> not ejabberd_auth:user_exists(Contact, Host).
+is_gone(Contact, Host) -> not lhc_bridge_storage:may_exist(Host, Contact).
 
 -spec without_hidden([roster_item()], {binary(), binary()}) -> [roster_item()].
 without_hidden(Items, {User, Host}) ->

@@ -1,7 +1,7 @@
 %%% The visitors whom an operator has removed from the contacts: they stay away until they write. Part of mod_lhc_bridge.
 -module(lhc_bridge_hidden).
 
--export([create_table/0, hide/3, show/3, is_hidden/3, of_operator/2, visitors/1, forget/2]).
+-export([create_table/0, hide/3, show/3, is_hidden/3, is_anybodys/2, of_operator/2, visitors/1, forget/2]).
 
 -record(lhc_bridge_hidden, {key :: {Operator :: binary(), Visitor :: binary(), Host :: binary()} | '_',
                             operator :: {binary(), binary()} | '_',
@@ -36,6 +36,11 @@ is_hidden(Host, Operator, Visitor) ->
 -spec of_operator(binary(), binary()) -> [binary()].
 of_operator(Host, Operator) ->
     [Visitor || #lhc_bridge_hidden{key = {_, Visitor, _}} <- marks(Host, Operator, #lhc_bridge_hidden.operator)].
+
+%% Whether anybody has hidden the visitor.
+-spec is_anybodys(binary(), binary()) -> boolean().
+is_anybodys(Host, Visitor) ->
+    marks(Host, Visitor, #lhc_bridge_hidden.visitor) /= [].
 
 %% All that anybody has hidden.
 -spec visitors(binary()) -> [binary()].

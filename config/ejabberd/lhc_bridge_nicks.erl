@@ -20,19 +20,21 @@
 -spec set_all(binary(), [{binary(), binary()}]) -> [binary()].
 set_all(Host, Nicks) ->
     lhc_bridge_commands:check_host(Host),
-    lhc_bridge_commands:check_users([User || {User, _} <- Nicks]),
-    [User || {User, Nick} <- Nicks, set(Host, User, Nick)].
+    Users = [User || {User, _} <- Nicks],
+    lhc_bridge_commands:check_users(Users),
+    Formers = lhc_bridge_storage:nicks(Host, Users),
+    [User || {User, Nick} <- Nicks, set(Host, User, maps:get(User, Formers, <<>>), Nick)].
 
 %% Whether that is news. An account that is gone is called nothing.
 -spec set(binary(), binary(), binary()) -> boolean().
 set(Host, User, Nick) ->
-    case lhc_bridge_rosters:name_of(jid:make(User, Host)) of
-        Nick ->
-            false;
-        Former ->
-            is_name(Nick) andalso ejabberd_auth:user_exists(User, Host) andalso write(Host, User, Nick)
-                andalso tell(Host, User, Former, Nick)
-    end.
+    set(Host, User, lhc_bridge_rosters:name_of(jid:make(User, Host)), Nick).
+
+set(_Host, _User, Nick, Nick) ->
+    false;
+set(Host, User, Former, Nick) ->
+    is_name(Nick) andalso ejabberd_auth:user_exists(User, Host) andalso write(Host, User, Nick)
+        andalso tell(Host, User, Former, Nick).
 
 is_name(Nick) ->
     Nick /= <<>> andalso Nick /= ?NO_NAME.
@@ -46,7 +48,7 @@ write(Host, User, Nick) ->
 tell(Host, User, Former, Nick) ->
     case lhc_bridge_names:tenant(User, Host) of
         {ok, Tenant} ->
-            Operators = lhc_bridge_rosters:members(Host, lhc_bridge_names:group(<<"operators">>, Tenant, Host)),
+            Operators = lhc_bridge_storage:members(Host, lhc_bridge_names:group(<<"operators">>, Tenant, Host)),
             lists:foreach(fun(Operator) ->
                                   lhc_bridge_own_contacts:rename(Host, Operator, User, Former, Nick),
                                   lhc_bridge_rosters:push_contact(Host, Operator, User)

@@ -1,8 +1,8 @@
 %%% What waits in offline storage for operators who are away, bounded in bytes: for an account, for a tenant, and in all.
 %%% Part of mod_lhc_bridge.
 %%%
-%%% mod_offline keeps all of it in one Mnesia table that is on disk only, which is one file of at most 2 GB; and whenever it
-%%% stores a message it reads all that the account has. Its own bound counts messages, of which each may be long. What is
+%%% In Mnesia mod_offline keeps all of it in one table that is on disk only, which is one file of at most 2 GB; and whenever
+%%% it stores a message it reads all that the account has. Its own bound counts messages, of which each may be long. What is
 %%% beyond a bound goes back to who sent it, with an error: the component keeps it as a message that came back.
 %%%
 %%% Bytes are counted here as messages are stored, and anew for an account whenever mod_offline may have removed some. So a
@@ -16,7 +16,6 @@
 
 -include("lhc_bridge.hrl").
 -include_lib("xmpp/include/xmpp.hrl").
--include("mod_offline.hrl").
 
 %% Around mod_offline (50).
 -define(CHECK_PRIORITY, 40).
@@ -51,13 +50,7 @@ hooks(Host) ->
      {remove_user, Host, ?MODULE, removed, ?STORED_PRIORITY}].
 
 count_all(Host) ->
-    case lists:member(offline_msg, mnesia:system_info(tables)) of
-        true ->
-            Users = lhc_bridge_tables:names(offline_msg, #offline_msg.us, Host),
-            lists:foreach(fun(User) -> recount(User, Host) end, lists:usort(Users));
-        false ->
-            ok
-    end.
+    lists:foreach(fun({User, Messages, Bytes}) -> note(User, Host, Messages, Bytes) end, lhc_bridge_storage:waiting(Host)).
 
 %%%===================================================================
 %%% Hooks
@@ -65,7 +58,7 @@ count_all(Host) ->
 
 -spec check({term(), message()}) -> {term(), message()} | stop.
 check({_Action, #message{to = #jid{luser = User, lserver = Host}} = Msg} = Acc) ->
-    case is_full(User, Host, size_of(xmpp:encode(Msg))) of
+    case is_full(User, Host, lhc_bridge_storage:bytes(Host, xmpp:encode(Msg))) of
         true ->
             lhc_bridge_refusals:note(offline_full),
             Text = <<"Too many messages wait for this operator">>,
@@ -89,7 +82,7 @@ is_full(User, Host, Size) ->
 %% mod_offline says so when it has stored the message.
 -spec stored({term(), message()}) -> {term(), message()}.
 stored({offlined, #message{to = #jid{luser = User, lserver = Host}} = Msg} = Acc) ->
-    add(User, Host, 1, size_of(xmpp:encode(Msg))),
+    add(User, Host, 1, lhc_bridge_storage:bytes(Host, xmpp:encode(Msg))),
     Acc;
 stored(Acc) ->
     Acc.
@@ -110,10 +103,13 @@ removed(User, Server) ->
 %%%===================================================================
 
 recount(User, Host) ->
-    Sizes = [size_of(Packet) || #offline_msg{packet = Packet} <- mnesia:dirty_read(offline_msg, {User, Host})],
-    {Messages, Bytes} = row({account, User, Host}),
-    add(User, Host, length(Sizes) - Messages, lists:sum(Sizes) - Bytes),
-    Sizes == [] andalso ets:delete(?TABLE, {account, User, Host}).
+    {Messages, Bytes} = lhc_bridge_storage:waiting(Host, User),
+    note(User, Host, Messages, Bytes).
+
+note(User, Host, Messages, Bytes) ->
+    {FormerMessages, FormerBytes} = row({account, User, Host}),
+    add(User, Host, Messages - FormerMessages, Bytes - FormerBytes),
+    Messages == 0 andalso ets:delete(?TABLE, {account, User, Host}).
 
 add(User, Host, Messages, Bytes) ->
     lists:foreach(fun(Key) -> ets:update_counter(?TABLE, Key, [{2, Messages}, {3, Bytes}], {Key, 0, 0}) end,
@@ -130,6 +126,3 @@ row(Key) ->
 
 tenant(User, Host) ->
     {tenant, lhc_bridge_names:tenant_or_empty(User, Host), Host}.
-
-size_of(Packet) ->
-    erlang:external_size(Packet).

@@ -8,9 +8,9 @@
 -spec is_operator_of(binary(), binary(), binary()) -> boolean().
 is_operator_of(User, Tenant, Host) ->
     try
-        mod_shared_roster:is_user_in_group({User, Host}, lhc_bridge_names:group(<<"operators">>, Tenant, Host), Host)
+        lhc_bridge_storage:members_of(Host, lhc_bridge_names:group(<<"operators">>, Tenant, Host), [User]) /= []
     catch
-        _:_ -> false % it crashes for a group that does not exist; ejabberd would then let the stanza pass
+        throw:{error, _} -> false % ejabberd would let the stanza pass, and calls everybody a member when SQL is away
     end.
 
 %% Whether the account is an operator's of the visitor's tenant.
@@ -26,5 +26,5 @@ is_operator_for(User, Visitor, Host) ->
 %% Whether any operator of the tenant is available.
 -spec are_there(binary(), binary()) -> boolean().
 are_there(Tenant, Host) ->
-    Operators = mod_shared_roster:get_group_explicit_users(Host, lhc_bridge_names:group(<<"operators">>, Tenant, Host)),
-    lists:any(fun({User, Server}) -> ejabberd_sm:get_user_present_resources(User, Server) /= [] end, Operators).
+    Operators = lhc_bridge_storage:members(Host, lhc_bridge_names:group(<<"operators">>, Tenant, Host)),
+    lists:any(fun(User) -> ejabberd_sm:get_user_present_resources(User, Host) /= [] end, Operators).

@@ -4,7 +4,7 @@
 -module(lhc_bridge_own_contacts).
 
 %% for the bridge
--export([find/3, rename/5, forget/2]).
+-export([of_operator/2, rename/5, forget/2]).
 %% the commands
 -export([strays/4, forget_strays/2]).
 
@@ -14,19 +14,17 @@
 %%% For the bridge
 %%%===================================================================
 
--spec find(binary(), binary(), binary()) -> #roster{} | none.
-find(Host, Operator, Contact) ->
-    case [Row || #roster{jid = {User, Server, _}} = Row <- mod_roster:get_roster(Operator, Host),
-                 User == Contact, Server == Host] of
-        [Row | _] -> Row;
-        [] -> none
-    end.
+%% By the contacts' local parts.
+-spec of_operator(binary(), binary()) -> #{binary() => #roster{}}.
+of_operator(Host, Operator) ->
+    maps:from_list([{User, Row} || #roster{jid = {User, Server, _}} = Row <- mod_roster:get_roster(Operator, Host),
+                                   Server == Host]).
 
 %% The contact is called otherwise, and so is the row, unless the operator has given it another name.
 -spec rename(binary(), binary(), binary(), binary(), binary()) -> ok.
 rename(Host, Operator, Contact, Former, Name) ->
-    case find(Host, Operator, Contact) of
-        #roster{name = Former} = Row when Former /= <<>> ->
+    case of_operator(Host, Operator) of
+        #{Contact := #roster{name = Former} = Row} when Former /= <<>> ->
             {atomic, _} = mod_roster:set_roster(Row#roster{name = Name}),
             ok;
         _ ->
@@ -39,7 +37,7 @@ forget(Host, Users) ->
     Gone = maps:from_keys(Users, gone),
     Tenants = lists:usort([Tenant || User <- Users, {ok, Tenant} <- [lhc_bridge_names:tenant(User, Host)]]),
     Groups = [lhc_bridge_names:group(<<"operators">>, Tenant, Host) || Tenant <- Tenants],
-    Operators = [Operator || Group <- Groups, Operator <- lhc_bridge_rosters:members(Host, Group)],
+    Operators = [Operator || Group <- Groups, Operator <- lhc_bridge_storage:members(Host, Group)],
     Rows = [Row || Operator <- Operators, #roster{jid = {User, Server, _}} = Row <- mod_roster:get_roster(Operator, Host),
                    Server == Host, is_map_key(User, Gone)],
     lists:foreach(fun(#roster{usj = Key}) -> delete(Key) end, Rows).
@@ -56,28 +54,21 @@ delete({Operator, Host, JID}) ->
 strays(Host, Suffix, After, Limit) ->
     lhc_bridge_commands:check_host(Host),
     lhc_bridge_commands:check_suffix_or_all(Suffix),
-    Contacts = lists:usort(lhc_bridge_hidden:visitors(Host) ++ [Contact || {_, Contact} <- rows(Host)]),
-    lhc_bridge_commands:page([Contact || Contact <- Contacts, lhc_bridge_names:bears(Contact, Suffix),
-                                         is_gone(Host, Contact)], After, Limit).
+    Contacts = lists:usort(lhc_bridge_hidden:visitors(Host) ++ [Contact || {_, Contact} <- lhc_bridge_storage:contacts(Host)]),
+    Ours = [Contact || Contact <- Contacts, lhc_bridge_names:bears(Contact, Suffix)],
+    lhc_bridge_commands:page(without_account(Host, Ours), After, Limit).
 
 %% Removes those whose account is gone from everybody's contacts. Returns the others, whose account is there.
 -spec forget_strays(binary(), [binary()]) -> [binary()].
 forget_strays(Host, Users) ->
     lhc_bridge_commands:check_host(Host),
     lhc_bridge_commands:check_users(Users),
-    {Gone, There} = lists:partition(fun(User) -> is_gone(Host, User) end, Users),
+    Gone = without_account(Host, Users),
     Names = maps:from_keys(Gone, gone),
-    lists:foreach(fun delete/1, [Key || {Key, Contact} <- rows(Host), is_map_key(Contact, Names)]),
+    lists:foreach(fun delete/1, [Key || {Key, Contact} <- lhc_bridge_storage:contacts(Host), is_map_key(Contact, Names)]),
     lists:foreach(fun(User) -> lhc_bridge_hidden:forget(Host, User) end, Gone),
-    There.
+    Users -- Gone.
 
-is_gone(Host, User) ->
-    not ejabberd_auth:user_exists(User, Host).
-
-%% The key of each row of a contact of this host, and the contact's local part: the whole table is read.
-rows(Host) ->
-    Row = #roster{usj = '$1', jid = {'$2', Host, '_'}, _ = '_'},
-    case lists:member(roster, mnesia:system_info(tables)) of
-        true -> mnesia:dirty_select(roster, [{Row, [], [{{'$1', '$2'}}]}]);
-        false -> [] % mod_roster keeps them elsewhere
-    end.
+without_account(Host, Users) ->
+    There = maps:from_keys(lhc_bridge_storage:having(Host, accounts, Users), there),
+    [User || User <- Users, not is_map_key(User, There)].

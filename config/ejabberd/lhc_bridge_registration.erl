@@ -20,7 +20,7 @@ register_scram(Host, Accounts) ->
     lhc_bridge_commands:check_host(Host),
     lhc_bridge_commands:check_users([User || {User, _, _, _, _, _} <- Accounts]),
     Verifiers = [{User, verifier(Host, Account)} || {User, _, _, _, _, _} = Account <- Accounts],
-    [{User, register_or_set(Host, User, Scram)} || {User, Scram} <- Verifiers].
+    together(Host, fun() -> [{User, register_or_set(Host, User, Scram)} || {User, Scram} <- Verifiers] end).
 
 %% An account that exists is left as it is, whosever it may be. A nick is the name of the contact; empty if there is none.
 -spec register_members(binary(), [member()]) -> [{binary(), string()}].
@@ -29,12 +29,29 @@ register_members(Host, Accounts) ->
     lhc_bridge_commands:check_users([User || {User, _, _, _, _, _, _, _} <- Accounts]),
     Verifiers = [{User, Group, Nick, verifier(Host, {User, Hash, Iterations, Salt, StoredKey, ServerKey})}
                  || {User, Group, Nick, Hash, Iterations, Salt, StoredKey, ServerKey} <- Accounts],
-    Results = [{User, Group, register(Host, User, Nick, Scram)} || {User, Group, Nick, Scram} <- Verifiers],
-    Groups = lists:usort([Group || {_, Group, "created"} <- Results]),
-    Strangers = lists:append([strangers(Host, Group, [User || {User, Of, "created"} <- Results, Of == Group])
-                              || Group <- Groups]),
-    [{User, case lists:member(User, Strangers) of true -> "no_member"; false -> Result end}
-     || {User, _, Result} <- Results].
+    Results = together(Host, fun() -> [{User, register(Host, User, Nick, Scram)} || {User, _, Nick, Scram} <- Verifiers] end),
+    Created = [{Group, User} || {{User, "created"}, {_, Group, _, _}} <- lists:zip(Results, Verifiers)],
+    Strangers = lists:append([strangers(Host, Group, [User || {Of, User} <- Created, Of == Group])
+                              || Group <- lists:usort([Group || {Group, _} <- Created])]),
+    [{User, case lists:member(User, Strangers) of true -> "no_member"; false -> Result end} || {User, Result} <- Results].
+
+%% All or none of them, when one is made by somebody else at this moment: then each by itself.
+together(Host, Register) ->
+    try
+        checked(Host, lhc_bridge_storage:together(Host, Register))
+    catch
+        throw:{error, storage_away} -> checked(Host, Register())
+    end.
+
+%% ejabberd takes a storage that fails for an account that is there, or for one that is not; and a transaction that has
+%% failed in the middle may end as if it had not. So it is looked at what is there.
+checked(Host, Results) ->
+    Claimed = [User || {User, Result} <- Results, lists:member(Result, ["created", "updated", "exists"])],
+    There = lhc_bridge_storage:having(Host, accounts, Claimed),
+    case [User || User <- Claimed, not lists:member(User, There)] of
+        [] -> Results;
+        Missing -> lhc_bridge_storage:away(accounts, {missing, length(Missing)})
+    end.
 
 register(Host, User, Nick, Scram) ->
     case ejabberd_auth:try_register(User, Host, Scram) of

@@ -1,24 +1,13 @@
 %%% What is kept of accounts and of tenants: pages of names, and what is left when a tenant ends. Part of mod_lhc_bridge.
-%%%
-%%% What belongs to no account (members of shared rosters, vCards, offline messages of accounts that are gone) can only
-%%% be listed where it is stored, which is Mnesia: the db_type that ejabberd.yml says.
 -module(lhc_bridge_remnants).
 
 %% for lhc_bridge_removal
--export([of_account/2]).
+-export([of_accounts/2]).
 %% the commands
 -export([accounts/4, usernames/4, tenant_left/3, forget_tenant/2]).
 
--include("mod_roster.hrl").
--include("mod_shared_roster.hrl").
-
-%% What is kept of an account beside the account: what it is called here, the Mnesia table, the position of {User, Host}.
--define(REMNANTS, [{members, sr_user, #sr_user.us},
-                   {vcards, vcard, 2},
-                   {offline_messages, offline_msg, 2},
-                   {last_activity, last_activity, 2},
-                   {contacts, roster, #roster.us},
-                   {hidden_contacts, lhc_bridge_hidden, 3}]).
+%% What may be kept of an account beside the account, by ejabberd's modules; hidden contacts are the bridge's own.
+-define(REMNANTS, [members, vcards, offline_messages, last_activity, contacts]).
 %% Milliseconds.
 -define(QUEUE_ANSWERS_WITHIN, 8000).
 %% Names of each kind in an answer of lhc_tenant_left: as many as a person reads.
@@ -32,19 +21,15 @@
 accounts(Host, Suffix, After, Limit) ->
     lhc_bridge_commands:check_host(Host),
     lhc_bridge_commands:check_suffix_or_all(Suffix),
-    lhc_bridge_commands:page(accounts(Host, Suffix), After, Limit).
-
-accounts(Host, Suffix) ->
-    [User || {User, _} <- ejabberd_auth:get_users(Host), lhc_bridge_names:bears(User, Suffix)].
+    lhc_bridge_commands:page(lhc_bridge_storage:names(Host, accounts, Suffix), After, Limit).
 
 %% Names that anything is kept of, whether or not there is such an account.
 -spec usernames(binary(), binary(), binary(), integer()) -> [binary()].
 usernames(Host, Suffix, After, Limit) ->
     lhc_bridge_commands:check_host(Host),
     lhc_bridge_commands:check_suffix(Suffix),
-    Remnants = [User || {_, Table, Position} <- remnants(), User <- lhc_bridge_tables:names(Table, Position, Host),
-                        lhc_bridge_names:bears(User, Suffix)],
-    lhc_bridge_commands:page(accounts(Host, Suffix) ++ Remnants, After, Limit).
+    Names = lists:append([lhc_bridge_storage:names(Host, Kind, Suffix) || Kind <- [accounts | ?REMNANTS]]),
+    lhc_bridge_commands:page(Names ++ hidden(Host, Suffix), After, Limit).
 
 %%%===================================================================
 %%% The end of a tenant
@@ -60,19 +45,25 @@ tenant_left(Host, Suffix, Groups) ->
      || {Kind, Names} <- kept(Host, Suffix, Groups)].
 
 kept(Host, Suffix, Groups) ->
-    IsOf = fun(Name) -> Suffix /= <<>> andalso lhc_bridge_names:bears(Name, Suffix) end,
-    Rosters = [Group || Group <- lhc_bridge_rosters:groups(Host), IsOf(Group) orelse lists:member(Group, Groups)],
-    Members = lists:flatmap(fun(Group) -> lhc_bridge_rosters:members(Host, Group) end, lists:usort(Rosters ++ Groups)),
-    Sessions = [User || {User, _, _} <- ejabberd_sm:get_vh_session_list(Host), IsOf(User)],
-    [{accounts, lists:filter(IsOf, accounts(Host, <<>>))},
-     {rosters, Rosters},
+    Of = fun(Kind) when Suffix /= <<>> -> lhc_bridge_storage:names(Host, Kind, Suffix);
+            (_) -> []
+         end,
+    Rosters = Of(rosters) ++ [Group || Group <- Groups, lhc_bridge_storage:opts(Host, Group) /= error],
+    Members = [User || Group <- lists:usort(Rosters ++ Groups), User <- lhc_bridge_storage:members(Host, Group)],
+    Sessions = [User || {User, _, _} <- ejabberd_sm:get_vh_session_list(Host), Suffix /= <<>>,
+                        lhc_bridge_names:bears(User, Suffix)],
+    [{accounts, Of(accounts)},
+     {rosters, lists:usort(Rosters)},
+     {members, lists:usort(Of(members) ++ Members)},
      {sessions, Sessions},
      {rooms, lhc_bridge_room_admin:rooms(Host, Suffix)},
      {waiting_messages, lists:append(of_all_nodes(waiting, [Host, Suffix]))},
-     {nodes_away, [atom_to_binary(Node) || Node <- lhc_bridge_cluster:away()]}
-     | [{Kind, case Kind of members -> lists:usort(Names ++ Members); _ -> Names end}
-        || {Kind, Table, Position} <- remnants(),
-           Names <- [lists:filter(IsOf, lhc_bridge_tables:names(Table, Position, Host))]]].
+     {nodes_away, [atom_to_binary(Node) || Node <- lhc_bridge_cluster:away()]},
+     {hidden_contacts, case Suffix of <<>> -> []; _ -> hidden(Host, Suffix) end}
+     | [{Kind, Of(Kind)} || Kind <- ?REMNANTS -- [members]]].
+
+hidden(Host, Suffix) ->
+    [Visitor || Visitor <- lhc_bridge_hidden:visitors(Host), lhc_bridge_names:bears(Visitor, Suffix)].
 
 %% How many messages of the tenant waited for the component; they are dropped.
 -spec forget_tenant(binary(), binary()) -> non_neg_integer().
@@ -89,18 +80,12 @@ of_all_nodes(Function, Args) ->
      end || {Node, Outcome} <- lhc_bridge_cluster:everywhere(lhc_bridge_queue, Function, Args, ?QUEUE_ANSWERS_WITHIN)].
 
 %%%===================================================================
-%%% The tables
+%%% Accounts that go
 %%%===================================================================
 
-%% The kinds of which something is kept.
--spec of_account(binary(), binary()) -> [string()].
-of_account(Host, User) ->
-    [atom_to_list(Kind) || {Kind, Table, Position} <- remnants(), has(Table, Position, {User, Host})].
-
-has(Table, 2, US) -> mnesia:dirty_read(Table, US) /= [];
-has(Table, Position, US) -> mnesia:dirty_index_read(Table, US, Position) /= [].
-
-%% Of the modules that are there.
-remnants() ->
-    Tables = mnesia:system_info(tables),
-    [Remnant || {_, Table, _} = Remnant <- ?REMNANTS, lists:member(Table, Tables)].
+%% Of each kind, of whom something is kept.
+-spec of_accounts(binary(), [binary()]) -> [{string(), [binary()]}].
+of_accounts(Host, Users) ->
+    Hidden = [User || User <- Users, lhc_bridge_hidden:is_anybodys(Host, User)],
+    [{"hidden_contacts", Hidden}
+     | [{atom_to_list(Kind), lhc_bridge_storage:having(Host, Kind, Users)} || Kind <- ?REMNANTS]].

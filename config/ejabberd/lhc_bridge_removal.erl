@@ -44,28 +44,31 @@ at_low_priority(Work) ->
 remove_checked_users(Host, Users) ->
     lhc_bridge_rosters:leave_all(Host, Users),
     lhc_bridge_own_contacts:forget(Host, Users),
-    Ending = [{User, Monitors} || User <- Users, (Monitors = remove_account(Host, User)) /= []],
+    %% before they end: in SQL another process removes the accounts
+    Sessions = [{User, [erlang:monitor(process, Pid) || {_, Pid} <- ejabberd_sm:get_session_sids(User, Host)]}
+                || User <- Users],
+    There = lhc_bridge_storage:having(Host, accounts, Users),
+    lhc_bridge_storage:together(Host, fun() -> lists:foreach(fun(User) -> remove_account(Host, User, There) end, Users) end),
     Deadline = erlang:monotonic_time(millisecond) + ?SESSIONS_END_WITHIN,
     lists:foreach(fun({User, Monitors}) ->
                           lhc_bridge_commands:await_end(Monitors, Deadline),
                           remove_remnants(Host, User) % a session that ends stores its last activity
-                  end, Ending),
-    [{User, string:join(Kinds, ", ")} || User <- Users, (Kinds = left_of(Host, User)) /= []].
+                  end, [Ending || {_, [_ | _]} = Ending <- Sessions]),
+    Left = left(Host, Users),
+    [{User, string:join(Kinds, ", ")} || User <- Users, (Kinds = [Kind || {Kind, Of} <- Left, lists:member(User, Of)]) /= []].
 
-%% Returns the monitors of its sessions, which end now.
-remove_account(Host, User) ->
-    Monitors = [erlang:monitor(process, Pid) || {_, Pid} <- ejabberd_sm:get_session_sids(User, Host)],
-    case ejabberd_auth:user_exists(User, Host) of
+remove_account(Host, User, There) ->
+    case lists:member(User, There) of
         true -> ejabberd_auth:remove_user(User, Host);
         false -> remove_remnants(Host, User) % ejabberd_auth would count down the accounts once more
-    end,
-    Monitors.
+    end.
 
 %% Whatever else keeps something of an account removes it with this hook.
 remove_remnants(Host, User) ->
     ejabberd_hooks:run(remove_user, Host, [User, Host]).
 
-left_of(Host, User) ->
-    ["account" || ejabberd_auth:user_exists(User, Host)]
-        ++ ["session" || ejabberd_sm:get_user_resources(User, Host) /= []]
-        ++ lhc_bridge_remnants:of_account(Host, User).
+%% What is left, of whom.
+left(Host, Users) ->
+    [{"account", lhc_bridge_storage:having(Host, accounts, Users)},
+     {"session", [User || User <- Users, ejabberd_sm:get_user_resources(User, Host) /= []]}
+     | lhc_bridge_remnants:of_accounts(Host, Users)].

@@ -7,7 +7,6 @@
 -export([page/4, make_rooms/2, remove_rooms/2, invite/4]).
 
 -include("logger.hrl").
--include("mod_muc.hrl").
 -include_lib("xmpp/include/xmpp.hrl").
 
 %% Milliseconds for a room to end.
@@ -43,9 +42,8 @@ page(Host, Suffix, After, Limit) ->
 -spec rooms(binary(), binary()) -> [binary()].
 rooms(Host, Suffix) ->
     Service = lhc_bridge_options:room_service(Host),
-    Online = [Room || {Room, _, _} <- mod_muc:get_online_rooms(Service)],
-    Kept = lhc_bridge_tables:names(muc_room, #muc_room.name_host, Service),
-    lists:usort([Room || Room <- Online ++ Kept, lhc_bridge_names:bears(Room, Suffix)]).
+    Online = [Room || {Room, _, _} <- mod_muc:get_online_rooms(Service), lhc_bridge_names:bears(Room, Suffix)],
+    lists:usort(Online ++ lhc_bridge_storage:names(Host, rooms, Suffix)).
 
 %%%===================================================================
 %%% Making, removing, inviting

@@ -96,9 +96,17 @@ left(Host, Room, Service, JID) ->
 find(Host, Room) ->
     case mod_muc:unhibernate_room(Host, lhc_bridge_options:room_service(Host), Room) of
         {ok, Pid} -> {ok, Pid};
-        error -> missing; % before 25.08
+        error -> missing_or_unreadable(Host, Room); % before 25.08
         {error, notfound} -> missing;
         {error, Reason} -> {error, Reason}
+    end.
+
+missing_or_unreadable(Host, Room) ->
+    try lhc_bridge_storage:having(Host, rooms, [Room]) of
+        [] -> missing;
+        _ -> {error, unreadable}
+    catch
+        throw:{error, Reason} -> {error, Reason}
     end.
 
 %% How many connections of the account are in the room.

@@ -3,12 +3,11 @@
 -module(lhc_bridge_rosters).
 
 %% for the bridge
--export([leave_all/2, groups/1, members/2, shown_by/3, label/2, name_of/1, push_contact/3]).
+-export([leave_all/2, shown_by/3, shown_by_until_done/3, shown/2, label/2, name_of/1, push_contact/3]).
 %% the commands
 -export([shared_rosters/3, add_members/3, remove_members/3]).
 
 -include("mod_roster.hrl").
--include("mod_shared_roster.hrl").
 -include_lib("xmpp/include/xmpp.hrl").
 
 %% Members in one answer of lhc_shared_rosters; one group is always told in full.
@@ -24,14 +23,14 @@
 -spec shared_rosters(binary(), binary(), integer()) -> [roster()].
 shared_rosters(Host, After, Limit) ->
     lhc_bridge_commands:check_host(Host),
-    up_to_max_members(Host, lhc_bridge_commands:page(groups(Host), After, Limit), 0).
+    up_to_max_members(Host, lhc_bridge_commands:page(lhc_bridge_storage:groups(Host), After, Limit), 0).
 
 up_to_max_members(Host, [Group | Groups], Members) when Members < ?MAX_MEMBERS ->
-    case mod_shared_roster:get_group_opts(Host, Group) of
+    case lhc_bridge_storage:opts(Host, Group) of
         error -> % deleted meanwhile
             up_to_max_members(Host, Groups, Members);
-        Opts ->
-            Users = lists:sort(members(Host, Group)),
+        {ok, Opts} ->
+            Users = lists:sort(lhc_bridge_storage:members(Host, Group)),
             Roster = {Group, proplists:get_value(label, Opts, <<>>), proplists:get_value(description, Opts, <<>>),
                       proplists:get_value(displayed_groups, Opts, []), Users},
             [Roster | up_to_max_members(Host, Groups, Members + length(Users))]
@@ -44,18 +43,17 @@ up_to_max_members(_Host, _Groups, _Members) ->
 add_members(Host, Group, Users) ->
     lhc_bridge_commands:check_host(Host),
     lhc_bridge_commands:check_users(Users),
-    case mod_shared_roster:get_group_opts(Host, Group) of
+    case lhc_bridge_storage:opts(Host, Group) of
         error ->
             {error, not_exists, 0, ["group: there is no shared roster ", Group]};
         _ ->
-            Known = members_of(Host, Group, Users),
-            Memberships = [membership(Host, User, Group) || User <- Users],
-            {atomic, ok} = mnesia:transaction(fun() -> lists:foreach(fun mnesia:write/1, Memberships) end),
+            Known = lhc_bridge_storage:members_of(Host, Group, Users),
+            lhc_bridge_storage:add_members(Host, Group, Users),
             Watchers = online_watchers(Host, Group),
             push_members(Host, Watchers, Users -- Known, label(Host, Group)),
-            lists:foreach(fun(User) -> push_again(Host, Watchers, User, label(Host, Group)) end, Known),
+            push_again(Host, Watchers, Known, label(Host, Group)),
             lists:foreach(fun(User) -> push_displayed(Host, User, Group) end, Users),
-            Users -- members_of(Host, Group, Users)
+            Users -- lhc_bridge_storage:members_of(Host, Group, Users)
     end.
 
 %% Returns who still is a member. Of a group that does not exist too: that is no member's fault.
@@ -63,11 +61,10 @@ add_members(Host, Group, Users) ->
 remove_members(Host, Group, Users) ->
     lhc_bridge_commands:check_host(Host),
     lhc_bridge_commands:check_users(Users),
-    Memberships = [membership(Host, User, Group) || User <- Users],
-    {atomic, ok} = mnesia:transaction(fun() -> lists:foreach(fun mnesia:delete_object/1, Memberships) end),
-    push_removals(Host, Memberships),
+    lhc_bridge_storage:remove_members(Host, Group, Users),
+    push_removals(Host, [{User, Group} || User <- Users]),
     lists:foreach(fun(User) -> push_displayed_removals(Host, User, Group) end, Users),
-    members_of(Host, Group, Users).
+    lhc_bridge_storage:members_of(Host, Group, Users).
 
 %%%===================================================================
 %%% For the bridge
@@ -76,42 +73,31 @@ remove_members(Host, Group, Users) ->
 %% Of every shared roster: an account that is gone is a member of none.
 -spec leave_all(binary(), [binary()]) -> ok.
 leave_all(Host, Users) ->
-    {atomic, Memberships} = mnesia:transaction(fun() -> lists:flatmap(fun(User) -> leave(Host, User) end, Users) end),
-    push_removals(Host, Memberships).
+    push_removals(Host, lhc_bridge_storage:leave_all(Host, Users)).
 
-%% Returns the memberships that were.
-leave(Host, User) ->
-    Memberships = mnesia:read(sr_user, {User, Host}, write),
-    mnesia:delete({sr_user, {User, Host}}),
-    Memberships.
-
--spec groups(binary()) -> [binary()].
-groups(Host) ->
-    [Group || {Group, _} <- groups_with_opts(Host)].
-
-%% Also of a group that does not exist: ejabberd lets somebody be a member of that.
--spec members(binary(), binary()) -> [binary()].
-members(Host, Group) ->
-    [User || {User, Server} <- mod_shared_roster:get_group_explicit_users(Host, Group), Server == Host].
-
-members_of(Host, Group, Users) ->
-    [User || User <- Users, lists:member(membership(Host, User, Group), mnesia:dirty_read(sr_user, {User, Host}))].
-
-membership(Host, User, Group) ->
-    #sr_user{us = {User, Host}, group_host = {Group, Host}}.
-
-%% The groups that make the member a contact of the user. In a transaction of Mnesia nobody changes them until its end.
+%% The groups that make the member a contact of the user.
 -spec shown_by(binary(), binary(), binary()) -> [binary()].
 shown_by(Host, User, Member) ->
-    Displayed = lists:append([displayed(Host, Group) || Group <- groups_of(Host, User)]),
-    [Group || Group <- groups_of(Host, Member), lists:member(Group, Displayed)].
+    shown_by(Host, User, Member, lhc_bridge_storage:groups_of(Host, lists:usort([User, Member]))).
 
-groups_of(Host, User) ->
-    Memberships = case mnesia:is_transaction() of
-                      true -> mnesia:read(sr_user, {User, Host}, read);
-                      false -> mnesia:dirty_read(sr_user, {User, Host})
-                  end,
-    [Group || #sr_user{group_host = {Group, Owner}} <- Memberships, Owner == Host].
+%% The same in a transaction of mod_roster: nobody changes them until its end.
+-spec shown_by_until_done(binary(), binary(), binary()) -> [binary()].
+shown_by_until_done(Host, User, Member) ->
+    shown_by(Host, User, Member, lhc_bridge_storage:groups_until_done(Host, lists:usort([User, Member]))).
+
+shown_by(Host, User, Member, Memberships) ->
+    Shown = groups_shown(Host, [Group || {Of, Group} <- Memberships, Of == User]),
+    [Group || {Of, Group} <- Memberships, Of == Member, lists:member(Group, Shown)].
+
+%% All contacts that groups make the user's, each with those groups.
+-spec shown(binary(), binary()) -> #{Member :: binary() => [Group :: binary()]}.
+shown(Host, User) ->
+    Groups = groups_shown(Host, [Group || {_, Group} <- lhc_bridge_storage:groups_of(Host, [User])]),
+    Shown = [{Member, Group} || Group <- Groups, Member <- lhc_bridge_storage:members(Host, Group)],
+    lists:foldl(fun({Member, Group}, Acc) -> Acc#{Member => [Group | maps:get(Member, Acc, [])]} end, #{}, Shown).
+
+groups_shown(Host, Groups) ->
+    lists:usort(lists:append([displayed(Host, Group) || Group <- Groups])).
 
 %%%===================================================================
 %%% What those who are online are told
@@ -121,39 +107,56 @@ groups_of(Host, User) ->
 push_members(_Host, [], _Users, _Label) ->
     ok;
 push_members(Host, Watchers, Users, Label) ->
-    lists:foreach(fun(User) -> push_member(jid:make(User, Host), Watchers, Label) end, Users).
+    Items = items(Host, Users, Label),
+    lists:foreach(fun(Watcher) -> lists:foreach(fun(Item) -> push_and_resend(Watcher, Item) end, others(Watcher, Items)) end,
+                  Watchers).
 
-push_member(#jid{luser = User} = Contact, Watchers, Label) ->
-    Item = #roster_item{jid = Contact, name = name_of(Contact), subscription = both, groups = [Label]},
-    lists:foreach(fun(Watcher) -> push_and_resend(Watcher, Item) end,
-                  [Watcher || #jid{luser = Other} = Watcher <- Watchers, Other /= User]).
+items(Host, Users, Label) ->
+    Nicks = lhc_bridge_storage:nicks(Host, Users),
+    [#roster_item{jid = jid:make(User, Host), name = maps:get(User, Nicks, <<>>), subscription = both, groups = [Label]}
+     || User <- Users].
+
+%% Nobody is a contact of himself.
+others(#jid{luser = Operator}, Items) ->
+    [Item || #roster_item{jid = #jid{luser = User}} = Item <- Items, User /= Operator].
 
 push_and_resend(Watcher, #roster_item{jid = Contact} = Item) ->
     push(Watcher, Item),
     resend_presence(Watcher, Contact).
 
-%% A contact that may have been there before: an operator may have removed it, or given it a name.
-push_again(Host, Watchers, User, Label) ->
-    Contact = jid:make(User, Host),
-    Shared = #roster_item{jid = Contact, name = name_of(Contact), subscription = both, groups = [Label]},
-    lists:foreach(fun(#jid{luser = Operator} = Watcher) -> push_and_resend(Watcher, as_kept(Host, Operator, Shared)) end,
-                  [Watcher || #jid{luser = Other} = Watcher <- Watchers, Other /= User,
-                              not lhc_bridge_hidden:is_hidden(Host, Other, User)]).
+%% Contacts that may have been there before: an operator may have removed one, or given it a name.
+push_again(_Host, [], _Users, _Label) ->
+    ok;
+push_again(_Host, _Watchers, [], _Label) ->
+    ok;
+push_again(Host, Watchers, Users, Label) ->
+    Items = items(Host, Users, Label),
+    lists:foreach(fun(#jid{luser = Operator} = Watcher) ->
+                          Own = lhc_bridge_own_contacts:of_operator(Host, Operator),
+                          lists:foreach(fun(Item) -> push_and_resend(Watcher, as_kept(Own, Item)) end,
+                                        [Item || #roster_item{jid = #jid{luser = User}} = Item <- others(Watcher, Items),
+                                                 not lhc_bridge_hidden:is_hidden(Host, Operator, User)])
+                  end, Watchers).
 
 %% The contact as the operator's own row has it, if there is one.
-as_kept(Host, Operator, #roster_item{jid = #jid{luser = User}, name = Name, groups = Labels} = Shared) ->
-    case lhc_bridge_own_contacts:find(Host, Operator, User) of
-        none ->
-            Shared;
-        #roster{name = Own, groups = Groups} ->
-            Shared#roster_item{name = case Own of <<>> -> Name; _ -> Own end, groups = (Groups -- Labels) ++ Labels}
+as_kept(Own, #roster_item{jid = #jid{luser = User}, name = Name, groups = Labels} = Shared) ->
+    case Own of
+        #{User := #roster{name = OwnName, groups = Groups}} ->
+            Shared#roster_item{name = case OwnName of <<>> -> Name; _ -> OwnName end, groups = (Groups -- Labels) ++ Labels};
+        _ ->
+            Shared
     end.
 
 %% To one operator, on all connections.
 -spec push_contact(binary(), binary(), binary()) -> ok.
 push_contact(Host, Operator, User) ->
-    lists:foreach(fun(Group) -> push_again(Host, online(Host, Operator), User, label(Host, Group)) end,
-                  shown_by(Host, Operator, User)).
+    case online(Host, Operator) of
+        [] ->
+            ok;
+        Sessions ->
+            lists:foreach(fun(Group) -> push_again(Host, Sessions, [User], label(Host, Group)) end,
+                          shown_by(Host, Operator, User))
+    end.
 
 %% The new member hears of the members that the group displays.
 push_displayed(Host, User, Group) ->
@@ -162,15 +165,13 @@ push_displayed(Host, User, Group) ->
             ok;
         Sessions ->
             lists:foreach(fun(Displayed) ->
-                                  Label = label(Host, Displayed),
-                                  lists:foreach(fun(Member) -> push_again(Host, Sessions, Member, Label) end,
-                                                members(Host, Displayed))
+                                  push_again(Host, Sessions, lhc_bridge_storage:members(Host, Displayed),
+                                             label(Host, Displayed))
                           end, displayed(Host, Group))
     end.
 
 %% To whom the groups are displayed hears of who has left them.
-push_removals(Host, Memberships) ->
-    Left = [{User, Group} || #sr_user{us = {User, _}, group_host = {Group, Owner}} <- Memberships, Owner == Host],
+push_removals(Host, Left) ->
     Watchers = maps:from_list([{Group, online_watchers(Host, Group)} || Group <- lists:usort([Of || {_, Of} <- Left])]),
     lists:foreach(fun({User, Group}) -> push_removal(Host, User, maps:get(Group, Watchers)) end, Left).
 
@@ -184,7 +185,7 @@ push_displayed_removals(Host, User, Group) ->
         [] ->
             ok;
         Sessions ->
-            Items = [removed(Host, Member) || Displayed <- displayed(Host, Group), Member <- members(Host, Displayed),
+            Items = [removed(Host, Member) || Displayed <- displayed(Host, Group), Member <- lhc_bridge_storage:members(Host, Displayed),
                                               Member /= User],
             lists:foreach(fun(Session) -> lists:foreach(fun(Item) -> push(Session, Item) end, Items) end, Sessions)
     end.
@@ -195,15 +196,7 @@ removed(Host, User) ->
 %% As the roster itself names a member (mod_shared_roster).
 -spec name_of(jid:jid()) -> binary().
 name_of(#jid{luser = User, lserver = Host}) ->
-    case gen_mod:is_loaded(Host, mod_vcard) andalso mod_vcard:get_vcard(User, Host) of
-        [VCard | _] ->
-            case fxml:get_path_s(VCard, [{elem, <<"NICKNAME">>}, cdata]) of
-                <<>> -> fxml:get_path_s(VCard, [{elem, <<"FN">>}, cdata]);
-                Nickname -> Nickname
-            end;
-        _ ->
-            <<>>
-    end.
+    maps:get(User, lhc_bridge_storage:nicks(Host, [User]), <<>>).
 
 %% A new contact hears at once that the operator is there (mod_roster does so as well).
 resend_presence(#jid{luser = User, lserver = Host, lresource = Resource}, Contact) ->
@@ -214,10 +207,9 @@ resend_presence(#jid{luser = User, lserver = Host, lresource = Resource}, Contac
 
 %% To whom a group is displayed, and who is online: whoever logs in later gets a roster that is as it should be.
 online_watchers(Host, Group) ->
-    Watchers = [Member || {Displaying, Opts} <- groups_with_opts(Host),
-                          lists:member(Group, proplists:get_value(displayed_groups, Opts, [])),
-                          Member <- mod_shared_roster:get_group_users(Host, Displaying)],
-    [Session || {User, Server} <- lists:usort(Watchers), Server == Host, Session <- online(Host, User)].
+    Watchers = [Member || Displaying <- lhc_bridge_storage:displaying(Host, Group),
+                          Member <- lhc_bridge_storage:members(Host, Displaying)],
+    [Session || User <- lists:usort(Watchers), Session <- online(Host, User)].
 
 online(Host, User) ->
     [jid:make(User, Host, Resource) || Resource <- ejabberd_sm:get_user_resources(User, Host)].
@@ -233,9 +225,6 @@ push(#jid{} = Watcher, Item) ->
 %%% Groups
 %%%===================================================================
 
-groups_with_opts(Host) ->
-    mnesia:dirty_select(sr_group, [{#sr_group{group_host = {'$1', Host}, opts = '$2'}, [], [{{'$1', '$2'}}]}]).
-
 %% What the group is called in rosters.
 -spec label(binary(), binary()) -> binary().
 label(Host, Group) ->
@@ -245,7 +234,7 @@ displayed(Host, Group) ->
     option(Host, Group, displayed_groups, []).
 
 option(Host, Group, Name, Default) ->
-    case mod_shared_roster:get_group_opts(Host, Group) of
+    case lhc_bridge_storage:opts(Host, Group) of
         error -> Default;
-        Opts -> proplists:get_value(Name, Opts, Default)
+        {ok, Opts} -> proplists:get_value(Name, Opts, Default)
     end.

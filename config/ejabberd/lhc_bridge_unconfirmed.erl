@@ -162,7 +162,7 @@ tell(Msg, #{jid := Operator}) ->
 terminated(#{jid := #jid{luser = User, lserver = Host} = JID,
              lhc_unconfirmed := #unconfirmed{messages = Messages}} = C2S, _Reason) ->
     %% an account that is removed takes with it what it has, as its offline messages
-    is_lost(C2S) andalso ejabberd_auth:user_exists(User, Host) andalso
+    is_lost(C2S) andalso lhc_bridge_storage:may_exist(Host, User) andalso
         begin
             Others = others(JID),
             lists:foreach(fun(One) -> has_another(One, Others) orelse route_anew(One, JID) end, queue:to_list(Messages))

@@ -93,8 +93,8 @@ show(C2S, _Info) ->
 %% The available sessions of the tenant's operators, or of its visitors.
 sessions(Kind, Tenant, Host) ->
     [jid:make(User, Host, Resource)
-     || {User, Server} <- mod_shared_roster:get_group_explicit_users(Host, lhc_bridge_names:group(Kind, Tenant, Host)),
-        Server == Host, Resource <- resources(User, Host)].
+     || User <- lhc_bridge_storage:members(Host, lhc_bridge_names:group(Kind, Tenant, Host)),
+        Resource <- resources(User, Host)].
 
 resources(User, Host) ->
     [Resource || {_Priority, Resource} <- ejabberd_sm:get_user_present_resources(User, Host)].

@@ -114,7 +114,8 @@ mod_opt_type(max_visitor_backlog) -> econf:pos_int();
 mod_opt_type(max_tenant_backlog) -> econf:pos_int();
 mod_opt_type(max_account_offline) -> econf:pos_int();
 mod_opt_type(max_tenant_offline) -> econf:pos_int();
-mod_opt_type(max_offline) -> econf:pos_int().
+mod_opt_type(max_offline) -> econf:pos_int();
+mod_opt_type(sql_tables) -> econf:binary().
 
 -spec mod_options(binary()) -> [{atom(), term()}].
 mod_options(_Host) ->
@@ -134,7 +135,8 @@ mod_options(_Host) ->
      {max_tenant_backlog, 64 * 1024 * 1024},
      {max_account_offline, 2 * 1024 * 1024},
      {max_tenant_offline, 32 * 1024 * 1024},
-     {max_offline, 1024 * 1024 * 1024}].
+     {max_offline, 1024 * 1024 * 1024},
+     {sql_tables, <<>>}].
 
 -spec mod_doc() -> #{desc := binary(), opts := [{atom(), #{value := binary(), desc := binary()}}]}.
 mod_doc() ->
@@ -189,4 +191,7 @@ mod_doc() ->
                                             "The default is '33554432' (32 MB).">>}},
            {max_offline, #{value => <<"Bytes">>,
                            desc => <<"The same, for the virtual host. The default is '1073741824' (1 GB): mod_offline "
-                                     "has room for 2 GB.">>}}]}.
+                                     "has room for 2 GB in Mnesia.">>}},
+           {sql_tables, #{value => <<"Path">>,
+                          desc => <<"A file that makes ejabberd's tables in PostgreSQL, if they are not there: for "
+                                    "ejabberd before 23.10. By default there is none.">>}}]}.

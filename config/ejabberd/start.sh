@@ -20,6 +20,8 @@ secrets=${SECRETS_DIR:-/run/secrets}
   ejabberd_api_port=$EJABBERD_API_PORT
   starttls_required=true
   disabled_mechanisms=$DISABLED_MECHANISMS
+  storage=mnesia accounts=internal use_cache=true
+  sql_server=localhost sql_port=5432 sql_password="" sql_tables="" sql_multihost=new_sql_schema
   certfile=$secrets/ejabberd.pem
   component_secret=$(cat "$secrets/orchestrator_component_secret")
   ejabberd_api_secret=$(cat "$secrets/orchestrator_ejabberd_api_secret")

@@ -11,23 +11,25 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, cast
 
+from config.ejabberd_storage import EjabberdStorage, SqlServer
 from config.settings import ENV_PREFIX, FLOWER_USER, Settings
 from orchestrator.launcher import postgresql
 from orchestrator.launcher.errors import LaunchError
 
-LISTEN_IP = "127.0.0.1"
+LISTEN_IP = postgresql.LISTEN_IP
 RABBITMQ_USER = "orchestrator"
 _KEPT = "system.json"
-_HOSTING = f"{ENV_PREFIX}HOSTING"
+_HOSTING, _STORAGE = f"{ENV_PREFIX}HOSTING", f"{ENV_PREFIX}EJABBERD_STORAGE"
 _PORTS = (
     "api", "flower", "redis", "rabbitmq", "rabbitmq_distribution", "epmd",
-    "ejabberd_api", "component", "c2s", "c2s_tls", "websocket", "callback",
+    "ejabberd_api", "component", "c2s", "c2s_tls", "websocket", "callback", "postgresql",
 )  # fmt: skip
 _NODE_PORTS = ("ejabberd_api", "component", "c2s", "c2s_tls", "websocket")
 """Those that each node of ejabberd has."""
 _SECRETS = (
     "hosting_key", "panel_token", "rpc_password", "signing_master_key", "console_key", "flower_password",
     "component_secret", "ejabberd_api_secret", "redis_password", "rabbitmq_password", "erlang_cookie",
+    "ejabberd_database_password",
 )  # fmt: skip
 
 
@@ -54,6 +56,7 @@ class Choice:
     pools: int = 2
     hosting: bool = True
     ejabberd_nodes: int = 1
+    storage: EjabberdStorage = EjabberdStorage.MNESIA
 
     @classmethod
     def of(
@@ -64,25 +67,28 @@ class Choice:
         pools: int | None = None,
         ejabberd_nodes: int | None = None,
     ) -> "Choice":
-        """What is wanted; what was not said is as the state folder was begun. `ORCHESTRATOR_HOSTING` says the mode.
+        """What is wanted; what was not said is as the state folder was begun.
+
+        `ORCHESTRATOR_HOSTING` says the mode, `ORCHESTRATOR_EJABBERD_STORAGE` what ejabberd keeps its data in.
 
         Raises:
-            LaunchError: the folder was begun with another server, whose data would be left behind; or in the other
-                mode, in which nothing that it holds has a name.
+            LaunchError: the folder was begun with another server or storage, whose data would be left behind; or in
+                the other mode, in which nothing that it holds has a name.
         """
         said: dict[str, Any] = {
             "broker": broker,
             "database": database,
             "pools": pools,
-            "hosting": _hosting_as_said(state),
             "ejabberd_nodes": ejabberd_nodes,
+            **_as_said(state),
         }
         said = {name: value for name, value in said.items() if value is not None}
         known = _read(state)
         if known is None:
-            return cls(**said)
+            is_sql = said.get("database") is DatabaseServer.POSTGRESQL
+            return cls(**{"storage": EjabberdStorage.SQL if is_sql else EjabberdStorage.MNESIA, **said})
         kept = known.get("choice", {})
-        # a folder of an earlier version has not kept the mode
+        # a folder of an earlier version has not kept the mode, nor the storage, which was Mnesia
         begun = cls(hosting=said.get("hosting", True))
         begun = replace(begun, **{name: read(kept[name]) for name, read in _CHOICES.items() if name in kept})
         wanted = replace(begun, **said)
@@ -101,7 +107,17 @@ class Choice:
                 f"{state} was begun with {_HOSTING}={str(begun.hosting).lower()}, which all names in it are made for:"
                 f" leave {_HOSTING} out to go on with it, or give another folder (--state-dir) to begin anew"
             )
+        if wanted.storage != begun.storage:
+            raise LaunchError(
+                f"{state} was begun with ejabberd's data in {begun.storage}, where it would be left behind:"
+                f" leave {_STORAGE} out to go on with it, or give another folder (--state-dir) to begin anew"
+            )
         return wanted
+
+    @property
+    def runs_postgresql(self) -> bool:
+        """Whether anything is kept in it."""
+        return self.database is DatabaseServer.POSTGRESQL or self.storage is EjabberdStorage.SQL
 
 
 _CHOICES: dict[str, Callable[[Any], Any]] = {
@@ -110,6 +126,7 @@ _CHOICES: dict[str, Callable[[Any], Any]] = {
     "pools": int,
     "hosting": bool,
     "ejabberd_nodes": int,
+    "storage": EjabberdStorage,
 }
 
 
@@ -175,7 +192,23 @@ class LocalSystem:
             case DatabaseServer.SQLITE:
                 return f"sqlite+aiosqlite:///{self.state}/orchestrator.db"
             case DatabaseServer.POSTGRESQL:
-                return postgresql.url(self.state / "postgresql")
+                return postgresql.url(self.state / "postgresql", self.postgresql_port)
+
+    @property
+    def postgresql_port(self) -> int | None:
+        """The port for ejabberd; None: nothing comes but by the socket."""
+        return self.ports["postgresql"] if self.choice.storage is EjabberdStorage.SQL else None
+
+    def ejabberd_database(self, tables: str) -> SqlServer | None:
+        """How ejabberd reaches its database, whose tables that file makes; None when it has none."""
+        if self.choice.storage is not EjabberdStorage.SQL:
+            return None
+        return SqlServer(
+            host=LISTEN_IP,
+            port=self.ports["postgresql"],
+            password=self.secrets["ejabberd_database_password"],
+            tables=tables,
+        )
 
     @property
     def ejabberd_nodes(self) -> list["EjabberdNode"]:
@@ -205,6 +238,7 @@ class LocalSystem:
             "broker_url": self.broker_url,
             "ejabberd_api_url": f"http://{LISTEN_IP}:{self.ports['ejabberd_api']}/api",
             "ejabberd_api_secret": self.secrets["ejabberd_api_secret"],
+            "ejabberd_storage": self.choice.storage,
             "component_host": LISTEN_IP,
             "component_port": self.ports["component"],
             "component_secret": self.secrets["component_secret"],
@@ -300,10 +334,13 @@ def _read(state: Path) -> dict[str, Any] | None:
     return cast("dict[str, Any]", json.loads(kept.read_text())) if kept.exists() else None
 
 
-def _hosting_as_said(state: Path) -> bool | None:
-    """The mode that the environment says, or the `.env` beside the folder; None when neither says one."""
+def _as_said(state: Path) -> dict[str, Any]:
+    """The mode and the storage that the environment says, or the `.env` beside the folder, unless neither says any."""
     said = Settings(_env_file=state.parent / ".env")
-    return said.hosting if "hosting" in said.model_fields_set else None
+    return {
+        "hosting": said.hosting if "hosting" in said.model_fields_set else None,
+        "storage": said.ejabberd_storage,
+    }
 
 
 def _suffixed(name: str, number: int, sign: str = "_") -> str:

@@ -1,7 +1,10 @@
-"""A private PostgreSQL in a folder of its own, reached by a unix socket in that folder alone.
+"""A private PostgreSQL in a folder of its own, reached by a unix socket in that folder.
 
 The folder is open to one user only, who is therefore trusted without a password. The server refuses to run as root:
 root's server belongs to the user `postgres`, whom Debian's package makes.
+
+ejabberd before 24.06 knows no unix sockets: where it keeps its data here, it comes by the loopback address, to its own
+database alone, with a password.
 """
 
 import os
@@ -12,18 +15,22 @@ from pathlib import Path
 
 from orchestrator.launcher.errors import LaunchError, MissingServerError
 
+LISTEN_IP = "127.0.0.1"
+EJABBERD = "ejabberd"
+"""ejabberd's role, and its database, as `ejabberd.yml` names them."""
 _ROLE = "orchestrator"
 _SERVER_USER = "postgres"
 _VERSIONS = Path("/usr/lib/postgresql")
 _CONNECTIONS = 200
 """SQLAlchemy's pools hold 15 each, in the API, the worker and every pool process."""
+_WHO_MAY_COME = "pg_hba.conf"
 _LONGEST_SOCKET = 107
 """Bytes of a unix socket's path (`sun_path` in unix(7), less its ending NUL)."""
 
 
-def url(folder: Path) -> str:
-    """The URL of its database, for SQLAlchemy."""
-    return f"postgresql+psycopg://{_ROLE}@/postgres?host={folder}"
+def url(folder: Path, port: int | None = None) -> str:
+    """The URL of its database, for SQLAlchemy. `port` as in `command`: the socket is called by it."""
+    return f"postgresql+psycopg://{_ROLE}@/postgres?host={folder}" + (f"&port={port}" if port else "")
 
 
 def user() -> str:
@@ -31,9 +38,14 @@ def user() -> str:
     return str(_server_account().pw_uid)
 
 
-def command(folder: Path) -> list[str]:
-    """The command line of the server, which stays in the foreground. What it accepts is on disk: fsync is on."""
+def command(folder: Path, port: int | None = None) -> list[str]:
+    """The command line of the server, which stays in the foreground. What it accepts is on disk: fsync is on.
+
+    With a port ejabberd may come, too.
+    """
     options = {"listen_addresses": "", "unix_socket_directories": str(folder), "max_connections": str(_CONNECTIONS)}
+    if port is not None:
+        options |= {"listen_addresses": LISTEN_IP, "port": str(port), "hba_file": str(folder / _WHO_MAY_COME)}
     words = [word for name, value in options.items() for word in ("-c", f"{name}={value}")]
     return [str(_binaries() / "postgres"), "-D", str(folder / "data"), *words]
 
@@ -53,6 +65,9 @@ def create(folder: Path) -> None:
         folder.parent.chmod(0o711)
         os.chown(folder, account.pw_uid, account.pw_gid)
         _check_that_it_can_be_reached(folder)
+    who = folder / _WHO_MAY_COME
+    who.write_text(f"local all all trust\nhost {EJABBERD} {EJABBERD} {LISTEN_IP}/32 scram-sha-256\n")
+    os.chown(who, account.pw_uid, account.pw_gid)
     data, new = folder / "data", folder / "data.new"
     if data.exists():
         return
@@ -66,16 +81,30 @@ def create(folder: Path) -> None:
     new.rename(data)
 
 
-def answers(folder: Path) -> bool:
+def answers(folder: Path, port: int | None = None) -> bool:
     """Whether the server takes connections."""
     # here: it takes long to load, and few commands ask this
     import psycopg  # noqa: PLC0415
 
     try:
-        psycopg.connect(host=str(folder), user=_ROLE, dbname="postgres", connect_timeout=5).close()
+        psycopg.connect(host=str(folder), port=port, user=_ROLE, dbname="postgres", connect_timeout=5).close()
     except psycopg.OperationalError:
         return False
     return True
+
+
+def let_ejabberd_in(folder: Path, port: int, password: str) -> None:
+    """Make ejabberd's role and its empty database, if they are not there; the password is this one from now on."""
+    import psycopg  # noqa: PLC0415
+    from psycopg import sql  # noqa: PLC0415
+
+    name = sql.Identifier(EJABBERD)
+    with psycopg.connect(host=str(folder), port=port, user=_ROLE, dbname="postgres", autocommit=True) as connection:
+        if connection.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", [EJABBERD]).fetchone() is None:
+            connection.execute(sql.SQL("CREATE ROLE {} LOGIN").format(name))
+        connection.execute(sql.SQL("ALTER ROLE {} PASSWORD {}").format(name, sql.Literal(password)))
+        if connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", [EJABBERD]).fetchone() is None:
+            connection.execute(sql.SQL("CREATE DATABASE {} OWNER {}").format(name, name))
 
 
 def _server_account() -> pwd.struct_passwd:

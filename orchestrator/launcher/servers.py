@@ -15,6 +15,7 @@ from typing import Any
 import httpx
 from kombu import Connection
 
+from config.ejabberd_storage import EjabberdStorage, SqlServer, template_values
 from config.ejabberd_versions import Version, caution, disabled_mechanisms, objection, read_version, shown
 from config.settings import Settings
 from orchestrator.launcher import postgresql
@@ -23,7 +24,6 @@ from orchestrator.launcher.local import (
     LISTEN_IP,
     RABBITMQ_USER,
     Broker,
-    DatabaseServer,
     EjabberdNode,
     LocalSystem,
     write_private,
@@ -68,24 +68,35 @@ class Server:
     programs: tuple[str, ...]
     """Of supervisord, in the order in which they are started."""
     answers: Callable[[], bool]
+    prepare: Callable[[], None] | None = None
+    """What is done when it answers, before any other is started."""
 
 
 def chosen(system: LocalSystem, settings: Settings) -> list[Server]:
     """The servers that the system was begun with."""
     nodes = system.ejabberd_nodes
     programs = (*(("epmd",) if len(nodes) > 1 else ()), *(node.name for node in nodes))
-    servers = [
+    servers = [_postgresql(system)] if system.choice.runs_postgresql else []
+    servers.append(
         Server("ejabberd", programs, lambda: all(_ejabberd_answers(settings, node.api_url) for node in nodes)),
-    ]
+    )
     match system.choice.broker:
         case Broker.REDIS:
             servers.append(Server("Redis", ("redis",), lambda: _broker_answers(system)))
         case Broker.RABBITMQ:
             servers.append(Server("RabbitMQ", ("epmd", "rabbitmq"), lambda: _broker_answers(system)))
-    if system.choice.database is DatabaseServer.POSTGRESQL:
-        folder = system.state / "postgresql"
-        servers.append(Server("PostgreSQL", ("postgresql",), lambda: postgresql.answers(folder)))
     return servers
+
+
+def _postgresql(system: LocalSystem) -> Server:
+    folder, port = system.state / "postgresql", system.postgresql_port
+    prepare = None
+    if port is not None:
+
+        def prepare() -> None:
+            postgresql.let_ejabberd_in(folder, port, system.secrets["ejabberd_database_password"])
+
+    return Server("PostgreSQL", ("postgresql",), lambda: postgresql.answers(folder, port), prepare)
 
 
 def prepare(system: LocalSystem, settings: Settings) -> None:
@@ -103,12 +114,12 @@ def prepare(system: LocalSystem, settings: Settings) -> None:
             files |= _REDIS_FILES
         case Broker.RABBITMQ:
             files |= _prepare_rabbitmq(system)
-    if system.choice.database is DatabaseServer.POSTGRESQL:
+    if system.choice.runs_postgresql:
         folder = system.state / "postgresql"
         postgresql.create(folder)
         files |= _POSTGRESQL_FILES
         values |= {
-            "postgresql_command": shlex.join(postgresql.command(folder)),
+            "postgresql_command": shlex.join(postgresql.command(folder, system.postgresql_port)),
             "postgresql_user": postgresql.user(),
         }
     for template, target in files.items():
@@ -138,6 +149,7 @@ def judge_ejabberd(settings: Settings) -> str:
 
 def _values(system: LocalSystem, settings: Settings) -> dict[str, str]:
     """What the templates of the configuration files leave open."""
+    tables = _ejabberd_tables() if system.choice.storage is EjabberdStorage.SQL else ""
     return {
         "state": str(system.state),
         "project": str(PROJECT),
@@ -146,7 +158,7 @@ def _values(system: LocalSystem, settings: Settings) -> dict[str, str]:
         "listen_ip": LISTEN_IP,
         "common": _COMMON.format(state=system.state),
         "pools": str(system.choice.pools),
-        **ejabberd_values(settings),
+        **ejabberd_values(settings, system.ejabberd_database(tables)),
         "websocket_ip": LISTEN_IP,
         "starttls_required": "false",
         "certfile": str(system.state / "ejabberd" / "server.pem"),
@@ -157,14 +169,19 @@ def _values(system: LocalSystem, settings: Settings) -> dict[str, str]:
     }
 
 
-def ejabberd_values(settings: Settings) -> dict[str, str]:
-    """What ejabberd's template leaves open, but for ports, addresses and certificate of clients."""
+def ejabberd_values(settings: Settings, database: SqlServer | None = None) -> dict[str, str]:
+    """What ejabberd's template leaves open, but for ports, addresses and certificate of clients.
+
+    Without a database of its own it keeps all in Mnesia.
+    """
+    version = _ejabberd_version()
     return {
+        **template_values(database, version),
         "xmpp_host": settings.xmpp_host,
         "hosting": str(settings.hosting).lower(),
         "private_ip": LISTEN_IP,
         "private_network": "127.0.0.0/8",
-        "disabled_mechanisms": f"[{', '.join(disabled_mechanisms(_ejabberd_version()))}]",
+        "disabled_mechanisms": f"[{', '.join(disabled_mechanisms(version))}]",
         "component_secret": settings.component_secret.get_secret_value(),
         "ejabberd_api_secret": settings.ejabberd_api_secret.get_secret_value(),
         "log_level": settings.log_level,
@@ -332,6 +349,23 @@ def _ejabberd_version() -> Version:
     if version is None:
         raise MissingServerError(f"{library} names no version of ejabberd")
     return version
+
+
+def _ejabberd_tables() -> str:
+    """The file that makes ejabberd's tables in PostgreSQL, for several virtual hosts.
+
+    Raises:
+        MissingServerError: it is not there, or the library that ejabberd speaks to PostgreSQL with.
+    """
+    if not any(Path(folder).glob("p1_pgsql-*") for folder in _ERLANG_LIBRARY_FOLDERS):
+        raise MissingServerError(
+            "Erlang's library p1_pgsql is not installed; script/up --database postgresql installs it"
+        )
+    for folder in (Path("/usr/share/ejabberd"), _library("ejabberd-*") / "priv"):
+        tables = folder / "sql" / "pg.new.sql"
+        if tables.exists():
+            return str(tables)
+    raise MissingServerError("ejabberd's file of tables is not there: sql/pg.new.sql")
 
 
 def _library(*patterns: str) -> Path:

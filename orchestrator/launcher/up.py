@@ -125,9 +125,17 @@ class Launcher:
 
     def _start(self, system: LocalSystem, settings: Settings) -> None:
         chosen = servers.chosen(system, settings)
-        for program in dict.fromkeys(program for server in chosen for program in server.programs):
-            self._start_group(program)
+        others, started = [], set[str]()
         for server in chosen:
+            for program in (program for program in server.programs if program not in started):
+                self._start_group(program)
+                started.add(program)
+            if server.prepare is None:
+                others.append(server)
+            else:
+                self._wait(server.title, server.answers, _SERVER_DEADLINE)
+                server.prepare()
+        for server in others:
             self._wait(server.title, server.answers, _SERVER_DEADLINE)
         if system.choice.ejabberd_nodes > 1:
             self._step("Joining ejabberd's nodes", lambda: servers.join_nodes(system, settings))

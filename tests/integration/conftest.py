@@ -3,10 +3,7 @@
 import itertools
 import json
 import shutil
-import signal
-import subprocess
 import tempfile
-import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -15,6 +12,7 @@ import httpx
 import jsonschema_rs
 import pytest
 
+from bench.testbed.database import running_postgresql
 from bench.testbed.panel import Panel
 from bench.testbed.receiver import Receiver
 from bench.testbed.system import System, migrate, start_system
@@ -104,18 +102,8 @@ def postgresql() -> Iterator[str]:
     """A private PostgreSQL as the launcher runs it; gives the URL of its database."""
     folder = Path(tempfile.mkdtemp(prefix="lhc-pg-"))
     store = folder / "postgresql"
-    server.create(store)
-    process = subprocess.Popen(
-        server.command(store), user=int(server.user()), cwd=store, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    deadline = time.monotonic() + 30
-    while not server.answers(store):
-        assert process.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-    yield server.url(store)
-    process.send_signal(signal.SIGINT)
-    process.wait(30)
+    with running_postgresql(store):
+        yield server.url(store)
     shutil.rmtree(folder)
 
 
