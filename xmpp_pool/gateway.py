@@ -29,7 +29,7 @@ log = structlog.get_logger(__name__)
 
 _LONGEST_DELAY = 10.0
 _PROBE_TIMEOUT = 3.0
-_SHOW = f"{{{BRIDGE_NS}}}show"
+_SHOW, _SHOWN = f"{{{BRIDGE_NS}}}show", f"{{{BRIDGE_NS}}}shown"
 _DOWN = f"{{{BRIDGE_NS}}}down"
 _GONE = frozenset({"recipient-unavailable", "remote-server-not-found"})
 _OF_CLIENT_OR_SERVER = "service-unavailable"
@@ -38,8 +38,11 @@ _OF_CLIENT_OR_SERVER = "service-unavailable"
 class Reply(Protocol):
     """Answers the bridge module."""
 
-    def __call__(self, condition: str | None, text: str = "") -> None:
-        """Answer that the message is stored or, with an error condition (RFC 6120, 8.3.3), why it is not."""
+    def __call__(self, condition: str | None, text: str = "", *, shown: str = "") -> None:
+        """Answer that the message is stored or, with an error condition (RFC 6120, 8.3.3), why it is not.
+
+        `shown`: what a browser of the visitor shows of a message that is stored.
+        """
 
 
 _WRITE_AT_ONCE = 64 * 1024
@@ -343,7 +346,7 @@ class Gateway:
     def _message(self, link: Link, stanza: StanzaBase) -> None:
         iq = cast(Iq, stanza)
 
-        def reply(condition: str | None, text: str = "") -> None:
+        def reply(condition: str | None, text: str = "", *, shown: str = "") -> None:
             if link.stream is not iq.stream:
                 return  # asked on a stream that is gone; the bridge module asks again
             answer: Iq = iq.reply(clear=True)
@@ -352,6 +355,10 @@ class Gateway:
                 answer["error"]["condition"] = condition
                 if text:
                     answer["error"]["text"] = text
+            elif shown:
+                element = ET.Element(_SHOWN)
+                element.text = shown
+                answer.append(element)
             answer.send()
 
         # Any client may send an IQ to the component; only the server itself speaks for the bridge module.

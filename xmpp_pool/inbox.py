@@ -10,13 +10,12 @@ import structlog
 
 from tenants.conversations import bounces, room_reports
 from tenants.conversations.live_view import LiveViewPublisher, Way
-from tenants.conversations.operator_messages import store_messages
+from tenants.conversations.operator_messages import Stored, store_messages
 from tenants.conversations.reports import OperatorMessage, Returned, RoomReport
 from tenants.core.batching import next_batch
 from tenants.core.errors import InvalidInputError
 from tenants.core.naming import AccountKind, AccountName, local_part
 from tenants.delivery.outbox import Origin
-from tenants.lifecycle.admission import Refusal
 from tenants.process.services import Services
 from tenants.shards.queues import QueueUnavailableError
 from tenants.status.traffic import Traffic
@@ -72,7 +71,7 @@ class Inbox:
         while True:
             batch = await next_batch(self._waiting, _BATCH)
             try:
-                refused = await self._store([message for message, _ in batch])
+                stored = await self._store([message for message, _ in batch])
             except (*DATABASE_AWAY, QueueUnavailableError) as error:
                 log.error("messages not stored", count=len(batch), error=type(error).__name__)  # noqa: TRY400 - the statement holds what people wrote
                 for _, reply in batch:
@@ -80,29 +79,29 @@ class Inbox:
                 continue
             for message, reply in batch:
                 # after a refusal the bridge module does not try again, and tells the operator at once why
-                refusal = refused.get(message.stanza_id)
+                refusal = stored.refused.get(message.stanza_id)
                 if refusal is None:
-                    reply(None)
+                    reply(None, shown=stored.shown.get(message.stanza_id, ""))
                 else:
                     reply(TOO_MANY_WAIT if refusal.later else "forbidden", refusal.reason)
 
-    async def _store(self, messages: list[Report]) -> dict[str, Refusal]:
-        """Store them. Returns why some were refused, by their stanza ids."""
-        refused: dict[str, Refusal] = {}
+    async def _store(self, messages: list[Report]) -> Stored:
+        """Store them. Returns what became of them."""
+        stored = Stored()
         of_operators = [message for message in messages if isinstance(message, OperatorMessage)]
         if of_operators:
-            refused = await store_messages(self._services, of_operators)
-            self._traffic.to_visitors += len(of_operators) - len(refused)
+            stored = await store_messages(self._services, of_operators)
+            self._traffic.to_visitors += len(of_operators) - len(stored.refused)
             for message in of_operators:
-                if message.stanza_id not in refused and message.body:
+                if message.stanza_id not in stored.refused and message.body:
                     self._show(message)
         in_rooms = [message for message in messages if isinstance(message, RoomReport)]
         if in_rooms:
-            refused |= await room_reports.store_reports(self._services, in_rooms)
+            stored.refused |= await room_reports.store_reports(self._services, in_rooms)
         came_back = [message for message in messages if isinstance(message, Returned)]
         if came_back:
             await bounces.store(self._services, came_back)
-        return refused
+        return stored
 
     def _show(self, message: OperatorMessage) -> None:
         username = self._services.naming.username
@@ -139,7 +138,15 @@ class Inbox:
         content = contents.read(forwarded.element)
         if content is None or isinstance(content, Unshowable):
             return content
-        return OperatorMessage(forwarded.stanza_id, operator, visitor, content.text, _origin(forwarded), content)
+        return OperatorMessage(
+            forwarded.stanza_id,
+            operator,
+            visitor,
+            content.text,
+            _origin(forwarded),
+            content,
+            for_browser=forwarded.for_browser,
+        )
 
     def _is_room(self, jid: str) -> bool:
         return jid.partition("/")[0].rpartition("@")[2] == self._services.settings.rooms_jid

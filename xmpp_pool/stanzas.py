@@ -26,6 +26,7 @@ STANZA_ERROR_NS = "urn:ietf:params:xml:ns:xmpp-stanzas"
 COMPONENT_NS = "jabber:component:accept"
 _PRESENCE = f"{{{CLIENT_NS}}}presence"
 _FORWARDED = (f"{{{CLIENT_NS}}}message", _PRESENCE)
+_BROWSER = f"{{{BRIDGE_NS}}}browser"
 
 
 def available_payload(nick: str, status: str) -> str:
@@ -136,6 +137,7 @@ class Forwarded:
         message_id: what the sender's client calls it; empty when it does not.
         wants_receipt: that client asks for a receipt (XEP-0184).
         is_markable: it takes markers (XEP-0333).
+        for_browser: a browser of the visitor is logged in itself, and wants to know what to show.
         element: what it holds (`xmpp_pool.contents`).
     """
 
@@ -146,6 +148,7 @@ class Forwarded:
     message_id: str
     wants_receipt: bool = field(default=False, kw_only=True)
     is_markable: bool = field(default=False, kw_only=True)
+    for_browser: bool = field(default=False, kw_only=True)
     element: ET.Element = field(default_factory=lambda: ET.Element("message"), kw_only=True, compare=False, repr=False)
 
 
@@ -227,6 +230,7 @@ def read_forwarded(iq: ET.Element, component_jid: str) -> Forwarded | ForwardedP
         message_id,
         wants_receipt=message.find(f"{{{RECEIPTS_NS}}}request") is not None,
         is_markable=message.find(f"{{{MARKERS_NS}}}markable") is not None,
+        for_browser=any(element.tag == _BROWSER for element in forwarded),
         element=message,
     )
 

@@ -2,7 +2,8 @@
 %%% mod_lhc_bridge.
 %%%
 %%% A visitor has no session: the component speaks for it. So what operators write to visitors is handed over to the
-%%% component; and so is what comes back of the things that the component has sent for visitors.
+%%% component; and so is what comes back of the things that the component has sent for visitors. A browser of a visitor that
+%%% is logged in itself gets what the component makes of it (lhc_bridge_browsers).
 -module(lhc_bridge_diversion).
 
 %% for mod_lhc_bridge
@@ -39,18 +40,21 @@ divert({#message{from = #jid{luser = Operator, lserver = Host},
     IsBridged = is_bridged(Msg),
     IsBridged andalso lhc_bridge_handover:hand_over(Host, Msg),
     is_signal(Msg) andalso signal(Host, Msg),
-    case ejabberd_sm:get_user_resources(Visitor, Host) of
-        [_ | _] -> {without_requests(Msg), C2S}; % a browser that is logged in itself gets its copy the normal way
-        [] when IsBridged -> {stop, {drop, C2S}};
-        [] when Msg#message.type == groupchat -> Acc; % a visitor is no room: given back
-        [] when Msg#message.body == [] -> {stop, {drop, C2S}}; % "is typing", receipts: else bounced or spooled
-        [] -> Acc
+    case IsBridged orelse lhc_bridge_browsers:has_any(Visitor, Host) of
+        true when IsBridged -> {stop, {drop, C2S}};
+        _ when Msg#message.type == groupchat -> {stop, {drop, give_back_no_room(Msg, C2S)}};
+        true -> {without_requests(Msg), C2S}; % "is typing", receipts, errors
+        false when Msg#message.body == [] -> {stop, {drop, C2S}}; % the same: else bounced or spooled
+        false -> Acc
     end;
 divert(Acc) ->
     Acc.
 
-%% What is asked of the visitor's client is answered when LHC has the message. A browser would answer before that, and
-%% whatever becomes of it.
+%% A visitor is no room. A browser would get it, if it were written to its full address.
+give_back_no_room(Msg, C2S) ->
+    lhc_bridge_refusals:answer(Msg, xmpp:err_service_unavailable(), C2S).
+
+%% What is asked of the visitor's client is answered when LHC has the message, never by a browser.
 without_requests(Msg) ->
     xmpp:set_els(Msg, [El || El <- xmpp:get_els(Msg), not is_request(xmpp:get_name(El), xmpp:get_ns(El))]).
 

@@ -11,7 +11,8 @@
 
 -define(IQ_PREFIX, "lhc-bridge/").
 
--type answer() :: stored | {refused, stanza_error()}.
+%% What of it a browser of the visitor reads; empty: nothing.
+-type answer() :: {stored, binary()} | {refused, stanza_error()}.
 
 %%%===================================================================
 %%% Stanzas as text
@@ -40,7 +41,9 @@ wrap(Host, Conversation, Id, Attempt, Text) ->
     Stamp = misc:usec_to_now(lhc_bridge_queue_table:time_of(Id)),
     #iq{type = set, id = <<?IQ_PREFIX, Conversation/binary, $/, Id/binary, $/, Attempt/binary>>,
         from = jid:make(Host), to = jid:make(Tenant, Component),
-        sub_els = [#forwarded{delay = #delay{stamp = Stamp}, sub_els = [add_stanza_id(Id, Decoded, Component)]}]}.
+        sub_els = [#forwarded{delay = #delay{stamp = Stamp},
+                              sub_els = [add_stanza_id(Id, Decoded, Component)
+                                         | lhc_bridge_browsers:question(Conversation, Host)]}]}.
 
 add_stanza_id(Id, Stanza, Component) ->
     Honest = [El || El <- xmpp:get_els(Stanza), not is_stanza_id_of(Component, El)],
@@ -60,7 +63,7 @@ is_stanza_id_of(Component, El) ->
 -spec read_answer(stanza()) -> {Conversation :: binary(), Id :: binary(), Attempt :: binary(), answer()} | strange | other.
 read_answer(#iq{type = Type, id = <<?IQ_PREFIX, About/binary>>} = IQ) when Type == result; Type == error ->
     case binary:split(About, <<"/">>, [global]) of
-        [Conversation, Id, Attempt] when Type == result -> {Conversation, Id, Attempt, stored};
+        [Conversation, Id, Attempt] when Type == result -> {Conversation, Id, Attempt, {stored, lhc_bridge_browsers:read_answer(IQ)}};
         [Conversation, Id, Attempt] -> {Conversation, Id, Attempt, {refused, error_of(IQ)}};
         _ -> strange
     end;

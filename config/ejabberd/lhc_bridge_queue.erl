@@ -141,7 +141,8 @@ handle_call(Request, _From, State) ->
 -spec handle_cast(term(), #state{}) -> {noreply, #state{}} | {noreply, #state{}, 0}.
 handle_cast(connected, State) ->
     continue(retry(watch_connections(State)));
-handle_cast({answer, {Conversation, Id, _Attempt, stored}}, State) ->
+handle_cast({answer, {Conversation, Id, _Attempt, {stored, Shown}}}, State) ->
+    Shown == <<>> orelse show(Conversation, Id, Shown, State),
     continue(stored(Conversation, Id, State));
 handle_cast({answer, {Conversation, Id, Attempt, {refused, Error}}}, State) ->
     continue(refused(Error, Conversation, Id, Attempt, State));
@@ -338,6 +339,13 @@ stored(Conversation, Id, #state{delay = Delay} = State) ->
     case Delay of
         ?FIRST_DELAY -> Advanced;
         _ -> retry(Advanced#state{delay = ?FIRST_DELAY}) % it works again: no need to wait for the end of the pause
+    end.
+
+%% To the visitor's browser; once, as the message is removed then.
+show(Conversation, Id, Shown, #state{host = Host}) ->
+    case lhc_bridge_queue_table:first(Host, Conversation) of
+        {Id, Text} -> lhc_bridge_browsers:show(lhc_bridge_envelope:decode(Text), Shown);
+        _ -> false
     end.
 
 %% Counts for the latest attempt alone.

@@ -1,7 +1,7 @@
 """Operators' messages, stored before ejabberd is told that we have them. `tenants.delivery` delivers them."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 from sqlalchemy import update
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from tenants.conversations import meanings, ownership
 from tenants.conversations.ownership import Verdict
 from tenants.conversations.reports import OperatorMessage
-from tenants.delivery import outbox
+from tenants.delivery import outbox, plain_lines
 from tenants.delivery.outbox import ConversationEvent
 from tenants.lifecycle import admission
 from tenants.lifecycle.admission import Refusal
@@ -19,20 +19,31 @@ from tenants.shards.commands import SendMessage
 from tenants.store.models import Account, Chat, Routing, Tenant
 
 
-async def store_messages(services: Services, messages: list[OperatorMessage]) -> dict[str, Refusal]:
+@dataclass(slots=True)
+class Stored:
+    """What became of messages, by their stanza ids.
+
+    Attributes:
+        refused: why some were not kept: their tenants carry no traffic, or have too many waiting.
+        shown: what the visitor's browser shows of others, where there is one.
+    """
+
+    refused: dict[str, Refusal] = field(default_factory=dict)
+    shown: dict[str, str] = field(default_factory=dict)
+
+
+async def store_messages(services: Services, messages: list[OperatorMessage]) -> Stored:
     """Keep the messages, in order, in one transaction; repeats of a stanza id are dropped. Then wake the delivery.
 
     What an operator is told for it (`tenants.conversations.ownership`) is sent before this returns: should it be called
     again with the same messages, it is told once.
-
-    Returns:
-        Why messages were not kept, by their stanza ids: their tenants carry no traffic, or have too many waiting.
 
     Raises:
         QueueUnavailableError: operators could not be told; the messages are kept, and may be given once more.
     """
     notices: list[SendMessage] = []
     events: list[ConversationEvent] = []
+    shown: dict[str, str] = {}
     async with services.database.write() as session:
         tenants, shut = await admission.hold_many(session, {message.receiver.instance for message in messages})
         await services.backlog.look(session, tenants)
@@ -49,6 +60,8 @@ async def store_messages(services: Services, messages: list[OperatorMessage]) ->
             verdict = await _meaning(services, session, tenant, message, open_chats)
             notices += verdict.notices
             events += [one for one in verdict.events if outbox.is_told(tenant, one.event)]
+            if message.for_browser:
+                shown[message.stanza_id] = _shown(tenant, verdict)
         refused = await outbox.without_repeats(session, refused)
         woken = await outbox.note(services, session, events)
         idle = [receiver for receiver in receivers if services.cache.is_to_be_touched(receiver)]
@@ -57,7 +70,7 @@ async def store_messages(services: Services, messages: list[OperatorMessage]) ->
     if notices:
         await services.commands.publish(*notices)
     await services.delivery.wake(*sorted(woken))
-    return refused
+    return Stored(refused, shown)
 
 
 def _refusals(
@@ -85,6 +98,12 @@ async def _meaning(
         chat = open_chats.get(services.naming.username(message.receiver))
         return await ownership.judge(services, session, tenant, message, chat)
     return Verdict([await meanings.event_of(session, services.naming, message)])
+
+
+def _shown(tenant: Tenant, verdict: Verdict) -> str:
+    """What the visitor reads: nothing if it is not sent on."""
+    read = [one for one in verdict.events if one.event in {*outbox.MESSAGES, *outbox.ABOUT_LINES}]
+    return "\n".join(plain_lines.of_event(one.event, one.body or "", one.detail, tenant.language) for one in read)
 
 
 def _in_language_of(tenant: Tenant, message: OperatorMessage) -> OperatorMessage:

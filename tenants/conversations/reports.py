@@ -12,6 +12,7 @@ class OperatorMessage:
     """A message of an operator to a visitor, as the bridge module handed it over.
 
     `body`: what the visitor is to read.
+    `for_browser`: a browser of the visitor is logged in itself, and wants to know what to show.
     """
 
     stanza_id: str
@@ -20,6 +21,7 @@ class OperatorMessage:
     body: str
     origin: Origin = NO_ORIGIN
     content: Content = field(default_factory=Content)
+    for_browser: bool = False
 
 
 @dataclass(frozen=True, slots=True)

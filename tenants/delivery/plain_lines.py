@@ -1,10 +1,14 @@
-"""What LHC is told of an event: its callback carries text alone, so everything is a line that a visitor understands."""
+"""What LHC is told of an event: its callback carries text alone, so everything is a line that a visitor understands.
+
+A browser of a visitor that is logged in itself reads the same.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from tenants.core import languages
+from tenants.delivery.outbox import Event
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +30,19 @@ _PHRASES = {
     "pl": Phrases("Poprawka: {}", "Lokalizacja: {}", "Wcześniejsza wiadomość została wycofana."),
     "pt": Phrases("Correção: {}", "Localização: {}", "Uma mensagem anterior foi retirada."),
 }
+
+
+def of_event(event: str, text: str, detail: Mapping[str, Any], language: str | None) -> str:
+    """What the visitor reads of it; empty if nothing was said."""
+    match event:
+        case Event.MESSAGE_UPDATED:
+            return correction(text, language)
+        case Event.MESSAGE_RETRACTED:
+            return retraction(language)
+        case Event.MESSAGE_REACTION:
+            return reaction(text)
+        case _:
+            return said(text, detail, language)
 
 
 def said(text: str, detail: Mapping[str, Any], language: str | None) -> str:

@@ -43,7 +43,7 @@ def _lhc_form(message: CallbackMessage, language: str | None) -> bytes | None:
     if message.event in {Event.ROOM_JOINED, Event.ROOM_LEFT}:
         joined = message.event == Event.ROOM_JOINED
         return presence_body(available=joined, sender=message.sender, room=message.receiver, server=message.server)
-    line = _lhc_line(message, language)
+    line = plain_lines.of_event(message.event, message.body or "", message.detail or {}, language)
     if not line:
         return None
     return message_body(
@@ -53,20 +53,6 @@ def _lhc_form(message: CallbackMessage, language: str | None) -> bytes | None:
         server=message.server,
         kind="groupchat" if message.event == Event.ROOM_MESSAGE else "chat",
     )
-
-
-def _lhc_line(message: CallbackMessage, language: str | None) -> str:
-    """What the visitor reads of it; empty if nothing was said."""
-    text = message.body or ""
-    match message.event:
-        case Event.MESSAGE_UPDATED:
-            return plain_lines.correction(text, language)
-        case Event.MESSAGE_RETRACTED:
-            return plain_lines.retraction(language)
-        case Event.MESSAGE_REACTION:
-            return plain_lines.reaction(text)
-        case _:
-            return plain_lines.said(text, message.detail or {}, language)
 
 
 async def tell_presence(services: Services, tenant: Tenant, presence: OperatorPresence, pending: str) -> Answer:

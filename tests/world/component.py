@@ -31,7 +31,10 @@ STORED = "stored"
 
 @dataclass(frozen=True, slots=True)
 class Handed:
-    """A message that the bridge handed over; or a coming or going in a room, whose `type` is `joined` or `left`."""
+    """A message that the bridge handed over; or a coming or going in a room, whose `type` is `joined` or `left`.
+
+    `for_browser`: the bridge asks what the visitor's browser shows of it.
+    """
 
     id: str
     visitor: str
@@ -39,6 +42,7 @@ class Handed:
     body: str
     type: str
     error: str
+    for_browser: bool = False
 
 
 class Component:
@@ -153,6 +157,10 @@ class Component:
         reply: Iq = iq.reply(clear=True)
         if answer == STORED:
             self.stored.append(handed)
+            if handed.for_browser:
+                shown = ET.Element(f"{{{BRIDGE_NS}}}shown")
+                shown.text = f"shown: {handed.body}"
+                reply.append(shown)
         else:
             reply["type"] = "error"
             reply["error"]["condition"] = answer
@@ -174,6 +182,7 @@ def _read(iq: ET.Element, component_jid: str) -> Handed:
         forwarded.body,
         message.get("type", "normal"),
         "" if error is None else error[0].tag.rpartition("}")[2],
+        forwarded.for_browser,
     )
 
 

@@ -384,10 +384,32 @@ async def test_nobody_keeps_a_signal(server: ChatServer, tenant: str, bob: Opera
         await component.ask("sync")
     async with server.operator(f"ann.{tenant}") as ann, server.operator(visitor, password="visitor-pw") as browser:
         await ann.reads("hello")
-        bob.write(visitor, "hello")
-        await browser.reads("hello")
-        assert [message.body for message in ann.messages + browser.messages] == ["hello", "hello"]
+        assert [message.body for message in ann.messages + browser.messages] == ["hello"]
     assert not bob.messages
+
+
+async def test_a_browser_reads_what_the_component_makes_of_it(server: ChatServer, tenant: str, bob: Operator) -> None:
+    """Once it has stored it, and nothing of what it refuses."""
+    visitor, room = f"visitor.1.{tenant}", f"visitor.1.{tenant}@{server.host}/browser"
+    await server.command("register", user=visitor, host=server.host, password="visitor-pw")
+    async with server.operator(visitor, "browser", password="visitor-pw") as browser:
+        bob.write(visitor, "early")
+        await bob.taken()
+        await browser.taken()
+        assert browser.messages == []
+        answers = {"refused": "not-acceptable"}
+        async with Component(server, lambda handed: answers.get(handed.body, STORED)) as component:
+            bob.write(visitor, "refused")
+            bob.write(room, "to the browser itself")
+            bob.send_raw(f"<message to='{room}' type='groupchat' id='g'><body>to all</body></message>")
+            await bob.is_refused("g", "service-unavailable")
+            await browser.reads("shown: to the browser itself")
+            assert [message.body for message in browser.messages] == ["shown: early", "shown: to the browser itself"]
+            assert [handed.for_browser for handed in component.handed] == [True] * 3
+    async with Component(server) as component:
+        bob.write(visitor, "to nobody's browser")
+        await until(lambda: component.handed, "it is handed over")
+        assert not component.handed[0].for_browser
 
 
 async def test_a_browser_of_its_own_sees_signals_too(server: ChatServer, tenant: str, bob: Operator) -> None:

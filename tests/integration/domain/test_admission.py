@@ -98,7 +98,7 @@ async def message_states(world: World) -> list[tuple[MessageState, int]]:
 
 @pytest.mark.parametrize("states", SHUT, ids=lambda states: states[-1])
 async def test_nothing_is_posted_for_a_tenant_that_is_shut(world: World, states: tuple[TenantState, ...]) -> None:
-    assert await operator_messages.store_messages(world.services, [message(1)]) == {}
+    assert (await operator_messages.store_messages(world.services, [message(1)])).refused == {}
     world.woken.clear()
     await world.enter("acme", *states)
     assert await claim_next(world.services, "acme") is None
@@ -106,7 +106,9 @@ async def test_nothing_is_posted_for_a_tenant_that_is_shut(world: World, states:
     assert world.woken == [], "the sweep passes it by"
     assert await message_states(world) == [(MessageState.PENDING, 0)]
     why = f"tenant 'acme' is {states[-1]}, not active"
-    assert await operator_messages.store_messages(world.services, [message(1), message(2)]) == {"id-2": Refusal(why)}
+    assert (await operator_messages.store_messages(world.services, [message(1), message(2)])).refused == {
+        "id-2": Refusal(why)
+    }
     assert len(await message_states(world)) == 1
 
 
@@ -198,7 +200,7 @@ async def test_messages_of_several_tenants_are_refused_each_on_its_own(world: Wo
         )
         for name in ("acme", "shut", "nobody")
     }
-    assert await operator_messages.store_messages(world.services, list(of.values())) == {
+    assert (await operator_messages.store_messages(world.services, list(of.values()))).refused == {
         "shut": Refusal("tenant 'shut' is suspending, not active"),
         "nobody": Refusal("there is no tenant 'nobody'"),
     }
@@ -289,7 +291,7 @@ async def test_without_xmpp_messages_wait_and_operators_are_told(world: World) -
     await operator_messages.store_messages(world.services, [message(1)])
     await settings(world, xmpp=False)
     assert await claim_next(world.services, "acme") is None
-    assert await operator_messages.store_messages(world.services, [message(2)]) == {
+    assert (await operator_messages.store_messages(world.services, [message(2)])).refused == {
         "id-2": Refusal("tenant 'acme' does not have the feature 'xmpp'")
     }
 
@@ -416,19 +418,19 @@ async def test_messages_that_may_wait(world: World) -> None:
         operator = AccountName(AccountKind.OPERATOR, "bob", instance)
         return OperatorMessage(f"{instance}-{number}", operator, AccountName(AccountKind.VISITOR, "1", instance), body)
 
-    refused = await operator_messages.store_messages(world.services, [written(number) for number in range(5)])
+    refused = (await operator_messages.store_messages(world.services, [written(number) for number in range(5)])).refused
     assert {name: one.later for name, one in refused.items()} == {"acme-3": True, "acme-4": True}
     assert "3 messages wait" in refused["acme-3"].reason
-    assert await operator_messages.store_messages(world.services, [written(1, instance="other")]) == {}
+    assert (await operator_messages.store_messages(world.services, [written(1, instance="other")])).refused == {}
     # the acknowledgement of what is kept was lost: it is no news that it waits, and nobody is told that it does not
-    assert await operator_messages.store_messages(world.services, [written(1), written(3)]) == {
+    assert (await operator_messages.store_messages(world.services, [written(1), written(3)])).refused == {
         "acme-3": refused["acme-3"]
     }
     # as others see it that did not store them; and what has been delivered waits no more
     world.clock.now += 10
-    assert set(await operator_messages.store_messages(world.services, [written(5)])) == {"acme-5"}
+    assert set((await operator_messages.store_messages(world.services, [written(5)])).refused) == {"acme-5"}
     async with world.services.database.write() as session:
         await session.execute(update(CallbackMessage).values(state=MessageState.DELIVERED))
     world.clock.now += 10
     long = [written(6, "x" * 20_000), written(7, "x" * 20_000)]
-    assert set(await operator_messages.store_messages(world.services, long)) == {"acme-7"}
+    assert set((await operator_messages.store_messages(world.services, long)).refused) == {"acme-7"}

@@ -39,7 +39,7 @@ async def _answer_all(database_url: str, operator: str, start: Barrier) -> list[
             visitor = AccountName(AccountKind.CHAT, number, INSTANCE)
             message = OperatorMessage(f"{operator}-{number}", sender, visitor, f"{operator} takes {number}")
             start.wait(60)
-            assert await store_messages(services, [message]) == {}
+            assert (await store_messages(services, [message])).refused == {}
     notices = [command for command in kept.commands if isinstance(command, SendMessage)]
     assert len(notices) == len(kept.commands)
     return [f"{notice.username} {notice.operator}" for notice in notices]

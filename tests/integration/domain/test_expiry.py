@@ -145,7 +145,7 @@ async def test_idle_visitors_and_chats_go_and_nobody_else(world: World, server: 
                 )
             )
     message = OperatorMessage("id", operator, talking, "hello")
-    assert await operator_messages.store_messages(world.services, [message]) == {}
+    assert (await operator_messages.store_messages(world.services, [message])).refused == {}
     await tenant.change(talking, last_active_at=world.clock() - DAY - 1)
     await world.enter(suspended.name, TenantState.SUSPENDING)
 

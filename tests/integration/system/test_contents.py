@@ -195,19 +195,35 @@ async def test_visitors_read_their_own_language(tenant: Tenant) -> None:
     assert tenant.receiver.messages("sure") == []
 
 
-async def test_who_has_a_browser_is_told_of_the_same(tenant: Tenant) -> None:
+async def test_a_browser_reads_each_row_as_lhc_is_posted_it(new_tenant: NewTenant) -> None:
+    """One that is logged in itself: nothing that comes back, no fallbacks, corrections as such."""
+    tenant = await new_tenant()
     bob = await tenant.operator_online("bob")
-    visitor = tenant.lhc.name("visitor.1")
     async with await new_visitor(tenant) as browser:
-        await browser.present("John", "on page 1")
-        await bob.sees(visitor)
-        send(bob, f"{visitor}@{tenant.host}", ENCRYPTED[0][1], "m1")
-        send(bob, f"{visitor}@{tenant.host}", "<x xmlns='jabber:x:oob'><url>https://x.example/</url></x>", "m2")
-        send(bob, f"{visitor}@{tenant.host}", f"<body>{END}</body>", "m3")
-        await tenant.receiver.message(END)
+        for number, sample in enumerate(SAMPLES, 1):
+            send(bob, browser.jid, sample.xml + "<request xmlns='urn:xmpp:receipts'/>", f"s{number}", sample.kind)
+        send(bob, browser.jid, f"<body>{END}</body>", "end")
         await browser.reads(END)
-        assert len(tenant.receiver.messages("https://x.example/")) == 1
-        await bob.is_refused("m1", "not-acceptable")
+        assert browser.bodies() == [*(sample.line for sample in SAMPLES if sample.line), END]
+        messages = [one for one in browser.stanzas if one.tag == "{jabber:client}message"]
+        told = {child.tag for one in messages if one.find("{jabber:client}body") is not None for child in one}
+        assert told == {"{jabber:client}body"}
+        assert browser.errors() == []
+        await tenant.receiver.message(END)
+
+
+async def test_a_browser_reads_nothing_of_an_operator_whose_chat_it_is_not(api: TenantApi, hooked: Told) -> None:
+    bob, eve = await login(api, hooked, "bob"), await login(api, hooked, "eve")
+    async with await new_visitor(api.tenant, "visitor.5.chat") as browser:
+        await api.chat("5", message="hello?")
+        await bob.reads("hello?")
+        bob.write(browser.jid, "from Bob")
+        await browser.reads("from Bob")
+        eve.write(browser.jid, "from Eve")
+        await until(lambda: any("already accepted" in one.body for one in eve.messages), "Eve is told")
+        bob.write(browser.jid, "the end")
+        await browser.reads("the end")
+        assert browser.bodies() == ["from Bob", "the end"]
 
 
 async def test_a_room_is_no_visitor(api: TenantApi, hooked: Told) -> None:

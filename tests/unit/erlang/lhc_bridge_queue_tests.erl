@@ -14,6 +14,7 @@ queue_test_() ->
     [with_queue(Test) || Test <-
      [fun a_stanza_waits_until_it_is_stored/0, fun a_conversation_keeps_its_order/0, fun conversations_do_not_wait/0,
       fun it_waits_for_a_connection/0, fun it_waits_through_a_restart/0, fun a_connection_that_ends_stored_nothing/0,
+      fun what_is_stored_is_shown_to_a_browser_once/0,
       fun a_refusal_is_tried_again/0, fun a_final_refusal_goes_back/0, fun late_answers_count/0,
       fun an_error_without_a_reason_is_tried_again/0,
       fun strangers_answers_do_not_count/0, fun no_answer_is_tried_again/0, fun a_full_queue_takes_no_more/0,
@@ -154,6 +155,21 @@ a_connection_that_ends_stored_nothing() ->
     connect([Test]),
     lhc_bridge_queue:route_registered(<<"lhc.host">>),
     ?assertEqual(id(Taken), id(handed(<<"1">>))).
+
+what_is_stored_is_shown_to_a_browser_once() ->
+    ejabberd_sm:set_resources(?ANN, [<<"browser">>]),
+    ok = write(?ANN, <<"1">>),
+    IQ = receive {route, #iq{sub_els = [#forwarded{sub_els = [#message{}, #xmlel{name = <<"browser">>}]}]} = Asking} -> Asking end,
+    Shown = #xmlel{name = <<"shown">>, attrs = [{<<"xmlns">>, <<"urn:lhc:bridge:0">>}], children = [{xmlcdata, <<"one">>}]},
+    [answer(xmpp:make_iq_result(IQ, Shown)) || _ <- [first, repeated]],
+    To = jid:make(?ANN, ?HOST),
+    receive {routed, #message{type = chat, to = To, body = [#text{data = <<"one">>}], sub_els = []}} -> ok end,
+    nothing_routed(),
+    ejabberd_sm:set_resources(?ANN, []).
+
+nothing_routed() ->
+    [] = waiting(),
+    receive {routed, Stanza} -> error({routed, Stanza}) after ?QUIET -> ok end.
 
 a_refusal_is_tried_again() ->
     [ok = write(?ANN, Text) || Text <- [<<"1">>, <<"2">>]],
