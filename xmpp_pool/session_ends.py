@@ -137,8 +137,11 @@ class SessionEnds:
     def _refused(self, tenants: Iterable[Tenant]) -> Iterator[Session]:
         kind_of = self._services.naming.parse_username
         for tenant in tenants:
+            is_shut = (
+                admission.refusal(tenant) is not None
+            )  # then names need not be read: they may be of the other mode
             for session in self._sessions.of_tenant(tenant.instance_name):
-                if admission.refusal(tenant, kind_of(session.username).kind):
+                if is_shut or admission.refusal(tenant, kind_of(session.username).kind):
                     yield session
 
     async def _say_gone(self, sessions: list[Session]) -> list[Session]:

@@ -324,10 +324,8 @@ async def finish_removal(services: Services, found: Sequence[Room]) -> list[str]
     return left
 
 
-async def remove_all(services: Services, instance_name: str) -> list[str]:
-    """Remove all rooms that bear the tenant's name, and its rows. Returns the local parts of those that are left."""
-    # in a standalone system all rooms are its own
-    names = await services.ejabberd.rooms.names(services.naming.username_suffix(instance_name))
+async def remove_all(services: Services, instance_name: str, names: Sequence[str]) -> list[str]:
+    """Remove all rooms of the tenant, by their local parts, and its rows. Returns those that are left."""
     left = await services.ejabberd.rooms.remove(names)
     async with services.database.write() as session:
         await session.execute(delete(Room).where(Room.instance_name == instance_name))

@@ -258,6 +258,15 @@ class Naming:
 
     hosting: bool
 
+    @property
+    def other(self) -> "Naming":
+        """The names of the other mode."""
+        return Naming(hosting=not self.hosting)
+
+    def is_foreign(self, instance: str) -> bool:
+        """Whether the instance is called as one of the other mode, so that its names may be of that."""
+        return (instance == STANDALONE_INSTANCE) == self.hosting
+
     def username(self, account: AccountName) -> str:
         """The account's local part in ejabberd.
 

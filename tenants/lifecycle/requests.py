@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from tenants.core.chunks import chunks
 from tenants.core.clock import Clock
 from tenants.core.errors import ConflictError, DomainError, NotFoundError
+from tenants.core.naming import Naming
 from tenants.lifecycle import operations, registry, states
 from tenants.lifecycle.audit import Cause
 from tenants.outbound import callback_urls, lhc
@@ -101,7 +102,7 @@ async def start(
         ConflictError: its state, or what is under way, does not allow it.
     """
     async with services.database.write() as session:
-        asked = await _check(session, instance_name, kind)
+        asked = await _check(services.naming, session, instance_name, kind)
         operation = await _open(services.clock, session, asked, cause, given=given)
     services.cache.tenants.forget(instance_name)
     await operations.wake(services.wake, operation)
@@ -164,7 +165,7 @@ async def request_many(
     return [(name, outcomes[name]) for name in dict.fromkeys(instance_names)]
 
 
-async def _check(session: AsyncSession, instance_name: str, kind: OperationKind) -> _Asked:
+async def _check(naming: Naming, session: AsyncSession, instance_name: str, kind: OperationKind) -> _Asked:
     """The request, unless a rule forbids it.
 
     Raises:
@@ -175,6 +176,8 @@ async def _check(session: AsyncSession, instance_name: str, kind: OperationKind)
     tenant = await session.get(Tenant, instance_name, with_for_update=True)
     if tenant is None or tenant.state is TenantState.DESTROYED:
         raise NotFoundError(f"there is no tenant '{instance_name}'")
+    if kind is not OperationKind.DESTROY and not naming.hosting and naming.is_foreign(instance_name):
+        raise ConflictError(f"tenant '{instance_name}' was made while this system was hosted: it can only be destroyed")
     under_way = await operations.all_unfinished(session, instance_name)
     others = [one for one in under_way if one.kind is not kind]
     for other in others:
@@ -200,7 +203,7 @@ async def _open_unless_done(
     bulk_id: str | None = None,
 ) -> Operation | None:
     """`request`, without waking anybody. What it raises, it raises before it changes anything."""
-    asked = await _check(session, instance_name, kind)
+    asked = await _check(services.naming, session, instance_name, kind)
     return None if asked.is_done else await _open(services.clock, session, asked, cause, given=given, bulk_id=bulk_id)
 
 

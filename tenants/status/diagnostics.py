@@ -177,7 +177,8 @@ def _begun_in_this_mode(hosting: bool) -> str:
         )
     return (
         f"leave the mode as it is: '{STANDALONE_INSTANCE}' is the tenant of this system; the others were made while"
-        " ORCHESTRATOR_HOSTING was true; they take no calls, and cannot be destroyed in this mode"
+        " ORCHESTRATOR_HOSTING was true, and take no calls: run `orchestrator tenant destroy` for each; it has no way"
+        " back, and ends its accounts too"
     )
 
 

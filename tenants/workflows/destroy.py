@@ -3,19 +3,18 @@
 import asyncio
 from collections.abc import Mapping, Sequence
 
-from sqlalchemy import delete, select
+from sqlalchemy import delete
 
 from tenants.conversations import rooms
 from tenants.core.chunks import chunks
 from tenants.core.errors import DomainError, InvalidInputError
-from tenants.core.naming import AccountKind, Naming, RosterKind
+from tenants.core.naming import AccountKind, Naming
 from tenants.core.text import first_of
-from tenants.ejabberd import rosters
-from tenants.lifecycle import incarnations, registry
+from tenants.lifecycle import incarnations
 from tenants.lifecycle.engine import Run
-from tenants.process.services import Services
 from tenants.shards.commands import CloseTenant
 from tenants.store.models import Account
+from tenants.workflows import belongings
 
 _REPORTS = 20
 """Reports of progress that a removal makes at least, when the tenant has as many accounts."""
@@ -31,7 +30,8 @@ class LeftoverError(DomainError):
 
 async def remove_rooms(run: Run) -> None:
     """Remove the rooms of the registry, and any that only bears the tenant's name. Whoever is in one is told."""
-    left = await rooms.remove_all(run.services, run.instance_name)
+    found = await belongings.rooms(run.services, run.instance_name)
+    left = await rooms.remove_all(run.services, run.instance_name, found)
     _check_nothing(dict.fromkeys(left, "a room"))
 
 
@@ -41,7 +41,7 @@ async def remove_accounts(run: Run) -> None:
     Operators first: nobody is online any more to be told of each visitor that goes.
     """
     services, instance_name = run.services, run.instance_name
-    usernames = await _all_usernames(services, instance_name)
+    usernames = await belongings.usernames(services, instance_name)
     ordered = sorted(usernames, key=lambda username: (_is_visitor(services.naming, username), username))
     await run.report(0, len(ordered))
     left: dict[str, str] = {}
@@ -56,26 +56,23 @@ async def remove_accounts(run: Run) -> None:
 
 
 async def remove_rosters(run: Run) -> None:
-    services, instance_name = run.services, run.instance_name
-    # operators first: they display visitors
-    for kind in (RosterKind.OPERATORS, RosterKind.VISITORS):
-        await services.ejabberd.delete_roster(rosters.group_of(services.naming, instance_name, kind))
+    for group in belongings.groups(run.services.naming, run.instance_name):
+        await run.services.ejabberd.delete_roster(group)
 
 
 async def verify(run: Run) -> None:
     services, instance_name = run.services, run.instance_name
-    suffix = services.naming.username_suffix(instance_name)
-    groups = registry.groups(services.naming, instance_name)
-    await services.ejabberd.bulk.forget_tenant(suffix)
+    if not services.naming.is_foreign(instance_name):
+        # else what waits is to nobody, and goes back to who wrote it
+        await services.ejabberd.bulk.forget_tenant(services.naming.username_suffix(instance_name))
     # the next tenant of this name must not be suspended
     await services.ejabberd.bulk.open_tenant(instance_name)
-    if await services.ejabberd.bulk.tenant_left(suffix, groups):
+    if await belongings.left(services, instance_name):
         # made by a request that came in just before the door was closed
         await remove_rooms(run)
         await remove_accounts(run)
         await remove_rosters(run)
-    left = await services.ejabberd.bulk.tenant_left(suffix, groups)
-    _check_nothing({kind: f"{found.count}: {first_of(found.names)}" for kind, found in left.items()})
+    _check_nothing(await belongings.left(services, instance_name))
 
 
 async def forget(run: Run) -> None:
@@ -89,17 +86,6 @@ async def _forget_accounts(run: Run, usernames: Sequence[str]) -> None:
     """Remove accounts from the registry that are gone from ejabberd, so that a repeated step does only the rest."""
     async with run.write() as session:
         await session.execute(delete(Account).where(Account.username.in_(usernames)))
-
-
-async def _all_usernames(services: Services, instance_name: str) -> set[str]:
-    async with services.database.read() as session:
-        names = set(await session.scalars(select(Account.username).where(Account.instance_name == instance_name)))
-    for group in registry.groups(services.naming, instance_name):
-        names.update(await services.ejabberd.roster_members(group))
-    # names of a standalone system have no suffix, so we cannot search for them
-    if suffix := services.naming.username_suffix(instance_name):
-        names.update(await services.ejabberd.bulk.usernames(suffix))
-    return names
 
 
 def _calls(usernames: Sequence[str]) -> list[Sequence[str]]:

@@ -17,7 +17,7 @@ from tenants.core.naming import AccountKind, AccountName, RosterKind
 from tenants.core.text import own_nick
 from tenants.ejabberd import rosters
 from tenants.ejabberd.client import Roster
-from tenants.lifecycle import operations, registry
+from tenants.lifecycle import operations
 from tenants.lifecycle.audit import Cause
 from tenants.lifecycle.engine import Run
 from tenants.process.services import Services
@@ -33,7 +33,7 @@ from tenants.store.models import (
     VisitorSession,
 )
 from tenants.visitors import stored_sessions
-from tenants.workflows import drift_records, snapshots
+from tenants.workflows import belongings, drift_records, snapshots
 from tenants.workflows.drift import PENDING_SECONDS, YOUNG_SECONDS, DriftKind
 
 log = structlog.get_logger(__name__)
@@ -172,17 +172,14 @@ async def _mend_leftover(services: Services, instance_name: str, _subjects: Sequ
     """Remove what is left, in a run for this tenant alone: whoever creates it anew waits for the run's end."""
     if (await snapshots.states(services.database, instance_name))[instance_name] is not TenantState.DESTROYED:
         return {}
-    groups = registry.groups(services.naming, instance_name)
-    names = {name for group in groups for name in await services.ejabberd.roster_members(group)}
-    if suffix := services.naming.username_suffix(instance_name):
-        names.update(await services.ejabberd.bulk.usernames(suffix))
+    names = await belongings.usernames(services, instance_name)
     left = await services.ejabberd.bulk.remove_users(sorted(names))
     if left:
         return {instance_name: f"{len(left)} accounts, such as {min(left)}: {left[min(left)]}"}
-    # operators first: they display visitors
-    for group in reversed(groups):
+    for group in belongings.groups(services.naming, instance_name):
         await services.ejabberd.delete_roster(group)
-    if rooms_left := await rooms.remove_all(services, instance_name):
+    found = await belongings.rooms(services, instance_name)
+    if rooms_left := await rooms.remove_all(services, instance_name, found):
         return {instance_name: f"{len(rooms_left)} rooms, such as {min(rooms_left)}"}
     return {}
 

@@ -60,7 +60,8 @@ async def compare(run: Run) -> None:
     tenants = await snapshots.states(services.database, scope)
     # a run for one tenant has waited for its other operations; a run for all leaves such tenants out
     busy = await snapshots.busy(services.database, scope) if scope == EVERY_TENANT else set()
-    skipped = sorted(busy & tenants.keys() | snapshots.between(tenants))
+    foreign = await snapshots.foreign(services, tenants)
+    skipped = sorted(busy & tenants.keys() | snapshots.between(tenants) | foreign)
     names = sorted(tenants.keys() - set(skipped))
     found = [(_owner(one.subject, tenants), one) for one in unreadable]
     found += [

@@ -4,13 +4,13 @@ ejabberd is asked in pages, so the number of calls grows with what it holds, not
 """
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 
 from sqlalchemy import select
 
 from tenants.core.errors import InvalidInputError
-from tenants.core.naming import RoomName, RosterKind
+from tenants.core.naming import STANDALONE_INSTANCE, RoomName, RosterKind
 from tenants.ejabberd import rosters
 from tenants.ejabberd.client import Roster
 from tenants.process.services import Services
@@ -88,6 +88,17 @@ async def states(database: Database, scope: str) -> dict[str, TenantState]:
 def between(tenants: Mapping[str, TenantState]) -> set[str]:
     """Those of the tenants that are on the way from one state to another."""
     return {name for name, state in tenants.items() if state not in _COMPARED}
+
+
+async def foreign(services: Services, tenants: Collection[str]) -> set[str]:
+    """Those of the tenants that were made in the other mode, so that their names mean nothing here."""
+    found = {name for name in tenants if services.naming.is_foreign(name)}
+    if not found or not services.naming.hosting:
+        return found
+    # while instances were hosted one of them could be called as a standalone system's is
+    unlike = ~Account.username.endswith(f".{STANDALONE_INSTANCE}")
+    async with services.database.read() as session:
+        return set(await session.scalars(select(Account.instance_name).where(Account.instance_name.in_(found), unlike)))
 
 
 async def busy(database: Database, scope: str) -> set[str]:
