@@ -120,7 +120,10 @@ class TenantClient:
         await self._send("POST", _path("chats", chat_id, "messages", message_id, "receipts"), {"state": state})
 
     async def react(self, chat_id: str, message_id: str, *reactions: str) -> None:
-        """The visitor's reactions to an operator's message, by the id that its event told; none takes them back."""
+        """The visitor's reactions to a message, all of them; none takes them back.
+
+        An operator's message is known by the id that its event told, the visitor's own by yours.
+        """
         body = {"reactions": list(reactions)}
         await self._send("PUT", _path("chats", chat_id, "messages", message_id, "reactions"), body)
 

@@ -4,7 +4,7 @@ Each operator's copy of a line has an id of its own. A line that is on its way j
 sent (`line_sender.send`): so nobody is told of a change before the line, and nobody is left with the old text.
 """
 
-from sqlalchemy import select
+from sqlalchemy import Select, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from tenants.conversations import chat_lines, chats, line_sender
@@ -54,12 +54,15 @@ async def retract(services: Services, instance_name: str, chat_id: str, message_
     await services.commands.publish(*line_sender.retractions(tenant, chat, line, line.sent_to))
 
 
-async def _lock_line(session: AsyncSession, chat: Chat, message_id: str) -> ChatLine:
-    found: ChatLine | None = await session.scalar(
-        select(ChatLine)
-        .where(ChatLine.chat_id == chat.id, ChatLine.message_id == message_id, ChatLine.sender == chat.username)
-        .with_for_update()
+def own_line(chat: Chat, message_id: str) -> Select[ChatLine]:
+    """The statement that finds the line of the chat's visitor."""
+    return select(ChatLine).where(
+        ChatLine.chat_id == chat.id, ChatLine.message_id == message_id, ChatLine.sender == chat.username
     )
+
+
+async def _lock_line(session: AsyncSession, chat: Chat, message_id: str) -> ChatLine:
+    found: ChatLine | None = await session.scalar(own_line(chat, message_id).with_for_update())
     if found is None:
         raise NotFoundError(f"chat {chat.chat_id} has no message '{message_id}' of its visitor, or has it no longer")
     return found

@@ -29,9 +29,9 @@ class Writer(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Meant:
-    """A line as its tenant knows it."""
+    """A line as its tenant knows it. `message_id`: None if the tenant gave it none."""
 
-    message_id: str
+    message_id: str | None
     written_by: Writer
 
 
@@ -69,11 +69,13 @@ async def any_line(session: AsyncSession, naming: Naming, message: OperatorMessa
     line = None if key is None else await session.get(ChatLine, key)
     if line is not None and _is_of(naming, line, message, reference):
         return Meant(line.message_id, Writer.VISITOR)
+    if stanza_ids.is_of_visitor(reference):
+        return Meant(None, Writer.VISITOR)
     own = await own_line(session, naming, message, reference)
     return None if own is None else Meant(webhooks.event_id(own), Writer.OPERATOR)
 
 
 def _is_of(naming: Naming, line: ChatLine, message: OperatorMessage, reference: str) -> bool:
     """Whether the visitor wrote the line, and that very operator was sent it under that id."""
-    sent = stanza_ids.of_line(line, naming.username(message.sender))
-    return sent == reference and line.sender == naming.username(message.receiver)
+    was_sent = stanza_ids.is_of_line(reference, line, naming.username(message.sender))
+    return was_sent and line.sender == naming.username(message.receiver)

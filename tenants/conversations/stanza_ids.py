@@ -10,8 +10,10 @@ import re
 import uuid
 
 from tenants.store.models import MAX_ID, ChatLine, ReturnedMessage, Room
+from tenants.visitors.presence import SAID
 
 _KEY = re.compile("([1-9][0-9]{0,9})-")
+_SAID = re.compile(f"{SAID}[0-9a-f]{{32}}")
 _LINE = re.compile(r"[1-9][0-9]{0,9}-[0-9a-f]{24}(?![^.])")
 
 
@@ -29,7 +31,17 @@ def of_replay(returned: ReturnedMessage) -> str:
     """Of what came back and is sent again: always the same one, so that two who ask at once send one message."""
     again = uuid.uuid5(uuid.NAMESPACE_OID, returned.stanza_id).hex
     line = _LINE.match(returned.message_id)
-    return f"{line[0]}.{again}" if line else again
+    return f"{line[0]}.{again}" if line else f"{SAID}{again}"
+
+
+def is_of_visitor(stanza_id: str) -> bool:
+    """Whether it is of what a visitor wrote of which nothing is kept, as LHC sends it."""
+    return _SAID.fullmatch(stanza_id) is not None
+
+
+def is_of_line(stanza_id: str, line: ChatLine, operator: str) -> bool:
+    """Whether that operator was sent the line under that id; or its correction, or the line once more."""
+    return stanza_id.partition(".")[0] == of_line(line, operator)
 
 
 def line_key(stanza_id: str) -> int | None:

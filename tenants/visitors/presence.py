@@ -24,6 +24,8 @@ from tenants.visitors.sessions import Policy, VisitorView
 
 RESOURCE = "lhc"
 """The resource of every virtual session."""
+SAID = "said-"
+"""How the ids of visitors' messages begin of which nothing is kept: an answer to one is known as such."""
 
 
 async def find_session(services: Services, name: AccountName) -> VisitorSession | None:
@@ -153,7 +155,7 @@ def message(naming: Naming, tenant: Tenant, username: str, operator: AccountName
         username=username,
         operator=naming.username(operator),
         body=clean(body),
-        message_id=uuid.uuid4().hex,
+        message_id=f"{SAID}{uuid.uuid4().hex}",
     )
 
 

@@ -101,7 +101,7 @@ class ReceiptRequest(BaseModel):
 
 
 class ReactionsRequest(BaseModel):
-    """All reactions of the visitor to an operator's message; none takes them back."""
+    """All reactions of the visitor to a message; none takes them back."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -275,7 +275,10 @@ async def confirm_message(
 async def react(
     instance_name: str, chat_id: str, line_id: str, wanted: ReactionsRequest, services: ServicesDep
 ) -> ReactionsRequest:
-    """The visitor reacts to an operator's message, by the id that its event told; the operator's client shows it."""
+    """The visitor reacts to a message, which operators' clients show.
+
+    An operator's is known by the id that its event told, the visitor's own by yours.
+    """
     await visitor_answers.react(services, instance_name, chat_id, line_id, wanted.reactions)
     return wanted
 

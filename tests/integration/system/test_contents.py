@@ -11,7 +11,7 @@ from tests.world.contents import BACK, ENCRYPTED, NOTHING, SAMPLES, UPDATED, Sam
 from tests.world.tenant import NewTenant, Tenant
 from tests.world.tenant_api import TenantApi
 from tests.world.told import Told, login
-from tests.world.visitors import new_visitor
+from tests.world.visitors import PASSWORD, new_visitor
 
 END = "that was all"
 
@@ -146,8 +146,11 @@ async def test_webhooks_tell_which_line_is_meant(api: TenantApi, hooked: Told) -
     send(bob, to, f"<body>each</body><reply xmlns='urn:xmpp:reply:0' id='{asked}'/>", "m5")
     reply = await hooked.next("message.created", message="each")
     assert reply["in_reply_to"] == {"message_id": "line-0001", "written_by": "visitor"}
+    await api.http.patch("/chats/5/messages/line-0001", json={"message": "how much is that?"})
+    corrected = (await bob.reads("how much is that?")).id
     for line, meant in (
         (asked, ("line-0001", "visitor")),
+        (corrected, ("line-0001", "visitor")),
         ("o1", (said, "operator")),
         ("m5", (reply["message_id"], "operator")),
     ):
@@ -157,13 +160,38 @@ async def test_webhooks_tell_which_line_is_meant(api: TenantApi, hooked: Told) -
     await hooked.next("message.retracted", message_id=reply["message_id"])
     # what is not known becomes a line, which is edited from then on
     send(bob, to, replacing("long-ago", "new words"), "m7")
-    corrected = await hooked.next("message.created", message="new words", is_correction=True)
+    changed = await hooked.next("message.created", message="new words", is_correction=True)
     send(bob, to, replacing("long-ago", "newer words"), "m8")
-    assert (await hooked.next("message.updated", message="newer words"))["message_id"] == corrected["message_id"]
+    assert (await hooked.next("message.updated", message="newer words"))["message_id"] == changed["message_id"]
     kept = (await api.http.get("/chats/5/messages")).json()["messages"]
     suffix = f"bob.{api.tenant.name}"
     assert [one["body"] for one in kept if one["sender"] == suffix] == ["15 euros", None, "newer words"]
     assert not [message for message in bob.messages if message.error]
+
+
+async def test_lhcs_lines_are_known_as_the_visitors(new_tenant: NewTenant) -> None:
+    """Though it gives them no ids, and nothing is kept of them."""
+    tenant = await new_tenant()
+    bob = await tenant.operator_online("bob")
+    url = f"http://{tenant.callback_host}:{tenant.receiver.port}/"
+    wanted = {"callback_url": url, "routing": "lhc", "event_format": "webhook"}
+    await tenant.panel.http.put(f"/v1/tenants/{tenant.name}", json=wanted)
+    await tenant.lhc.new_visitor("visitor.1", PASSWORD)
+    await tenant.lhc.visitor_writes("visitor.1", PASSWORD, "bob", "hello?")
+    asked = (await bob.reads("hello?")).id
+    to = f"{visitor_of(tenant, 1)}@{tenant.host}"
+    for number, line in enumerate((asked, "of-nobody")):
+        send(bob, to, reacting(line), f"m{number}")
+    send(bob, to, f"<body>hi</body><reply xmlns='urn:xmpp:reply:0' id='{asked}'/>", "m2")
+
+    def told(kind: str) -> list[dict[str, Any]]:
+        events = [json.loads(one.raw) for one in tenant.receiver.callbacks if one.host == tenant.callback_host]
+        return [one["data"] for one in events if one.get("type") == kind]
+
+    await until(lambda: told("message.created"), "all is told")
+    meant = [(one["message_id"], one["written_by"]) for one in told("message.reaction")]
+    assert meant == [(None, "visitor"), (None, None)]
+    assert told("message.created")[0]["in_reply_to"] == {"message_id": None, "written_by": "visitor"}
 
 
 async def test_nobody_edits_what_another_said(api: TenantApi, hooked: Told) -> None:

@@ -79,18 +79,25 @@ async def test_a_visitor_edits_and_takes_back(product: Product) -> None:
     await eve.reads(ACCEPTED.format("bob"))
     await client.edit("5", "line-0001", "I take two of these")
     await bob.reads("I take two of these")
+    # reactions to the visitor's own line, for who has it
+    await client.react("5", "line-0001", "\N{THUMBS UP SIGN}")
+    await until(lambda: told(bob, REACTIONS), "the owner sees the reaction")
+    assert told(bob, REACTIONS)[0].get("id") == stanza_of(bob, "I take tow").get("id")
+    await product.refused(404, client.react("5", "line-9999", "x"))
     await client.retract("5", "line-0002")
     await client.retract("5", "line-0002")
     for operator in (bob, eve):
         await until(lambda operator=operator: told(operator, RETRACT), "the operator sees that it was taken back")  # type: ignore[misc]
         assert told(operator, RETRACT)[0].get("id") == stanza_of(operator, "forget this").get("id")
-    assert "I take two of these" not in read_by(eve)
+    await product.refused(409, client.react("5", "line-0002", "x"))
+    assert (told(eve, REACTIONS), "I take two of these" in read_by(eve)) == ([], False)
     assert {line.message_id: line.state async for line in client.messages("5")}["line-0002"] == "retracted"
 
     # an owner who was not sent the line has nothing to replace
     await client.assign_chat("5", "eve")
     ann = await api.operator("ann")
     await client.assign_chat("5", "ann")
+    await product.refused(409, client.react("5", "line-0001", "x"))
     await client.edit("5", "line-0001", "I take three")
     await ann.reads("I take three")
     assert told(ann, REPLACE) == []
