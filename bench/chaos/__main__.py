@@ -103,6 +103,7 @@ def main(
     broker: Annotated[Broker, typer.Option()] = Broker.REDIS,
     database: Annotated[DatabaseServer, typer.Option()] = DatabaseServer.SQLITE,
     pools: Annotated[int, typer.Option(min=1, help="Pool processes.")] = 2,
+    ejabberd_nodes: Annotated[int, typer.Option(min=1, help="Nodes of ejabberd; operators log in at each.")] = 1,
     settle: Annotated[float, typer.Option(min=1, help="Seconds that everything may take to arrive at the end.")] = 90,
     results: Annotated[Path, typer.Option(help="Where the JSON goes.")] = RESULTS,
 ) -> None:
@@ -112,11 +113,11 @@ def main(
     logging.getLogger("slixmpp").setLevel(logging.CRITICAL)  # connections are meant to break
     shape = Shape(tenants, visitors, operators, rate, seconds, seed)
     well = False
-    console.print(f"Starting a system with {broker}, {database} and {pools} pool processes …")
+    servers = f"{broker}, {database}, {ejabberd_nodes} of ejabberd"
+    console.print(f"Starting a system with {servers} and {pools} pool processes …")
+    wanted = ("--broker", broker, "--database", database, "--pools", pools, "--ejabberd-nodes", ejabberd_nodes)
     try:
-        with start_system(
-            *("--broker", broker, "--database", database, "--pools", str(pools)), env=FULL_SPEED, keep=lambda: not well
-        ) as system:
+        with start_system(*map(str, wanted), env=FULL_SPEED, keep=lambda: not well) as system:
             chosen = victims(system, [name for name in victim.split(",") if name])
             actions = plan(seed, chosen, seconds, pause)
             console.print(f"It is in {system.state}, logs included; the folder stays if not all goes well.")

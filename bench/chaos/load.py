@@ -11,7 +11,7 @@ import random
 import time
 import uuid
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from enum import Enum
@@ -172,16 +172,22 @@ class Desk:
     tenant: str
     username: str
     host: str
-    address: tuple[str, int]
+    addresses: Sequence[tuple[str, int]]  # of ejabberd's nodes, the one that is tried first at first
     ledger: Ledger
     visitors: dict[str, Visitor]
     view: dict[str, SeenPresence] = field(default_factory=dict)
     flickers: list[tuple[str, str, float]] = field(default_factory=list)
     connections: int = 0
+    attempts: int = 0
     _client: Client | None = None
     _former: Client | None = None  # kept for a while: its tasks must end before it is collected
     _accepted: dict[str, tuple[Conversation, int]] = field(default_factory=dict)
     _refused: set[str] = field(default_factory=set)
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Where to log in next: at another node each time, as who has the addresses from DNS."""
+        return self.addresses[self.attempts % len(self.addresses)]
 
     @property
     def online(self) -> bool:
@@ -204,6 +210,7 @@ class Desk:
         """Try to log in."""
         self.view.clear()
         client = Client(self)
+        self.attempts += 1
         try:
             await client.connect()
         except (AssertionError, PermissionError, IqError, IqTimeout, NotConnectedError):
@@ -291,6 +298,7 @@ class Load:
         self.instances = Instances(system.endpoints["callback_port"])
         self.outcomes: Counter[str] = Counter()
         self._stopping = asyncio.Event()
+        self._turns = itertools.count()
         self._lhcs: dict[str, Lhc] = {}
         self._visitors: dict[str, dict[str, Visitor]] = {}
         self._leaving: dict[str, float] = {}
@@ -350,8 +358,10 @@ class Load:
 
     def _desk(self, tenant: str, username: str) -> Desk:
         endpoints = self._system.endpoints
-        address = (endpoints["c2s_host"], endpoints["c2s_port"])
-        return Desk(tenant, username, self._host, address, self.ledger, self._visitors[tenant])
+        ports = [port for name, port in sorted(endpoints.items()) if name.startswith("c2s_port")]
+        first = next(self._turns) % len(ports)
+        addresses = [(endpoints["c2s_host"], port) for port in ports[first:] + ports[:first]]
+        return Desk(tenant, username, self._host, addresses, self.ledger, self._visitors[tenant])
 
     async def talk(self, stop: asyncio.Event) -> None:
         """Talk until `stop`; what was begun is said to its end, if that can be done soon."""

@@ -69,7 +69,7 @@ def _turns(dice: random.Random, victims: Sequence[str]) -> Iterator[str]:
 def _rank(victim: str) -> int:
     if victim.startswith(_POOL):
         return 0
-    return 2 if victim in _SERVERS else 1
+    return 2 if victim.startswith(_SERVERS) else 1
 
 
 def _action(dice: random.Random, at: float, victim: str) -> Action:

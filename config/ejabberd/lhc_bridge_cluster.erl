@@ -145,9 +145,12 @@ handle_info(tell_waiting, #state{host = Host} = State) ->
 handle_info({nodedown, Node}, #state{host = Host, waiting = Waiting} = State) ->
     case lists:member(Node, ejabberd_cluster:get_known_nodes()) of
         true ->
+            Browsers = lhc_bridge_visitors:at_node(Host, Node),
+            tell_component(Host, Node),
             ?ERROR_MSG("Node ~ts is down; messages that waited there: ~B (-1: unknown)",
                        [Node, maps:get(Node, Waiting, -1)]),
-            tell_component(Host, Node);
+            node() == lists:min(running() -- [Node])
+                andalso spawn(fun() -> lhc_bridge_visitors:tell_gone(Browsers) end);
         false ->
             ok
     end,

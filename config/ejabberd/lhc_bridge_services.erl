@@ -68,21 +68,27 @@ serve(#iq{from = #jid{lserver = From}, to = #jid{lserver = Host}, lang = Lang} =
             xmpp:make_error(IQ, xmpp:err_forbidden(<<"Only the component may ask for this">>, Lang))
     end.
 
+%% What asks other nodes does so beside this connection: one that hangs is not to hold up what comes after it.
 carry_out(#iq{to = #jid{lserver = Host}, sub_els = [El]} = IQ) ->
+    Connection = self(),
     case xmpp:get_name(El) of
-        <<"nick">> -> lhc_bridge_nicks:set(Host, fxml:get_tag_attr_s(<<"user">>, El), fxml:get_tag_cdata(El));
-        _ -> self() ! {route, answer(IQ)}
+        <<"nick">> ->
+            lhc_bridge_nicks:set(Host, fxml:get_tag_attr_s(<<"user">>, El), fxml:get_tag_cdata(El));
+        Name when Name == <<"fence">>; Name == <<"sync">> ->
+            spawn(fun() -> Connection ! {route, answer(IQ, Connection)} end);
+        _ ->
+            Connection ! {route, answer(IQ, Connection)}
     end.
 
-answer(#iq{type = Type, to = #jid{lserver = Host}, lang = Lang, sub_els = [El]} = IQ) ->
+answer(#iq{type = Type, to = #jid{lserver = Host}, lang = Lang, sub_els = [El]} = IQ, Connection) ->
     case {Type, xmpp:get_name(El), jid:resourceprep(fxml:get_tag_attr_s(<<"name">>, El))} of
         {set, <<"pool">>, <<_, _/binary>> = Name} ->
-            ets:insert(?NAMES, {self(), Host, Name, erlang:unique_integer([monotonic])}),
+            ets:insert(?NAMES, {Connection, Host, Name, erlang:unique_integer([monotonic])}),
             xmpp:make_iq_result(IQ, #xmlel{name = <<"pool">>, attrs = [{<<"xmlns">>, ?NS_BRIDGE},
                                                                        {<<"node">>, atom_to_binary(node())}]});
         {set, <<"fence">>, <<_, _/binary>> = Name} ->
             Nodes = fenced(fxml:get_tag_attr_s(<<"node">>, El)),
-            Done = done_at(Nodes, end_bearers, [Name, Host, self()]),
+            Done = done_at(Nodes, end_bearers, [Name, Host, Connection]),
             %% what was handled there is known here now
             lhc_bridge_cluster:await_others(Host),
             result(IQ, Done, <<"It does not end">>, Lang);

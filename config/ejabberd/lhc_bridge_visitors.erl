@@ -8,7 +8,7 @@
 -module(lhc_bridge_visitors).
 
 %% for mod_lhc_bridge and its helpers
--export([hooks/1, ask_to_show/2]).
+-export([hooks/1, ask_to_show/2, at_node/2, tell_gone/1]).
 %% hooks
 -export([set_presence/4, unset_presence/4, operator_came/1, show/2]).
 
@@ -39,6 +39,18 @@ unset_presence(?IS_VISITOR = User, Host, Resource, Status) ->
     end;
 unset_presence(_Operator, _Host, _Resource, _Status) ->
     ok.
+
+%% The browsers whose connection is, or was, at that node. They are known until ejabberd forgets the sessions of a dead one.
+-spec at_node(binary(), node()) -> [jid:jid()].
+at_node(Host, Node) ->
+    [jid:make(User, Host, Resource)
+     || {?IS_VISITOR = User, _, Resource} <- ejabberd_sm:get_vh_session_list(Host),
+        Pid <- [ejabberd_sm:get_session_pid(User, Host, Resource)], is_pid(Pid), node(Pid) == Node].
+
+%% They have gone with their node, which cannot say so.
+-spec tell_gone([jid:jid()]) -> ok.
+tell_gone(Browsers) ->
+    lists:foreach(fun(Browser) -> tell(Browser, #presence{type = unavailable}) end, Browsers).
 
 tell(#jid{luser = User, lserver = Host} = Visitor, Presence) ->
     case lhc_bridge_names:tenant(User, Host) of

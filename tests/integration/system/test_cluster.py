@@ -9,6 +9,7 @@ from xmlrpc.client import Fault
 
 import pytest
 
+from bench.testbed.browser import Browser
 from bench.testbed.operator import Operator
 from bench.testbed.panel import Panel
 from bench.testbed.receiver import Receiver
@@ -66,6 +67,20 @@ async def at(tenant: Tenant, node: str, local: str, resource: str = "desk") -> A
     finally:
         with suppress(Exception):  # its node may have died
             await operator.leave()
+
+
+@asynccontextmanager
+async def browser_at_b(tenant: Tenant, local: str) -> AsyncIterator[None]:
+    """The visitor's browser is logged in at the second node, and dies with it."""
+    url = f"ws://127.0.0.1:{tenant.system.endpoints['websocket_port_2']}/ws"
+    browser = Browser(url, tenant.lhc.name(local), tenant.host, PASSWORD)
+    await browser.__aenter__()
+    await browser.present("Ann", "here")
+    try:
+        yield
+    finally:
+        with suppress(Exception):
+            await browser.leave()
 
 
 async def run(system: System, name: str, *, stop: bool) -> None:
@@ -130,9 +145,15 @@ async def test_people_at_different_nodes_talk_in_order_and_stay_online(tenant: T
 async def test_operators_of_a_node_that_dies_go_offline_at_once_and_the_others_go_on(tenant: Tenant) -> None:
     lhc, system = tenant.lhc, tenant.system
     await lhc.new_visitor("visitor.1", PASSWORD)
-    async with at(tenant, A, "ann") as ann, at(tenant, B, "bob") as bob:
+    async with at(tenant, A, "ann") as ann, at(tenant, B, "bob") as bob, browser_at_b(tenant, "visitor.1"):
         await bob.sees(lhc.name("visitor.1"))
+        browser = f"{lhc.name('visitor.1')}@{tenant.host}/browser"
+        await until(lambda: any(one.jid == browser for one in ann.presences), "ann sees the browser")
         async with without(system, B):
+            await until(
+                lambda: [one.type for one in ann.presences if one.jid == browser][-1] == "unavailable",
+                "ann sees the browser leave",
+            )
             await tenant.receiver.status(tenant.connect_body("bob", "disconnect"), seconds=AT_ONCE)
             assert not tenant.receiver.statuses(tenant.connect_body("ann", "disconnect"))
             await lhc.new_visitor("visitor.2", PASSWORD)
