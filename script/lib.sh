@@ -15,7 +15,7 @@ as_root() {
 # its file without Docker's engine, a browser, two web servers, systemd, clients of operators, PHP (LHC's encoders) and
 # Erlang's tools for tests.
 install_packages() {
-  local wanted=" $* " missing=() client
+  local wanted=" $* " missing=() clients=() client
   case $wanted in *" postgresql "* | *" tests "*)
     compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || missing+=(postgresql)
     # what ejabberd speaks to it with
@@ -38,7 +38,7 @@ install_packages() {
     command -v systemd-analyze >/dev/null || missing+=(systemd)
     # clients of operators
     for client in profanity mcabber poezio go-sendxmpp; do
-      command -v $client >/dev/null || missing+=($client)
+      command -v $client >/dev/null || clients+=($client)
     done
     # EUnit, for the bridge's own tests, and its header; xref, which finds calls of functions that are not there
     compgen -G '/usr/lib/erlang/lib/tools-*/ebin' >/dev/null || missing+=(erlang-tools)
@@ -52,6 +52,11 @@ install_packages() {
   # the documentation's examples call these
   command -v curl >/dev/null || missing+=(curl)
   command -v jq >/dev/null || missing+=(jq)
+  if [ ${#missing[@]} != 0 ] && [ ${#clients[@]} != 0 ]; then as_root apt-get update -q >&2; fi
+  # what a Debian has no longer its tests do without
+  for client in "${clients[@]}"; do
+    if apt-cache show "$client" >/dev/null 2>&1; then missing+=("$client"); fi
+  done
   if [ ${#missing[@]} = 0 ]; then return; fi
 
   say "Installing Debian packages: ${missing[*]} …"

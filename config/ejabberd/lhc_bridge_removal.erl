@@ -55,7 +55,8 @@ remove_checked_users(Host, Users) ->
                           remove_remnants(Host, User) % a session that ends stores its last activity
                   end, [Ending || {_, [_ | _]} = Ending <- Sessions]),
     Left = left(Host, Users),
-    [{User, string:join(Kinds, ", ")} || User <- Users, (Kinds = [Kind || {Kind, Of} <- Left, lists:member(User, Of)]) /= []].
+    [{User, string:join(Kinds, ", ")}
+     || User <- Users, Kinds <- [[Kind || {Kind, Of} <- Left, lists:member(User, Of)]], Kinds /= []].
 
 remove_account(Host, User, There) ->
     case lists:member(User, There) of

@@ -1,5 +1,6 @@
 """Operators' clients of Debian, at terminals, and the system that they log in to."""
 
+import shutil
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -25,8 +26,10 @@ def homes() -> Iterator[Path]:
 
 @pytest.fixture(scope="module", params=CLIENTS, ids=lambda kind: kind.__name__.lower())
 def kind(request: pytest.FixtureRequest) -> type[Client]:
-    """Each client in turn."""
+    """Each client in turn that this Debian has."""
     kind: type[Client] = request.param
+    if shutil.which(kind.__name__.lower()) is None:
+        pytest.skip(f"there is no {kind.__name__}")
     return kind
 
 
