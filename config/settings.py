@@ -42,7 +42,12 @@ class Settings(BaseSettings):
 
     # The product
     hosting: bool = Field(True, description="True: many instances, named in every username. False: one unnamed one.")
-    xmpp_host: str = Field("localhost", description="The XMPP domain that all accounts live on.")
+    xmpp_host: str = Field("localhost", description="The XMPP domain of tenants of which no other is said.")
+    xmpp_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="All XMPP domains that tenants may live on, the default first:"
+        " `xmpp.example.com,chat.customer.example`. Without it there is one, `xmpp_host`.",
+    )
     accept_unknown_tenants: bool = Field(
         default=True, description="With hosting-wide keys LHC may begin tenants that the panel did not announce."
     )
@@ -93,6 +98,10 @@ class Settings(BaseSettings):
         description="What ejabberd keeps all its data in, as ejabberd.yml says: `sql` or `mnesia`. `doctor` compares"
         " the two. `script/up` takes `sql` where the database is PostgreSQL, unless this says otherwise.",
     )
+    ejabberd_hosts_file: str = Field(
+        "", description="The file of ejabberd's configuration that says which hosts there are, when we may write it."
+    )
+    ejabberd_certificate: str = Field("", description="The certificate of the hosts above, for that file.")
     component_host: str = "127.0.0.1"
     component_port: int = 5275
     component_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
@@ -147,7 +156,9 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["json", "console"] = "json"
 
-    @field_validator("webhook_networks", "trusted_proxies", "component_hosts", "ejabberd_api_urls", mode="before")
+    @field_validator(
+        "webhook_networks", "trusted_proxies", "component_hosts", "ejabberd_api_urls", "xmpp_hosts", mode="before"
+    )
     @classmethod
     def _split(cls, value: Any) -> Any:
         return [one.strip() for one in value.split(",") if one.strip()] if isinstance(value, str) else value
@@ -164,6 +175,23 @@ class Settings(BaseSettings):
     def _fold_host(cls, value: str) -> str:
         """Domains have no case (RFC 4343); they are compared with what callers and ejabberd say, which is folded."""
         return value.lower()
+
+    @field_validator("xmpp_hosts")
+    @classmethod
+    def _fold_hosts(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(map(str.lower, value)))
+
+    @model_validator(mode="after")
+    def _agree_on_hosts(self) -> Self:
+        """One default, however it is said; and no host is what another one's rooms or the component are called."""
+        hosts = self.xmpp_hosts or (self.xmpp_host,)
+        if self.xmpp_host != hosts[0] and "xmpp_host" in self.model_fields_set:
+            raise ValueError(f"{ENV_PREFIX}XMPP_HOSTS must begin with {ENV_PREFIX}XMPP_HOST, or say it alone")
+        if services := {f"lhc.{hosts[0]}", *(f"conference.{host}" for host in hosts)} & set(hosts):
+            raise ValueError(f"{ENV_PREFIX}XMPP_HOSTS: {min(services)} is the address of a service of another host")
+        # not by assignment, which would count as said
+        self.__dict__.update(xmpp_host=hosts[0], xmpp_hosts=hosts)
+        return self
 
     @model_validator(mode="after")
     def _put_passwords_into_urls(self) -> Self:
@@ -185,13 +213,8 @@ class Settings(BaseSettings):
 
     @cached_property
     def component_jid(self) -> str:
-        """The component's own domain, as the bridge module and ejabberd's listener know it."""
+        """The component's own domain, as the bridge module and ejabberd's listener know it: one for all hosts."""
         return f"lhc.{self.xmpp_host}"
-
-    @cached_property
-    def rooms_jid(self) -> str:
-        """The domain of the group chats of operators (`mod_muc` in `config/ejabberd/ejabberd.yml`)."""
-        return f"conference.{self.xmpp_host}"
 
     @classmethod
     def load(cls) -> Self:

@@ -5,9 +5,10 @@ bulk is made from it at the moment of writing. So of two stanzas about one visit
 sessions end is in `xmpp_pool.session_ends`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import assert_never
 
+from tenants.core.naming import domain_of, rooms_service
 from tenants.core.text import own_nick
 from tenants.process.services import Services
 from tenants.shards.commands import (
@@ -34,7 +35,10 @@ Quick = ShowVisitor | SendMessage | SendToRoom | ShowTyping | SendReceipt | Send
 
 
 class Announcer:
-    """Carries out commands on the session table and the stream. Every command may come twice."""
+    """Carries out commands on the session table and the stream. Every command may come twice.
+
+    `host_of`: the XMPP host of a tenant.
+    """
 
     def __init__(
         self,
@@ -43,8 +47,11 @@ class Announcer:
         operators: OperatorDirectory,
         sessions: SessionTable,
         fanout: Fanout,
+        *,
+        host_of: Callable[[str], str],
     ) -> None:
         self._services = services
+        self._host_of = host_of
         self._gateway = gateway
         self._operators = operators
         self._sessions = sessions
@@ -105,15 +112,16 @@ class Announcer:
         self._fanout.show(instance_name, jid, self._presences(instance_name, jid))
 
     def show_one(self, username: str, jid: str) -> None:
-        """Show a visitor to an operator's connection once more, if it is online.
+        """Show a visitor to a connection of an operator of its tenant once more, if both are online.
 
         Raises:
             InvalidInputError: that is nobody's username.
             StreamLostError: on the next stream all are shown anyway.
         """
-        session = self._sessions.get(self._services.naming.parse_username(username).instance, username)
-        if session is not None:
-            self._gateway.send(self._presence(session, jid))
+        instance_name = self._services.naming.parse_username(username).instance
+        session = self._sessions.get(instance_name, username)
+        if session is not None and self._operators.is_there(instance_name, jid):
+            self._gateway.send(_presence(session, jid))
 
     def _presences(self, instance_name: str, jid: str) -> Iterator[str]:
         """The presences of all visitors of a tenant for one connection; each is made when its turn comes."""
@@ -122,12 +130,7 @@ class Announcer:
                 return
             session = self._sessions.get(instance_name, username)
             if session is not None:
-                yield self._presence(session, jid)
-
-    def _presence(self, session: Session, jid: str) -> str:
-        """The visitor's presence for one connection."""
-        payload = stanzas.available_payload(session.nick, session.status)
-        return stanzas.available(self.jid_of(session.username), jid, payload)
+                yield _presence(session, jid)
 
     def _show(self, command: ShowVisitor) -> None:
         if command.online_until <= self._services.clock():
@@ -146,21 +149,22 @@ class Announcer:
     def announce(self, session: Session) -> None:
         """Put the session into the table, and tell the operators if that is news."""
         if _may_be_news(session, self._sessions.get(session.instance_name, session.username)):
-            settings = self._services.settings
+            host = self._host_of(session.instance_name)
             self._gateway.send(
-                stanzas.nick_of(session.username, session.nick, settings.xmpp_host, settings.component_jid)
+                stanzas.nick_of(session.username, session.nick, host, self._services.settings.component_jid)
             )
         if self._sessions.put(session):
             payload = stanzas.available_payload(session.nick, session.status)
             for jid in self._operators.jids(session.instance_name):
-                self._gateway.send(stanzas.available(self.jid_of(session.username), jid, payload))
+                self._gateway.send(stanzas.available(jid_of(session.username, domain_of(jid)), jid, payload))
 
     def _send(self, command: SendMessage) -> None:
         session = self._sessions.get(command.instance_name, command.username)
+        host = self._host_of(command.instance_name)
         self._gateway.send(
             stanzas.chat_message(
-                sender=self.jid_of(command.username),
-                to=self._bare_jid(command.operator),
+                sender=jid_of(command.username, host),
+                to=_bare_jid(command.operator, host),
                 body=command.body,
                 message_id=command.message_id,
                 nick=session.nick if session else None,
@@ -170,10 +174,11 @@ class Announcer:
         )
 
     def _say_in_room(self, command: SendToRoom) -> None:
+        host = self._host_of(command.instance_name)
         self._gateway.send(
             stanzas.room_message(
-                sender=f"{command.sender}@{self._services.settings.xmpp_host}",
-                room=f"{command.room}@{self._services.settings.rooms_jid}",
+                sender=f"{command.sender}@{host}",
+                room=f"{command.room}@{rooms_service(host)}",
                 body=command.body,
                 message_id=command.message_id,
                 nick=command.nick,
@@ -185,14 +190,16 @@ class Announcer:
         if command.told_until <= self._services.clock():
             return
         for jid in self._operators.jids_of(command.instance_name, command.operator):
-            self._gateway.send(stanzas.typing(self.jid_of(command.username), jid, composing=command.composing))
+            sender = jid_of(command.username, domain_of(jid))
+            self._gateway.send(stanzas.typing(sender, jid, composing=command.composing))
 
     def _send_receipt(self, command: SendReceipt) -> None:
+        host = self._host_of(command.instance_name)
         self._gateway.send(
             stanzas.receipt(
-                self.jid_of(command.username),
+                jid_of(command.username, host),
                 # should this device be gone, ejabberd takes another one
-                f"{self._bare_jid(command.operator)}/{command.resource}",
+                f"{_bare_jid(command.operator, host)}/{command.resource}",
                 command.receipt_id,
                 command.of,
                 received=command.received,
@@ -201,20 +208,29 @@ class Announcer:
         )
 
     def _send_reactions(self, command: SendReactions) -> None:
-        sender, to = self.jid_of(command.username), self._bare_jid(command.operator)
+        host = self._host_of(command.instance_name)
+        sender, to = jid_of(command.username, host), _bare_jid(command.operator, host)
         self._gateway.send(stanzas.reactions(sender, to, command.stanza_id, command.of, command.reactions))
-
-    def _bare_jid(self, operator: str) -> str:
-        """For what ejabberd gives to those of the operator's devices that it picks, or keeps for later."""
-        return f"{operator}@{self._services.settings.xmpp_host}"
 
     def _say_unavailable(self, instance_name: str, username: str) -> None:
         for jid in self._operators.jids(instance_name):
-            self._gateway.send(stanzas.unavailable(self.jid_of(username), jid))
+            self._gateway.send(stanzas.unavailable(jid_of(username, domain_of(jid)), jid))
 
-    def jid_of(self, username: str) -> str:
-        """The JID that a visitor is shown as."""
-        return f"{username}@{self._services.settings.xmpp_host}/{RESOURCE}"
+
+def jid_of(username: str, host: str) -> str:
+    """The JID that a visitor is shown as, to operators of that host: they and their visitors live on one."""
+    return f"{username}@{host}/{RESOURCE}"
+
+
+def _bare_jid(operator: str, host: str) -> str:
+    """For what ejabberd gives to those of the operator's devices that it picks, or keeps for later."""
+    return f"{operator}@{host}"
+
+
+def _presence(session: Session, jid: str) -> str:
+    """The visitor's presence for one connection of an operator."""
+    payload = stanzas.available_payload(session.nick, session.status)
+    return stanzas.available(jid_of(session.username, domain_of(jid)), jid, payload)
 
 
 def _may_be_news(session: Session, known: Session | None) -> bool:

@@ -56,7 +56,8 @@ class Gateway:
         on_established: awaited each time a link leads, or another comes up; the first time before `wait_established`
             returns.
         on_presence: an operator's presence, as the bridge module of that node reports it.
-        on_message: a diverted message, and the function that answers it.
+        on_message: a diverted message, and the function that answers it. As a signal, it comes `from` the host that
+            it is of.
         on_signal: a chat state or a receipt.
         on_show_asked: an operator's connection (full JID) is to be shown a visitor (username) once more.
         on_node_down: a node has died, and with it all connections that it had.
@@ -306,9 +307,13 @@ class Gateway:
             matcher = MatchXPath(f"{{{COMPONENT_NS}}}{path}")
             stream.register_handler(Callback(f"bridge {name}", matcher, heard))
 
-    def _is_of_server(self, stanza: StanzaBase) -> bool:
-        """Any client may write to the component; only the server itself speaks for the bridge module."""
-        return str(stanza["from"]) == self._settings.xmpp_host
+    @staticmethod
+    def _is_of_server(stanza: StanzaBase) -> bool:
+        """Any client may write to the component; only a host itself speaks for the bridge module.
+
+        Which one, `from` says: whoever reads what is said of a tenant compares it with the tenant's host.
+        """
+        return bool(stanza["from"].domain) and str(stanza["from"]) == stanza["from"].domain
 
     def _presence(self, link: Link, presence: StanzaBase) -> None:
         self._on_presence(cast(Presence, presence), link.node)
@@ -324,7 +329,7 @@ class Gateway:
 
     def _told_of_down(self, _link: Link, stanza: StanzaBase) -> None:
         told = stanza.xml.find(_DOWN)
-        if not self._is_of_server(stanza) or told is None:
+        if str(stanza["from"]) != self._settings.xmpp_host or told is None:
             return
         node = told.get("node", "")
         self._told_down.add(node)

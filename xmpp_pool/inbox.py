@@ -14,7 +14,7 @@ from tenants.conversations.operator_messages import Stored, store_messages
 from tenants.conversations.reports import OperatorMessage, Returned, RoomReport
 from tenants.core.batching import next_batch
 from tenants.core.errors import InvalidInputError
-from tenants.core.naming import AccountKind, AccountName, local_part
+from tenants.core.naming import AccountKind, AccountName, Naming, domain_of, local_part, rooms_service
 from tenants.delivery.outbox import Origin
 from tenants.process.services import Services
 from tenants.shards.queues import QueueUnavailableError
@@ -115,18 +115,21 @@ class Inbox:
 
     def _read(self, iq: ET.Element) -> Report | Unshowable | None:
         """What is to be stored, or why it is given back; None if storing it is of no use to anybody."""
+        host = str(iq.get("from"))
         forwarded = read_forwarded(iq, self._services.settings.component_jid)
-        if isinstance(forwarded, ForwardedError) and self._is_room(forwarded.sender):
+        service = rooms_service(host)
+        if isinstance(forwarded, ForwardedError) and domain_of(forwarded.sender) == service:
             # LHC was told that the message is accepted, and cannot be told otherwise any more
             log.error("a message did not reach its room", room=forwarded.sender, condition=forwarded.condition)
             return None
-        if self._is_room(forwarded.receiver):
-            return self._read_room(forwarded)
+        if domain_of(forwarded.receiver) == service:
+            return self._read_room(forwarded, host)
         if isinstance(forwarded, ForwardedPresence):
             raise ValueError("presence that is not in a room")  # noqa: TRY004 - as everything that is not of that form
-        operator, visitor = names(self._services, forwarded.sender, forwarded.receiver)
+        operator, visitor = names(self._services.naming, host, forwarded.sender, forwarded.receiver)
         if isinstance(forwarded, ForwardedError):
             return Returned(
+                host=host,
                 stanza_id=forwarded.stanza_id,
                 message_id=forwarded.message_id,
                 visitor=visitor,
@@ -146,25 +149,27 @@ class Inbox:
             _origin(forwarded),
             content,
             for_browser=forwarded.for_browser,
+            host=host,
         )
 
-    def _is_room(self, jid: str) -> bool:
-        return jid.partition("/")[0].rpartition("@")[2] == self._services.settings.rooms_jid
-
-    def _read_room(self, forwarded: Forwarded | ForwardedPresence) -> RoomReport | None:
-        naming, settings = self._services.naming, self._services.settings
-        operator = naming.parse_username(local_part(forwarded.sender, settings.xmpp_host, "from"), "from")
-        room = naming.parse_room(local_part(forwarded.receiver, settings.rooms_jid, "to"), "to")
+    def _read_room(self, forwarded: Forwarded | ForwardedPresence, host: str) -> RoomReport | None:
+        naming = self._services.naming
+        operator = naming.parse_username(local_part(forwarded.sender, host, "from"), "from")
+        room = naming.parse_room(local_part(forwarded.receiver, rooms_service(host), "to"), "to")
         if operator.kind is not AccountKind.OPERATOR or operator.instance != room.instance:
             raise ValueError("not an operator in a room of the same tenant")
         if isinstance(forwarded, ForwardedPresence):
-            return RoomReport(forwarded.stanza_id, operator, room, arrived=forwarded.available)
+            return RoomReport(forwarded.stanza_id, operator, room, arrived=forwarded.available, host=host)
         content = contents.read(forwarded.element)
         if isinstance(content, Unshowable):
             # those in the room have it, and what it is that others cannot be shown may be a matter of programs alone
             unshowable = None if content.reason is Reason.UNKNOWN else content.text
-            return RoomReport(forwarded.stanza_id, operator, room, unshowable=unshowable) if unshowable else None
-        return RoomReport(forwarded.stanza_id, operator, room, content.text, content=content) if content else None
+            if unshowable is None:
+                return None
+            return RoomReport(forwarded.stanza_id, operator, room, unshowable=unshowable, host=host)
+        if content is None:
+            return None
+        return RoomReport(forwarded.stanza_id, operator, room, content.text, content=content, host=host)
 
 
 def _origin(forwarded: Forwarded) -> Origin:
@@ -176,16 +181,15 @@ def _origin(forwarded: Forwarded) -> Origin:
     )
 
 
-def names(services: Services, sender_jid: str, receiver_jid: str) -> tuple[AccountName, AccountName]:
-    """The operator who wrote and the visitor of the same tenant who was written to.
+def names(naming: Naming, host: str, sender_jid: str, receiver_jid: str) -> tuple[AccountName, AccountName]:
+    """The operator who wrote and the visitor of the same tenant who was written to, both at that host.
 
     Raises:
         InvalidInputError: a name breaks a rule.
         ValueError: they are no operator and visitor, or not of the same tenant.
     """
-    host = services.settings.xmpp_host
-    sender = services.naming.parse_username(local_part(sender_jid, host, "from"), "from")
-    receiver = services.naming.parse_username(local_part(receiver_jid, host, "to"), "to")
+    sender = naming.parse_username(local_part(sender_jid, host, "from"), "from")
+    receiver = naming.parse_username(local_part(receiver_jid, host, "to"), "to")
     if sender.kind is not AccountKind.OPERATOR or receiver.kind is AccountKind.OPERATOR:
         raise ValueError("not a message of an operator to a visitor")
     if sender.instance != receiver.instance:

@@ -1,4 +1,4 @@
-"""Which tenant bears a name now: since a command was published, its tenant may have gone, and another got its name.
+"""Which tenant bears a name now, and on which host: since a command was published, another may have got its name.
 
 Only the database knows. It is not asked for each command: what was read is believed for a shorter time than a name
 rests between two tenants (`tenants.lifecycle.registry`).
@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from tenants.lifecycle.incarnations import incarnations_of
+from tenants.lifecycle.incarnations import Incarnation, incarnations_of
 from tenants.process.services import Services
 from tenants.shards.commands import AnyCommand, CloseTenant, CloseVisitor
 
@@ -21,7 +21,7 @@ _USED_SECONDS = 60.0
 class _Life:
     """`incarnation`: None when there is no such tenant (any more)."""
 
-    incarnation: str | None
+    incarnation: Incarnation | None
     read_at: float
     used_at: float
 
@@ -66,7 +66,16 @@ class Lives:
             return True
         present = self._known[command.instance_name].incarnation
         # what ends a tenant closes its visitors, and these commands may come when it is gone
-        return present == command.incarnation or (present is None and isinstance(command, CloseVisitor))
+        if present is None:
+            return isinstance(command, CloseVisitor)
+        return present.id == command.incarnation
+
+    def host_of(self, instance_name: str) -> str:
+        """The XMPP host of the tenant; the default one when it is gone. Call `learn` with its name before."""
+        life = self._known.get(instance_name)
+        if life is None or life.incarnation is None:
+            return self._services.settings.xmpp_host
+        return life.incarnation.host
 
     async def _read(self, names: Sequence[str], used_at: float | None = None) -> None:
         now = self._monotonic()

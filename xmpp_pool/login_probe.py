@@ -9,9 +9,11 @@ import asyncio
 import re
 import ssl
 from base64 import b64encode
+from itertools import product
 
 from config.ejabberd_versions import disabled_mechanisms
 from tenants.ejabberd.client import Listener
+from tenants.lifecycle import served_hosts
 from tenants.process.services import Services
 from tenants.status.diagnostics import WrongError
 from xmpp_pool.handshake import LONGEST, read_until
@@ -38,16 +40,16 @@ async def check(services: Services) -> str:
     if not listeners:
         raise WrongError("there is no listener", "let ejabberd_c2s listen (ejabberd.yml)")
     unwanted = disabled_mechanisms(await services.ejabberd.version())
-    for listener in listeners:
+    for listener, host in product(listeners, await served_hosts.served(services)):
         where = f"port {listener.port}"
         try:
-            offered, outcome = await _try_foreign(services, listener)
+            offered, outcome = await _try_foreign(services, listener, host)
         except EOFError:
-            raise WrongError(f"{where} serves no clients of {services.ejabberd.host}", "mend `hosts`") from None
+            raise WrongError(f"{where} serves no clients of {host}", "mend `hosts`") from None
         if outcome != _COMPARED:
             raise WrongError(
                 f"{where}: a client may be somebody else, names are not compared ({outcome})",
-                f"load mod_lhc_bridge for {services.ejabberd.host} (ejabberd.yml)",
+                f"load mod_lhc_bridge for {host} (ejabberd.yml)",
             )
         if wrong := [name for name in offered if name in unwanted]:
             raise WrongError(
@@ -56,9 +58,9 @@ async def check(services: Services) -> str:
     return f"nobody is anybody else at port {', '.join(str(listener.port) for listener in listeners)}"
 
 
-async def _try_foreign(services: Services, listener: Listener) -> tuple[list[str], str]:
+async def _try_foreign(services: Services, listener: Listener, host: str) -> tuple[list[str], str]:
     """Try to log in as somebody else, with TLS where there is any. Returns the mechanisms offered and the outcome."""
-    opening = _OPEN.format(host=services.ejabberd.host).encode()
+    opening = _OPEN.format(host=host).encode()
     # a listener on any address is reached where the component is served
     address = services.settings.component_addresses[0][0] if listener.ip in {"0.0.0.0", "::"} else listener.ip  # noqa: S104 - read, not bound
     tls = _tls() if listener.tls else None

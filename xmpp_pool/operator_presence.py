@@ -147,7 +147,7 @@ class OperatorWatch:
         was_online, is_new, came_back = self._operators.is_online(name.instance, username), False, False
         if connection is None:
             self._operators.remove(name.instance, username, jid.full, node)
-        elif username in await operators.registered_among(self._services.database, {username}):
+        elif await self._is_home(username, jid.domain):
             is_new, came_back = self._operators.put(name.instance, username, connection)
         if not self._shards.serves(name.instance):
             return
@@ -161,6 +161,10 @@ class OperatorWatch:
         elif is_online and came_back:
             await self._tell_lhc(name, online=True, again=True)
 
+    async def _is_home(self, username: str, host: str) -> bool:
+        """Whether it is an operator of a tenant that lives on that host."""
+        return (await operators.homes_of(self._services.database, {username})).get(username) == host
+
     async def _read_picture(self) -> None:
         connected = await self._services.ejabberd.client_sessions()
         names: dict[str, AccountName] = {}
@@ -172,10 +176,10 @@ class OperatorWatch:
                 username = self._services.naming.username(name)
                 names[username] = name
                 connections.append((username, self._connection(jid, client.priority, client.node, away=client.away)))
-        registered = await operators.registered_among(self._services.database, names)
+        homes = await operators.homes_of(self._services.database, names)
         self._operators.clear()
         for username, connection in connections:
-            if username in registered:
+            if homes.get(username) == JID(connection.jid).domain:
                 self._operators.put(names[username].instance, username, connection)
         log.info("operators online", count=len(self._operators.usernames()))
         await self._act_for(self._shards.serves)
@@ -219,7 +223,8 @@ class OperatorWatch:
                     await operator_presence.operator_answered(self._services, name, jid)
                     return
                 log.info("operator does not answer, disconnected", instance_name=instance_name)
-                await self._services.ejabberd.kick(username, JID(jid).resource, "No answer to a ping")
+                gone = JID(jid)
+                await self._services.ejabberd.at(gone.domain).kick(username, gone.resource, "No answer to a ping")
             except StreamLostError:
                 return
             except (DomainError, *DATABASE_AWAY) as error:
@@ -228,8 +233,9 @@ class OperatorWatch:
         self._queue_change(JID(jid), node, None)
 
     async def _is_connected(self, username: str, jid: str) -> bool:
-        connections = await self._services.ejabberd.connections(username)
-        return any(connection.resource == JID(jid).resource for connection in connections)
+        asked = JID(jid)
+        connections = await self._services.ejabberd.at(asked.domain).connections(username)
+        return any(connection.resource == asked.resource for connection in connections)
 
     def _queue_change(self, jid: JID, node: str, connection: Connection | None) -> None:
         self._queue(partial(self._change, jid, node, connection))
@@ -242,7 +248,7 @@ class OperatorWatch:
             self._gateway.abort()
 
     def _operator_name(self, jid: JID) -> AccountName | None:
-        if jid.domain != self._services.settings.xmpp_host or not jid.local:
+        if not jid.local:
             return None
         try:
             name = self._services.naming.parse_username(jid.local)

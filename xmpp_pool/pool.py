@@ -75,12 +75,14 @@ class Pool:
         self._shards = Shards(services, name, fit=self._fit, restore=self._restore, drop=self._drop, flush=self._flush)
         self._reader = open_reader(settings.broker_url.get_secret_value(), settings.shard_count)
         sessions, self._fanout = SessionTable(), Fanout(self._gateway, self._shards.serves)
-        self._announcer = Announcer(services, self._gateway, operators, sessions, self._fanout)
+        self._lives = Lives(services)
+        self._announcer = Announcer(
+            services, self._gateway, operators, sessions, self._fanout, host_of=self._lives.host_of
+        )
         self._session_ends = SessionEnds(
             services, self._announcer, operators, sessions, self._fanout, serves=self._shards.serves
         )
         self._watch = OperatorWatch(services, self._gateway, self._announcer, operators, self._shards)
-        self._lives = Lives(services)
         self._commands = CommandRunner(
             self._reader,
             self._gateway,

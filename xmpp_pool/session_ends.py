@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 
+from tenants.core.naming import domain_of
 from tenants.lifecycle import admission
 from tenants.process.services import Services
 from tenants.store.database import DATABASE_AWAY
@@ -17,7 +18,7 @@ from tenants.store.models import Tenant
 from tenants.visitors import stored_sessions
 from tenants.visitors.stored_sessions import Session
 from xmpp_pool import stanzas
-from xmpp_pool.announcer import Announcer
+from xmpp_pool.announcer import Announcer, jid_of
 from xmpp_pool.fanout import Fanout
 from xmpp_pool.operator_directory import OperatorDirectory
 from xmpp_pool.sessions import SessionTable
@@ -169,7 +170,7 @@ class SessionEnds:
         for session in gone:
             if self._sessions.get(instance_name, session.username) is None:
                 for jid in self._operators.jids(instance_name):
-                    yield stanzas.unavailable(self._announcer.jid_of(session.username), jid)
+                    yield stanzas.unavailable(jid_of(session.username, domain_of(jid)), jid)
 
     def _put_back(self, sessions: Iterable[Session]) -> None:
         """Their end is still to be told, or recorded."""

@@ -25,13 +25,17 @@ _LIMIT = 5000
 """Signals of each kind at most that wait; further ones are dropped."""
 
 
+_Conversation = tuple[str, AccountName, AccountName]
+"""The host, the operator and the visitor."""
+
+
 class Signals:
     """Takes signals from the gateway; `run` tells the domain."""
 
     def __init__(self, services: Services) -> None:
         self._services = services
-        self._typing: dict[tuple[AccountName, AccountName], Typing] = {}
-        self._composing: dict[tuple[AccountName, AccountName], None] = {}
+        self._typing: dict[_Conversation, Typing] = {}
+        self._composing: dict[_Conversation, None] = {}
         """Conversations in which the operator writes just now, as far as we were told; the longest known first."""
         self._receipts: list[Receipt] = []
         self._dropped = Counter[str]()
@@ -41,14 +45,15 @@ class Signals:
         """Note a signal, or drop it."""
         try:
             signal = read_signal(stanza)
-            operator, visitor = names(self._services, signal.sender, signal.receiver)
+            host = str(stanza.get("from"))
+            operator, visitor = names(self._services.naming, host, signal.sender, signal.receiver)
         except (ValueError, InvalidInputError) as error:
             log.warning("signal refused", error=str(error))
             return
         if signal.receipt_of:
-            self._note_receipt(Receipt(operator, visitor, signal.receipt_of))
+            self._note_receipt(Receipt(operator, visitor, signal.receipt_of, host=host))
         if signal.composing is not None:
-            self._note_typing(Typing(operator, visitor, signal.composing))
+            self._note_typing(Typing(operator, visitor, signal.composing, host=host))
         self._arrived.set()
 
     def _note_receipt(self, receipt: Receipt) -> None:
@@ -59,7 +64,7 @@ class Signals:
 
     def _note_typing(self, sign: Typing) -> None:
         """Clients also send a state when a window opens or closes: "does not write" is news only after "writes"."""
-        conversation = sign.sender, sign.receiver
+        conversation = sign.host, sign.sender, sign.receiver
         if not sign.composing and conversation not in self._composing:
             return
         if conversation not in self._typing and len(self._typing) >= _LIMIT:

@@ -2,7 +2,8 @@
 %%%
 %%% Each stanza that a client sends is judged before any other module sees it, so what is forbidden leaves no trace
 %%% anywhere. A visitor's browser is judged by lhc_bridge_reach, what goes to rooms by lhc_bridge_room_guard, and the rest
-%%% here: nothing passes from one tenant to another, and only operators write to visitors.
+%%% here: nothing passes from one tenant to another, nor to another virtual host, where other tenants live; and only
+%%% operators write to visitors.
 -module(lhc_bridge_guard).
 
 %% for mod_lhc_bridge
@@ -87,8 +88,10 @@ judge(#jid{luser = ?IS_VISITOR, lresource = <<_, _/binary>>}, #iq{}, _Host) ->
 %% The component hears of messages and presence from the bridge: no client may tell it of them. A client only answers
 %% what the component has asked, as a ping.
 judge(#jid{lserver = Other}, Stanza, Host) when Other /= Host ->
-    verdict(Other /= lhc_bridge_options:component(Host) orelse is_answer(Stanza),
-            <<"Only the server may write to this address">>);
+    case lhc_bridge_options:component(Host) of
+        Other -> verdict(is_answer(Stanza), <<"Only the server may write to this address">>);
+        _ -> verdict(not lists:member(Other, lhc_bridge_options:hosts()), <<"This address belongs to another live chat">>)
+    end;
 judge(#jid{luser = Other}, Stanza, Host) when Other /= <<>> ->
     #jid{luser = User} = xmpp:get_from(Stanza),
     verdict(User == Other orelse is_same_tenant(User, Other, Host), <<"This address belongs to another live chat">>);

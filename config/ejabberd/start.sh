@@ -6,7 +6,10 @@ secrets=${SECRETS_DIR:-/run/secrets}
 
 # shellcheck disable=SC2034 # the template's names
 {
-  xmpp_host=$XMPP_HOST
+  xmpp_host=${XMPP_HOSTS:-$XMPP_HOST}
+  xmpp_host=${xmpp_host%%,*}
+  hosts_file=${EJABBERD_CONFIG_PATH%/*}/hosts.yml
+  echo "{\"hosts\": [$(echo "${XMPP_HOSTS:-$XMPP_HOST}" | sed 's/ *, */, /g')], \"certfiles\": [\"$secrets/ejabberd.pem\"]}" >"$hosts_file"
   hosting=$HOSTING
   log_level=$LOG_LEVEL
   private_network=$PRIVATE_NETWORK

@@ -23,6 +23,7 @@ from orchestrator.api.resources import (
     chats,
     deliveries,
     health,
+    hosts,
     operations,
     operators,
     reconcile,
@@ -82,7 +83,19 @@ def create_app() -> FastAPI:
 def _serve_resources(app: FastAPI) -> None:
     app.include_router(health.router)
     app.include_router(metrics.router)
-    for resource in (tenants, operators, visitors, chats, rooms, deliveries, operations, reconcile, tokens, audit):
+    for resource in (
+        tenants,
+        hosts,
+        operators,
+        visitors,
+        chats,
+        rooms,
+        deliveries,
+        operations,
+        reconcile,
+        tokens,
+        audit,
+    ):
         app.include_router(resource.router, max_body_size=MAX_BODY, dependencies=[Depends(check_text)])
     documentation.complete(app)
     problems.answer_unknown_paths(app)

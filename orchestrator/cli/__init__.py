@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from config.settings import Settings, state_dir
-from orchestrator.cli import messages, operations, people, tenants, tokens, units, upkeep
+from orchestrator.cli import hosts, messages, operations, people, tenants, tokens, units, upkeep
 from orchestrator.cli.doctor import doctor
 from orchestrator.cli.health import health
 from orchestrator.cli.running import console, fail
@@ -16,6 +16,7 @@ from orchestrator.launcher.up import Launcher
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_show_locals=False, help=__doc__)
 app.add_typer(tenants.app, name="tenant")
+app.add_typer(hosts.app, name="host")
 app.add_typer(operations.app, name="operation")
 app.add_typer(tokens.app, name="token")
 app.add_typer(people.app, name="console")

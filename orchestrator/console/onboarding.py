@@ -19,6 +19,7 @@ from tenants.access import one_time_links, passwords
 from tenants.access.one_time_links import Invitation
 from tenants.accounts import operators
 from tenants.core.errors import DomainError, InvalidInputError
+from tenants.lifecycle import hosts
 from tenants.process.services import Services
 from tenants.store.models import Purpose
 
@@ -38,7 +39,7 @@ router = APIRouter(include_in_schema=False)
 async def show(request: Request, secret: str, services: ServicesDep) -> Response:
     """Show the page. A program that only fetches it, as mail servers do, does not use the link up."""
     invitation = await one_time_links.find_invitation(services, secret)
-    return _page(request, services, invitation) if invitation else _gone(request)
+    return await _page(request, services, invitation) if invitation else _gone(request)
 
 
 @router.post("/onboarding/{secret}")
@@ -54,15 +55,15 @@ async def set_password(
     if invitation is None:
         return _gone(request)
     if (rule := _broken_rule(password, again, invitation.operator, invitation.instance_name)) is not None:
-        return _page(request, services, invitation, error=rule)
+        return await _page(request, services, invitation, error=rule)
     try:
         await operators.get(services, invitation.instance_name, invitation.operator)
         if await one_time_links.take(services, Purpose.ONBOARDING, secret) is None:
             return _gone(request)
         await operators.accept_invitation(services, invitation, password, address_of(request))
     except DomainError as error:
-        return _page(request, services, invitation, error=str(error))
-    return _page(request, services, invitation, done=True)
+        return await _page(request, services, invitation, error=str(error))
+    return await _page(request, services, invitation, done=True)
 
 
 def _broken_rule(password: str, again: str, operator: str, instance_name: str) -> str | None:
@@ -73,15 +74,16 @@ def _broken_rule(password: str, again: str, operator: str, instance_name: str) -
     return "The two passwords are not the same." if password != again else None
 
 
-def _page(
+async def _page(
     request: Request, services: Services, invitation: Invitation, *, error: str | None = None, done: bool = False
 ) -> Response:
     account = services.naming.username(operators.name_of(invitation.instance_name, invitation.operator))
-    jid = f"{account}@{services.settings.xmpp_host}"
+    host = await hosts.of(services, invitation.instance_name)
+    jid = f"{account}@{host}"
     uri = f"xmpp:{quote(jid, safe='@.')}"
     context = {
         "jid": jid,
-        "server": services.settings.xmpp_host,
+        "server": host,
         "uri": uri,
         "qr": segno.make(uri, error="m").svg_data_uri(scale=5, border=2, light="#fff"),
         "error": error,

@@ -22,7 +22,7 @@ from tenants.delivery import history, send
 from tenants.lifecycle import keys, registry
 from tenants.outbound import callback_urls
 from tenants.status import tenant_summary
-from tenants.store.models import Role
+from tenants.store.models import Role, Tenant
 
 _KEY_OVERLAP = 3600.0
 """Seconds that the previous key still opens."""
@@ -55,7 +55,8 @@ class TenantParts(Page):
             key_digest=digest(instance_name, key),
             overlap=_KEY_OVERLAP,
         )
-        context = {"instance_name": instance_name, "lines": settings_of_lhc(request, instance_name, key)}
+        tenant = await registry.get(services_of(request), instance_name)
+        context = {"instance_name": instance_name, "lines": settings_of_lhc(request, tenant, key)}
         return self._answer(request, "key.html", {"title": f"Key of {instance_name}", **context})
 
     @route("/operators", methods=["POST"], name="tenant-add-operator")
@@ -123,7 +124,7 @@ async def look(request: Request, instance_name: str) -> dict[str, Any]:
         "now": services.clock(),
         "operations": [OperationView.of(operation) for operation in seen.operations],
         "callback": None if where is None else callback_urls.shown(where),
-        "lines": settings_of_lhc(request, instance_name, None),
+        "lines": settings_of_lhc(request, seen.tenant, None),
         "flower": f"{flower}/tasks?search={quote(f'kwargs:instance_name={instance_name}')}" if flower else None,
         "is_support": person_of(request).may(Role.SUPPORT),
         "is_manager": person_of(request).may(Role.MANAGER),
@@ -131,9 +132,9 @@ async def look(request: Request, instance_name: str) -> dict[str, Any]:
     }
 
 
-def settings_of_lhc(request: Request, instance_name: str, key: str | None) -> list[tuple[str, str]]:
+def settings_of_lhc(request: Request, tenant: Tenant, key: str | None) -> list[tuple[str, str]]:
     """The lines of the extension's settings in this tenant's LHC; without the key, which is shown but once."""
-    settings = services_of(request).settings
+    settings, instance_name = services_of(request).settings, tenant.instance_name
     root = _root(request)
     own = "" if instance_name == STANDALONE_INSTANCE and not settings.hosting else f"/t/{instance_name}"
     shown = key or "(shown when it is made)"
@@ -144,8 +145,8 @@ def settings_of_lhc(request: Request, instance_name: str, key: str | None) -> li
         ("rpc_server", f"{root}{own}/rpc"),
         ("rpc_username", instance_name),
         ("rpc_password", shown),
-        ("rpc_account_host", settings.xmpp_host),
-        ("xmpp_host", settings.xmpp_host),
+        ("rpc_account_host", tenant.xmpp_host),
+        ("xmpp_host", tenant.xmpp_host),
     ]
 
 

@@ -56,6 +56,7 @@ def _field(setting: Setting) -> Any:
         "exclude_from_list": True,
         "help_text": setting.description.replace("`", ""),
         "default": setting.default,
+        "exclude_from_edit": setting.is_fixed,
     }
     if issubclass(setting.type, StrEnum):
         return choice(setting.name, enum=setting.type, required=True, **options)

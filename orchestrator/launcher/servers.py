@@ -2,7 +2,6 @@
 
 import os
 import shlex
-import shutil
 import subprocess
 import sys
 import time
@@ -18,7 +17,7 @@ from kombu import Connection
 from config.ejabberd_storage import EjabberdStorage, SqlServer, template_values
 from config.ejabberd_versions import Version, caution, disabled_mechanisms, objection, read_version, shown
 from config.settings import Settings
-from orchestrator.launcher import postgresql
+from orchestrator.launcher import hosts, postgresql
 from orchestrator.launcher.errors import LaunchError, MissingServerError
 from orchestrator.launcher.local import (
     LISTEN_IP,
@@ -129,7 +128,9 @@ def prepare(system: LocalSystem, settings: Settings) -> None:
         for template, target in _NODE_FILES.items():
             text = Template((_CONFIG / template).read_text()).substitute(of_node)
             _write(system.state / target.format(name=node.name), text)
-    _make_certificate(system.state / "ejabberd" / "server.pem", settings.xmpp_host)
+    certificate = system.state / "ejabberd" / "server.pem"
+    hosts.make_certificate(certificate, settings.xmpp_hosts)
+    hosts.write(system.state / "ejabberd" / "hosts.yml", settings, certificate)
     compile_bridge(system.state / "ejabberd" / "lhc_bridge" / "ebin")
 
 
@@ -162,6 +163,7 @@ def _values(system: LocalSystem, settings: Settings) -> dict[str, str]:
         "websocket_ip": LISTEN_IP,
         "starttls_required": "false",
         "certfile": str(system.state / "ejabberd" / "server.pem"),
+        "hosts_file": str(system.state / "ejabberd" / "hosts.yml"),
         "redis_password": system.secrets["redis_password"],
         "rabbitmq_user": RABBITMQ_USER,
         "rabbitmq_password": system.secrets["rabbitmq_password"],
@@ -376,24 +378,3 @@ def _library(*patterns: str) -> Path:
                 if (library / "include").is_dir():
                     return library
     raise MissingServerError(f"no Erlang library {' or '.join(patterns)} in {', '.join(_ERLANG_LIBRARY_FOLDERS)}")
-
-
-def _make_certificate(target: Path, host: str) -> None:
-    """A self-signed certificate for clients that insist on TLS; made once."""
-    if target.exists():
-        return
-    openssl = shutil.which("openssl")
-    if openssl is None:
-        raise MissingServerError("openssl is not installed")
-    key, certificate = target.with_suffix(".key"), target.with_suffix(".crt")
-    subprocess.run(
-        f"{openssl} req -x509 -newkey rsa:2048 -nodes -days 3650".split()
-        + f"-subj /CN={host} -addext subjectAltName=DNS:{host}".split()
-        + ["-keyout", str(key), "-out", str(certificate)],
-        check=True,
-        capture_output=True,
-        timeout=60,
-    )
-    write_private(target, key.read_text() + certificate.read_text())
-    key.unlink()
-    certificate.unlink()

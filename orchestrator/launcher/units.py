@@ -7,7 +7,7 @@ from string import Template
 from urllib.parse import urlsplit
 
 from config.settings import Settings
-from orchestrator.launcher import servers
+from orchestrator.launcher import hosts, servers
 from orchestrator.launcher.local import write_private
 
 _TEMPLATES = servers.PROJECT / "config" / "systemd"
@@ -106,10 +106,12 @@ def write_ejabberd_files(folder: Path, settings: Settings, listeners: Listeners)
         "ejabberd_api_port": str(urlsplit(settings.ejabberd_api_url).port or _API_PORT),
         "starttls_required": "true",
         "certfile": str(listeners.certificate),
+        "hosts_file": str(folder / "hosts.yml"),
     }
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     template = servers.PROJECT / "config" / "ejabberd" / "ejabberd.yml"
     write_private(folder / "ejabberd.yml", _filled(template, values))
+    hosts.write(folder / "hosts.yml", settings, listeners.certificate)
     servers.compile_bridge(folder / "ebin")
 
 

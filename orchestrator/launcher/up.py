@@ -226,14 +226,14 @@ class Launcher:
         self._console.print(f"  [green]✓[/] {what} [dim]{time.monotonic() - started:.1f} s[/]")
 
     def _say_where(self, endpoints: dict[str, str | int]) -> None:
-        say = self._console.print
+        say, hosts = self._console.print, endpoints.get("xmpp_hosts", endpoints["xmpp_host"])
         say(f"  Console  {self._login_link()}  (once, within 15 minutes)", soft_wrap=True)
         if not endpoints.get("hosting", True):
             say("  Mode     standalone: one LHC, whose names bear no instance")
         say(f"  API      {endpoints['api']}  (OpenAPI: {endpoints['api']}/docs)")
         say(f"  Flower   {endpoints['flower']}  (user {endpoints['flower_user']}, password in endpoints.json)")
         say(
-            f"  XMPP     {endpoints['xmpp_host']} at {endpoints['c2s_host']} port {endpoints['c2s_port']}"
+            f"  XMPP     {hosts} at {endpoints['c2s_host']} port {endpoints['c2s_port']}"
             f" (with TLS: port {endpoints['c2s_tls_port']})"
         )
         say(f"  Keys and addresses for programs: {self._state}/endpoints.json, logs: {self._state}/logs")

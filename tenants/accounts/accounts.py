@@ -20,8 +20,9 @@ from tenants.core.naming import AccountKind, AccountName, RosterName
 from tenants.core.scram import Verifier
 from tenants.core.text import own_nick
 from tenants.ejabberd import rosters
+from tenants.ejabberd.client import Ejabberd
 from tenants.ejabberd.errors import NotAppliedError, PasswordRefusedError, UserExistsError, UserUnknownError
-from tenants.lifecycle import admission
+from tenants.lifecycle import admission, hosts
 from tenants.process.services import Services
 from tenants.store.database import Database, rows_changed
 from tenants.store.models import Account, AccountState, Tenant
@@ -60,14 +61,15 @@ async def register(
     username = services.naming.username(name)
     known = await rows.find_when_free(services, name)
     # Asked before our row is there: whoever registers the same name at this moment has put the row there first.
-    taken = await services.ejabberd.has_user(username)
+    ejabberd = services.ejabberd.at(tenant.xmpp_host)
+    taken = await ejabberd.has_user(username)
     may_overwrite = takes_over or _is_unfinished(known, services.clock())
     new = await _begin(services, tenant, name, _digest(name, username, password))
     if taken and new:
         await _forget_pending(services.database, username)
-        raise _taken(services, username)
+        raise _taken(ejabberd, username)
     try:
-        await _set_in_ejabberd(services, username, password, may_overwrite=may_overwrite)
+        await _set_in_ejabberd(ejabberd, username, password, may_overwrite=may_overwrite)
     except (InvalidInputError, TakenError):
         if new:
             await _forget_pending(services.database, username)
@@ -87,15 +89,17 @@ async def register(
 async def join_roster(services: Services, name: AccountName, nick: str | None = None) -> None:
     """Make the account a contact of its tenant's operators: bearing `nick`, if it is the visitor's own."""
     username = services.naming.username(name)
+    ejabberd = await hosts.ejabberd_of(services, name.instance)
     if called := own_nick(nick):
         # before the roster push, which takes the contact's name from here
-        await services.ejabberd.bulk.set_nicks({username: called})
-    await services.ejabberd.add_to_roster(username, rosters.group_of(services.naming, name.instance, name.roster))
+        await ejabberd.bulk.set_nicks({username: called})
+    await ejabberd.add_to_roster(username, rosters.group_of(services.naming, name.instance, name.roster))
 
 
 async def leave_roster(services: Services, name: AccountName, roster: RosterName) -> None:
     """Remove the account from the roster; unknown names are a success."""
-    await services.ejabberd.remove_from_roster(services.naming.username(name), services.naming.group(roster))
+    ejabberd = await hosts.ejabberd_of(services, name.instance)
+    await ejabberd.remove_from_roster(services.naming.username(name), services.naming.group(roster))
 
 
 async def change_password(
@@ -111,10 +115,11 @@ async def change_password(
     account = await rows.find_when_free(services, name)
     if account is None or incarnation not in {None, account.incarnation}:
         raise NotFoundError(f"there is no account '{username}'")
+    ejabberd = await hosts.ejabberd_of(services, name.instance)
     # ejabberd first: it may still refuse
     try:
         with _password_refusal_named():
-            await services.ejabberd.change_password(username, password)
+            await ejabberd.change_password(username, password)
     except UserUnknownError:
         raise NotFoundError(f"there is no account '{username}'") from None
     async with services.database.write() as session:
@@ -135,7 +140,8 @@ async def install_operator(services: Services, name: AccountName, verifier: Veri
     username = services.naming.username(name)
     async with services.database.write() as session:
         await rows.insert(services, session, name, None)
-    outcome = await services.ejabberd.bulk.register({username: verifier})
+    ejabberd = await hosts.ejabberd_of(services, name.instance)
+    outcome = await ejabberd.bulk.register({username: verifier})
     if outcome.get(username) not in {"created", "updated"}:
         raise NotAppliedError("lhc_register_scram", 0, f"{username}: {outcome.get(username)}")
     await join_roster(services, name, nick)
@@ -151,7 +157,7 @@ async def ensure_visitor(services: Services, tenant: Tenant, name: AccountName, 
     account = await rows.find_when_free(services, name)
     if account is not None and account.state is AccountState.ACTIVE:
         if account.password_digest is None:
-            return await _learn_password(services, account.username, password)
+            return await _learn_password(services, tenant, account.username, password)
         if not matches(account.username, password, account.password_digest):
             return False
         services.cache.keep_account(tenant, account, account.password_digest)
@@ -194,9 +200,9 @@ async def _make(
         await join_roster(services, name, nick)
 
 
-async def _learn_password(services: Services, username: str, password: str) -> bool:
+async def _learn_password(services: Services, tenant: Tenant, username: str, password: str) -> bool:
     """Ask ejabberd, of an account that was imported, and keep the digest of what is right."""
-    if not password or not await services.ejabberd.check_password(username, password):
+    if not password or not await services.ejabberd.at(tenant.xmpp_host).check_password(username, password):
         return False
     async with services.database.write() as session:
         await session.execute(
@@ -214,7 +220,7 @@ async def _forget_pending(database: Database, username: str) -> None:
         )
 
 
-async def _set_in_ejabberd(services: Services, username: str, password: str, *, may_overwrite: bool) -> None:
+async def _set_in_ejabberd(ejabberd: Ejabberd, username: str, password: str, *, may_overwrite: bool) -> None:
     """The account with that password, whether or not it is there yet.
 
     Raises:
@@ -222,16 +228,16 @@ async def _set_in_ejabberd(services: Services, username: str, password: str, *, 
     """
     with _password_refusal_named():
         try:
-            await services.ejabberd.register(username, password)
+            await ejabberd.register(username, password)
         except UserExistsError:
             if may_overwrite:
-                await services.ejabberd.change_password(username, password)
-            elif not await services.ejabberd.check_password(username, password):
-                raise _taken(services, username) from None
+                await ejabberd.change_password(username, password)
+            elif not await ejabberd.check_password(username, password):
+                raise _taken(ejabberd, username) from None
 
 
-def _taken(services: Services, username: str) -> TakenError:
-    return TakenError(f"User {username}@{services.settings.xmpp_host} already registered")
+def _taken(ejabberd: Ejabberd, username: str) -> TakenError:
+    return TakenError(f"User {username}@{ejabberd.host} already registered")
 
 
 def _is_unfinished(known: Account | None, now: float) -> bool:

@@ -5,6 +5,8 @@ What is out of the common (a tenant that may have only so many accounts, a name 
 orphan.
 """
 
+import asyncio
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -31,6 +33,7 @@ log = structlog.get_logger(__name__)
 class _Newcomer:
     name: AccountName
     username: str
+    host: str
     group: str
     """Of the shared roster."""
     nick: str
@@ -53,6 +56,7 @@ async def create(services: Services, tenant: Tenant, name: AccountName, password
     newcomer = _Newcomer(
         name=name,
         username=username,
+        host=tenant.xmpp_host,
         group=rosters.group_of(services.naming, name.instance, name.roster),
         nick=nick,
         password_digest=digest(username, password),
@@ -69,12 +73,7 @@ async def _create_all(services: Services, newcomers: Sequence[_Newcomer]) -> lis
     # of two with the same name the first is made, and the other one finds it
     wanted = {one.username: one for one in reversed(newcomers)}
     new, refused = await _insert(services, wanted)
-    members = {
-        one.username: NewMember(one.group, own_nick(one.nick), one.verifier)
-        for one in wanted.values()
-        if one.username in new
-    }
-    results = await services.ejabberd.bulk.register_members(members) if members else {}
+    results = await _register(services, [one for one in wanted.values() if one.username in new])
     created = {username for username, result in results.items() if result == "created"}
     # not of those who were created and are no members: without a row nobody would know whose account it is
     absent = {username for username, result in results.items() if result not in {"created", "no_member"}}
@@ -83,6 +82,17 @@ async def _create_all(services: Services, newcomers: Sequence[_Newcomer]) -> lis
 
 
 _CREATE_ACCOUNT = Batched("create_account", _create_all)
+
+
+async def _register(services: Services, new: Sequence[_Newcomer]) -> dict[str, str]:
+    """Make the accounts, each on its host. Returns what came of each, by username."""
+    members: dict[str, dict[str, NewMember]] = defaultdict(dict)
+    for one in new:
+        members[one.host][one.username] = NewMember(one.group, own_nick(one.nick), one.verifier)
+    answers = await asyncio.gather(
+        *(services.ejabberd.at(host).bulk.register_members(some) for host, some in members.items())
+    )
+    return {username: result for answer in answers for username, result in answer.items()}
 
 
 async def _insert(services: Services, wanted: Mapping[str, _Newcomer]) -> tuple[set[str], dict[str, DomainError]]:

@@ -18,6 +18,7 @@ from tenants.accounts import removal, rows
 from tenants.core.chunks import chunks
 from tenants.core.naming import AccountKind
 from tenants.ejabberd.bulk import IN_USE
+from tenants.lifecycle import served_hosts
 from tenants.process.services import Services
 from tenants.store.models import (
     Account,
@@ -79,7 +80,8 @@ async def run(
 async def _note_use(services: Services) -> None:
     """Accounts that browsers are logged in to are used now; noted now and then."""
     now = services.clock()
-    for usernames in chunks(await services.ejabberd.bulk.browsers(), _NOTED_AT_ONCE):
+    browsers = [await services.ejabberd.at(host).bulk.browsers() for host in await served_hosts.up(services)]
+    for usernames in chunks(sorted(set().union(*browsers)), _NOTED_AT_ONCE):
         of_these = and_(
             Account.username.in_(usernames),
             Account.state == AccountState.ACTIVE,

@@ -15,7 +15,7 @@ from tenants.core.digests import new_key
 from tenants.core.errors import ConflictError, NotFoundError
 from tenants.core.naming import AccountKind, AccountName, check_operator
 from tenants.ejabberd.client import ClientConnection
-from tenants.lifecycle import audit
+from tenants.lifecycle import audit, hosts
 from tenants.lifecycle.audit import Cause
 from tenants.process.services import Services
 from tenants.store.database import Database
@@ -123,17 +123,19 @@ async def find(services: Services, instance_name: str, *, after: str = "", limit
     return list(await asyncio.gather(*(view(account, operator) for account, operator in found)))
 
 
-async def registered_among(database: Database, usernames: Collection[str]) -> set[str]:
-    """Those of these names that the registry knows as operators: ejabberd may have accounts of others.
+async def homes_of(database: Database, usernames: Collection[str]) -> dict[str, str]:
+    """The hosts of those of these names that the registry knows as operators: ejabberd may have accounts of others.
 
     Raises:
         DATABASE_AWAY: they could not be read.
     """
+    query = (
+        select(Account.username, Tenant.xmpp_host)
+        .join(Tenant, Tenant.instance_name == Account.instance_name)
+        .where(Account.username.in_(usernames), Account.kind == AccountKind.OPERATOR)
+    )
     async with database.read() as session:
-        registered = await session.scalars(
-            select(Account.username).where(Account.username.in_(usernames), Account.kind == AccountKind.OPERATOR)
-        )
-        return set(registered)
+        return {username: host for username, host in await session.execute(query)}  # noqa: C416 - rows are no tuples to mypy
 
 
 async def add_and_invite(services: Services, tenant: Tenant, username: str, cause: Cause) -> str:
@@ -148,7 +150,7 @@ async def add_and_invite(services: Services, tenant: Tenant, username: str, caus
         raise ConflictError(f"tenant '{tenant.instance_name}' has an operator '{username}': invite that one")
     if not await put(services, tenant, username, {}, new_key()):
         # somebody else was quicker, and may have handed the account on already
-        await _tell(services, services.naming.username(name_of(tenant.instance_name, username)))
+        await _tell(services, tenant.instance_name, username)
     return await one_time_links.make_onboarding(services, tenant.instance_name, username, cause)
 
 
@@ -160,13 +162,15 @@ async def invite(services: Services, instance_name: str, username: str, cause: C
         UnavailableError: the operator cannot be told, and is not invited.
     """
     await get(services, instance_name, username)
-    await _tell(services, services.naming.username(name_of(instance_name, username)))
+    await _tell(services, instance_name, username)
     return await one_time_links.make_onboarding(services, instance_name, username, cause)
 
 
-async def _tell(services: Services, username: str) -> None:
+async def _tell(services: Services, instance_name: str, username: str) -> None:
+    full = services.naming.username(name_of(instance_name, username))
+    ejabberd = await hosts.ejabberd_of(services, instance_name)
     at = datetime.fromtimestamp(services.clock(), UTC)
-    await services.ejabberd.tell(username, _TOLD.format(at=at, user=f"{username}@{services.settings.xmpp_host}"))
+    await ejabberd.tell(full, _TOLD.format(at=at, user=f"{full}@{ejabberd.host}"))
 
 
 async def accept_invitation(services: Services, invitation: Invitation, password: str, address: str) -> None:
@@ -203,12 +207,14 @@ async def kick(services: Services, instance_name: str, username: str, cause: Cau
 
 async def _disconnect(services: Services, operator: OperatorSummary, instance_name: str, reason: str) -> None:
     full = services.naming.username(name_of(instance_name, operator.username))
+    ejabberd = await hosts.ejabberd_of(services, instance_name)
     for connection in operator.connections:
-        await services.ejabberd.kick(full, connection.resource, reason)
+        await ejabberd.kick(full, connection.resource, reason)
 
 
 async def _view(services: Services, account: Account, operator: Operator | None) -> OperatorSummary:
     name = services.naming.parse_username(account.username)
+    ejabberd = await hosts.ejabberd_of(services, name.instance)
     return OperatorSummary(
         username=name.ident,
         lhc_user_id=operator.lhc_user_id if operator else None,
@@ -216,5 +222,5 @@ async def _view(services: Services, account: Account, operator: Operator | None)
         departments=operator.departments if operator else None,
         receives_new_chats=operator.receives_new_chats if operator else True,
         created_at=account.created_at,
-        connections=await services.ejabberd.connections(account.username),
+        connections=await ejabberd.connections(account.username),
     )

@@ -11,7 +11,7 @@ from tenants.core.errors import UnavailableError
 from tenants.core.naming import AccountKind, AccountName
 from tenants.ejabberd.bulk import IN_USE
 from tenants.ejabberd.errors import NotAppliedError
-from tenants.lifecycle import admission
+from tenants.lifecycle import admission, hosts
 from tenants.process.services import Services
 from tenants.shards.commands import CloseVisitor
 from tenants.store.database import rows_changed
@@ -69,8 +69,10 @@ async def remove_claimed(services: Services, usernames: Sequence[str], *, only_i
     left = dict.fromkeys(usernames, "ejabberd did not answer")
     try:
         async with asyncio.timeout(_REMOVAL_SECONDS):
-            bulk = services.ejabberd.bulk
-            left = await (bulk.remove_idle_users(usernames) if only_idle else bulk.remove_users(usernames))
+            for ejabberd, some in await hosts.by_ejabberd(services, usernames):
+                remove = ejabberd.bulk.remove_idle_users if only_idle else ejabberd.bulk.remove_users
+                found = await remove(some)
+                left = {name: why for name, why in left.items() if name not in some} | found
     except TimeoutError:
         raise UnavailableError("ejabberd did not remove accounts in time") from None
     finally:

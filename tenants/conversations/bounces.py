@@ -29,7 +29,12 @@ async def store(services: Services, reports: list[Returned]) -> None:
         # of one that is gone nothing is kept: it would be there for the next one of its name
         tenants, _ = await admission.hold_many(session, {report.visitor.instance for report in reports})
         there = {name for name, tenant in tenants.items() if tenant.state is not TenantState.DESTROYED}
-        reports = [report for report in reports if report.visitor.instance in there]
+        reports = [
+            report
+            for report in reports
+            if report.visitor.instance in there
+            and not admission.stranger(tenants[report.visitor.instance], report.host)
+        ]
         for report in reports:
             await session.execute(
                 services.database.insert(ReturnedMessage)

@@ -82,6 +82,8 @@ def _refusals(
         name = message.receiver.instance
         if name in shut:
             refused[message.stanza_id] = Refusal(shut[name])
+        elif foreign := admission.stranger(tenants[name], message.host):
+            refused[message.stanza_id] = Refusal(foreign)
         elif full := backlog.add(tenants[name], message.body):
             refused[message.stanza_id] = Refusal(full, later=True)
     return refused

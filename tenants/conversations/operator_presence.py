@@ -4,7 +4,7 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from tenants.core.naming import AccountName
-from tenants.lifecycle import admission
+from tenants.lifecycle import admission, hosts
 from tenants.outbound.lhc import status_body
 from tenants.process import leases
 from tenants.process.leases import Lease
@@ -26,7 +26,7 @@ async def operator_changed(
     """
     username = services.naming.username(name)
     action = "connect" if online else "disconnect"
-    body = status_body(action=action, user=username, server=services.settings.xmpp_host)
+    body = status_body(action=action, user=username, server=await hosts.of(services, name.instance))
     async with services.database.write() as session:
         await leases.check(session, lease)
         known = await session.get(OperatorPresence, username, with_for_update=True)

@@ -1,4 +1,8 @@
-"""What the bridge module reports, as the pool hands it to the domain."""
+"""What the bridge module reports, as the pool hands it to the domain.
+
+`host`: which XMPP host it comes from. A tenant lives on one, and what another reports of its name is nobody's: there
+may be an account of that name, which is not the tenant's.
+"""
 
 from dataclasses import dataclass, field
 
@@ -15,6 +19,7 @@ class OperatorMessage:
     `for_browser`: a browser of the visitor is logged in itself, and wants to know what to show.
     """
 
+    host: str = field(kw_only=True)
     stanza_id: str
     sender: AccountName
     receiver: AccountName
@@ -28,6 +33,7 @@ class OperatorMessage:
 class Typing:
     """An operator began to write to a visitor, or ceased to (XEP-0085)."""
 
+    host: str = field(kw_only=True)
     sender: AccountName
     receiver: AccountName
     composing: bool
@@ -37,6 +43,7 @@ class Typing:
 class Receipt:
     """An operator's client has a visitor's message (XEP-0184). `message_id`: the one that the stanza bore."""
 
+    host: str = field(kw_only=True)
     sender: AccountName
     receiver: AccountName
     message_id: str
@@ -46,6 +53,7 @@ class Receipt:
 class Returned:
     """A message that came back, as the bridge module reports it. `stanza_id` is the report's own id."""
 
+    host: str = field(kw_only=True)
     stanza_id: str
     message_id: str
     visitor: AccountName
@@ -63,6 +71,7 @@ class RoomReport:
     `unshowable`: why nobody outside the room can read the message, for who wrote it.
     """
 
+    host: str = field(kw_only=True)
     stanza_id: str
     sender: AccountName
     room: RoomName

@@ -37,6 +37,8 @@ async def store_reports(services: Services, reports: Sequence[RoomReport]) -> di
             row = found[report.room]
             if report.room.instance in shut:
                 refused[report.stanza_id] = Refusal(shut[report.room.instance])
+            elif foreign := admission.stranger(tenants[report.room.instance], report.host):
+                refused[report.stanza_id] = Refusal(foreign)
             elif row is None or row.state is RoomState.REMOVING:
                 refused[report.stanza_id] = Refusal(f"there is no room '{report.room.name}'")
             elif not _is_told(tenants[report.room.instance], row):

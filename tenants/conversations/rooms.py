@@ -25,11 +25,12 @@ from tenants.core.naming import (
     is_page_operator,
     mend_nick,
     page_operator_of,
+    rooms_service,
 )
 from tenants.core.text import clean
 from tenants.ejabberd.client import Ejabberd
 from tenants.ejabberd.errors import NotAppliedError
-from tenants.lifecycle import admission
+from tenants.lifecycle import admission, hosts
 from tenants.process.services import Services
 from tenants.shards.commands import SendToRoom
 from tenants.store.database import Database, rows_changed
@@ -116,7 +117,7 @@ async def create(
     title = clean(title) if title else name
     local = check_direction(services.naming.room(RoomName(name, instance_name)))
     room_id = await _begin(services, instance_name, name, title, origin)
-    await _make(services.ejabberd, local, title)
+    await _make(await hosts.ejabberd_of(services, instance_name), local, title)
     async with services.database.write() as session:
         made = await session.execute(
             update(Room)
@@ -190,9 +191,9 @@ async def find(database: Database, instance_name: str, *, after: int = 0, limit:
         return list(rows)
 
 
-def address(services: Services, room: Room) -> str:
-    """The room's JID."""
-    return f"{services.naming.room(RoomName(room.name, room.instance_name))}@{services.settings.rooms_jid}"
+def address(services: Services, room: Room, host: str) -> str:
+    """The room's JID, on the tenant's host."""
+    return f"{services.naming.room(RoomName(room.name, room.instance_name))}@{rooms_service(host)}"
 
 
 async def put_member(
@@ -254,7 +255,8 @@ async def invite(
         for one in invited:
             await _check_account(session, one)
     local = services.naming.room(RoomName(room.name, room.instance_name))
-    await services.ejabberd.rooms.invite(local, [one.username for one in invited], clean(reason))
+    ejabberd = await hosts.ejabberd_of(services, instance_name)
+    await ejabberd.rooms.invite(local, [one.username for one in invited], clean(reason))
 
 
 async def write(
@@ -311,13 +313,14 @@ async def destroy(services: Services, instance_name: str, name: str) -> None:
         if room is None:
             raise _unknown(instance_name, name)
         room.state, room.changed_at = RoomState.REMOVING, services.clock()
-    await finish_removal(services, [room])
+    await finish_removal(services, instance_name, [room])
 
 
-async def finish_removal(services: Services, found: Sequence[Room]) -> list[str]:
-    """Remove rooms that are marked as such. Returns the local parts of those that ejabberd still has."""
+async def finish_removal(services: Services, instance_name: str, found: Sequence[Room]) -> list[str]:
+    """Remove the tenant's rooms that are marked as such. Returns the local parts of those that ejabberd still has."""
     locals_of = {services.naming.room(RoomName(room.name, room.instance_name)): room.id for room in found}
-    left = await services.ejabberd.rooms.remove(list(locals_of))
+    ejabberd = await hosts.ejabberd_of(services, instance_name)
+    left = await ejabberd.rooms.remove(list(locals_of))
     gone = [room_id for local, room_id in locals_of.items() if local not in left]
     async with services.database.write() as session:
         await session.execute(delete(Room).where(Room.id.in_(gone), Room.state == RoomState.REMOVING))
@@ -326,7 +329,8 @@ async def finish_removal(services: Services, found: Sequence[Room]) -> list[str]
 
 async def remove_all(services: Services, instance_name: str, names: Sequence[str]) -> list[str]:
     """Remove all rooms of the tenant, by their local parts, and its rows. Returns those that are left."""
-    left = await services.ejabberd.rooms.remove(names)
+    ejabberd = await hosts.ejabberd_of(services, instance_name)
+    left = await ejabberd.rooms.remove(names)
     async with services.database.write() as session:
         await session.execute(delete(Room).where(Room.instance_name == instance_name))
     return left
@@ -338,14 +342,15 @@ async def mend(services: Services, instance_name: str, local: str) -> str | None
     A creation or removal that was given up by who began it is finished; a room that the registry does not know goes.
     """
     room = services.naming.parse_room(local)
+    ejabberd = await hosts.ejabberd_of(services, instance_name)
     async with services.database.write() as session:
         row = await session.scalar(of_name(instance_name, room.name).with_for_update())
         if row is not None and row.state is RoomState.PENDING:
             row.state, row.changed_at = RoomState.ACTIVE, services.clock()
     if row is None or row.state is RoomState.REMOVING:
-        left = await (services.ejabberd.rooms.remove([local]) if row is None else finish_removal(services, [row]))
+        left = await (ejabberd.rooms.remove([local]) if row is None else finish_removal(services, instance_name, [row]))
         return "is there all the same" if left else None
-    missing = await services.ejabberd.rooms.make({local: row.title})
+    missing = await ejabberd.rooms.make({local: row.title})
     return "could not be made" if missing else None
 
 

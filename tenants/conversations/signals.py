@@ -25,7 +25,12 @@ async def typing(services: Services, sign: Typing) -> None:
     username = services.naming.username(sign.receiver)
     async with services.database.write() as session:
         tenant = await session.get(Tenant, sign.receiver.instance)
-        if tenant is None or admission.refusal(tenant) or not outbox.is_told(tenant, Event.TYPING):
+        if (
+            tenant is None
+            or admission.refusal(tenant)
+            or admission.stranger(tenant, sign.host)
+            or not outbox.is_told(tenant, Event.TYPING)
+        ):
             return
         waits = await session.scalar(
             select(CallbackMessage.id)
@@ -53,8 +58,10 @@ async def receipt(services: Services, receipts: Sequence[Receipt]) -> None:
             line = _of_stanza(lines, services.naming, one.receiver, one.sender, one.message_id)
             if line is None or line.state in {LineState.DELIVERED, LineState.RETRACTED}:
                 continue
-            line.state, line.arrived_at = LineState.DELIVERED, services.clock()
             tenant = await session.get_one(Tenant, line.instance_name)
+            if admission.stranger(tenant, one.host):
+                continue
+            line.state, line.arrived_at = LineState.DELIVERED, services.clock()
             if outbox.is_told(tenant, Event.MESSAGE_DELIVERED):
                 events.append(
                     ConversationEvent(

@@ -9,6 +9,9 @@
 | room            | `[name]`               | `[name].[instance_name]`                     |
 | page operator   | `[name].operator`      | `[name].operator.[instance_name]`            |
 
+Names say nothing of the XMPP host: a tenant lives on one, and its names are at that host alone. So whoever reads an
+address asks for the tenant's host, and compares.
+
 An instance name holds no dot and is never `chat`, so what follows the last dot of a hosted username is its instance
 and `visitor.2.chat` can only be read one way. Parsing is total: every string is exactly one name, or an
 `InvalidInputError` that states the rule it breaks. Building and parsing are inverse to each other.
@@ -369,13 +372,22 @@ class Naming:
 
 
 def local_part(jid: str, host: str, field: str = "jid") -> str:
-    """The local part of a JID of our own domain; a bare local part is taken as one.
+    """The local part of a JID of that domain; a bare local part is taken as one.
 
     Raises:
         ForeignNameError: the JID is of another domain.
     """
-    local, at, rest = jid.partition("@")
-    domain = rest.partition("/")[0]
-    if at and domain.lower() != host.lower():
+    if "@" in jid and domain_of(jid) != host.lower():
         raise ForeignNameError(field, f"must be an address at {host}")
-    return local
+    return jid.partition("@")[0]
+
+
+def domain_of(jid: str) -> str:
+    """The domain of a JID, in lower case."""
+    bare = jid.partition("/")[0]
+    return (bare.partition("@")[2] or bare).lower()
+
+
+def rooms_service(host: str) -> str:
+    """The domain of the group chats of that host's operators (`mod_muc` in `config/ejabberd/ejabberd.yml`)."""
+    return f"conference.{host}"

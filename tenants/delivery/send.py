@@ -32,25 +32,25 @@ async def tell(services: Services, tenant: Tenant, message: CallbackMessage) -> 
         data = of(services.naming, message)
         payload = {"type": message.event, "timestamp": _rfc3339(message.created_at), "data": data}
         return await _post(services, tenant, where, webhooks.event_id(message.stanza_id), payload)
-    form = _lhc_form(message, tenant.language)
+    form = _lhc_form(tenant, message)
     if form is None or not outbox.is_told(tenant, Event(message.event)):
         # LHC's extension knows nothing of it: it was kept while the tenant had the other format, or nothing was said
         return Answer(None, 0.0)
     return await services.lhc.post_message(where, form)
 
 
-def _lhc_form(message: CallbackMessage, language: str | None) -> bytes | None:
+def _lhc_form(tenant: Tenant, message: CallbackMessage) -> bytes | None:
     if message.event in {Event.ROOM_JOINED, Event.ROOM_LEFT}:
         joined = message.event == Event.ROOM_JOINED
-        return presence_body(available=joined, sender=message.sender, room=message.receiver, server=message.server)
-    line = plain_lines.of_event(message.event, message.body or "", message.detail or {}, language)
+        return presence_body(available=joined, sender=message.sender, room=message.receiver, server=tenant.xmpp_host)
+    line = plain_lines.of_event(message.event, message.body or "", message.detail or {}, tenant.language)
     if not line:
         return None
     return message_body(
         body=line,
         sender=message.sender,
         receiver=message.receiver,
-        server=message.server,
+        server=tenant.xmpp_host,
         kind="groupchat" if message.event == Event.ROOM_MESSAGE else "chat",
     )
 

@@ -63,15 +63,31 @@ class AdminApi:
             response = await self._post(command, seconds, arguments)
         except httpx.TransportError as error:
             raise EjabberdUnavailableError(f"ejabberd's API: {type(error).__name__} at {command}") from error
-        answer = _decode(response)
-        if response.is_success:
-            if answers.is_failure(command, answer):
-                raise EjabberdError(command, 1, "result code 1")
-            return answer
-        refusal = _refusal(command, response.status_code, answer)
-        if isinstance(refusal, EjabberdUnavailableError):
+        try:
+            return _result(command, response)
+        except EjabberdUnavailableError:
             self._pass_over(self._at)
-        raise refusal
+            raise
+
+    async def call_each(self, command: str, *, seconds: float = _SECONDS) -> None:
+        """Run a command at every node that takes connections.
+
+        Raises:
+            EjabberdUnavailableError: one did not answer, or none takes connections.
+        """
+        timeout = httpx.Timeout(seconds, connect=_CONNECT_SECONDS)
+        reached = False
+        for url in self._urls:
+            try:
+                response = await self._http.post(f"{url}/{command}", json={}, timeout=timeout)
+            except (httpx.ConnectError, httpx.ConnectTimeout):
+                continue
+            except httpx.TransportError as error:
+                raise EjabberdUnavailableError(f"ejabberd's API: {type(error).__name__} at {command}") from error
+            _result(command, response)
+            reached = True
+        if not reached:
+            raise EjabberdUnavailableError(f"ejabberd's API: no node takes connections for {command}")
 
     async def _post(self, command: str, seconds: float, arguments: dict[str, Any]) -> httpx.Response:
         """Send it to the present node, or to the first after it that takes connections."""
@@ -95,6 +111,16 @@ class AdminApi:
 def call_headers(host: str, secret: str) -> dict[str, str]:
     """The headers of each call of the admin API; `config/ejabberd/lhc_bridge_api.erl` checks them."""
     return {"Host": host} | ({"Authorization": f"Bearer {secret}"} if secret else {})
+
+
+def _result(command: str, response: httpx.Response) -> Any:
+    """The command's answer, when it was carried out."""
+    answer = _decode(response)
+    if not response.is_success:
+        raise _refusal(command, response.status_code, answer)
+    if answers.is_failure(command, answer):
+        raise EjabberdError(command, 1, "result code 1")
+    return answer
 
 
 def _decode(response: httpx.Response) -> Any:

@@ -13,7 +13,8 @@ from collections.abc import Iterable
 from typing import Any
 
 _WITH_RESULT_CODE = {
-    "change_password", "kick_session", "lhc_open_tenant", "lhc_tell", "set_nickname", "srg_create", "srg_delete",
+    "change_password", "kick_session", "lhc_open_tenant", "lhc_tell", "reload_config", "set_nickname", "srg_create",
+    "srg_delete",
 }  # fmt: skip
 """Those of our commands that answer with a result code (`rescode`) when they do not fail by an error."""
 

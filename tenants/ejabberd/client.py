@@ -6,8 +6,9 @@ take lists; the client asks for the version. What answers look like in which ver
 """
 
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 from config.ejabberd_versions import Version, read_version
 from tenants.ejabberd import answers
@@ -22,11 +23,12 @@ from tenants.ejabberd.errors import (
 )
 from tenants.ejabberd.rooms import RoomCommands
 
+_RELOAD_SECONDS = 30.0
 _LISTS_SINCE = (24, 2)
 _LABEL_SINCE = (21, 7)
 _NOT_THERE = ("unavailable", "offline")
 """What ejabberd says of a connection that has sent no available presence, and of one that ends just now."""
-BRIDGE_VERSION = "10"
+BRIDGE_VERSION = "11"
 """The version of the bridge module that this code works with: `VERSION` in `config/ejabberd/lhc_bridge_admin.erl`."""
 AWAY = frozenset({"away", "xa", "dnd"})
 """What an available presence says of somebody who is not at hand (`show`; RFC 6121, 4.7.2.1)."""
@@ -130,6 +132,15 @@ class Ejabberd:
     async def close(self) -> None:
         await self._api.close()
 
+    def at(self, host: str) -> Self:
+        """The admin client of another virtual host, by the same connections."""
+        if host == self.host:
+            return self
+        there = copy(self)
+        there.host = host
+        there.bulk, there.rooms = BulkCommands(self._call, host), RoomCommands(self._call, host)
+        return there
+
     async def version(self) -> Version:
         """Ejabberd's version as (year, release). Another one may run by tomorrow.
 
@@ -167,6 +178,14 @@ class Ejabberd:
     async def bridge_made_for(self) -> str:
         """Which version of ejabberd the loaded bridge module was compiled for (`lhc_bridge_made_for`)."""
         return str(answers.single(await self._call("lhc_bridge_made_for"), "version"))
+
+    async def virtual_hosts(self) -> set[str]:
+        """Which virtual hosts there are now (`registered_vhosts`)."""
+        return {str(name) for name in await self._call("registered_vhosts")}
+
+    async def reload(self) -> None:
+        """Let every node read its configuration again (`reload_config`): hosts come and go by that."""
+        await self._api.call_each("reload_config", seconds=_RELOAD_SECONDS)
 
     async def client_listeners(self) -> list[Listener]:
         """Where clients log in over TCP (`lhc_client_listeners` of the bridge)."""
@@ -287,7 +306,7 @@ class Ejabberd:
             raise NotAppliedError("lhc_remove_from_rosters", 0, f"{user} is still a member of {group}")
 
     async def client_sessions(self) -> list[ClientSession]:
-        """Every connected client of the host (`connected_users_info`)."""
+        """Every connected client, of all virtual hosts (`connected_users_info`)."""
         answer = await self._call("connected_users_info")
         return [
             ClientSession(
@@ -298,7 +317,6 @@ class Ejabberd:
                 node=str(entry["node"]),
             )
             for entry in answer
-            if str(entry["jid"]).partition("@")[2].partition("/")[0] == self.host
         ]
 
     async def connections(self, user: str) -> list[ClientConnection]:

@@ -162,6 +162,11 @@ class Refusal:
     later: bool = False
 
 
+def stranger(tenant: Tenant, host: str) -> str | None:
+    """Why what comes from that host is not of the tenant, whatever name it bears; None when the tenant lives there."""
+    return None if tenant.xmpp_host == host else f"there is no tenant '{tenant.instance_name}' at {host}"
+
+
 async def hold_many(session: AsyncSession, instance_names: Collection[str]) -> tuple[dict[str, Tenant], dict[str, str]]:
     """The tenants, and why some of them carry no traffic. The others stay open until the end of the transaction."""
     found = await session.scalars(

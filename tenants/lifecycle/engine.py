@@ -17,7 +17,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from tenants.core.backoff import delay
 from tenants.core.clock import Clock
 from tenants.core.errors import ConflictError, InvalidInputError, NotFoundError
-from tenants.lifecycle import operations, states
+from tenants.ejabberd.client import Ejabberd
+from tenants.lifecycle import hosts, operations, states
 from tenants.lifecycle.audit import Cause
 from tenants.process.services import Services
 from tenants.store import claims
@@ -84,6 +85,10 @@ class Run:
         self._operation_id = operation.id
         self._position = position
         self._token = token
+
+    async def ejabberd(self) -> Ejabberd:
+        """The admin client of the tenant's host."""
+        return await hosts.ejabberd_of(self.services, self.instance_name)
 
     async def report(self, done: int, total: int) -> None:
         """Record `done` of `total`.

@@ -4,6 +4,7 @@ Here an incarnation begins, and here it ends: with all rows that belong to it.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import delete, select, update
@@ -100,13 +101,13 @@ async def begin(services: Services, session: AsyncSession, tenant: Tenant, cause
 async def forget(services: Services, session: AsyncSession, instance_name: str, cause: Cause) -> None:
     """Remove all that the registry holds of a tenant, except the audit log and the operations.
 
-    The name and the digest of the key stay too: the tenant's LHC goes on to remove accounts, and must be told that they
-    are gone.
+    The name, the host and the digest of the key stay too: the tenant's LHC goes on to remove accounts, and must be told
+    that they are gone.
     """
     await _remove_rows(session, instance_name)
     await session.execute(update(Operation).where(Operation.instance_name == instance_name).values(input={}))
     values = _clean(services.settings)
-    del values["key_digest"]
+    del values["key_digest"], values["xmpp_host"]
     await session.execute(update(Tenant).where(Tenant.instance_name == instance_name).values(**values))
     await states.transition(session, services.clock(), instance_name, TenantState.DESTROYED, cause)
 
@@ -127,17 +128,25 @@ def _clean(settings: Settings) -> dict[str, Any]:
     }
 
 
-async def incarnations_of(database: Database, instance_names: Sequence[str]) -> dict[str, str]:
+@dataclass(frozen=True, slots=True)
+class Incarnation:
+    """Which tenant bears a name, and where it lives."""
+
+    id: str
+    host: str
+
+
+async def incarnations_of(database: Database, instance_names: Sequence[str]) -> dict[str, Incarnation]:
     """The incarnations by instance name; without those names that no tenant bears (any more).
 
     Raises:
         DATABASE_AWAY: they could not be read.
     """
-    found: dict[str, str] = {}
+    found: dict[str, Incarnation] = {}
     for some in chunks(instance_names, _NAMES_AT_ONCE):
-        present = select(Tenant.instance_name, Tenant.incarnation).where(
+        present = select(Tenant.instance_name, Tenant.incarnation, Tenant.xmpp_host).where(
             Tenant.instance_name.in_(some), Tenant.state != TenantState.DESTROYED
         )
         async with database.read() as session:
-            found.update((name, incarnation) for name, incarnation in await session.execute(present))
+            found.update((name, Incarnation(of, host)) for name, of, host in await session.execute(present))
     return found

@@ -13,7 +13,7 @@ from tenants.core.digests import digest, new_key
 from tenants.core.errors import ConflictError, InvalidInputError, NotFoundError
 from tenants.core.naming import STANDALONE_INSTANCE, AccountKind, AccountName, Naming, RosterKind, check_instance
 from tenants.ejabberd import rosters
-from tenants.lifecycle import audit, incarnations, operations, tenant_settings
+from tenants.lifecycle import audit, incarnations, operations, served_hosts, tenant_settings
 from tenants.lifecycle.audit import Cause
 from tenants.outbound import lhc
 from tenants.process.services import Services
@@ -137,6 +137,18 @@ async def count_accounts(session: AsyncSession, instance_name: str) -> dict[Acco
     return counts
 
 
+async def wanted_host(services: Services, spec: TenantSpec) -> str:
+    """The XMPP host that a tenant is to be made on.
+
+    Raises:
+        InvalidInputError: it is not served.
+    """
+    host: str = spec.changes.get("xmpp_host") or services.settings.xmpp_host
+    async with services.database.write() as session:
+        await served_hosts.hold(session, services.settings, host)
+    return host
+
+
 def groups(naming: Naming, instance_name: str) -> list[str]:
     """The names of the tenant's two shared rosters."""
     return [rosters.group_of(naming, instance_name, kind) for kind in RosterKind]
@@ -242,6 +254,7 @@ async def _make(
     secret_key = spec.secret_key or (new_key() if own_key and not spec.key_digest else None)
     await incarnations.begin(services, session, tenant, cause)
     _apply(services.settings, tenant, spec, secret_key, new=True)
+    await served_hosts.hold(session, services.settings, tenant.xmpp_host)
     tenant.updated_at = services.clock()
     await session.flush()
     operation = await _open_making(services.clock, session, tenant, spec, cause, by=by, not_before=not_before)
@@ -271,7 +284,7 @@ def _apply(
     Raises:
         InvalidInputError: nothing says where its LHC is. A tenant that was there before keeps what it has.
     """
-    changed = tenant_settings.apply(tenant, spec.changes, settings)
+    changed = tenant_settings.apply(tenant, spec.changes, settings, new=new)
     if new or "callback_url" in changed:
         lhc.check_address(settings, tenant.instance_name, tenant.callback_url)
     key_digest = digest(tenant.instance_name, secret_key) if secret_key else spec.key_digest
@@ -284,6 +297,7 @@ def _apply(
 async def _tell(services: Services, stored: Stored) -> None:
     """After the commit: let this process read the tenant anew, and a worker begin."""
     services.cache.tenants.forget(stored.tenant.instance_name)
+    services.cache.hosts.forget(stored.tenant.instance_name)
     if stored.operation is not None:
         await operations.wake(services.wake, stored.operation)
 

@@ -15,6 +15,7 @@ from tenants.store.models import SETTINGS, Setting, Tenant
 Schema = TypeVar("Schema", bound=BaseModel)
 
 _LONGEST_NICK = 200
+_FIXED = frozenset(setting.name for setting in SETTINGS if setting.is_fixed)
 
 
 def with_fields(fields: Mapping[str, Any]) -> Callable[[type[Schema]], type[Schema]]:
@@ -88,16 +89,24 @@ def defaults(settings: Settings) -> dict[str, Any]:
     return {setting.name: setting.beginning(settings) for setting in SETTINGS}
 
 
-def apply(tenant: Tenant, changes: Mapping[str, Any], settings: Settings) -> list[str]:
+def apply(tenant: Tenant, changes: Mapping[str, Any], settings: Settings, *, new: bool = False) -> list[str]:
     """Change the tenant's row, and give the names of the columns that are different now.
 
     None takes a setting back to its default. The address may be one in which `***` stands for the known password.
+
+    Raises:
+        InvalidInputError: what a tenant is made with is to change, of one that is not new.
     """
     default = defaults(settings)
     values = {name: default[name] if value is None else value for name, value in changes.items()}
     if "callback_url" in values:
         values["callback_url"] = callback_urls.as_meant(values["callback_url"], tenant.callback_url)
     changed = [name for name, value in values.items() if getattr(tenant, name) != value]
+    if not new and (fixed := _FIXED.intersection(changed)):
+        name = min(fixed)
+        raise InvalidInputError(
+            name, f"is chosen when a tenant is made: that of '{tenant.instance_name}' is {getattr(tenant, name)}"
+        )
     for name in changed:
         setattr(tenant, name, values[name])
     return changed

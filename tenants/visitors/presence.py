@@ -144,7 +144,8 @@ async def change(services: Services, name: AccountName, resource: str, *, nick: 
     if resource == RESOURCE and await has_account(services, name):
         await _show(services, _view(services, tenant, name, nick, status), sessions.FREE)
     else:
-        await services.ejabberd.present(services.naming.username(name), resource, nick=nick, status=status)
+        ejabberd = services.ejabberd.at(tenant.xmpp_host)
+        await ejabberd.present(services.naming.username(name), resource, nick=nick, status=status)
 
 
 def message(naming: Naming, tenant: Tenant, username: str, operator: AccountName, body: str) -> SendMessage:

@@ -12,7 +12,7 @@ from sqlalchemy import select
 from tenants.core.chunks import chunks
 from tenants.core.naming import Naming, RoomName
 from tenants.core.text import first_of
-from tenants.lifecycle import registry
+from tenants.lifecycle import hosts, registry
 from tenants.process.services import Services
 from tenants.store.models import Account, Room
 
@@ -27,7 +27,7 @@ def groups(naming: Naming, instance_name: str) -> list[str]:
 
 async def usernames(services: Services, instance_name: str) -> set[str]:
     """Its accounts in the registry and in its rosters, and all that bears its name."""
-    naming, ejabberd = services.naming, services.ejabberd
+    naming, ejabberd = services.naming, await hosts.ejabberd_of(services, instance_name)
     async with services.database.read() as session:
         names = set(await session.scalars(select(Account.username).where(Account.instance_name == instance_name)))
     for group in groups(naming, instance_name):
@@ -46,7 +46,7 @@ async def usernames(services: Services, instance_name: str) -> set[str]:
 
 async def rooms(services: Services, instance_name: str) -> list[str]:
     """The local parts of its rooms in ejabberd."""
-    naming, of_ejabberd = services.naming, services.ejabberd.rooms
+    naming, of_ejabberd = services.naming, (await hosts.ejabberd_of(services, instance_name)).rooms
     suffixes = _suffixes(naming, instance_name)
     if not naming.is_foreign(instance_name):
         # in a standalone system all rooms are its own
@@ -62,16 +62,16 @@ async def rooms(services: Services, instance_name: str) -> list[str]:
 
 async def left(services: Services, instance_name: str) -> dict[str, str]:
     """What is still there, by kind."""
-    of = groups(services.naming, instance_name)
+    of, ejabberd = groups(services.naming, instance_name), await hosts.ejabberd_of(services, instance_name)
     if services.naming.is_foreign(instance_name):
         found = {
             "accounts": await usernames(services, instance_name),
-            "rosters": [group for group in of if await services.ejabberd.roster(group) is not None],
+            "rosters": [group for group in of if await ejabberd.roster(group) is not None],
             "rooms": await rooms(services, instance_name),
         }
         return {kind: _described(len(names), names) for kind, names in found.items() if names}
     suffix = services.naming.username_suffix(instance_name)
-    there = await services.ejabberd.bulk.tenant_left(suffix, of)
+    there = await ejabberd.bulk.tenant_left(suffix, of)
     return {kind: _described(one.count, one.names) for kind, one in there.items()}
 
 

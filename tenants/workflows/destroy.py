@@ -40,14 +40,14 @@ async def remove_accounts(run: Run) -> None:
 
     Operators first: nobody is online any more to be told of each visitor that goes.
     """
-    services, instance_name = run.services, run.instance_name
-    usernames = await belongings.usernames(services, instance_name)
+    services, ejabberd = run.services, await run.ejabberd()
+    usernames = await belongings.usernames(services, run.instance_name)
     ordered = sorted(usernames, key=lambda username: (_is_visitor(services.naming, username), username))
     await run.report(0, len(ordered))
     left: dict[str, str] = {}
     done = 0
     for wave in chunks(_calls(ordered), _PARALLEL):
-        for answer in await asyncio.gather(*(services.ejabberd.bulk.remove_users(chunk) for chunk in wave)):
+        for answer in await asyncio.gather(*(ejabberd.bulk.remove_users(chunk) for chunk in wave)):
             left |= answer
         await _forget_accounts(run, [username for chunk in wave for username in chunk if username not in left])
         done += sum(map(len, wave))
@@ -56,17 +56,18 @@ async def remove_accounts(run: Run) -> None:
 
 
 async def remove_rosters(run: Run) -> None:
+    ejabberd = await run.ejabberd()
     for group in belongings.groups(run.services.naming, run.instance_name):
-        await run.services.ejabberd.delete_roster(group)
+        await ejabberd.delete_roster(group)
 
 
 async def verify(run: Run) -> None:
-    services, instance_name = run.services, run.instance_name
+    services, instance_name, bulk = run.services, run.instance_name, (await run.ejabberd()).bulk
     if not services.naming.is_foreign(instance_name):
         # else what waits is to nobody, and goes back to who wrote it
-        await services.ejabberd.bulk.forget_tenant(services.naming.username_suffix(instance_name))
+        await bulk.forget_tenant(services.naming.username_suffix(instance_name))
     # the next tenant of this name must not be suspended
-    await services.ejabberd.bulk.open_tenant(instance_name)
+    await bulk.open_tenant(instance_name)
     if await belongings.left(services, instance_name):
         # made by a request that came in just before the door was closed
         await remove_rooms(run)

@@ -46,6 +46,8 @@ class DriftKind(StrEnum):
     """Something is there of a tenant that was destroyed: it is removed."""
     UNKNOWN_TENANT = "unknown_tenant"
     """Something is there of a name that the registry does not know: a person may import it."""
+    OTHER_HOST = "other_host"
+    """Something bears the tenant's name on a host that is not the tenant's: a person removes it."""
     UNREADABLE = "unreadable"
     """A name, of an account or in a roster, that cannot be one of ours: it is only reported."""
 
@@ -55,6 +57,7 @@ FOR_A_PERSON = (
     DriftKind.OPERATOR_UNKNOWN,
     DriftKind.OPERATOR_LOST,
     DriftKind.UNKNOWN_TENANT,
+    DriftKind.OTHER_HOST,
     DriftKind.UNREADABLE,
 )
 """Reported, never mended."""
@@ -62,7 +65,7 @@ FOR_A_PERSON = (
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """One difference of one tenant. `subject`: the account, roster, room or tenant that differs."""
+    """One difference of one tenant. `subject`: the account, roster, room, tenant or host that differs."""
 
     kind: DriftKind
     subject: str

@@ -9,6 +9,7 @@ from tenants.core.chunks import chunks
 from tenants.core.errors import ConflictError, InvalidInputError
 from tenants.core.naming import AccountKind, AccountName, Naming, RosterKind
 from tenants.ejabberd import rosters
+from tenants.ejabberd.client import Ejabberd
 from tenants.lifecycle import operations, registry
 from tenants.lifecycle.audit import Cause
 from tenants.lifecycle.engine import Run
@@ -30,9 +31,10 @@ async def start(
         ConflictError: the registry has that tenant already.
     """
     registry.check_key(services.settings, instance_name)
-    found = [await services.ejabberd.roster(group) for group in registry.groups(services.naming, instance_name)]
+    ejabberd = services.ejabberd.at(await registry.wanted_host(services, spec))
+    found = [await ejabberd.roster(group) for group in registry.groups(services.naming, instance_name)]
     suffix = services.naming.username_suffix(instance_name)
-    if not any(found) and not await services.ejabberd.bulk.accounts(suffix):
+    if not any(found) and not await ejabberd.bulk.accounts(suffix):
         raise InvalidInputError("instance_name", "ejabberd has neither shared rosters nor accounts of that name")
     try:
         return await registry.create(services, instance_name, spec, cause, own_key=own_key, by=OperationKind.IMPORT)
@@ -48,7 +50,7 @@ async def start(
 async def read_accounts(run: Run) -> None:
     """The step that lets the registry know the tenant's accounts."""
     services = run.services
-    names, skipped = await _read(services, run.instance_name)
+    names, skipped = await _read(services, await run.ejabberd(), run.instance_name)
     done = 0
     for chunk in chunks(names, _AT_ONCE):
         await rows.adopt(services, run.instance_name, chunk)
@@ -57,14 +59,14 @@ async def read_accounts(run: Run) -> None:
     await run.tell(accounts=len(names), skipped=len(skipped), skipped_names=skipped[:_NAMED])
 
 
-async def _read(services: Services, instance_name: str) -> tuple[list[AccountName], list[str]]:
+async def _read(services: Services, ejabberd: Ejabberd, instance_name: str) -> tuple[list[AccountName], list[str]]:
     """The accounts that are the tenant's; and what bears its name, or is in its rosters, but is no account of its.
 
     An operator who is in no roster is one whom somebody took out of it: to be let in again is for a person to decide.
     """
-    there = await services.ejabberd.bulk.accounts(services.naming.username_suffix(instance_name))
+    there = await ejabberd.bulk.accounts(services.naming.username_suffix(instance_name))
     members = {
-        kind: set(await services.ejabberd.roster_members(rosters.group_of(services.naming, instance_name, kind)))
+        kind: set(await ejabberd.roster_members(rosters.group_of(services.naming, instance_name, kind)))
         for kind in RosterKind
     }
     names: list[AccountName] = []

@@ -17,7 +17,7 @@ from tenants.core.naming import AccountKind, AccountName, RosterKind
 from tenants.core.text import own_nick
 from tenants.ejabberd import rosters
 from tenants.ejabberd.client import Roster
-from tenants.lifecycle import operations
+from tenants.lifecycle import hosts, operations, served_hosts
 from tenants.lifecycle.audit import Cause
 from tenants.lifecycle.engine import Run
 from tenants.process.services import Services
@@ -68,19 +68,21 @@ async def mend(run: Run) -> None:
 
 async def _mend_doors(services: Services, scope: str) -> None:
     """Shut suspended tenants out of ejabberd, and let all others in."""
-    shut = await services.ejabberd.bulk.shut_tenants()
+    up = await served_hosts.up(services)
+    shut_at = {host: await services.ejabberd.at(host).bulk.shut_tenants() for host in up}
     tenants = await snapshots.states(services.database, scope)
-    names = tenants.keys() | shut if scope == EVERY_TENANT else tenants.keys()
-    wrong = [name for name in names if (tenants.get(name) is TenantState.SUSPENDED) != (name in shut)]
     busy = (await snapshots.busy(services.database, scope) if scope == EVERY_TENANT else set()) | snapshots.between(
         tenants
     )
-    for name in sorted(set(wrong) - busy):
-        log.warning("a tenant's door in ejabberd is put right", instance_name=name, shut=name not in shut)
-        if name in shut:
-            await services.ejabberd.bulk.open_tenant(name)
-        else:
-            await services.ejabberd.bulk.shut_tenant(name)
+    host_of = await hosts.of_many(services, tenants.keys())
+    for host, shut in shut_at.items():
+        bulk = services.ejabberd.at(host).bulk
+        here = {name for name in tenants if host_of[name] == host}
+        names = here | shut if scope == EVERY_TENANT else here
+        suspended = {name for name in here if tenants[name] is TenantState.SUSPENDED}
+        for name in sorted(name for name in names - busy if (name in suspended) != (name in shut)):
+            log.warning("a tenant's door in ejabberd is put right", instance_name=name, shut=name not in shut)
+            await (bulk.open_tenant(name) if name in shut else bulk.shut_tenant(name))
 
 
 async def _mend_nicks(services: Services, scope: str) -> None:
@@ -88,8 +90,9 @@ async def _mend_nicks(services: Services, scope: str) -> None:
     instance_name = None if scope == EVERY_TENANT else scope
     async for nicks in stored_sessions.read_nicks(services.database, services.clock(), instance_name):
         own = {username: nick for username, nick in nicks.items() if own_nick(nick)}
-        if changed := await services.ejabberd.bulk.set_nicks(own):
-            log.warning("visitors' names are put right", count=len(changed))
+        for ejabberd, some in await hosts.by_ejabberd(services, own):
+            if changed := await ejabberd.bulk.set_nicks({username: own[username] for username in some}):
+                log.warning("visitors' names are put right", count=len(changed))
 
 
 async def _mend(services: Services, instance_name: str, mender: Mender, found: Sequence[Drift]) -> int:
@@ -108,15 +111,16 @@ async def _mend(services: Services, instance_name: str, mender: Mender, found: S
 
 
 async def _mend_rosters(services: Services, instance_name: str, groups: Sequence[str]) -> Mapping[str, str]:
+    ejabberd = await hosts.ejabberd_of(services, instance_name)
     # in the order of the kinds: ejabberd >= 24.06 refuses a displayed group that does not exist
     for kind in RosterKind:
         group = rosters.group_of(services.naming, instance_name, kind)
         if group in groups:
             wanted = rosters.wanted(services.naming, instance_name, kind)
-            present = await services.ejabberd.roster(group)
+            present = await ejabberd.roster(group)
             if present is not None:
                 wanted = Roster(present.label, present.description, wanted.displayed)
-            await services.ejabberd.create_roster(group, wanted)
+            await ejabberd.create_roster(group, wanted)
     return {}
 
 
@@ -125,11 +129,11 @@ async def _mend_members_missing(services: Services, _instance_name: str, usernam
 
 
 async def _mend_members_extra(services: Services, instance_name: str, usernames: Sequence[str]) -> Mapping[str, str]:
-    naming = services.naming
+    naming, ejabberd = services.naming, await hosts.ejabberd_of(services, instance_name)
     names = [naming.parse_username(username) for username in usernames]
     for kind in RosterKind:
         misplaced = [naming.username(name) for name in names if name.roster is not kind]
-        await services.ejabberd.bulk.remove_from_roster(misplaced, rosters.group_of(naming, instance_name, kind))
+        await ejabberd.bulk.remove_from_roster(misplaced, rosters.group_of(naming, instance_name, kind))
     there = await _present(services, instance_name, usernames)
     absent = [name for name in names if naming.username(name) not in there]
     return await _remove_claimed(services, instance_name, await rows.claim_unknown(services, absent))
@@ -157,9 +161,9 @@ async def _mend_accounts_pending(services: Services, instance_name: str, usernam
     return {**left, **await _remove_absent(services, instance_name, absent, and_(*given_up))}
 
 
-async def _mend_contacts_gone(services: Services, _instance_name: str, usernames: Sequence[str]) -> Mapping[str, str]:
+async def _mend_contacts_gone(services: Services, instance_name: str, usernames: Sequence[str]) -> Mapping[str, str]:
     # who has an account by now is a contact that is there
-    await services.ejabberd.bulk.forget_contacts(usernames)
+    await (await hosts.ejabberd_of(services, instance_name)).bulk.forget_contacts(usernames)
     return {}
 
 
@@ -172,12 +176,13 @@ async def _mend_leftover(services: Services, instance_name: str, _subjects: Sequ
     """Remove what is left, in a run for this tenant alone: whoever creates it anew waits for the run's end."""
     if (await snapshots.states(services.database, instance_name))[instance_name] is not TenantState.DESTROYED:
         return {}
+    ejabberd = await hosts.ejabberd_of(services, instance_name)
     names = await belongings.usernames(services, instance_name)
-    left = await services.ejabberd.bulk.remove_users(sorted(names))
+    left = await ejabberd.bulk.remove_users(sorted(names))
     if left:
         return {instance_name: f"{len(left)} accounts, such as {min(left)}: {left[min(left)]}"}
     for group in belongings.groups(services.naming, instance_name):
-        await services.ejabberd.delete_roster(group)
+        await ejabberd.delete_roster(group)
     found = await belongings.rooms(services, instance_name)
     if rooms_left := await rooms.remove_all(services, instance_name, found):
         return {instance_name: f"{len(rooms_left)} rooms, such as {min(rooms_left)}"}
@@ -220,14 +225,15 @@ _MENDERS_OF_ALL = {**_MENDERS, DriftKind.LEFTOVER: _hand_over_leftover}
 async def _join(services: Services, names: Sequence[AccountName]) -> Mapping[str, str]:
     """Make the accounts members of their rosters, except those that are removed meanwhile."""
     left: dict[str, str] = {}
-    by_group: dict[str, list[str]] = defaultdict(list)
+    by_group: dict[tuple[str, str], list[str]] = defaultdict(list)
     for name in names:
         group = rosters.group_of(services.naming, name.instance, name.roster)
-        by_group[group].append(services.naming.username(name))
-    for group, usernames in by_group.items():
-        missing = await services.ejabberd.bulk.add_to_roster(usernames, group)
+        by_group[name.instance, group].append(services.naming.username(name))
+    for (instance_name, group), usernames in by_group.items():
+        bulk = (await hosts.ejabberd_of(services, instance_name)).bulk
+        missing = await bulk.add_to_roster(usernames, group)
         active = {services.naming.username(name) for name in await _active(services, usernames)}
-        await services.ejabberd.bulk.remove_from_roster([name for name in usernames if name not in active], group)
+        await bulk.remove_from_roster([name for name in usernames if name not in active], group)
         left |= {username: f"is no member of {group} all the same" for username in missing if username in active}
     return left
 
@@ -260,10 +266,11 @@ async def _remove_claimed(services: Services, instance_name: str, claimed: Seque
 
 async def _present(services: Services, instance_name: str, usernames: Sequence[str]) -> set[str]:
     """Those of the usernames that ejabberd has an account for."""
+    ejabberd = await hosts.ejabberd_of(services, instance_name)
     if len(usernames) > _ASKED_ONE_BY_ONE:
         suffix = services.naming.username_suffix(instance_name)
-        return set(usernames).intersection(await services.ejabberd.bulk.accounts(suffix))
-    return {username for username in usernames if await services.ejabberd.has_user(username)}
+        return set(usernames).intersection(await ejabberd.bulk.accounts(suffix))
+    return {username for username in usernames if await ejabberd.has_user(username)}
 
 
 async def _active(services: Services, usernames: Sequence[str]) -> list[AccountName]:

@@ -12,16 +12,16 @@ def _create_roster(kind: RosterKind) -> Step:
     async def run(run: Run) -> None:
         naming = run.services.naming
         group = rosters.group_of(naming, run.instance_name, kind)
-        await run.services.ejabberd.create_roster(group, rosters.wanted(naming, run.instance_name, kind))
+        await (await run.ejabberd()).create_roster(group, rosters.wanted(naming, run.instance_name, kind))
 
     return Step(f"create_{kind}_roster", run)
 
 
 async def verify_rosters(run: Run) -> None:
-    naming = run.services.naming
+    naming, ejabberd = run.services.naming, await run.ejabberd()
     for kind in RosterKind:
         group = rosters.group_of(naming, run.instance_name, kind)
-        if await run.services.ejabberd.roster(group) != rosters.wanted(naming, run.instance_name, kind):
+        if await ejabberd.roster(group) != rosters.wanted(naming, run.instance_name, kind):
             raise DomainError(f"shared roster {group} is not as it was created")
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from sqlalchemy.exc import IntegrityError
 
 from tenants.core.chunks import chunks
-from tenants.lifecycle import operations, requests
+from tenants.lifecycle import hosts, operations, requests
 from tenants.lifecycle.audit import Cause
 from tenants.lifecycle.engine import Run
 from tenants.process.services import Services
@@ -56,19 +56,19 @@ async def compare(run: Run) -> None:
     """The step that finds differences and records them."""
     services, scope = run.services, run.instance_name
     started = services.clock()
-    seen, unreadable = await snapshots.of_ejabberd(services, scope)
+    seen = await snapshots.of_ejabberd(services, scope)
     tenants = await snapshots.states(services.database, scope)
+    host_of = await hosts.of_many(services, tenants.keys())
     # a run for one tenant has waited for its other operations; a run for all leaves such tenants out
     busy = await snapshots.busy(services.database, scope) if scope == EVERY_TENANT else set()
+    # of a host that was not looked at nothing is known: least of all that what was there is lost
+    unseen = {name for name, host in host_of.items() if host not in seen.hosts}
     foreign = await snapshots.foreign(services, tenants)
-    skipped = sorted(busy & tenants.keys() | snapshots.between(tenants) | foreign)
+    skipped = sorted(busy & tenants.keys() | snapshots.between(tenants) | foreign | unseen)
     names = sorted(tenants.keys() - set(skipped))
-    found = [(_owner(one.subject, tenants), one) for one in unreadable]
-    found += [
-        (name, Difference(DriftKind.UNKNOWN_TENANT, name, there.counts()))
-        for name, there in seen.items()
-        if name not in tenants
-    ]
+    at_home = {name: seen.take(host_of[name], name) for name in tenants}
+    found = [(_owner(one.subject, tenants), one) for one in seen.unreadable]
+    found += [_elsewhere(*one, tenants) for one in seen.rest() if one[1] not in skipped]
     room = _MOST_DRIFT - await drift_records.record(services.database, found[:_MOST_DRIFT], started)
     count = len(found)
     compared = 0
@@ -76,7 +76,7 @@ async def compare(run: Run) -> None:
         known, known_rooms = await snapshots.accounts_of(services, page), await snapshots.rooms_of(services, page)
         found = []
         for name in page:
-            pictures = Pictures(services.naming, name, seen.pop(name, Seen()), known[name], started, known_rooms[name])
+            pictures = Pictures(services.naming, name, at_home.pop(name), known[name], started, known_rooms[name])
             found += [(name, difference) for difference in _differences(pictures, tenants[name])]
         count += len(found)
         room -= await drift_records.record(services.database, found[:room], started)
@@ -85,6 +85,15 @@ async def compare(run: Run) -> None:
     await drift_records.forget_gone(services.database, scope, skipped, started)
     named = {"skipped_names": skipped[:_NAMED]} if skipped else {}
     await run.tell(compared=compared, skipped=len(skipped), found=count, **named)
+
+
+def _elsewhere(
+    host: str, instance_name: str, there: Seen, tenants: Mapping[str, TenantState]
+) -> tuple[str, Difference]:
+    """What bears a name on a host where no tenant of that name lives."""
+    if instance_name in tenants:
+        return instance_name, Difference(DriftKind.OTHER_HOST, host, there.counts())
+    return instance_name, Difference(DriftKind.UNKNOWN_TENANT, instance_name, f"{there.counts()} at {host}")
 
 
 def _owner(username: str, tenants: Mapping[str, TenantState]) -> str:

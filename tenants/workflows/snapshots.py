@@ -4,15 +4,17 @@ ejabberd is asked in pages, so the number of calls grows with what it holds, not
 """
 
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, field
 
 from sqlalchemy import select
 
 from tenants.core.errors import InvalidInputError
-from tenants.core.naming import STANDALONE_INSTANCE, RoomName, RosterKind
+from tenants.core.naming import STANDALONE_INSTANCE, Naming, RoomName, RosterKind
 from tenants.ejabberd import rosters
-from tenants.ejabberd.client import Roster
+from tenants.ejabberd.client import Ejabberd, Roster
+from tenants.lifecycle import served_hosts
 from tenants.process.services import Services
 from tenants.store.database import Database
 from tenants.store.models import EVERY_TENANT, UNFINISHED, Account, Operation, OperationKind, Room, Tenant, TenantState
@@ -21,57 +23,88 @@ from tenants.workflows.drift import OLD_SPELLING, Difference, DriftKind, KnownAc
 _COMPARED = (TenantState.ACTIVE, TenantState.SUSPENDED, TenantState.DESTROYED)
 
 
-async def of_ejabberd(services: Services, scope: str) -> tuple[dict[str, Seen], list[Difference]]:
-    """What ejabberd holds, by tenant, of one tenant or of all; and the names that belong to none."""
-    seen: dict[str, Seen] = defaultdict(Seen)
-    unreadable: list[Difference] = []
-    suffix = "" if scope == EVERY_TENANT else services.naming.username_suffix(scope)
-    for username in await services.ejabberd.bulk.accounts(suffix):
+@dataclass(slots=True)
+class Snapshot:
+    """What ejabberd holds, by tenant, on each host; and the names that belong to none."""
+
+    hosts: dict[str, dict[str, Seen]] = field(default_factory=dict)
+    unreadable: list[Difference] = field(default_factory=list)
+
+    def take(self, host: str, instance_name: str) -> Seen:
+        """What the tenant has on the host; it is not in the snapshot any more."""
+        return self.hosts.get(host, {}).pop(instance_name, Seen())
+
+    def rest(self) -> Iterator[tuple[str, str, Seen]]:
+        """All that nobody took: host, tenant, and what it has there."""
+        for host, seen in self.hosts.items():
+            for instance_name, there in seen.items():
+                if there.accounts or there.rosters or there.rooms:
+                    yield host, instance_name, there
+
+
+async def of_ejabberd(services: Services, scope: str) -> Snapshot:
+    """What ejabberd holds of one tenant or of all, also on a host that is not the tenant's."""
+    found = Snapshot()
+    for host in await served_hosts.up(services):
+        seen = found.hosts[host] = defaultdict(Seen)
+        await _look_at_host(services.naming, services.ejabberd.at(host), scope, seen, found.unreadable)
+    return found
+
+
+async def _look_at_host(
+    naming: Naming, ejabberd: Ejabberd, scope: str, seen: dict[str, Seen], unreadable: list[Difference]
+) -> None:
+    suffix = "" if scope == EVERY_TENANT else naming.username_suffix(scope)
+    for username in await ejabberd.bulk.accounts(suffix):
         try:
-            name = services.naming.parse_username(username)
+            name = naming.parse_username(username)
         except InvalidInputError as error:
             unreadable.append(Difference(DriftKind.UNREADABLE, username, error.rule))
             continue
-        if services.naming.username(name) == username:
+        if naming.username(name) == username:
             seen[name.instance].accounts.add(username)
         else:
             unreadable.append(Difference(DriftKind.UNREADABLE, username, OLD_SPELLING))
-    for local in await services.ejabberd.rooms.names(suffix):
+    for local in await ejabberd.rooms.names(suffix):
         try:
-            room = services.naming.parse_room(local)
+            room = naming.parse_room(local)
         except InvalidInputError as error:
             unreadable.append(Difference(DriftKind.UNREADABLE, local, f"a room: {error.rule}"))
             continue
         seen[room.instance].rooms.add(local)
-    if scope != EVERY_TENANT:
-        await _look_at_rosters(services, scope, seen[scope])
-        await _look_at_contacts(services, suffix, seen)
-        return seen, unreadable
-    async for group in services.ejabberd.bulk.shared_rosters():
+    if scope == EVERY_TENANT:
+        await _look_at_all_rosters(naming, ejabberd, seen, unreadable)
+    else:
+        await _look_at_rosters(naming, ejabberd, scope, seen[scope])
+    await _look_at_contacts(naming, ejabberd, suffix, seen)
+
+
+async def _look_at_all_rosters(
+    naming: Naming, ejabberd: Ejabberd, seen: Mapping[str, Seen], unreadable: list[Difference]
+) -> None:
+    async for group in ejabberd.bulk.shared_rosters():
         try:
-            of = services.naming.parse_group(group.group)
+            of = naming.parse_group(group.group)
         except InvalidInputError as error:
             unreadable.append(Difference(DriftKind.UNREADABLE, group.group, error.rule))
             continue
         roster = Roster(group.label, group.description, group.displayed)
         seen[of.instance].rosters[of.kind] = roster, frozenset(group.members)
-    await _look_at_contacts(services, suffix, seen)
-    return seen, unreadable
 
 
-async def _look_at_rosters(services: Services, instance_name: str, seen: Seen) -> None:
+async def _look_at_rosters(naming: Naming, ejabberd: Ejabberd, instance_name: str, seen: Seen) -> None:
     for kind in RosterKind:
-        group = rosters.group_of(services.naming, instance_name, kind)
-        roster = await services.ejabberd.roster(group)
+        group = rosters.group_of(naming, instance_name, kind)
+        roster = await ejabberd.roster(group)
         if roster is not None:
-            seen.rosters[kind] = roster, frozenset(await services.ejabberd.roster_members(group))
+            seen.rosters[kind] = roster, frozenset(await ejabberd.roster_members(group))
 
 
-async def _look_at_contacts(services: Services, suffix: str, seen: Mapping[str, Seen]) -> None:
+async def _look_at_contacts(naming: Naming, ejabberd: Ejabberd, suffix: str, seen: Mapping[str, Seen]) -> None:
     """What operators keep in their own contacts is their matter, unless it bears the name of a tenant that is there."""
-    for username in await services.ejabberd.bulk.stray_contacts(suffix):
+    for username in await ejabberd.bulk.stray_contacts(suffix):
         with suppress(InvalidInputError):
-            instance_name = services.naming.parse_username(username).instance
+            instance_name = naming.parse_username(username).instance
             if instance_name in seen:
                 seen[instance_name].strays.add(username)
 

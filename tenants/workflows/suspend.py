@@ -40,9 +40,10 @@ async def _open_sessions(database: Database, instance_name: str) -> int:
 
 async def shut_out(run: Run) -> None:
     """End the XMPP sessions of the tenant's people, and let nobody log in. What waits for them stays."""
-    if left := await run.services.ejabberd.bulk.shut_tenant(run.instance_name):
+    ejabberd = await run.ejabberd()
+    if left := await ejabberd.bulk.shut_tenant(run.instance_name):
         raise DomainError(f"still logged in: {first_of(left)}")
 
 
 async def let_in(run: Run) -> None:
-    await run.services.ejabberd.bulk.open_tenant(run.instance_name)
+    await (await run.ejabberd()).bulk.open_tenant(run.instance_name)

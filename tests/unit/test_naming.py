@@ -184,7 +184,7 @@ def test_hosts_and_instances_have_no_case() -> None:
     assert HOSTED.parse_group("operators.Acme") == RosterName(RosterKind.OPERATORS, "acme")
     settings = Settings(_env_file=None, xmpp_host="XMPP.Example", callback_base_domain="Chat.Example")
     assert (settings.xmpp_host, settings.callback_base_domain) == ("xmpp.example", "chat.example")
-    assert (settings.component_jid, settings.rooms_jid) == ("lhc.xmpp.example", "conference.xmpp.example")
+    assert (settings.component_jid, settings.xmpp_hosts) == ("lhc.xmpp.example", ("xmpp.example",))
 
 
 def test_a_standalone_operator_is_not_called_as_the_servers_administrator() -> None:

@@ -104,6 +104,9 @@ async def test_service_unavailable_is_said_by_a_client_or_of_one_that_is_gone(re
     kicked: list[str] = []
 
     class Ejabberd:
+        def at(self, _host: str) -> "Ejabberd":
+            return self
+
         async def connections(self, _username: str) -> list[Any]:
             return [SimpleNamespace(resource=resource) for resource in resources]
 

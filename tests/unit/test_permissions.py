@@ -10,7 +10,7 @@ import yaml
 
 PROJECT = Path(__file__).resolve().parents[2]
 CLIENTS = sorted((PROJECT / "tenants" / "ejabberd").glob("*.py"))
-CALLING = {"_call", "_run", "_pages"}
+CALLING = {"_call", "call_each", "_run", "_pages"}
 """How the client's methods call a command: by its name, as the first argument."""
 
 

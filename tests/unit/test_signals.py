@@ -148,9 +148,14 @@ async def test_of_typing_the_latest_is_told_and_of_receipts_all(collector: Signa
     assert (bob.kind, one.kind) == (AccountKind.OPERATOR, AccountKind.VISITOR)
     async with running(collector):
         await until(lambda: len(domain.typing_told) == 2, "both conversations are told")
-        assert domain.typing_told == [Typing(bob, one, composing=False), Typing(bob, two, composing=True)]
+        assert domain.typing_told == [
+            Typing(bob, one, composing=False, host="x"),
+            Typing(bob, two, composing=True, host="x"),
+        ]
         ids = ["m0", "m1", "m2"]
-        assert domain.receipts_told == [[Receipt(bob, two, "both"), *(Receipt(bob, one, id_) for id_ in ids)]]
+        assert domain.receipts_told == [
+            [Receipt(bob, two, "both", host="x"), *(Receipt(bob, one, id_, host="x") for id_ in ids)]
+        ]
 
 
 async def test_that_nobody_types_is_news_only_after_somebody_did(
@@ -172,7 +177,10 @@ async def test_that_nobody_types_is_news_only_after_somebody_did(
         collector.receive(handed(state("paused"), receiver="visitor.2.acme@x"))
         collector.receive(handed(state("paused"), receiver="visitor.4.acme@x"))
         await until(lambda: not domain.typing_told[-1].composing, "the end is told")
-    assert domain.typing_told[:2] == [Typing(bob, one, composing=True), Typing(bob, one, composing=False)]
+    assert domain.typing_told[:2] == [
+        Typing(bob, one, composing=True, host="x"),
+        Typing(bob, one, composing=False, host="x"),
+    ]
     assert [(sign.receiver.ident, sign.composing) for sign in domain.typing_told[2:]] == [
         ("2", True),
         ("3", True),
@@ -199,7 +207,7 @@ async def test_a_signal_of_others_is_dropped(collector: Signals, domain: Domain,
     collector.receive(handed(received("real")))
     async with running(collector):
         await until(lambda: domain.receipts_told, "the real one is told")
-    assert domain.receipts_told == [[Receipt(name_of(BOB), name_of(VISITOR), "real")]]
+    assert domain.receipts_told == [[Receipt(name_of(BOB), name_of(VISITOR), "real", host="x")]]
     assert domain.typing_told == []
 
 

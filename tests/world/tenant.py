@@ -28,7 +28,7 @@ class Tenant:
         self.panel = panel
         self.callback_host = f"{self.name.replace('-', '.')}.localhost"
         endpoints = system.endpoints
-        self.host: str = endpoints["xmpp_host"]
+        self.host: str = created.get("xmpp_host", endpoints["xmpp_host"])
         self.lhc_url = f"{endpoints['api']}/t/{self.name}"
         self.lhc = Lhc(self.name, base=self.lhc_url, secret_key=self.key, host=self.host)
         self._stack = AsyncExitStack()

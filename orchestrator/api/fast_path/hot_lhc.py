@@ -57,7 +57,7 @@ async def view_page(services: Services, scope: Scope, body: bytes) -> ASGIApp | 
 async def send_message(services: Services, scope: Scope, body: bytes) -> ASGIApp | None:
     """Answer `/xmpp-send-message` of a known visitor."""
     call = _read(services, scope, body)
-    operator = _operator(services, call.fields) if call is not None else None
+    operator = _operator(services, call) if call is not None else None
     if call is None or operator is None:
         return None
     fields = call.fields
@@ -86,11 +86,19 @@ def _read(services: Services, scope: Scope, body: bytes) -> _Call | None:
         return None
     try:
         fields = _decoder.decode(body)
-        known = page_views.recall(services, local_part(fields["jid"], services.settings.xmpp_host))
+        known = _recall(services, fields["jid"])
         is_whole = known is not None and "pass" in fields and _opens(services, scope, known, fields["secret_key"])
     except (msgspec.DecodeError, UnicodeDecodeError, KeyError, DomainError):
         return None
     return _Call(known, fields) if known is not None and is_whole else None
+
+
+def _recall(services: Services, jid: str) -> Recalled | None:
+    """The visitor of that address, if it is known, and its tenant lives there."""
+    known = page_views.recall(services, jid.partition("@")[0])
+    if known is not None:
+        local_part(jid, known.tenant.xmpp_host)
+    return known
 
 
 def _opens(services: Services, scope: Scope, known: Recalled, key: str) -> bool:
@@ -102,12 +110,13 @@ def _opens(services: Services, scope: Scope, known: Recalled, key: str) -> bool:
     return is_its_path and keys.key_opens(tenant, key, services.clock())
 
 
-def _operator(services: Services, fields: Mapping[str, str]) -> AccountName | None:
+def _operator(services: Services, call: _Call) -> AccountName | None:
     """Whom the message is for, if there is a message."""
-    if "message" not in fields or "operator_username" not in fields:
+    if "message" not in call.fields or "operator_username" not in call.fields:
         return None
     try:
-        return services.naming.parse_username(local_part(fields["operator_username"], services.settings.xmpp_host))
+        local = local_part(call.fields["operator_username"], call.known.tenant.xmpp_host)
+        return services.naming.parse_username(local)
     except DomainError:
         return None
 

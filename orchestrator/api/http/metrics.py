@@ -21,6 +21,8 @@ from orchestrator.api.http.auth import READS_METRICS, ServicesDep
 from tenants.core.batching import BatchFigures
 from tenants.ejabberd.client import Ejabberd, Node
 from tenants.ejabberd.errors import EjabberdError, EjabberdUnavailableError
+from tenants.lifecycle import served_hosts
+from tenants.process.services import Services
 from tenants.status import overview
 from tenants.status.overview import Overview
 from tenants.store.models import OperationState, TenantState
@@ -40,12 +42,21 @@ async def metrics(services: ServicesDep) -> Response:
     seen, refusals, failed_logins, nodes = await asyncio.gather(
         overview.look(services),
         _counted(services.ejabberd.refusals()),
-        _counted(services.ejabberd.failed_logins()),
+        _counted(_failed_logins(services)),
         _counted(_nodes(services.ejabberd)),
     )
     registry.register(_System(seen, refusals, failed_logins, nodes))
     registry.register(_Batches({"api": services.batches, **seen.batches}))
     return Response(generate_latest(registry) + generate_latest(_process), media_type=CONTENT_TYPE_LATEST)
+
+
+async def _failed_logins(services: Services) -> dict[tuple[str, str], int]:
+    """Of all hosts together."""
+    total: dict[tuple[str, str], int] = {}
+    for host in await served_hosts.up(services):
+        for kind, count in (await services.ejabberd.at(host).failed_logins()).items():
+            total[kind] = total.get(kind, 0) + count
+    return total
 
 
 async def _nodes(ejabberd: Ejabberd) -> dict[str, Node]:

@@ -21,7 +21,7 @@ async def register(call: Call) -> str:
     tenant = await admission.get(call.services, name.instance, name.kind)
     takes_over = name.kind is not AccountKind.OPERATOR
     await tenants.accounts.accounts.register(call.services, tenant, name, password, takes_over=takes_over)
-    return f"{call.services.naming.username(name)}@{call.services.settings.xmpp_host}"
+    return f"{call.services.naming.username(name)}@{call.host}"
 
 
 async def change_password(call: Call, password: str) -> None:

@@ -1,11 +1,19 @@
 """One call of LHC's extension, whichever face it came to: what it brought, and whom it may concern."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, Self
 
 from tenants.core.errors import ForeignNameError, InvalidInputError
-from tenants.core.naming import AccountKind, AccountName, RosterName, check_instance, local_part
+from tenants.core.naming import (
+    AccountKind,
+    AccountName,
+    RosterName,
+    check_instance,
+    local_part,
+    rooms_service,
+)
+from tenants.lifecycle import hosts, served_hosts
 from tenants.process.rate_limits import CallKind
 from tenants.process.services import Services
 
@@ -42,12 +50,23 @@ class Call:
         body: the keys it brought.
         confined_to: the tenant whose names alone it may hold; None for any tenant's.
         hosting_wide: its credentials are the hosting company's, not a tenant's own.
+        host: the XMPP host of the tenant whom it concerns, which alone it may name; see `located`.
     """
 
     services: Services
     body: Mapping[str, Any]
     confined_to: str | None
     hosting_wide: bool
+    host: str = field(default="", kw_only=True)
+
+    async def located(self, named: Any) -> Self:
+        """The call, with the host of the tenant whom it concerns; of an unknown one, that which it names, if served."""
+        instance_name = self.tenant()
+        host = None if instance_name is None else await hosts.find(self.services, instance_name)
+        if host is None:
+            served = await served_hosts.served(self.services)
+            host = named.lower() if isinstance(named, str) and named.lower() in served else served[0]
+        return replace(self, host=host)
 
     def require(self, *keys: str) -> None:
         """Check that the keys are there, whatever their values, as the old server did; and that texts are texts.
@@ -73,8 +92,8 @@ class Call:
         return value
 
     def account(self, key: str) -> AccountName:
-        """The account that the value names, as a username or as a JID of our domain."""
-        username = local_part(self.text(key), self.services.settings.xmpp_host, key)
+        """The account that the value names, as a username or as a JID of the tenant's host."""
+        username = local_part(self.text(key), self.host, key)
         name = self.services.naming.parse_username(username, key)
         self._check_tenant(name.instance, key)
         return name
@@ -111,15 +130,22 @@ class Call:
         try:
             for key in ("jid", "user", "from"):
                 if key in self.body:
-                    return self.account(key).instance
-            return self.roster().instance
+                    return self.services.naming.parse_username(self.text(key).partition("@")[0], key).instance
+            return self.services.naming.parse_group(self.text("group")).instance
         except InvalidInputError:
             return None
 
     def check_host(self, key: str = "host") -> None:
-        """Raise InvalidInputError unless the value is our domain."""
-        if self.text(key).lower() != self.services.settings.xmpp_host:
-            raise ForeignNameError(key, f"must be {self.services.settings.xmpp_host}")
+        """Raise InvalidInputError unless the value is the tenant's host."""
+        self._check_is(key, self.host)
+
+    def check_rooms_service(self, key: str) -> None:
+        """Raise InvalidInputError unless the value is the domain of the tenant's rooms."""
+        self._check_is(key, rooms_service(self.host))
+
+    def _check_is(self, key: str, domain: str) -> None:
+        if self.text(key).lower() != domain:
+            raise ForeignNameError(key, f"must be {domain}")
 
     def _check_tenant(self, instance_name: str, key: str) -> None:
         if self.confined_to is not None and instance_name != self.confined_to:

@@ -95,6 +95,7 @@ class LhcFace:
                 log.warning("no key, or a wrong one", is_empty=not data)
                 return Response("Forbidden", 403, media_type="text/plain; charset=utf-8")
             call = Call(services, data, confined_to, hosting_wide=confined_to is None)
+            call = await call.located(data.get("host"))
             structlog.contextvars.bind_contextvars(instance_name=call.tenant())
             await call.count(CallKind.PAGE_VIEW if endpoint in _PAGE_VIEWS else CallKind.OTHER)
             message = await json_calls.HANDLERS[endpoint](call)

@@ -165,7 +165,7 @@ def _taken_named() -> Iterator[None]:
 
 
 def _check_virtual_host(call: Call) -> None:
-    if call.text("host").lower() != call.services.settings.xmpp_host:
+    if call.text("host").lower() != call.host:
         raise ApplicationError("Error: cannot_register: Unknown virtual host\n")
 
 

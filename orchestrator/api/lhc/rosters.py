@@ -66,7 +66,8 @@ async def set_up(call: Call, *, label: str, description: str, displayed: Sequenc
         raise InvalidInputError("group", f"there is no tenant '{roster.instance}', and this key may not begin one")
     if tenant is None or tenant.state in registry.TO_PROVISION:
         # this key is the hosting company's: the tenant gets one of its own when the panel asks for it
-        started = await registry.put(call.services, roster.instance, registry.TenantSpec(), Cause("lhc"), own_key=False)
+        spec = registry.TenantSpec({"xmpp_host": call.host})
+        started = await registry.put(call.services, roster.instance, spec, Cause("lhc"), own_key=False)
         if started.operation is not None and not await _finished(call.services, started.operation.id, deadline):
             return
     await admission.get(call.services, roster.instance)
@@ -74,7 +75,7 @@ async def set_up(call: Call, *, label: str, description: str, displayed: Sequenc
     written = Roster(clean(label), clean(description), wanted.displayed)
     try:
         async with asyncio.timeout_at(deadline):
-            await call.services.ejabberd.create_roster(call.services.naming.group(roster), written)
+            await call.services.ejabberd.at(call.host).create_roster(call.services.naming.group(roster), written)
     except TimeoutError:
         raise UnavailableError("ejabberd does not answer; the roster is as it was") from None
 
@@ -95,7 +96,7 @@ async def find(call: Call) -> Roster | None:
     call.check_host()
     roster = call.roster()
     await admission.find(call.services.database, roster.instance)
-    return await call.services.ejabberd.roster(call.services.naming.group(roster))
+    return await call.services.ejabberd.at(call.host).roster(call.services.naming.group(roster))
 
 
 def names_in(display: str) -> list[str]:

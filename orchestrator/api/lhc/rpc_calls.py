@@ -98,9 +98,17 @@ async def _authorise(services: Services, confined_to: str | None, params: list[A
     user, server, password = (credentials.get(key) for key in ("user", "server", "password"))
     if not (isinstance(user, str) and isinstance(server, str) and isinstance(password, str)):
         raise _not_authorised()
-    settings = services.settings
-    if server.lower() != settings.xmpp_host:
+    call = await _caller(services, confined_to, arguments, user=user, password=password)
+    call = await call.located(server)
+    if server.lower() != call.host:
         raise _not_authorised()
+    return call
+
+
+async def _caller(
+    services: Services, confined_to: str | None, arguments: dict[str, Any], *, user: str, password: str
+) -> RpcCall:
+    settings = services.settings
     if user == settings.rpc_user and same(password, settings.rpc_password.get_secret_value()):
         if confined_to is not None:
             _check_path(services, confined_to)

@@ -13,8 +13,8 @@ from orchestrator.api.lhc.calls import Call
 from orchestrator.api.lhc.rpc_wire import COMMAND_FAILED, DONE, RpcError
 from tenants.conversations import rooms
 from tenants.conversations.rooms import NoAccountError, NoRoomError, Participant
-from tenants.core.errors import ForeignNameError, InvalidInputError, TakenError
-from tenants.core.naming import STANDALONE_INSTANCE, local_part
+from tenants.core.errors import InvalidInputError, TakenError
+from tenants.core.naming import STANDALONE_INSTANCE, local_part, rooms_service
 from tenants.core.text import clean
 from tenants.store.models import RoomOrigin
 
@@ -24,17 +24,16 @@ log = structlog.get_logger(__name__)
 async def muc_online_rooms(call: Call) -> dict[str, Any]:
     """The tenant's own rooms."""
     call.require("host")
-    _check_service(call, "host")
+    call.check_rooms_service("host")
     found = await rooms.find(call.services.database, _instance_name(call))
-    service = call.services.settings.rooms_jid
-    return {"rooms": [{"room": f"{room.name}@{service}"} for room in found]}
+    return {"rooms": [{"room": f"{room.name}@{rooms_service(call.host)}"} for room in found]}
 
 
 async def create_room(call: Call) -> dict[str, Any]:
     """A room that stays until it is destroyed."""
     call.require("name", "service", "host")
     call.check_host()
-    _check_service(call, "service")
+    call.check_rooms_service("service")
     try:
         await rooms.create(call.services, _instance_name(call), call.text("name"), RoomOrigin.LHC)
     except TakenError:
@@ -45,7 +44,7 @@ async def create_room(call: Call) -> dict[str, Any]:
 async def change_room_option(call: Call) -> dict[str, Any]:
     """Only what the extension asks for, which all rooms have."""
     call.require("name", "service", "option", "value")
-    _check_service(call, "service")
+    call.check_rooms_service("service")
     if (call.text("option"), call.text("value")) != ("allow_subscription", "true"):
         raise InvalidInputError("option", "only allow_subscription can be set, to true")
     with _no_room("Room not found"):
@@ -57,7 +56,7 @@ async def subscribe_room(call: Call) -> dict[str, Any]:
     """Who is to be in the room, under what name."""
     call.require("user", "nick", "room", "nodes")
     who = _person(call, "user")
-    room = local_part(call.text("room"), call.services.settings.rooms_jid, "room")
+    room = local_part(call.text("room"), rooms_service(call.host), "room")
     with _no_room("The room does not exist"):
         await rooms.put_member(call.services.database, _instance_name(call), room, who, call.text("nick"))
     return {"nodes": []}
@@ -66,7 +65,7 @@ async def subscribe_room(call: Call) -> dict[str, Any]:
 async def send_direct_invitation(call: Call) -> dict[str, Any]:
     """To accounts of the tenant, which are separated by colons."""
     call.require("name", "service", "password", "reason", "users")
-    _check_service(call, "service")
+    call.check_rooms_service("service")
     people = [_person(call, "users", user) for user in call.text("users").split(":") if user]
     with _no_room("room_not_found"):
         await rooms.invite(call.services, _instance_name(call), call.text("name"), people, call.text("reason"))
@@ -76,7 +75,7 @@ async def send_direct_invitation(call: Call) -> dict[str, Any]:
 async def destroy_room(call: Call) -> dict[str, Any]:
     """Of a tenant in any state: LHC asks once."""
     call.require("name", "service")
-    _check_service(call, "service")
+    call.check_rooms_service("service")
     try:
         await rooms.destroy(call.services, _instance_name(call), call.text("name"))
     except NoRoomError:
@@ -87,7 +86,7 @@ async def destroy_room(call: Call) -> dict[str, Any]:
 async def send_groupchat(call: Call) -> None:
     """`send_message` of type `groupchat`: written in LHC's page. A success without a room, too."""
     who = _person(call, "from")
-    room = local_part(call.text("to"), call.services.settings.rooms_jid, "to")
+    room = local_part(call.text("to"), rooms_service(call.host), "to")
     body = clean(call.text("body"))
     try:
         await rooms.write(call.services, _instance_name(call), room, who, body)
@@ -128,10 +127,5 @@ def _no_room(text: str) -> Iterator[None]:
 
 def _person(call: Call, key: str, jid: str | None = None) -> Participant:
     jid = call.text(key) if jid is None else jid
-    username = local_part(jid, call.services.settings.xmpp_host, key)
+    username = local_part(jid, call.host, key)
     return rooms.person(call.services.naming, _instance_name(call), username, key)
-
-
-def _check_service(call: Call, key: str) -> None:
-    if call.text(key).lower() != call.services.settings.rooms_jid:
-        raise ForeignNameError(key, f"must be {call.services.settings.rooms_jid}")

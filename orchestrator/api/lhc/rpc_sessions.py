@@ -70,7 +70,7 @@ async def _connections(call: Call, name: AccountName) -> list[ClientConnection]:
     """What ejabberd knows. One that is away has no sessions, and one that hangs must not keep a chat from beginning."""
     try:
         async with asyncio.timeout(_EJABBERD_SECONDS):
-            return await call.services.ejabberd.connections(call.services.naming.username(name))
+            return await call.services.ejabberd.at(call.host).connections(call.services.naming.username(name))
     except (EjabberdUnavailableError, TimeoutError) as error:
         log.warning("ejabberd does not say who is there", error=type(error).__name__)
         return []

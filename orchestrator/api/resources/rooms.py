@@ -18,6 +18,7 @@ from tenants.conversations import chat_lines, rooms
 from tenants.conversations.rooms import Participant
 from tenants.core.naming import MAX_ROOM, check_nick, is_page_operator
 from tenants.core.text import XmlText
+from tenants.lifecycle import hosts
 from tenants.process.services import Services
 from tenants.store.models import Room, RoomOrigin
 
@@ -77,12 +78,12 @@ class RoomView(BaseModel):
     created_at: datetime
 
     @classmethod
-    def of(cls, services: Services, room: Room) -> "RoomView":
-        """The room as its tenant sees it."""
+    def of(cls, services: Services, room: Room, host: str) -> "RoomView":
+        """The room as its tenant, which lives on that XMPP host, sees it."""
         names = ("id", "name", "title", "origin", "created_at")
         return cls(
             **{name: getattr(room, name) for name in names},
-            address=rooms.address(services, room),
+            address=rooms.address(services, room, host),
             members=[
                 MemberView(operator=_operator(services, member.username), nick=member.nick) for member in room.members
             ],
@@ -116,7 +117,8 @@ async def list_rooms(
 ) -> RoomPage:
     """The rooms, oldest first."""
     found = await rooms.find(services.database, instance_name, after=after, limit=limit + 1)
-    return RoomPage.of(found, limit, lambda room: RoomView.of(services, room))
+    host = await hosts.of(services, instance_name)
+    return RoomPage.of(found, limit, lambda room: RoomView.of(services, room, host))
 
 
 @router.post("", status_code=HTTPStatus.CREATED, dependencies=[ACTS_FOR_TENANT])
@@ -124,13 +126,14 @@ async def create_room(instance_name: str, wanted: RoomRequest, services: Service
     """Make a room, which stays until it is removed. All operators of the tenant may enter it."""
     room = await rooms.create(services, instance_name, wanted.name, RoomOrigin.API, title=wanted.title)
     response.headers["Location"] = f"/v1/tenants/{instance_name}/rooms/{quote(room.name, safe='')}"
-    return RoomView.of(services, room)
+    return RoomView.of(services, room, await hosts.of(services, instance_name))
 
 
 @router.get("/{name}", dependencies=[READS_TENANT])
 async def get_room(instance_name: str, name: str, services: ServicesDep) -> RoomView:
     """The room with its members."""
-    return RoomView.of(services, await rooms.get(services.database, instance_name, name))
+    room = await rooms.get(services.database, instance_name, name)
+    return RoomView.of(services, room, await hosts.of(services, instance_name))
 
 
 @router.delete("/{name}", status_code=HTTPStatus.NO_CONTENT, dependencies=[ACTS_FOR_TENANT])
@@ -149,7 +152,8 @@ async def put_member(
     await rooms.put_member(services.database, instance_name, name, who, nick)
     if wanted.invite:
         await rooms.invite(services, instance_name, name, [who])
-    return RoomView.of(services, await rooms.get(services.database, instance_name, name))
+    room = await rooms.get(services.database, instance_name, name)
+    return RoomView.of(services, room, await hosts.of(services, instance_name))
 
 
 @router.delete("/{name}/members/{operator}", status_code=HTTPStatus.NO_CONTENT, dependencies=[ACTS_FOR_TENANT])

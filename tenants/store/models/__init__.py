@@ -23,6 +23,7 @@ from tenants.store.models.delivery import (
     MessageState,
     OperatorPresence,
 )
+from tenants.store.models.hosts import Host
 from tenants.store.models.operations import (
     EVERY_TENANT,
     UNFINISHED,
@@ -64,6 +65,7 @@ __all__ = [
     "Drift",
     "EventFormat",
     "Heartbeat",
+    "Host",
     "IdempotentRequest",
     "LineState",
     "MessageState",

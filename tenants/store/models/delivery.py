@@ -59,6 +59,7 @@ class CallbackMessage(Base):
     sender: Mapped[str] = mapped_column(String(JID_PART))
     receiver: Mapped[str] = mapped_column(String(JID_PART))
     server: Mapped[str] = mapped_column(String(255))
+    """Told by workers of versions that knew one host alone; now the tenant's row says it."""
     event: Mapped[str] = mapped_column(String(40), server_default="message.created")
     """What has happened; see `tenants.delivery.outbox`. The sender is who did it, the receiver whom the conversation is
     with."""

@@ -59,6 +59,7 @@ class Setting:
         installed: the field of `config.settings.Settings` that has that value otherwise.
         bounds: as pydantic's `Field` takes them.
         is_url: whether the text is a URL.
+        is_fixed: whether it is chosen when the tenant is made, and stays.
     """
 
     name: str
@@ -70,6 +71,7 @@ class Setting:
     installed: str | None = None
     bounds: Mapping[str, float | str] | None = None
     is_url: bool = False
+    is_fixed: bool = False
 
     def beginning(self, settings: Settings) -> Any:
         """The value of a tenant of which nothing was said."""
@@ -101,6 +103,15 @@ def _setting(kind: Any = None, *, default: Any = None, **said: Any) -> MappedCol
 class TenantSettingColumns:
     """The columns of a tenant's row that are its settings."""
 
+    xmpp_host: Mapped[str] = _setting(
+        String(255),
+        installed="xmpp_host",
+        is_fixed=True,
+        bounds={"max_length": 255},
+        label="XMPP host",
+        description="The XMPP domain that its accounts and rooms live on, of those that are served. It is chosen when"
+        " the tenant is made, and stays.",
+    )
     callback_url: Mapped[str | None] = _setting(
         String(2000),
         is_url=True,

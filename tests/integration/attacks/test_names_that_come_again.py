@@ -234,7 +234,9 @@ async def test_what_came_after_the_end_is_not_there_for_the_next(world: World) -
     async with services.database.write() as session:
         await incarnations.forget(services, session, "acme", _PANEL)
     visitor, bob = AccountName(AccountKind.VISITOR, "1", "acme"), AccountName(AccountKind.OPERATOR, "bob", "acme")
-    await bounces.store(services, [Returned("r1", "m1", visitor, bob, "words", "not-acceptable", None)])
+    await bounces.store(
+        services, [Returned("r1", "m1", visitor, bob, "words", "not-acceptable", None, host="localhost")]
+    )
     async with services.database.write() as session:
         assert await session.get(ReturnedMessage, 1) is None
         session.add(OperatorPresence(username="bob.acme", instance_name="acme", online=True, due_at=now, pending="x"))

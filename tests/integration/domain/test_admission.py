@@ -56,7 +56,7 @@ def chat(number: int) -> AccountName:
 
 
 def message(number: int) -> OperatorMessage:
-    return OperatorMessage(f"id-{number}", BOB, visitor(1), f"body {number}")
+    return OperatorMessage(f"id-{number}", BOB, visitor(1), f"body {number}", host="localhost")
 
 
 async def settings(world: World, **changes: object) -> None:
@@ -167,7 +167,7 @@ async def test_the_sweep_finds_the_open_behind_many_that_are_shut(world: World) 
         for number in range(250):
             name = f"t{number}"
             row = {"state": S.SUSPENDED, "online_seconds": 1, "idle_hours": 1, "created_at": 0, "updated_at": 0}
-            session.add(Tenant(instance_name=name, **row))
+            session.add(Tenant(instance_name=name, xmpp_host="localhost", **row))
             session.add(Conversation(instance_name=name, receiver=f"visitor.1.{name}", due_at=number))
     await operator_messages.store_messages(world.services, [message(1)])
     world.woken.clear()
@@ -196,7 +196,11 @@ async def test_messages_of_several_tenants_are_refused_each_on_its_own(world: Wo
     await world.enter("shut", S.SUSPENDING)
     of = {
         name: OperatorMessage(
-            name, AccountName(AccountKind.OPERATOR, "bob", name), AccountName(AccountKind.VISITOR, "1", name), "hello"
+            name,
+            AccountName(AccountKind.OPERATOR, "bob", name),
+            AccountName(AccountKind.VISITOR, "1", name),
+            "hello",
+            host="localhost",
         )
         for name in ("acme", "shut", "nobody")
     }
@@ -416,7 +420,9 @@ async def test_messages_that_may_wait(world: World) -> None:
 
     def written(number: int, body: str = "hello", instance: str = "acme") -> OperatorMessage:
         operator = AccountName(AccountKind.OPERATOR, "bob", instance)
-        return OperatorMessage(f"{instance}-{number}", operator, AccountName(AccountKind.VISITOR, "1", instance), body)
+        return OperatorMessage(
+            f"{instance}-{number}", operator, AccountName(AccountKind.VISITOR, "1", instance), body, host="localhost"
+        )
 
     refused = (await operator_messages.store_messages(world.services, [written(number) for number in range(5)])).refused
     assert {name: one.later for name, one in refused.items()} == {"acme-3": True, "acme-4": True}

@@ -66,7 +66,9 @@ class Pool:
 async def pool(world: World) -> AsyncIterator[Pool]:
     stream, operators, lost = Stream(), OperatorDirectory(), set[str]()
     sessions, fanout = SessionTable(), Fanout(stream.gateway, lambda name: name not in lost)
-    announcer = Announcer(world.services, stream.gateway, operators, sessions, fanout)
+    announcer = Announcer(
+        world.services, stream.gateway, operators, sessions, fanout, host_of=lambda _: world.services.settings.xmpp_host
+    )
     ends = SessionEnds(world.services, announcer, operators, sessions, fanout, serves=lambda name: name not in lost)
     work = asyncio.create_task(fanout.run())
     yield Pool(world, stream, operators, announcer, ends, lost)

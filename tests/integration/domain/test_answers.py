@@ -104,7 +104,7 @@ async def write(world: World, body: str, visitor: int = 1, instance: str = "acme
     bob = AccountName(AccountKind.OPERATOR, "bob", instance)
     receiver = AccountName(AccountKind.VISITOR, str(visitor), instance)
     number = len(await history.messages(world.services.database, instance))
-    told = OperatorMessage(f"{instance}-{number}", bob, receiver, body)
+    told = OperatorMessage(f"{instance}-{number}", bob, receiver, body, host="localhost")
     await operator_messages.store_messages(world.services, [told])
     while piece := await claim_next(world.services, instance):
         await deliver(world.services, piece)

@@ -37,7 +37,9 @@ async def _answer_all(database_url: str, operator: str, start: Barrier) -> list[
         services = replace(world.services, commands=kept)
         for number in NUMBERS:
             visitor = AccountName(AccountKind.CHAT, number, INSTANCE)
-            message = OperatorMessage(f"{operator}-{number}", sender, visitor, f"{operator} takes {number}")
+            message = OperatorMessage(
+                f"{operator}-{number}", sender, visitor, f"{operator} takes {number}", host="localhost"
+            )
             start.wait(60)
             assert (await store_messages(services, [message])).refused == {}
     notices = [command for command in kept.commands if isinstance(command, SendMessage)]

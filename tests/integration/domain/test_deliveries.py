@@ -51,7 +51,7 @@ PANEL = Cause("panel", "because")
 def message(number: int, visitor: int = 1, instance: str = "acme") -> OperatorMessage:
     receiver = AccountName(AccountKind.VISITOR, str(visitor), instance)
     return OperatorMessage(
-        f"{instance}-{visitor}-{number}", replace(BOB, instance=instance), receiver, f"body {number}"
+        f"{instance}-{visitor}-{number}", replace(BOB, instance=instance), receiver, f"body {number}", host="localhost"
     )
 
 

@@ -144,7 +144,7 @@ async def test_idle_visitors_and_chats_go_and_nobody_else(world: World, server: 
                     username=username, instance_name=tenant.name, nick="", status="", online_until=world.clock() + until
                 )
             )
-    message = OperatorMessage("id", operator, talking, "hello")
+    message = OperatorMessage("id", operator, talking, "hello", host="localhost")
     assert (await operator_messages.store_messages(world.services, [message])).refused == {}
     await tenant.change(talking, last_active_at=world.clock() - DAY - 1)
     await world.enter(suspended.name, TenantState.SUSPENDING)
@@ -164,7 +164,7 @@ async def test_idle_visitors_and_chats_go_and_nobody_else(world: World, server: 
 async def test_an_operators_message_keeps_a_chat(world: World, tenant: Tenant) -> None:
     await tenant.add([tenant.chat(1)], idle=DAY + 1)
     await operator_messages.store_messages(
-        world.services, [OperatorMessage("id", tenant.operator("bob"), tenant.chat(1), "hello")]
+        world.services, [OperatorMessage("id", tenant.operator("bob"), tenant.chat(1), "hello", host="localhost")]
     )
     async with world.services.database.write() as session:
         await session.execute(update(Conversation).values(due_at=None))

@@ -84,7 +84,9 @@ async def test_a_line_comes_back_before_it_is_noted_as_sent(world: World) -> Non
 
     async def come_back() -> None:
         (sent,) = (one for one in kept.commands if isinstance(one, SendMessage))
-        returned = Returned("report-1", sent.message_id, visitor, bob, "old", "service-unavailable", None)
+        returned = Returned(
+            "report-1", sent.message_id, visitor, bob, "old", "service-unavailable", None, host="localhost"
+        )
         await bounces.store(services, [returned])
 
     kept.change = come_back

@@ -134,10 +134,10 @@ async def test_who_is_meant(world: World) -> None:
 def reports() -> list[RoomReport]:
     there = RoomName("jd,br", "acme")
     return [
-        RoomReport("1", BOB, there, arrived=True),
-        RoomReport("2", BOB, there, "hello"),
-        RoomReport("2", BOB, there, "hello"),
-        RoomReport("3", BOB, there, arrived=False),
+        RoomReport("1", BOB, there, arrived=True, host="localhost"),
+        RoomReport("2", BOB, there, "hello", host="localhost"),
+        RoomReport("2", BOB, there, "hello", host="localhost"),
+        RoomReport("3", BOB, there, arrived=False, host="localhost"),
     ]
 
 

@@ -27,6 +27,7 @@ async def test_two_tenants_call_a_message_the_same(world: World) -> None:
             AccountName(AccountKind.OPERATOR, "bob", line.instance_name),
             AccountName(AccountKind.CHAT, "7", line.instance_name),
             stanza_ids.of_line(line, f"bob.{line.instance_name}"),
+            host="localhost",
         )
         await signals.receipt(world.services, [receipt, receipt])
     async with world.services.database.read() as session:
@@ -41,16 +42,16 @@ async def test_a_receipt_of_anything_else_is_none(world: World) -> None:
     bob, visitor = AccountName(AccountKind.OPERATOR, "bob", "acme"), AccountName(AccountKind.CHAT, "7", "acme")
     right = stanza_ids.of_line(line, "bob.acme")
     wrong = [
-        Receipt(replace(bob, ident="eve"), visitor, right),
-        Receipt(bob, replace(visitor, ident="8"), right),
+        Receipt(replace(bob, ident="eve"), visitor, right, host="localhost"),
+        Receipt(bob, replace(visitor, ident="8"), right, host="localhost"),
         *(
-            Receipt(bob, visitor, one)
+            Receipt(bob, visitor, one, host="localhost")
             for one in ("", "-", f"{line.id}", f"{line.id}-", f"9{right}", "9" * 10 + "-", "x" * 500)
         ),
     ]
     await signals.receipt(world.services, wrong)
     assert (await _state(world, line)) is LineState.SENT
-    await signals.receipt(world.services, [Receipt(bob, visitor, right)])
+    await signals.receipt(world.services, [Receipt(bob, visitor, right, host="localhost")])
     assert (await _state(world, line)) is LineState.DELIVERED
 
 

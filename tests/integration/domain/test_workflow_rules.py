@@ -83,6 +83,7 @@ async def _arrange(world: World, name: str, situation: str) -> list[str]:
     async with world.services.database.write() as session:
         session.add(
             Tenant(
+                xmpp_host="localhost",
                 instance_name=name,
                 state=TenantState(state),
                 online_seconds=300,

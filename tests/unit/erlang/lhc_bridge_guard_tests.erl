@@ -67,7 +67,11 @@ nobody_speaks_to_the_component() ->
 other_hosts_are_others() ->
     passes(<<"bob.acme">>, message(jid:make(<<"bob.acme">>, <<"elsewhere">>))),
     passes(<<"bob.acme">>, message(jid:make(<<"visitor.1.acme">>, <<"elsewhere">>))),
-    dropped(<<"bob.acme">>, message(jid:make(<<"visitor.1.acme">>, <<"company">>)), forbidden).
+    dropped(<<"bob.acme">>, message(jid:make(<<"visitor.1.acme">>, <<"company">>)), forbidden),
+    dropped(<<"bob.acme">>, message(jid:make(<<"bob.acme">>, <<"company">>)), forbidden),
+    dropped(<<"bob.acme">>, ping(jid:make(<<"bob.acme">>, <<"company">>)), forbidden),
+    dropped(<<"bob.acme">>, ping(jid:make(<<"company">>)), forbidden),
+    dropped(<<"bob.acme">>, #presence{type = subscribe, to = jid:make(<<"bob.acme">>, <<"company">>)}, nothing).
 
 %% The refusal goes straight to the browser: routed, it would be kept as a message that came back.
 visitors_are_judged_by_reach() ->
