@@ -32,8 +32,7 @@ _FIRST_DELAY, _LONGEST_DELAY, _GROWTH = 2.0, 4 * 3600.0, 3.0
 _NEWEST = 100
 """Messages of a tenant that are looked at, for whether its server takes any."""
 _THIS_ONE_ALONE = (
-    ", while messages of other conversations were received: it does not know this chat or visitor any more, or cannot"
-    " take this message"
+    ", while the server takes others: it does not know this chat or visitor any more, or cannot take this message"
 )
 
 
@@ -54,7 +53,8 @@ def retry_at(answer: Answer, attempts: int, now: float, *, others_received: bool
 
     `Retry-After` can put a try off, never bring it forward: else an LHC that says "at once" would use up the attempts.
     """
-    if attempts >= refusals.most_tries(answer.http_status, others_received=others_received):
+    status, takes_others = answer.http_status, answer.takes_others
+    if attempts >= refusals.most_tries(status, others_received=others_received, takes_others=takes_others):
         return None
     backoff = delay(attempts, first=_FIRST_DELAY, longest=_LONGEST_DELAY, growth=_GROWTH)
     return now + max(backoff, answer.retry_after or 0)
@@ -66,7 +66,7 @@ async def tell_circuit(
     """Let the tenant's circuit know how it went. `counts`: whether a failure says something of the server."""
     if answer is None:
         await give_probe_back(session, piece)
-    elif answer.error is None:
+    elif answer.error is None or answer.takes_others:
         await circuits.close(session, piece.instance_name, services.clock())
     elif counts or piece.probe is not None:
         await circuits.failed(services, session, piece.instance_name, piece.probe, answer.retry_after)
@@ -236,7 +236,7 @@ async def _record_attempt(
             others = await _others_received(session, message, answer, attempts)
             again_at = retry_at(answer, attempts, now, others_received=others)
             state = MessageState.DEAD if again_at is None else MessageState.PENDING
-            error += _THIS_ONE_ALONE if others else ""
+            error += _THIS_ONE_ALONE if others or answer.takes_others else ""
     if error is not None:
         log.warning("callback failed", message_id=message.id, error=error, attempt=attempts, state=state.value)
     values: dict[str, object] = {"state": state, "attempts": attempts, "last_error": error}

@@ -26,6 +26,8 @@ _MEANINGS: dict[int, str] = {
     HTTPStatus.NOT_FOUND: "there is no such page; callback_url is not LHC's address, or the XMPP extension is missing",
     HTTPStatus.GONE: "the address is given up; mend callback_url",
 }
+NOBODY = "nobody at all"
+"""The sender of a message that LHC takes and ignores: no operator can be called so."""
 _LEADS_ELSEWHERE = "it leads elsewhere; the XMPP extension is disabled there, or callback_url is not LHC's address"
 _TITLE = re.compile(rb"<title[\s>]", re.IGNORECASE)
 _PHP_ERROR = re.compile(rb"(Fatal|Parse) error(</b>)?:")
@@ -103,6 +105,7 @@ class LhcClient:
 
     def __init__(self, settings: Settings, clock: Clock) -> None:
         self._poster = Poster(settings, clock, AnyHost())
+        self._server = settings.xmpp_host
 
     async def close(self) -> None:
         await self._poster.close()
@@ -113,13 +116,27 @@ class LhcClient:
 
     async def post_message(self, base: str, body: bytes) -> Answer:
         """Post an operator's message, or presence in a room."""
-        headers = {"Content-Type": "application/x-www-form-urlencoded"}
-        return _judged(await self._poster.post(message_page(base), body, headers))
+        answer = await self._post_form(base, body)
+        return _judged(await self._with_others(base, answer))
 
     async def post_status(self, base: str, body: str) -> Answer:
         """Post an operator's status."""
         headers = {"Content-Type": "application/json"}
-        return _judged(await self._poster.post(_page(base, _STATUS_PATH), body.encode(), headers))
+        answer = await self._poster.post(_page(base, _STATUS_PATH), body.encode(), headers)
+        return _judged(await self._with_others(base, answer))
+
+    async def _post_form(self, base: str, body: bytes) -> Answer:
+        return await self._poster.post(message_page(base), body, {"Content-Type": "application/x-www-form-urlencoded"})
+
+    async def _with_others(self, base: str, answer: Answer) -> Answer:
+        """After a 500: LHC says so of a chat, visitor or room that it does not know, and of anything when it is broken.
+
+        It does all that it does with a message until it looks for the operator: then it says 200, and does no more.
+        """
+        if answer.http_status != HTTPStatus.INTERNAL_SERVER_ERROR:
+            return answer
+        unknown = message_body(body="", sender=NOBODY, receiver="visitor.0.chat", server=self._server)
+        return replace(answer, takes_others=(await self._post_form(base, unknown)).error is None)
 
 
 def _judged(answer: Answer) -> Answer:

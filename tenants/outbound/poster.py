@@ -38,6 +38,7 @@ class Answer:
         http_status: None when no status could be read.
         retry_after: seconds that the server asked us to wait, within bounds (RFC 9110, 10.2.3).
         warning: what is strange about an answer that counts.
+        takes_others: the server was asked, and takes what is not about this callback's conversation or operator.
         beginning: of the body of an answer that counts.
     """
 
@@ -46,6 +47,7 @@ class Answer:
     http_status: int | None = None
     retry_after: float | None = None
     warning: str | None = None
+    takes_others: bool = False
     beginning: bytes = b""
 
 

@@ -24,13 +24,13 @@ from tenants.delivery.circuits import FAILURES_TO_OPEN, CircuitState
 from tenants.delivery.claim_work import Piece, claim_next
 from tenants.delivery.outbox import Origin
 from tenants.delivery.poller import Lookout
-from tenants.delivery.refusals import MAX_ATTEMPTS, MAX_REFUSALS
+from tenants.delivery.refusals import MAX_ATTEMPTS, MAX_DOUBTS, MAX_REFUSALS
 from tenants.delivery.runners import Runners
 from tenants.delivery.worker import deliver
 from tenants.lifecycle import audit, registry
 from tenants.lifecycle.audit import Cause
 from tenants.lifecycle.registry import TenantSpec
-from tenants.outbound.lhc import LhcClient
+from tenants.outbound.lhc import NOBODY, LhcClient
 from tenants.outbound.poster import MAX_RETRY_AFTER, Answer
 from tenants.process import leases
 from tenants.process.leases import Lease
@@ -71,12 +71,22 @@ class Lhc:
         self.does(behaviour)
 
     @property
+    def callbacks(self) -> list[Callback]:
+        """What it was sent of somebody."""
+        return [callback for callback in self.receiver.callbacks if not is_of_nobody(callback)]
+
+    @property
     def bodies(self) -> list[str]:
-        return [callback.form["body"] for callback in self.receiver.callbacks if "body" in callback.form]
+        return [callback.form["body"] for callback in self.callbacks if "body" in callback.form]
 
     @property
     def raw(self) -> list[bytes]:
-        return [callback.raw for callback in self.receiver.callbacks]
+        return [callback.raw for callback in self.callbacks]
+
+
+def is_of_nobody(callback: Callback) -> bool:
+    """Whether it is the message that tells an LHC in trouble from one that does not know a chat."""
+    return callback.form.get("sender") == NOBODY
 
 
 async def operator_changed(world: World, *, online: bool) -> None:
@@ -146,7 +156,7 @@ async def test_delivery_in_order_with_retries_until_dead(world: World, lhc: Lhc)
     """One message is refused until it is dead: the next of its conversation waits so long, others do not."""
 
     async def refuse_the_first(callback: Callback) -> int:
-        return 500 if callback.form["body"] == "body 1" else 200
+        return 502 if callback.form["body"] == "body 1" else 200
 
     lhc.does(refuse_the_first)
     await operator_messages.store_messages(world.services, [message(1), message(2), message(3, visitor=2)])
@@ -157,12 +167,12 @@ async def test_delivery_in_order_with_retries_until_dead(world: World, lhc: Lhc)
     assert [body for body in lhc.bodies if body != "body 3"] == ["body 1"] * MAX_ATTEMPTS + ["body 2"]
     rows = await stored(world)
     assert [(row.state, row.attempts, row.body, row.last_error) for row in rows] == [
-        (MessageState.DEAD, MAX_ATTEMPTS, "body 1", "HTTP 500"),
+        (MessageState.DEAD, MAX_ATTEMPTS, "body 1", "HTTP 502"),
         (MessageState.DELIVERED, 1, None, None),
         (MessageState.DELIVERED, 1, None, None),
     ]
     _, attempts = await history.message(world.services.database, "acme", rows[0].id)
-    assert [(attempt.http_status, attempt.error) for attempt in attempts] == [(500, "HTTP 500")] * MAX_ATTEMPTS
+    assert [(attempt.http_status, attempt.error) for attempt in attempts] == [(502, "HTTP 502")] * MAX_ATTEMPTS
     assert [attempt.at for attempt in attempts] == sorted({attempt.at for attempt in attempts})
     async with world.services.database.read() as session:
         assert await claims.due(session, Conversation, world.clock() + DAY, 10) == []
@@ -182,7 +192,7 @@ async def test_a_receipt_is_given_when_the_message_is_delivered_and_never_before
     ]
 
     async def refuse_the_first(callback: Callback) -> int:
-        return 500 if callback.form["body"] == "body 1" else 200
+        return 502 if callback.form["body"] == "body 1" else 200
 
     lhc.does(refuse_the_first)
     await operator_messages.store_messages(world.services, asked)
@@ -240,11 +250,46 @@ async def test_a_chat_that_lhc_does_not_know_is_given_up_soon_and_holds_up_nobod
     first, second, _, other = await stored(world)
     assert [row.state for row in (first, other)] == [MessageState.DEAD, MessageState.DELIVERED]
     assert (first.attempts, second.state) == (MAX_REFUSALS, MessageState.PENDING), "nothing else was received since"
-    assert (first.last_error or "").startswith("HTTP 500, while messages of other conversations were received: it does")
+    assert (first.last_error or "").startswith("HTTP 500, while the server takes others: it does")
     await operator_messages.store_messages(world.services, [message(9, visitor=9)])
     await live(world, seconds=1200, step=30)
     assert [row.state for row in (await stored(world))[:2]] == [MessageState.DEAD] * 2
-    assert (await circuits.view(world.services, "acme")).failures == 0, "one conversation counts once"
+    assert (await circuits.view(world.services, "acme")).failures == 0
+
+
+async def test_chats_that_lhc_does_not_know_end_soon_though_nothing_else_is_said(world: World, lhc: Lhc) -> None:
+    """However many they are: it takes a message of nobody, so its circuit stays closed."""
+
+    async def knows_none(callback: Callback) -> int:
+        return 200 if is_of_nobody(callback) else 500
+
+    lhc.does(knows_none)
+    visitors = range(1, FAILURES_TO_OPEN + 2)
+    await operator_messages.store_messages(world.services, [message(visitor, visitor) for visitor in visitors])
+    await live(world, seconds=4000, step=100)
+    view = await circuits.view(world.services, "acme")
+    assert (view.state, view.failures) == (CircuitState.CLOSED, 0)
+    assert [(row.state, row.attempts) for row in await stored(world)] == [(MessageState.DEAD, MAX_DOUBTS)] * len(
+        visitors
+    )
+    asked = [one for one in lhc.receiver.callbacks if is_of_nobody(one)]
+    assert {one.raw for one in asked} == {
+        b"body=&sender=nobody%20at%20all&receiver=visitor.0.chat&server=localhost&type=chat"
+    }
+    assert len(asked) == MAX_DOUBTS * len(visitors)
+
+
+async def test_what_lhc_in_trouble_refuses_is_kept(world: World, lhc: Lhc) -> None:
+    """It says 500 to everything, for hours."""
+    lhc.answers(500)
+    visitors = range(1, FAILURES_TO_OPEN + 1)
+    await operator_messages.store_messages(world.services, [message(visitor, visitor) for visitor in visitors])
+    await live(world, seconds=7200, step=300)
+    assert await circuit_state(world) is not CircuitState.CLOSED
+    assert {row.state for row in await stored(world)} == {MessageState.PENDING}
+    lhc.answers(200)
+    await live(world, seconds=600, step=60)
+    assert {row.state for row in await stored(world)} == {MessageState.DELIVERED}
 
 
 @pytest.mark.parametrize(("status", "tries"), [(302, MAX_REFUSALS), (404, MAX_REFUSALS), (410, 1), (429, 9), (502, 9)])
@@ -380,7 +425,9 @@ async def test_a_presence_that_is_refused_counts_once_until_it_passes(world: Wor
     lhc.does(refuse)
     await operator_changed(world, online=True)
     await work(world)
-    assert await failures() == 1
+    # after a 500 LHC is asked whether it takes anything
+    counted = 0 if status == HTTPStatus.INTERNAL_SERVER_ERROR else 1
+    assert await failures() == counted
     world.clock.now += 1
     await operator_messages.store_messages(world.services, [message(1)])
     await work(world)
@@ -397,7 +444,7 @@ async def test_a_presence_that_is_refused_counts_once_until_it_passes(world: Wor
     lhc.does(refuse)
     await operator_changed(world, online=False)
     await work(world)
-    assert await failures() == 1, "it passed meanwhile"
+    assert await failures() == counted, "it passed meanwhile"
 
 
 async def test_a_presence_that_nobody_answers_counts_each_time(world: World, lhc: Lhc) -> None:
