@@ -39,10 +39,6 @@ _XML_RPC = {
       "/": ejabberd_xmlrpc""",
     "modules:": """
   mod_muc_admin: {{}}""",
-    "access_rules:": """
-  configure:  # 26.07 asks for it beside the permission
-    allow:
-      user: admin@localhost""",
     "api_permissions:": """
   "the old way":
     from: ejabberd_xmlrpc

@@ -118,7 +118,7 @@ pairs(Host, Memberships) ->
 
 -spec nicks(binary(), [binary()]) -> #{binary() => binary()}.
 nicks(Host, Users) ->
-    maps:from_list([{User, Nick} || User <- Users, (Nick = nick(mod_vcard:get_vcard(User, Host))) /= <<>>]).
+    maps:from_list([{User, Nick} || User <- Users, Nick <- [nick(mod_vcard:get_vcard(User, Host))], Nick /= <<>>]).
 
 nick([VCard | _]) ->
     case fxml:get_path_s(VCard, [{elem, <<"NICKNAME">>}, cdata]) of

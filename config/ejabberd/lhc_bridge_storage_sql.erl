@@ -200,7 +200,7 @@ nicks(Host, Users) ->
     Rows = select(Host, ?SQL("select @(lusername)s, @(nickname)s, @(fn)s from vcard_search"
                              " where lusername in %(Users)ls and %(Host)H")),
     maps:from_list([{User, Nick} || {User, Nickname, FullName} <- Rows,
-                                    (Nick = case Nickname of <<>> -> FullName; _ -> Nickname end) /= <<>>]).
+                                    Nick <- [case Nickname of <<>> -> FullName; _ -> Nickname end], Nick /= <<>>]).
 
 -spec contacts(binary()) -> [{{binary(), binary(), jid:ljid()}, binary()}].
 contacts(Host) ->

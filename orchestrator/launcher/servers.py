@@ -140,7 +140,7 @@ def judge_ejabberd(settings: Settings) -> str:
     Raises:
         LaunchError: we were not tested with its version.
     """
-    version = _ejabberd_version()
+    version = ejabberd_version()
     wrong = objection(version, settings.ejabberd_untested)
     if wrong is not None:
         raise LaunchError("ejabberd: {}: {}".format(*wrong))
@@ -176,7 +176,7 @@ def ejabberd_values(settings: Settings, database: SqlServer | None = None) -> di
 
     Without a database of its own it keeps all in Mnesia.
     """
-    version = _ejabberd_version()
+    version = ejabberd_version()
     return {
         **template_values(database, version),
         "xmpp_host": settings.xmpp_host,
@@ -335,7 +335,7 @@ def compile_erlang(ebin: Path, sources: Iterable[Path], *options: str, made_for:
     link.unlink(missing_ok=True)
     link.symlink_to(_library("p1_xmpp-*", "xmpp-*"))
     headers = _library("ejabberd-*") / "include"
-    version = f'-DEJABBERD_VERSION="{shown(made_for or _ejabberd_version())}"'
+    version = f'-DEJABBERD_VERSION="{shown(made_for or ejabberd_version())}"'
     command = ["erlc", version, "-I", str(include), "-I", str(headers), "-pa", str(ejabberd_modules())]
     subprocess.run([*command, *options, "-o", str(ebin), *map(str, sources)], check=True, timeout=120)
 
@@ -345,7 +345,8 @@ def ejabberd_modules() -> Path:
     return _library("ejabberd-*") / "ebin"
 
 
-def _ejabberd_version() -> Version:
+def ejabberd_version() -> Version:
+    """The version of the ejabberd that is installed."""
     library = _library("ejabberd-*")
     version = read_version(library.name)
     if version is None:

@@ -52,4 +52,4 @@ def test_what_was_not_tested_is_refused_unless_somebody_says_so(version: Version
 def test_the_table_of_what_was_tested_names_the_same_versions() -> None:
     page = (PROJECT / "docs" / "ejabberd.md").read_text()
     table = page.partition("## Versions")[2].partition("\n## ")[0]
-    assert re.findall(r"^\| (\d\d\.\d\d) \|", table, re.MULTILINE) == list(map(shown, TESTED))
+    assert re.findall(r"^\| (\d\d\.\d\d) \|", table, re.MULTILINE) == sorted(map(shown, TESTED))

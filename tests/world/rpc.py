@@ -6,9 +6,19 @@ from xml.etree import ElementTree as ET
 from xmlrpc.client import Fault, dumps, loads
 
 import httpx
+import pytest
 
 from bench.testbed.lhc import TIMEOUT
 from bench.testbed.system import System
+from orchestrator.launcher import servers
+
+SPOKEN_BY = (23, 1)
+"""The version of ejabberd whose own XML-RPC the extension was written for. From 24.02 on it is another: its calls take
+and answer the newest version of each command."""
+as_the_extension = pytest.mark.skipif(
+    servers.ejabberd_version() > SPOKEN_BY, reason="this ejabberd's own XML-RPC is not the extension's"
+)
+"""On tests that ask both, ours and ejabberd's own."""
 
 Encode = Callable[..., bytes]
 """A method's name and its params, as the body of a request."""

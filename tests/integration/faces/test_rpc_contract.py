@@ -11,7 +11,7 @@ from bench.testbed.operator import Operator
 from bench.testbed.panel import Panel
 from bench.testbed.receiver import Receiver
 from bench.testbed.system import System
-from tests.world.rpc import Rpc, post, shape
+from tests.world.rpc import Rpc, as_the_extension, post, shape
 from tests.world.tenant import Tenant
 
 HOST = "localhost"
@@ -135,6 +135,7 @@ async def ours(system: System, receiver: Receiver, panel: Panel) -> Side:
     return Side(Rpc.hosting(system), operator)
 
 
+@as_the_extension
 async def test_the_same_calls_are_answered_in_the_same_shapes(ours: Side, theirs: Side) -> None:
     """Types, names, their order, and the codes of faults."""
     assert await ours.shapes(BEFORE) == await theirs.shapes(BEFORE)
@@ -153,6 +154,7 @@ async def test_wrong_credentials_are_the_same_fault(ours: Side, theirs: Side, wr
     assert faults[0] == faults[1] == (-118, "Error -118\nInvalid authentication data")
 
 
+@as_the_extension
 async def test_where_we_differ_on_purpose(tenant: Tenant, theirs: Side) -> None:
     """So that it is seen when ejabberd begins to do as we do."""
     own = Rpc(f"{tenant.lhc_url}/rpc", tenant.name, HOST, tenant.key)

@@ -32,7 +32,7 @@ from tests.world.rooms import (
     said,
     told,
 )
-from tests.world.rpc import Encode, Rpc, fault_in, library_request, php_request, shape
+from tests.world.rpc import Encode, Rpc, as_the_extension, fault_in, library_request, php_request, shape
 from tests.world.tenant import NewTenant, Tenant, rpc_of
 from tests.world.tenant_api import TenantApi
 from xmpp_pool.stanzas import BRIDGE_NS
@@ -360,6 +360,7 @@ async def test_names_are_folded_as_ejabberd_folds_them(tenant: Tenant, name: str
     await rpc.call("destroy_room", {"name": name, "service": SERVICE})
 
 
+@as_the_extension
 async def test_the_same_calls_get_the_same_shapes_from_ejabberd_itself(
     tenant: Tenant, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
