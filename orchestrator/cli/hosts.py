@@ -40,8 +40,7 @@ def add(
 
     async def serve(services: Services) -> tuple[ServedHost, str]:
         host = await served_hosts.add(services, name, certificate, cause(reason))
-        names = await served_hosts.served(services)
-        return host, served_hosts.configuration(services.settings, names)
+        return host, await served_hosts.lines(services)
 
     host, lines = run(serve)
     if as_json:

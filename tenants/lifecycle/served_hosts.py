@@ -24,6 +24,7 @@ from tenants.process.services import Services
 from tenants.store.models import Host, Tenant, TenantState
 
 LONGEST_HOST = 253
+_ADDED = select(Host).order_by(Host.added_at, Host.name)
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 
 
@@ -163,19 +164,22 @@ async def publish(services: Services) -> None:
         return
     async with services.database.write() as session:
         # locked, so that of two who publish the later one writes last
-        added = list(await session.scalars(select(Host).order_by(Host.added_at, Host.name).with_for_update()))
-        fixed = services.settings.xmpp_hosts
-        names = [*fixed, *(host.name for host in added if host.name not in fixed)]
-        certificates = [host.certificate for host in added if host.certificate]
-        await asyncio.to_thread(_write, Path(target), configuration(services.settings, names, certificates))
+        added = list(await session.scalars(_ADDED.with_for_update()))
+        await asyncio.to_thread(_write, Path(target), _configuration(services.settings, added))
     await services.ejabberd.reload()
 
 
-def configuration(settings: Settings, hosts: Sequence[str], certificates: Sequence[str] = ()) -> str:
-    """What ejabberd's configuration says of these hosts. JSON is YAML, too."""
-    files = [settings.ejabberd_certificate, *certificates] if settings.ejabberd_certificate else list(certificates)
-    said: dict[str, Sequence[str]] = {"hosts": hosts} | ({"certfiles": files} if files else {})
-    return json.dumps(said, indent=2) + "\n"
+async def lines(services: Services) -> str:
+    """What ejabberd's configuration is to say of the hosts, for who writes it by hand."""
+    return _configuration(services.settings, await _added(services))
+
+
+def _configuration(settings: Settings, added: Sequence[Host]) -> str:
+    """JSON is YAML, too."""
+    fixed = settings.xmpp_hosts
+    hosts = [*fixed, *(host.name for host in added if host.name not in fixed)]
+    files = [name for name in (settings.ejabberd_certificate, *(host.certificate for host in added)) if name]
+    return json.dumps({"hosts": hosts} | ({"certfiles": files} if files else {}), indent=2) + "\n"
 
 
 def dns_lines(settings: Settings, name: str) -> Sequence[str]:
@@ -205,7 +209,7 @@ def check_name(name: str, hosts: Sequence[str], settings: Settings, field: str =
 
 async def _added(services: Services) -> list[Host]:
     async with services.database.read() as session:
-        rows = await session.scalars(select(Host).order_by(Host.added_at, Host.name))
+        rows = await session.scalars(_ADDED)
         return [host for host in rows if host.name not in services.settings.xmpp_hosts]
 
 

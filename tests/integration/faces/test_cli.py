@@ -52,6 +52,27 @@ def data_of(done: "subprocess.CompletedProcess[str]") -> Any:
     return json.loads(done.stdout)
 
 
+def test_a_host_comes_and_goes_by_commands(run: Run, system: System) -> None:
+    host = f"chat.{new_name()}.example"
+    added = run("host", "add", host, "--certificate", "/nowhere/chat.pem")
+    assert (added.returncode, f"_xmpp-client._tcp.{host}." in added.stdout) == (0, True)
+    assert "reload_config" not in added.stdout
+    (row,) = (one for one in data_of(run("host", "list", "--json")) if one["name"] == host)
+    assert (row["is_up"], row["is_fixed"], row["tenants"]) == (True, False, 0)
+    assert run("host", "remove", host).returncode == 0
+    assert run("host", "remove", system.endpoints["xmpp_host"]).returncode == CONFLICT
+
+
+def test_where_ejabberd_is_configured_by_hand_its_lines_are_shown(run: Run, system: System) -> None:
+    host = f"chat.{new_name()}.example"
+    words = [ORCHESTRATOR, "host", "add", host, "--certificate", "/etc/ssl/chat.pem"]
+    env = environment(system) | {"ORCHESTRATOR_EJABBERD_HOSTS_FILE": ""}
+    by_hand = subprocess.run(words, env=env, capture_output=True, text=True, timeout=60, check=True).stdout
+    shown = json.loads(by_hand[by_hand.index("{") :])
+    assert (host in shown["hosts"], "/etc/ssl/chat.pem" in shown["certfiles"]) == (True, True)
+    assert run("host", "remove", host).returncode == 0
+
+
 async def test_a_whole_life_at_the_console(run: Run, system: System) -> None:
     name = new_name()
     words = ("tenant", "create", name, "--set", "online_seconds=60", "--operator", "bob", "--password-stdin")
