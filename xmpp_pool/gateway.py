@@ -34,6 +34,9 @@ _DOWN = f"{{{BRIDGE_NS}}}down"
 _GONE = frozenset({"recipient-unavailable", "remote-server-not-found"})
 _OF_CLIENT_OR_SERVER = "service-unavailable"
 
+_ERROR_TYPES = {"bad-request": "modify", "forbidden": "auth", "not-acceptable": "modify", "resource-constraint": "wait"}
+"""What an operator's client is told that it can do (RFC 6120, 8.3.3); of other conditions: nothing."""
+
 
 class Reply(Protocol):
     """Answers the bridge module."""
@@ -358,6 +361,7 @@ class Gateway:
             if condition is not None:
                 answer["type"] = "error"
                 answer["error"]["condition"] = condition
+                answer["error"]["type"] = _ERROR_TYPES.get(condition, "cancel")
                 if text:
                     answer["error"]["text"] = text
             elif shown:

@@ -1,7 +1,10 @@
 """Visitors' messages that came back from ejabberd as errors: kept, and sent to the operator again on demand."""
 
+from collections.abc import Collection, Sequence
+
 import structlog
-from sqlalchemy import delete, select, update
+from sqlalchemy import ColumnElement, delete, select, update
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from tenants.conversations import signals, stanza_ids
 from tenants.conversations.reports import Returned
@@ -17,6 +20,8 @@ log = structlog.get_logger(__name__)
 
 _KEEP_SECONDS = 30 * 24 * 3600.0
 """Nobody has asked for such a message again for this long: it is forgotten."""
+_MOST_OF_OPERATOR, _MOST_OF_TENANT = 2_000, 20_000
+"""Kept at once; beyond them the oldest are forgotten. Any client may send errors, with ids that it made up."""
 _PAGE = 500
 _REPLAYED = "returned.replayed"
 """In the audit log."""
@@ -51,10 +56,29 @@ async def store(services: Services, reports: list[Returned]) -> None:
                 )
                 .on_conflict_do_nothing(index_elements=["stanza_id"])
             )
+        await _forget_oldest(
+            session, {(one.visitor.instance, services.naming.username(one.operator)) for one in reports}
+        )
         woken = await signals.failed(services, session, reports)
     await services.delivery.wake(*woken)
     for report in reports:
         log.warning("a visitor's message came back", instance_name=report.visitor.instance, condition=report.condition)
+
+
+async def _forget_oldest(session: AsyncSession, of: Collection[tuple[str, str]]) -> None:
+    """Of these tenants and operators, what is beyond the bounds."""
+    bounds: list[tuple[int, Sequence[ColumnElement[bool]]]] = [
+        (_MOST_OF_TENANT, [ReturnedMessage.instance_name == name]) for name in sorted({name for name, _ in of})
+    ]
+    for name, operator in sorted(of):
+        of_operator = [ReturnedMessage.instance_name == name, ReturnedMessage.operator == operator]
+        bounds.append((_MOST_OF_OPERATOR, of_operator))
+    for most, which in bounds:
+        newest = select(ReturnedMessage.id).where(*which).order_by(ReturnedMessage.id.desc())
+        last = await session.scalar(newest.offset(most).limit(1))
+        if last is not None:
+            await session.execute(delete(ReturnedMessage).where(*which, ReturnedMessage.id <= last))
+            log.warning("returned messages are too many: the oldest are forgotten", most=most)
 
 
 async def find(database: Database, instance_name: str, *, after: int, limit: int) -> list[ReturnedMessage]:

@@ -94,3 +94,29 @@ async def test_a_line_comes_back_before_it_is_noted_as_sent(world: World) -> Non
     async with services.database.read() as session:
         (line,) = await session.scalars(select(ChatLine))
     assert (line.state, line.sent_to) == (LineState.FAILED, ["bob.acme"])
+
+
+async def test_what_comes_back_is_bounded(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever ids an operator's client makes up: of the operator, and of the tenant."""
+    monkeypatch.setattr(bounces, "_MOST_OF_OPERATOR", 3)
+    monkeypatch.setattr(bounces, "_MOST_OF_TENANT", 5)
+    for name in ("acme", "other"):
+        await world.open_tenant(name)
+    naming = world.services.naming
+
+    async def comes_back(operator: str, *numbers: int) -> list[str]:
+        instance = operator.rpartition(".")[2]
+        visitor, of = naming.parse_username(f"visitor.7.{instance}"), naming.parse_username(operator)
+        reports = [
+            Returned(f"{operator}-{n}", f"made-up-{n}", visitor, of, f"{n}", "forbidden", None, host="localhost")
+            for n in numbers
+        ]
+        await bounces.store(world.services, reports)
+        found = await bounces.find(world.services.database, instance, after=0, limit=100)
+        return [f"{one.operator.partition('.')[0]} {one.body}" for one in found]
+
+    assert await comes_back("eve.other", 1) == ["eve 1"]
+    assert await comes_back("bob.acme", 1, 2, 3, 4) == ["bob 2", "bob 3", "bob 4"]
+    assert await comes_back("ann.acme", 1, 2) == ["bob 2", "bob 3", "bob 4", "ann 1", "ann 2"]
+    assert await comes_back("ann.acme", 3) == ["bob 3", "bob 4", "ann 1", "ann 2", "ann 3"]
+    assert await comes_back("eve.other", 2) == ["eve 1", "eve 2"]

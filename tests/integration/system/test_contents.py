@@ -109,6 +109,8 @@ async def test_only_who_says_something_takes_a_chat(api: TenantApi, hooked: Told
     await until(lambda: bob.error_of(f"s{last}"), "the last one comes back")
     await hooked.next("message.reaction", reactions=[])
     assert await api.owner("5") is None
+    errors = {one.find("{jabber:client}error") for one in bob.stanzas if one.get("type") == "error"}
+    assert {error.get("type") for error in errors if error is not None} == {"modify"}
     reasons = {message.reason for message in bob.messages if message.error}
     assert any(reason.startswith("Nicht zugestellt: Die Nachricht ist verschlüsselt (OMEMO)") for reason in reasons)
     assert hooked.of("message.created") == hooked.of("chat.accepted") == []
