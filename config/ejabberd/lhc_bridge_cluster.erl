@@ -7,7 +7,8 @@
 -behaviour(gen_server).
 
 %% for the bridge
--export([start/2, stop/1, commands/0, running/0, away/0, everywhere/4, at_nodes/5, tell_handled/3, await_others/1]).
+-export([start/2, stop/1, commands/0, running/0, away/0, everywhere/4, at_nodes/5, added_up/3, tell_handled/3,
+         tell_fetched/2, await_others/1]).
 %% the command
 -export([report/1]).
 %% for other nodes
@@ -66,11 +67,27 @@ at_nodes(Nodes, Module, Function, Args, Timeout) ->
 outcome({ok, Result}) -> {ok, Result};
 outcome({Class, Reason}) -> {failed, {Class, Reason}}.
 
+%% The counts of all nodes that run: tuples, of which the last element is a number.
+-spec added_up(module(), atom(), [term()]) -> [tuple()].
+added_up(Module, Function, Args) ->
+    Counts = lists:append([Here || {_, {ok, Here}} <- everywhere(Module, Function, Args, ?ANSWERS_WITHIN)]),
+    Add = fun(Count, Sums) ->
+                  Last = tuple_size(Count),
+                  Number = element(Last, Count),
+                  maps:update_with(setelement(Last, Count, sum), fun(Sum) -> Sum + Number end, Number, Sums)
+          end,
+    [setelement(tuple_size(Of), Of, Sum) || {Of, Sum} <- maps:to_list(lists:foldl(Add, #{}, Counts))].
+
 %% The other nodes are told of a message that is handled; they hear of it in the order of what this process sends. It
 %% counts for as long as those nodes run.
 -spec tell_handled(binary(), binary(), [node()]) -> ok.
 tell_handled(Host, Key, Nodes) ->
     tell_others(Host, {handled, Key, Nodes}).
+
+%% The others are told that what waited for the account in offline storage was fetched, or removed.
+-spec tell_fetched(binary(), binary()) -> ok.
+tell_fetched(Host, User) ->
+    tell_others(Host, {fetched, User}).
 
 tell_others(Host, Message) ->
     %% not to wait for a node that does not take it, nor for a connection to be made
@@ -135,6 +152,9 @@ handle_cast(_Request, State) ->
 -spec handle_info(term(), #state{}) -> {noreply, #state{}}.
 handle_info({handled, Key, Nodes}, State) ->
     lhc_bridge_once:learn(Key, Nodes),
+    {noreply, State};
+handle_info({fetched, User}, #state{host = Host} = State) ->
+    lhc_bridge_offline:fetched_elsewhere(User, Host),
     {noreply, State};
 handle_info({waiting, Node, Count}, #state{waiting = Waiting} = State) ->
     {noreply, State#state{waiting = Waiting#{Node => Count}}};

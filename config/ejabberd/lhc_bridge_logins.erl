@@ -17,6 +17,8 @@
 -export([begins/3, auth_result/3, forget/2]).
 %% command
 -export([failed_logins/1]).
+%% for other nodes
+-export([failed_here/1]).
 %% for ejabberd_auth_decoy
 -export([take_mark/0, may_log_in/2]).
 
@@ -249,5 +251,9 @@ mechanism(_) ->
 -spec failed_logins(binary()) -> [{string(), string(), non_neg_integer()}].
 failed_logins(Host) ->
     lhc_bridge_commands:check_host(Host),
+    lhc_bridge_cluster:added_up(?MODULE, failed_here, [Host]).
+
+-spec failed_here(binary()) -> [{string(), string(), non_neg_integer()}].
+failed_here(Host) ->
     [{atom_to_list(Who), atom_to_list(Outcome), Count}
      || {{counted, _, Who, Outcome}, Count} <- ets:match_object(?FAILURES, {{counted, Host, '_', '_'}, '_'})].

@@ -11,6 +11,8 @@
 
 %% for mod_lhc_bridge
 -export([create_table/0, start/1, hooks/1]).
+%% for lhc_bridge_cluster
+-export([fetched_elsewhere/2]).
 %% hooks
 -export([check/1, stored/1, fetched/1, removed/2]).
 
@@ -89,18 +91,29 @@ stored(Acc) ->
 
 -spec fetched({presence(), map()}) -> {presence(), map()}.
 fetched({#presence{type = available}, #{jid := #jid{luser = User, lserver = Host}}} = Acc) ->
-    ets:member(?TABLE, {account, User, Host}) andalso recount(User, Host),
+    recount_known(User, Host),
+    lhc_bridge_cluster:tell_fetched(Host, User),
     Acc;
 fetched(Acc) ->
     Acc.
 
 -spec removed(binary(), binary()) -> term().
-removed(User, Server) ->
-    recount(jid:nodeprep(User), jid:nameprep(Server)).
+removed(Name, Server) ->
+    {User, Host} = {jid:nodeprep(Name), jid:nameprep(Server)},
+    recount(User, Host),
+    lhc_bridge_cluster:tell_fetched(Host, User).
+
+%% At another node; what is stored by this one is counted here. Nobody waits for it.
+-spec fetched_elsewhere(binary(), binary()) -> pid().
+fetched_elsewhere(User, Host) ->
+    spawn(fun() -> recount_known(User, Host) end).
 
 %%%===================================================================
 %%% Counting
 %%%===================================================================
+
+recount_known(User, Host) ->
+    ets:member(?TABLE, {account, User, Host}) andalso recount(User, Host).
 
 recount(User, Host) ->
     {Messages, Bytes} = lhc_bridge_storage:waiting(Host, User),

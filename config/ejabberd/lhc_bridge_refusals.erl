@@ -6,6 +6,8 @@
 -export([create_table/0, commands/0, answer/3, note/1]).
 %% the command
 -export([counts/0]).
+%% for other nodes
+-export([counts_here/0]).
 
 -include_lib("xmpp/include/xmpp.hrl").
 
@@ -46,5 +48,9 @@ note(Kind) ->
 
 -spec counts() -> [{string(), non_neg_integer()}].
 counts() ->
+    lhc_bridge_cluster:added_up(?MODULE, counts_here, []).
+
+-spec counts_here() -> [{string(), non_neg_integer()}].
+counts_here() ->
     maps:to_list(maps:from_list([{atom_to_list(Kind), 0} || Kind <- ?KINDS]
                                 ++ [{atom_to_list(Kind), Count} || {Kind, Count} <- ets:tab2list(?TABLE)])).

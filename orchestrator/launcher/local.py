@@ -159,9 +159,12 @@ class LocalSystem:
             ejabberd_nodes: None is as many as the folder was begun with.
 
         Raises:
-            LaunchError: as `Choice.of`.
+            LaunchError: as `Choice.of`; or several nodes of ejabberd would keep their data in Mnesia.
         """
         choice = Choice.of(state, broker, database, pools, ejabberd_nodes)
+        if choice.ejabberd_nodes > 1 and choice.storage is not EjabberdStorage.SQL:
+            # two that cannot see each other for a while would never agree again on who has an account
+            raise LaunchError("several nodes of ejabberd keep their data in SQL: add --database postgresql")
         for folder in (state, state / "logs", state / "ejabberd"):
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         known = _read(state) or {"ports": {}, "secrets": {}}

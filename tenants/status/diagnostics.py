@@ -13,6 +13,7 @@ from sqlalchemy import ColumnElement, Float, cast, exists, func, select, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from config.ejabberd_storage import EjabberdStorage
 from tenants.core.errors import DomainError, NotFoundError
 from tenants.core.naming import STANDALONE_INSTANCE
 from tenants.core.text import first_of
@@ -217,6 +218,11 @@ async def _check_nodes(services: Services) -> str:
     if down := [_of_down(node) for node in nodes if not node.is_up]:
         raise WrongError(
             f"down: {'; '.join(down)}", "start it; one that never comes back leaves (ejabberdctl leave_cluster)"
+        )
+    if len(nodes) > 1 and services.settings.ejabberd_storage is EjabberdStorage.MNESIA:
+        raise WrongError(
+            f"{len(nodes)} nodes, with accounts in Mnesia: a network that fails between them leaves two truths",
+            "keep everything in SQL, or run one node",
         )
     if any(node.connections for node in nodes) and (lonely := [node.name for node in nodes if not node.connections]):
         raise WrongError(

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,6 +11,8 @@ import pytest
 from pydantic import ValidationError
 
 from config.settings import Settings
+from orchestrator.launcher.errors import LaunchError
+from orchestrator.launcher.local import LocalSystem
 from tenants.core.naming import Naming
 from tenants.ejabberd.admin_api import AdminApi
 from tenants.ejabberd.errors import EjabberdUnavailableError
@@ -40,6 +43,11 @@ def test_what_is_no_address_is_refused(said: str) -> None:
 def test_urls_of_the_admin_api() -> None:
     assert Settings.model_validate({"ejabberd_api_url": A}).api_urls == (A,)
     assert Settings.model_validate({"ejabberd_api_url": A, "ejabberd_api_urls": f"{A}, {B}"}).api_urls == (A, B)
+
+
+def test_two_nodes_are_not_begun_in_mnesia(tmp_path: Path) -> None:
+    with pytest.raises(LaunchError, match="--database postgresql"):
+        LocalSystem.open(tmp_path / "state", ejabberd_nodes=2)
 
 
 class Nodes:

@@ -1,6 +1,7 @@
 """Two nodes of ejabberd as one cluster: people are at either, and either may die."""
 
 import asyncio
+import json
 import os
 import signal
 from collections.abc import AsyncIterator, Iterator
@@ -29,7 +30,7 @@ AT_ONCE = PING_SECONDS + 3
 
 @pytest.fixture(scope="module")
 def system() -> Iterator[System]:
-    with start_system("--ejabberd-nodes", "2", env=SETTINGS) as system:
+    with start_system("--ejabberd-nodes", "2", "--database", "postgresql", env=SETTINGS) as system:
         yield system
 
 
@@ -191,6 +192,48 @@ async def test_nothing_is_lost_when_either_node_dies_in_the_middle(tenant: Tenan
             wanted = {f"{number:02} bob" for number in range(40)}
             await until(lambda: wanted <= {one.body for one in [*bob.messages, *phone.messages]}, "bob gets all")
     await all_up(system)
+
+
+async def counted_offline(system: System, node: str, username: str) -> int:
+    """How many messages that node believes to wait in offline storage for the account."""
+    key = f'{{account, <<"{username}">>, <<"{system.endpoints["xmpp_host"]}">>}}'
+    rows = f'rpc:call(list_to_atom("{node}@localhost"), ets, lookup, [lhc_bridge_offline, {key}])'
+    code = f'io:format("~b", [lists:sum([element(2, Row) || Row <- {rows}])]), halt(0).'
+    words = ["erl", "-noinput", "-hidden", "-sname", f"probe-{os.getpid()}@localhost", "-start_epmd", "false"]
+    ports = json.loads((system.state / "system.json").read_text())["ports"]
+    variables = {
+        "HOME": f"{system.state}/ejabberd",
+        "ERL_EPMD_PORT": str(ports["epmd"]),
+        "ERL_EPMD_ADDRESS": "127.0.0.1",
+    }
+    process = await asyncio.create_subprocess_exec(
+        *words, "-eval", code, env=os.environ | variables, stdout=asyncio.subprocess.PIPE
+    )
+    output, _ = await asyncio.wait_for(process.communicate(), 30)
+    return int(output)
+
+
+async def test_what_is_fetched_at_one_node_is_not_counted_at_the_other_any_more(tenant: Tenant) -> None:
+    """Else a node would refuse messages to an operator who always logs in at the other."""
+    lhc, system = tenant.lhc, tenant.system
+    await lhc.new_operator("bob", "operator-pw")
+    await lhc.new_visitor("visitor.1", PASSWORD)
+    bob = lhc.name("bob")
+    for number in range(3):
+        await lhc.visitor_writes("visitor.1", PASSWORD, "bob", f"{number}")
+
+    async def storing() -> str | None:
+        counts = {node: await counted_offline(system, node, bob) for node in (A, B)}
+        return next((node for node, count in counts.items() if count == 3), None)
+
+    node = await until_async(storing, "the messages are stored")
+    async with at(tenant, B if node == A else A, "bob") as client:
+        await client.reads("2")
+
+        async def forgotten() -> bool:
+            return await counted_offline(system, node, bob) == 0
+
+        await until_async(forgotten, f"{node} knows that they were fetched")
 
 
 async def test_what_waits_at_a_dead_node_is_known_and_goes_on_when_it_is_back(
