@@ -1,5 +1,6 @@
 """Where ejabberd keeps accounts, shared rosters, rooms and all else: what `ejabberd.yml` says of it."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -7,6 +8,10 @@ from config.ejabberd_versions import Version
 
 _MULTIHOST_SINCE: Version = (25, 10)
 """The option was called `new_sql_schema` before."""
+_NOWHERE = "none"
+_IN_MEMORY = ("routes", "sessions", "running_rooms")
+"""What all nodes know of each other, which is not kept."""
+_ALL_OF_ONE = "let default_db and auth_method in ejabberd.yml both say Mnesia, or both SQL, and no module otherwise"
 
 
 class EjabberdStorage(StrEnum):
@@ -44,3 +49,30 @@ def template_values(server: SqlServer | None, version: Version) -> dict[str, str
         "sql_password": server.password,
         "sql_tables": server.tables,
     }
+
+
+def objection(places: Mapping[str, str], wanted: EjabberdStorage | None) -> tuple[str, str] | None:
+    """What is wrong with where ejabberd keeps what it has, and what to do; None when that was tried.
+
+    `places`: by kind, as the bridge tells (`lhc_storages`).
+    """
+    memory = {kind: places[kind] for kind in _IN_MEMORY if places[kind] != EjabberdStorage.MNESIA}
+    if memory:
+        return f"in a database that was not tried: {_listed(memory)}", "leave out default_ram_db in ejabberd.yml"
+    kept = {kind: place for kind, place in places.items() if kind not in _IN_MEMORY and place != _NOWHERE}
+    found = set(kept.values())
+    if not found <= set(EjabberdStorage):
+        strange = {kind: place for kind, place in kept.items() if place not in set(EjabberdStorage)}
+        return f"kept where nothing is found: {_listed(strange)}", _ALL_OF_ONE
+    if len(found) > 1:
+        return f"a mixture, which was not tried: {_listed(kept)}", _ALL_OF_ONE
+    if wanted is not None and found != {wanted}:
+        return (
+            f"in {found.pop()}; ORCHESTRATOR_EJABBERD_STORAGE says {wanted}",
+            "mend that, or default_db in ejabberd.yml",
+        )
+    return None
+
+
+def _listed(places: Mapping[str, str]) -> str:
+    return ", ".join(f"{kind.replace('_', ' ')} ({place})" for kind, place in places.items())

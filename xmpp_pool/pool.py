@@ -119,8 +119,10 @@ class Pool:
 
     async def _on_established(self) -> None:
         with suppress(EjabberdUnavailableError):  # what cannot be asked now is no reason not to serve
-            found = await fitness.check_version(self._services.ejabberd, self._services.settings.ejabberd_untested)
-            log.info("ejabberd", found=found)
+            ejabberd, settings = self._services.ejabberd, self._services.settings
+            found = await fitness.check_version(ejabberd, settings.ejabberd_untested)
+            storage = await fitness.check_storage(ejabberd, settings.ejabberd_storage)
+            log.info("ejabberd", found=found, storage=storage)
         await self._watch.resync()
 
     async def _write_traffic(self) -> None:

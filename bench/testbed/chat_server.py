@@ -21,6 +21,7 @@ from bench.testbed.light_client import LightClient
 from bench.testbed.operator import Operator
 from bench.testbed.rosters import make_roster
 from bench.testbed.waiting import until_async
+from config.ejabberd_storage import EjabberdStorage
 from config.ejabberd_versions import Version
 from config.settings import Settings
 from orchestrator.launcher import postgresql, servers
@@ -95,6 +96,7 @@ class ChatServer:
         compares: the bridge's hooks compare the names that a client gives when it logs in.
         decoy: our authentication module is asked before the one that has the accounts.
         in_haste: clients may send as quickly as they can: what matters is what becomes of each stanza.
+        storage: where it keeps everything; by default as `ORCHESTRATOR_EJABBERD_STORAGE` says.
     """
 
     host = "localhost"
@@ -110,13 +112,14 @@ class ChatServer:
         compares: bool = True,
         decoy: bool = True,
         in_haste: bool = False,
+        storage: EjabberdStorage | None = None,
     ) -> None:
-        system = LocalSystem.open(state)
+        system = LocalSystem.open(state, storage=storage)
         if system.choice.runs_postgresql:
             # its user may not come to just any folder
             state = Path(tempfile.mkdtemp(prefix="lhc-chat-"))
             atexit.register(shutil.rmtree, state)
-            system = LocalSystem.open(state)
+            system = LocalSystem.open(state, storage=storage)
         self._system = system
         self.ports = system.ports
         self.secret = system.secrets["component_secret"]
@@ -153,6 +156,12 @@ class ChatServer:
         config.write_text("\n".join(lines) + "\n")
         self._process: subprocess.Popen[bytes] | None = None
         self._has_postgresql = False
+
+    @property
+    def database_of_ejabberd(self) -> str:
+        """Where ejabberd's tables are, for psycopg."""
+        port = self._system.postgresql_port
+        return f"postgresql://orchestrator@/{postgresql.EJABBERD}?host={self._state}/postgresql&port={port}"
 
     @property
     def log(self) -> str:

@@ -30,6 +30,8 @@ of_server() ->
       {version, string}},
      {?MODULE, lhc_client_listeners, client_listeners, "Where clients log in over TCP, and whether TLS comes first", [],
       {listeners, {list, {listener, {tuple, [{ip, string}, {port, integer}, {tls, atom}]}}}}},
+     {lhc_bridge_storage, lhc_storages, storages, "Where each kind of what is kept is kept", [{host, binary}],
+      {storages, {list, {storage, {tuple, [{kind, string}, {place, string}]}}}}},
      {?MODULE, lhc_present, present, "Let a client session send its presence with that nick and status, none to keep",
       [{host, binary}, {user, binary}, {resource, binary},
        {nick, {list, {text, binary}}}, {status, {list, {text, binary}}}], {result, string}},
@@ -52,6 +54,8 @@ of_accounts() ->
       Page, names()},
      {lhc_bridge_remnants, lhc_accounts, accounts,
       "Accounts whose name ends in the suffix (all when it is empty), a page", Page, names()},
+     {lhc_bridge_remnants, lhc_known_accounts, known_accounts, "Those of the users who have an account",
+      [{host, binary}, users()], names()},
      {lhc_bridge_remnants, lhc_usernames, usernames,
       "Names ending in the suffix that anything is kept of, accounts or not, a page", Page, names()},
      {lhc_bridge_own_contacts, lhc_stray_contacts, strays,
@@ -66,11 +70,13 @@ of_accounts() ->
       {changed, {list, {user, string}}}}].
 
 of_rosters() ->
+    Rosters = {rosters, {list, {roster, {tuple, [{group, string}, {label, string}, {description, string},
+                                                 {displayed, {list, {group, string}}},
+                                                 {members, {list, {user, string}}}]}}}},
     [{lhc_bridge_rosters, lhc_shared_rosters, shared_rosters, "Shared rosters with their members, a page",
-      [{host, binary}, {'after', binary}, {limit, integer}],
-      {rosters, {list, {roster, {tuple, [{group, string}, {label, string}, {description, string},
-                                         {displayed, {list, {group, string}}},
-                                         {members, {list, {user, string}}}]}}}}},
+      [{host, binary}, {'after', binary}, {limit, integer}], Rosters},
+     {lhc_bridge_rosters, lhc_shared_roster, shared_roster, "A shared roster with its members, if there is one",
+      [{host, binary}, {group, binary}], Rosters},
      {lhc_bridge_rosters, lhc_add_to_rosters, add_members,
       "Add members to a shared roster that exists; answers who is none",
       [{host, binary}, {group, binary}, users()], {missing, {list, {user, string}}}},
@@ -92,7 +98,7 @@ of_registration() ->
 of_tenants() ->
     [{lhc_bridge_remnants, lhc_tenant_left, tenant_left, "What is kept of a tenant: counts and examples of each kind",
       [{host, binary}, {suffix, binary}, {groups, {list, {group, binary}}}],
-      {left, {list, {kind, {tuple, [{kind, string}, {count, integer}, names()]}}}}},
+      {left, {list, {kind, {tuple, [{kind, string}, {count, integer}, names(), {elsewhere, string}]}}}}},
      {lhc_bridge_remnants, lhc_forget_tenant, forget_tenant,
       "Drop the tenant's messages that wait for the component; how many",
       [{host, binary}, {suffix, binary}], {messages, integer}}].

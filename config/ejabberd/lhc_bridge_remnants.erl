@@ -4,7 +4,7 @@
 %% for lhc_bridge_removal
 -export([of_accounts/2]).
 %% the commands
--export([accounts/4, usernames/4, tenant_left/3, forget_tenant/2]).
+-export([accounts/4, known_accounts/2, usernames/4, tenant_left/3, forget_tenant/2]).
 
 %% What may be kept of an account beside the account, by ejabberd's modules; hidden contacts are the bridge's own.
 -define(REMNANTS, [members, vcards, offline_messages, last_activity, contacts]).
@@ -23,6 +23,13 @@ accounts(Host, Suffix, After, Limit) ->
     lhc_bridge_commands:check_suffix_or_all(Suffix),
     lhc_bridge_commands:page(lhc_bridge_storage:names(Host, accounts, Suffix), After, Limit).
 
+%% Those of the users who have an account.
+-spec known_accounts(binary(), [binary()]) -> [binary()].
+known_accounts(Host, Users) ->
+    lhc_bridge_commands:check_host(Host),
+    lhc_bridge_commands:check_users(Users),
+    lhc_bridge_storage:having(Host, accounts, Users).
+
 %% Names that anything is kept of, whether or not there is such an account.
 -spec usernames(binary(), binary(), binary(), integer()) -> [binary()].
 usernames(Host, Suffix, After, Limit) ->
@@ -37,12 +44,16 @@ usernames(Host, Suffix, After, Limit) ->
 
 %% Without a suffix (a standalone system) accounts bear nobody's name: then only the rosters, the rooms and the queue are
 %% looked at.
--spec tenant_left(binary(), binary(), [binary()]) -> [{string(), non_neg_integer(), [binary()]}].
+-spec tenant_left(binary(), binary(), [binary()]) -> [{string(), non_neg_integer(), [binary()], binary()}].
 tenant_left(Host, Suffix, Groups) ->
     lhc_bridge_commands:check_host(Host),
     lhc_bridge_commands:check_suffix_or_all(Suffix),
-    [{atom_to_list(Kind), length(Names), lists:sublist(lists:usort(Names), ?EXAMPLES)}
-     || {Kind, Names} <- kept(Host, Suffix, Groups)].
+    case [{atom_to_list(Kind), 0, [], Place} || Kind <- [accounts, rosters, rooms | ?REMNANTS],
+                                                {true, Place} <- [lhc_bridge_storage:elsewhere(Host, Kind)]] of
+        [] -> [{atom_to_list(Kind), length(Names), lists:sublist(lists:usort(Names), ?EXAMPLES), <<>>}
+               || {Kind, Names} <- kept(Host, Suffix, Groups)];
+        Unknown -> Unknown % what is kept elsewhere may be there or not
+    end.
 
 kept(Host, Suffix, Groups) ->
     Of = fun(Kind) when Suffix /= <<>> -> lhc_bridge_storage:names(Host, Kind, Suffix);

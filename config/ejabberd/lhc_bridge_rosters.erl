@@ -5,7 +5,7 @@
 %% for the bridge
 -export([leave_all/2, shown_by/3, shown_by_until_done/3, shown/2, label/2, name_of/1, push_contact/3]).
 %% the commands
--export([shared_rosters/3, add_members/3, remove_members/3]).
+-export([shared_rosters/3, shared_roster/2, add_members/3, remove_members/3]).
 
 -include("mod_roster.hrl").
 -include_lib("xmpp/include/xmpp.hrl").
@@ -24,6 +24,12 @@
 shared_rosters(Host, After, Limit) ->
     lhc_bridge_commands:check_host(Host),
     up_to_max_members(Host, lhc_bridge_commands:page(lhc_bridge_storage:groups(Host), After, Limit), 0).
+
+%% That one, or none.
+-spec shared_roster(binary(), binary()) -> [roster()].
+shared_roster(Host, Group) ->
+    lhc_bridge_commands:check_host(Host),
+    up_to_max_members(Host, [Group], 0).
 
 up_to_max_members(Host, [Group | Groups], Members) when Members < ?MAX_MEMBERS ->
     case lhc_bridge_storage:opts(Host, Group) of

@@ -5,7 +5,9 @@
 %%% asks here hears of it (`storage_away`): what cannot be read is neither there nor gone.
 -module(lhc_bridge_storage).
 
--export([where/2, kinds/0, together/2]).
+-export([where/2, elsewhere/2, together/2]).
+%% the command
+-export([storages/1]).
 %% what there is
 -export([names/3, having/3, may_exist/2]).
 %% shared rosters
@@ -27,9 +29,26 @@
 %%% Where
 %%%===================================================================
 
--spec kinds() -> [kind()].
-kinds() ->
-    [accounts, rosters, members, rooms, vcards, offline_messages, last_activity, contacts].
+%% Each kind, and where it is kept; and what is in memory of all nodes.
+-spec storages(binary()) -> [{string(), string()}].
+storages(Host) ->
+    lhc_bridge_commands:check_host(Host),
+    Kinds = [accounts, rosters, members, rooms, vcards, offline_messages, last_activity, contacts],
+    [{atom_to_list(Kind), text(where(Host, Kind))} || Kind <- Kinds]
+        ++ [{"routes", atom_to_list(ejabberd_option:router_db_type())},
+            {"sessions", atom_to_list(ejabberd_option:sm_db_type(Host))},
+            {"running_rooms", atom_to_list(gen_mod:get_module_opt(Host, mod_muc, ram_db_type))}].
+
+text({elsewhere, Place}) -> binary_to_list(Place);
+text(Place) -> atom_to_list(Place).
+
+%% Where it is kept, if the bridge cannot read it there.
+-spec elsewhere(binary(), kind()) -> {true, binary()} | false.
+elsewhere(Host, Kind) ->
+    case where(Host, Kind) of
+        {elsewhere, Place} -> {true, Place};
+        _ -> false
+    end.
 
 %% `none`: nothing of ejabberd's keeps any.
 -spec where(binary(), kind()) -> place().

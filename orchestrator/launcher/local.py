@@ -66,6 +66,8 @@ class Choice:
         database: DatabaseServer | None = None,
         pools: int | None = None,
         ejabberd_nodes: int | None = None,
+        *,
+        storage: EjabberdStorage | None = None,
     ) -> "Choice":
         """What is wanted; what was not said is as the state folder was begun.
 
@@ -82,6 +84,8 @@ class Choice:
             "ejabberd_nodes": ejabberd_nodes,
             **_as_said(state),
         }
+        if storage is not None:
+            said["storage"] = storage
         said = {name: value for name, value in said.items() if value is not None}
         known = _read(state)
         if known is None:
@@ -147,6 +151,7 @@ class LocalSystem:
         broker: Broker | None = None,
         database: DatabaseServer | None = None,
         pools: int | None = None,
+        storage: EjabberdStorage | None = None,
         ejabberd_nodes: int | None = None,
     ) -> "LocalSystem":
         """Take up the system of the state folder, or begin a new one. A port that was taken meanwhile is replaced.
@@ -156,12 +161,13 @@ class LocalSystem:
             broker: None is what the folder was begun with.
             database: None is what the folder was begun with.
             pools: how many pool processes from now on; None is as many as last time.
+            storage: of ejabberd; None is as `ORCHESTRATOR_EJABBERD_STORAGE` says, or what the folder was begun with.
             ejabberd_nodes: None is as many as the folder was begun with.
 
         Raises:
             LaunchError: as `Choice.of`; or several nodes of ejabberd would keep their data in Mnesia.
         """
-        choice = Choice.of(state, broker, database, pools, ejabberd_nodes)
+        choice = Choice.of(state, broker, database, pools, ejabberd_nodes, storage=storage)
         if choice.ejabberd_nodes > 1 and choice.storage is not EjabberdStorage.SQL:
             # two that cannot see each other for a while would never agree again on who has an account
             raise LaunchError("several nodes of ejabberd keep their data in SQL: add --database postgresql")

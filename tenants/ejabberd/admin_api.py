@@ -25,6 +25,8 @@ _CONNECT_SECONDS = 3.0
 _LIMITS = httpx.Limits(max_connections=32, max_keepalive_connections=32, keepalive_expiry=30)
 _CONFLICT = 10090
 """ejabberd's own code of the error that an account exists."""
+_STORAGE_AWAY, _STORAGE_UNKNOWN = "storage_away", "storage_unknown"
+"""What the bridge says (`config/ejabberd/lhc_bridge_storage.erl`) of what it cannot read."""
 _NOT_OUR_SECRET = (httpx.codes.UNAUTHORIZED, 10)
 """HTTP status and ejabberd's own code when it does not take our secret."""
 
@@ -135,6 +137,12 @@ def _refusal(command: str, status: int, answer: Any) -> DomainError:
     code, message = _error(answer)
     if (status, code) == _NOT_OUR_SECRET:
         return EjabberdUnavailableError(f"ejabberd's API: {message}")
+    if message == _STORAGE_AWAY:
+        return EjabberdUnavailableError(f"ejabberd's database does not answer, at {command}")
+    if message == _STORAGE_UNKNOWN:
+        return EjabberdError(
+            command, code, "it keeps something neither in Mnesia nor in SQL: see `orchestrator doctor`"
+        )
     if code == _CONFLICT or status == httpx.codes.CONFLICT:
         return UserExistsError(command, code, message)
     if status == httpx.codes.NOT_FOUND and command == "change_password":

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from tenants.core.chunks import chunks
 from tenants.core.scram import Verifier
+from tenants.core.text import first_of
 from tenants.ejabberd import answers
 
 BATCH = 200
@@ -72,6 +73,13 @@ class Left:
 
     count: int
     names: tuple[str, ...]
+    elsewhere: str = ""
+    """Where they are kept, if the bridge cannot read them there: then nobody knows how many there are."""
+
+    def __str__(self) -> str:
+        if self.elsewhere:
+            return f"unknown: kept elsewhere, in {self.elsewhere}"
+        return f"{self.count}: {first_of(self.names)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +126,13 @@ class BulkCommands:
         """The local parts of the accounts that end in `suffix` (`.instance`, or all), sorted."""
         return await self._pages("lhc_accounts", suffix)
 
+    async def having_accounts(self, users: Sequence[str]) -> set[str]:
+        """Those of the users who have an account."""
+        there: set[str] = set()
+        for batch in chunks(users, BATCH):
+            there |= {str(user) for user in await self._run("lhc_known_accounts", users=batch)}
+        return there
+
     async def usernames(self, suffix: str) -> list[str]:
         """The local parts ending in `.instance` of which anything is kept, accounts or not, sorted."""
         return await self._pages("lhc_usernames", suffix)
@@ -150,14 +165,13 @@ class BulkCommands:
         after = ""
         while page := await self._run("lhc_shared_rosters", after=after, limit=_ROSTER_PAGE):
             for entry in page:
-                yield SharedRoster(
-                    group=str(entry["group"]),
-                    label=str(entry["label"]),
-                    description=str(entry["description"]),
-                    displayed=answers.group_names(entry["displayed"]),
-                    members=tuple(entry["members"]),
-                )
+                yield _roster(entry)
             after = str(page[-1]["group"])
+
+    async def shared_roster(self, group: str) -> SharedRoster | None:
+        """That one of the shared rosters; None when there is none."""
+        answer = await self._run("lhc_shared_roster", group=group)
+        return _roster(answer[0]) if answer else None
 
     async def add_to_roster(self, users: Sequence[str], group: str) -> list[str]:
         """Make them members; operators online get roster pushes, again for those who are members already.
@@ -222,11 +236,14 @@ class BulkCommands:
         A standalone system has no suffix: then only the rosters, the rooms and the messages count.
 
         Returns:
-            Only the kinds of which there is something.
+            Only the kinds of which there is something, or nobody knows.
         """
         answer = await self._run("lhc_tenant_left", suffix=suffix, groups=list(groups))
-        left = {Kind(entry["kind"]): Left(int(entry["count"]), tuple(map(str, entry["names"]))) for entry in answer}
-        return {kind: found for kind, found in left.items() if found.count}
+        left = {
+            Kind(entry["kind"]): Left(int(entry["count"]), tuple(map(str, entry["names"])), str(entry["elsewhere"]))
+            for entry in answer
+        }
+        return {kind: found for kind, found in left.items() if found.count or found.elsewhere}
 
     async def forget_tenant(self, suffix: str) -> int:
         """Drop the tenant's messages to visitors that wait in the bridge's queue. Returns how many they were."""
@@ -255,6 +272,16 @@ class BulkCommands:
 
     async def _run(self, command: str, **arguments: Any) -> Any:
         return await self._call(command, seconds=_BULK_SECONDS, host=self._host, **arguments)
+
+
+def _roster(entry: Any) -> SharedRoster:
+    return SharedRoster(
+        group=str(entry["group"]),
+        label=str(entry["label"]),
+        description=str(entry["description"]),
+        displayed=answers.group_names(entry["displayed"]),
+        members=tuple(entry["members"]),
+    )
 
 
 def _reasons(answer: Any) -> dict[str, str]:

@@ -205,6 +205,11 @@ class Ejabberd:
             for one in await self._call("lhc_nodes", host=self.host)
         ]
 
+    async def storages(self) -> dict[str, str]:
+        """Where each kind of what ejabberd keeps is kept (`lhc_storages` of the bridge)."""
+        answer = await self._call("lhc_storages", host=self.host)
+        return {str(one["kind"]): str(one["place"]) for one in answer}
+
     async def register(self, user: str, password: str) -> None:
         """Create the account (`register`).
 

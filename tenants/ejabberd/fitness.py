@@ -1,9 +1,11 @@
-"""Whether we were tested with the ejabberd that runs, and whether the bridge in it was compiled for it.
+"""Whether we were tested with the ejabberd that runs and its storage, and whether the bridge was compiled for it.
 
-`doctor` asks both, and each pool process the first before it serves anybody. (A bridge starts in no other ejabberd than
-the one that it was compiled for. Of another version it may be for a moment, while a system is upgraded.)
+`doctor` asks all three, and each pool process the first two before it serves anybody. (A bridge starts in no other
+ejabberd than the one that it was compiled for. Of another version it may be for a moment, while a system is upgraded.)
 """
 
+from config import ejabberd_storage
+from config.ejabberd_storage import EjabberdStorage
 from config.ejabberd_versions import caution, objection, read_version, shown
 from tenants.core.errors import DomainError
 from tenants.ejabberd.client import BRIDGE_VERSION, Ejabberd
@@ -33,6 +35,20 @@ async def check_version(ejabberd: Ejabberd, accepted: str) -> str:
     if wrong is not None:
         raise UnfitError(*wrong)
     return f"version {shown(version)}{caution(version)}"
+
+
+async def check_storage(ejabberd: Ejabberd, wanted: EjabberdStorage | None) -> str:
+    """Say where it keeps what it has. `wanted`: where it should, if that is known.
+
+    Raises:
+        UnfitError: somewhere that was not tried, or else than wanted.
+        EjabberdUnavailableError: it cannot be reached.
+    """
+    places = await ejabberd.storages()
+    wrong = ejabberd_storage.objection(places, wanted)
+    if wrong is not None:
+        raise UnfitError(*wrong)
+    return f"everything is in {places['accounts']}"
 
 
 async def check_bridge(ejabberd: Ejabberd) -> str:

@@ -213,6 +213,10 @@ async def _check_bridge(services: Services) -> str:
     return await fitness.check_bridge(services.ejabberd)
 
 
+async def _check_storage(services: Services) -> str:
+    return await fitness.check_storage(services.ejabberd, services.settings.ejabberd_storage)
+
+
 async def _check_nodes(services: Services) -> str:
     nodes = await services.ejabberd.nodes()
     if down := [_of_down(node) for node in nodes if not node.is_up]:
@@ -290,6 +294,7 @@ _CHECKS: tuple[tuple[str, Check], ...] = (
     ("broker", _check_broker),
     ("ejabberd", _check_ejabberd),
     ("bridge module", _check_bridge),
+    ("ejabberd's storage", _check_storage),
     ("nodes of ejabberd", _check_nodes),
     ("workers", _check_workers),
     ("pools", _check_pools),
@@ -302,6 +307,7 @@ _ADVICE = {
         " secret as api_secret of mod_lhc_bridge"
     ),
     "bridge module": "see ejabberd",
+    "ejabberd's storage": "see ejabberd",
     "component": "mend ORCHESTRATOR_COMPONENT_HOST and _PORT, or let ejabberd listen there (ejabberd_service)",
 }
 """What to change where a part does not answer at all."""

@@ -31,7 +31,8 @@ async def usernames(services: Services, instance_name: str) -> set[str]:
     async with services.database.read() as session:
         names = set(await session.scalars(select(Account.username).where(Account.instance_name == instance_name)))
     for group in groups(naming, instance_name):
-        names.update(await ejabberd.roster_members(group))
+        if roster := await ejabberd.bulk.shared_roster(group):
+            names.update(roster.members)
     # names without a suffix cannot be searched for
     for suffix in filter(None, _suffixes(naming, instance_name)):
         names.update(await ejabberd.bulk.usernames(suffix))
@@ -66,13 +67,13 @@ async def left(services: Services, instance_name: str) -> dict[str, str]:
     if services.naming.is_foreign(instance_name):
         found = {
             "accounts": await usernames(services, instance_name),
-            "rosters": [group for group in of if await ejabberd.roster(group) is not None],
+            "rosters": [group for group in of if await ejabberd.bulk.shared_roster(group)],
             "rooms": await rooms(services, instance_name),
         }
         return {kind: _described(len(names), names) for kind, names in found.items() if names}
     suffix = services.naming.username_suffix(instance_name)
     there = await ejabberd.bulk.tenant_left(suffix, of)
-    return {kind: _described(one.count, one.names) for kind, one in there.items()}
+    return {kind: str(one) for kind, one in there.items()}
 
 
 def _namings(naming: Naming, instance_name: str) -> Sequence[Naming]:

@@ -40,8 +40,6 @@ log = structlog.get_logger(__name__)
 
 Mender = Callable[[Services, str, Sequence[str]], Awaitable[Mapping[str, str]]]
 """Mends differences of one kind: takes a tenant and the subjects, and gives the subjects that still differ, and why."""
-_ASKED_ONE_BY_ONE = 10
-"""Up to so many accounts ejabberd is asked for one by one; for more, for all of the tenant at once."""
 
 
 async def mend(run: Run) -> None:
@@ -117,7 +115,7 @@ async def _mend_rosters(services: Services, instance_name: str, groups: Sequence
         group = rosters.group_of(services.naming, instance_name, kind)
         if group in groups:
             wanted = rosters.wanted(services.naming, instance_name, kind)
-            present = await ejabberd.roster(group)
+            present = await ejabberd.bulk.shared_roster(group)
             if present is not None:
                 wanted = Roster(present.label, present.description, wanted.displayed)
             await ejabberd.create_roster(group, wanted)
@@ -267,10 +265,7 @@ async def _remove_claimed(services: Services, instance_name: str, claimed: Seque
 async def _present(services: Services, instance_name: str, usernames: Sequence[str]) -> set[str]:
     """Those of the usernames that ejabberd has an account for."""
     ejabberd = await hosts.ejabberd_of(services, instance_name)
-    if len(usernames) > _ASKED_ONE_BY_ONE:
-        suffix = services.naming.username_suffix(instance_name)
-        return set(usernames).intersection(await ejabberd.bulk.accounts(suffix))
-    return {username for username in usernames if await ejabberd.has_user(username)}
+    return await ejabberd.bulk.having_accounts(usernames)
 
 
 async def _active(services: Services, usernames: Sequence[str]) -> list[AccountName]:

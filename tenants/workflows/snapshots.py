@@ -95,9 +95,9 @@ async def _look_at_all_rosters(
 async def _look_at_rosters(naming: Naming, ejabberd: Ejabberd, instance_name: str, seen: Seen) -> None:
     for kind in RosterKind:
         group = rosters.group_of(naming, instance_name, kind)
-        roster = await ejabberd.roster(group)
+        roster = await ejabberd.bulk.shared_roster(group)
         if roster is not None:
-            seen.rosters[kind] = roster, frozenset(await ejabberd.roster_members(group))
+            seen.rosters[kind] = Roster(roster.label, roster.description, roster.displayed), frozenset(roster.members)
 
 
 async def _look_at_contacts(naming: Naming, ejabberd: Ejabberd, suffix: str, seen: Mapping[str, Seen]) -> None:

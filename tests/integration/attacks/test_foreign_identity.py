@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -110,7 +111,7 @@ async def assert_own_password_is_taken_over_tls(door: Door, payload: str) -> Non
 
 
 @asynccontextmanager
-async def started(*users: str, **differing: bool) -> AsyncIterator[ChatServer]:
+async def started(*users: str, **differing: Any) -> AsyncIterator[ChatServer]:
     state = Path(tempfile.mkdtemp(prefix="lhc-identity-"))
     server = ChatServer(state, {}, **differing)
     try:
