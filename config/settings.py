@@ -54,6 +54,12 @@ class Settings(BaseSettings):
     visitor_online_seconds: float = Field(300, gt=0, description="How long one page view keeps a visitor online.")
     account_idle_hours: float = Field(24, gt=0, description="Visitor and chat accounts idle for longer are removed.")
     reconcile_seconds: float = Field(3600, gt=0, description="Interval of comparing ejabberd with the registry.")
+    reconcile_limit: int = Field(
+        1000,
+        ge=1,
+        description="Differences that one run may remove, forget or make anew. With more nothing is mended before a"
+        " person says so (`orchestrator reconcile --anyway`): ejabberd may have lost its data.",
+    )
     calls_per_second: float = Field(
         100,
         gt=0,

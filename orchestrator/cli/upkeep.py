@@ -11,16 +11,17 @@ from orchestrator.cli.running import (
     OptionalInstance,
     ReasonOption,
     cause,
+    complain,
     data_of,
     run,
     show_json,
     show_limit,
     show_table,
 )
-from tenants.lifecycle import audit, registry
+from tenants.lifecycle import audit, operations, registry
 from tenants.process.services import Services
 from tenants.store.migrate import upgrade
-from tenants.store.models import MAX_ID, AuditEntry, Drift
+from tenants.store.models import EVERY_TENANT, MAX_ID, AuditEntry, Drift, OperationKind
 from tenants.workflows import drift_records
 from tenants.workflows import reconcile as reconciliation
 
@@ -39,13 +40,14 @@ def reconcile(
     instance_name: OptionalInstance = None,
     *,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only find out what would be mended.")] = False,
+    anyway: Annotated[bool, typer.Option("--anyway", help="Mend however much would be removed or made anew.")] = False,
     wait: WaitOption = False,
     reason: ReasonOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Compare tenants with ejabberd, and mend what differs; `orchestrator drift` shows what was found."""
     operation = run(
-        lambda services: reconciliation.start(services, cause(reason), instance_name, dry_run=dry_run),
+        lambda services: reconciliation.start(services, cause(reason), instance_name, dry_run=dry_run, anyway=anyway),
     )
     show_started(operation, wait=wait, as_json=as_json)
 
@@ -59,15 +61,23 @@ def drift(
 ) -> None:
     """Show what differed from ejabberd when it was last compared, and was not mended."""
 
-    async def read(services: Services) -> list[Drift]:
-        return await drift_records.find(services.database, instance_name, unmended=not mended, limit=limit)
+    async def read(services: Services) -> tuple[list[Drift], int]:
+        found = await drift_records.find(services.database, instance_name, unmended=not mended, limit=limit)
+        scope = instance_name or EVERY_TENANT
+        latest = await operations.latest_result(services.database, scope, OperationKind.RECONCILE)
+        return found, latest.get("held", 0)
 
-    found = run(read)
+    found, held = run(read)
     if as_json:
         show_json([data_of(one, _DRIFT) for one in found])
     else:
         show_table(found, _DRIFT)
         show_limit(found, limit)
+    if held:
+        complain(
+            f"Nothing was mended: {held} would be removed or made anew, which is too much at once. If it is to be:"
+            " `orchestrator reconcile --anyway`."
+        )
 
 
 def log(

@@ -284,9 +284,11 @@ class Ejabberd:
             raise NotAppliedError("srg_delete", 0, f"{group} is still there")
 
     async def roster_members(self, group: str) -> list[str]:
-        """The local parts of the group's members of this host (`srg_get_members`)."""
+        """The local parts of the group's members of this host, sorted (`srg_get_members`)."""
         members = await self._call("srg_get_members", group=group, host=self.host)
-        return [local for local, _, host in (str(member).partition("@") for member in members) if host == self.host]
+        return sorted(
+            local for local, _, host in (str(member).partition("@") for member in members) if host == self.host
+        )
 
     async def add_to_roster(self, user: str, group: str) -> None:
         """Make the user a member; operators online get a roster push, again if they had one.

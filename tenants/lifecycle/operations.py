@@ -161,6 +161,22 @@ async def get(database: Database, operation_id: str) -> Operation:
         return await _get(session, operation_id)
 
 
+async def latest_result(database: Database, instance_name: str, kind: OperationKind) -> Mapping[str, Any]:
+    """What the latest operation of that kind that has succeeded found; nothing when there is none."""
+    query = (
+        select(Operation.result)
+        .where(
+            Operation.instance_name == instance_name,
+            Operation.kind == kind,
+            Operation.state == OperationState.SUCCEEDED,
+        )
+        .order_by(Operation.created_at.desc())
+        .limit(1)
+    )
+    async with database.read() as session:
+        return await session.scalar(query) or {}
+
+
 async def latest(database: Database, instance_name: str) -> Operation | None:
     """The tenant's newest operation."""
     async with database.read() as session:

@@ -20,12 +20,12 @@ from tenants.core.text import first_of
 from tenants.delivery import send
 from tenants.ejabberd import fitness
 from tenants.ejabberd.client import Node
-from tenants.lifecycle import registry
+from tenants.lifecycle import operations, registry
 from tenants.outbound import callback_urls, lhc
 from tenants.process import heartbeats, leases
 from tenants.process.services import Services
 from tenants.store.migrate import alembic_config
-from tenants.store.models import Account, EventFormat, Tenant, TenantState
+from tenants.store.models import EVERY_TENANT, Account, EventFormat, OperationKind, Tenant, TenantState
 
 _SECONDS = 10.0
 """For each check."""
@@ -243,6 +243,17 @@ def _of_down(node: Node) -> str:
     return f"{node.name}, {waiting}"
 
 
+async def _check_reconciliation(services: Services) -> str:
+    found = await operations.latest_result(services.database, EVERY_TENANT, OperationKind.RECONCILE)
+    if held := found.get("held"):
+        raise WrongError(
+            f"nothing was mended: {held} differences would be removed or made anew, which is too much at once",
+            "look at `orchestrator drift`: has ejabberd lost its data, or is it another one? If all of it is to be as"
+            " the registry says: `orchestrator reconcile --anyway`",
+        )
+    return f"{found['found']} differences when it was last compared" if found else "not compared yet"
+
+
 async def _check_workers(services: Services) -> str:
     fresh = await heartbeats.fresh(services)
     missing = [name for name in (heartbeats.WORKER, heartbeats.LIFECYCLE) if name not in fresh]
@@ -296,6 +307,7 @@ _CHECKS: tuple[tuple[str, Check], ...] = (
     ("bridge module", _check_bridge),
     ("ejabberd's storage", _check_storage),
     ("nodes of ejabberd", _check_nodes),
+    ("reconciliation", _check_reconciliation),
     ("workers", _check_workers),
     ("pools", _check_pools),
 )

@@ -61,6 +61,15 @@ FOR_A_PERSON = (
     DriftKind.UNREADABLE,
 )
 """Reported, never mended."""
+OF_LOSS = (
+    DriftKind.ROSTER,
+    DriftKind.MEMBER_EXTRA,
+    DriftKind.ACCOUNT_LOST,
+    DriftKind.CONTACT_GONE,
+    DriftKind.ROOM,
+    DriftKind.LEFTOVER,
+)
+"""To mend them something is removed, forgotten or made anew: of an ejabberd that has lost its data, all."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from tenants.core.chunks import chunks
 from tenants.process.services import Services
 from tenants.store.database import Database
 from tenants.store.models import EVERY_TENANT, Drift
-from tenants.workflows.drift import FOR_A_PERSON, Difference, DriftKind
+from tenants.workflows.drift import FOR_A_PERSON, OF_LOSS, Difference, DriftKind
 
 Query = TypeVar("Query", bound=Select[Any])
 _REMEMBER_SECONDS = 30 * 86400.0
@@ -73,6 +73,13 @@ async def forget_gone(database: Database, scope: str, skipped: Sequence[str], st
 async def count_to_mend(database: Database, scope: str) -> int:
     """How many differences wait to be mended."""
     query = select(func.count()).select_from(Drift).where(Drift.mended_at.is_(None), Drift.kind.not_in(FOR_A_PERSON))
+    async with database.read() as session:
+        return await session.scalar(_within(query, scope)) or 0
+
+
+async def count_of_loss(database: Database, scope: str) -> int:
+    """How many of those that wait would remove something, forget it or make it anew."""
+    query = select(func.count()).select_from(Drift).where(Drift.mended_at.is_(None), Drift.kind.in_(OF_LOSS))
     async with database.read() as session:
         return await session.scalar(_within(query, scope)) or 0
 

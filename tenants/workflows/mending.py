@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 import structlog
-from sqlalchemy import ColumnElement, and_, select
+from sqlalchemy import ColumnElement, and_, func, select
 
 from tenants.accounts import removal, rows
 from tenants.conversations import rooms
@@ -38,6 +38,8 @@ from tenants.workflows.drift import PENDING_SECONDS, YOUNG_SECONDS, DriftKind
 
 log = structlog.get_logger(__name__)
 
+_NEVER_TOO_MANY = 100
+"""Of a small system half of all is soon lost."""
 Mender = Callable[[Services, str, Sequence[str]], Awaitable[Mapping[str, str]]]
 """Mends differences of one kind: takes a tenant and the subjects, and gives the subjects that still differ, and why."""
 
@@ -46,6 +48,10 @@ async def mend(run: Run) -> None:
     """The step that puts right what was found, except what a person must decide."""
     services, scope = run.services, run.instance_name
     total = await drift_records.count_to_mend(services.database, scope)
+    if not run.input.get("anyway") and (held := await _too_many(services, scope)):
+        log.error("nothing is mended: too much would be removed or made anew", tenant=scope, count=held)
+        await run.tell(mended=0, left=total, held=held)
+        return
     menders = _MENDERS_OF_ALL if scope == EVERY_TENANT else _MENDERS
     done = mended = 0
     # rosters before the members that go into them
@@ -62,6 +68,21 @@ async def mend(run: Run) -> None:
     await _mend_nicks(services, scope)
     await drift_records.forget_old(services)
     await run.tell(mended=mended, left=done - mended)
+
+
+async def _too_many(services: Services, scope: str) -> int:
+    """How much would be removed, forgotten or made anew, if that is more than may be without a person's word; else 0.
+
+    A kill of ejabberd loses what came within a second or two. Half of all, and an empty answer is all of it, is no
+    such loss: it is another ejabberd, or one without its data.
+    """
+    limit = services.settings.reconcile_limit
+    if scope == EVERY_TENANT:
+        async with services.database.read() as session:
+            accounts = await session.scalar(select(func.count()).select_from(Account)) or 0
+        limit = min(limit, max(accounts // 2, _NEVER_TOO_MANY))
+    found = await drift_records.count_of_loss(services.database, scope)
+    return found if found > limit else 0
 
 
 async def _mend_doors(services: Services, scope: str) -> None:

@@ -26,29 +26,32 @@ _NAMED = 20
 
 
 async def start(
-    services: Services, cause: Cause, instance_name: str | None = None, *, dry_run: bool = False
+    services: Services, cause: Cause, instance_name: str | None = None, *, dry_run: bool = False, anyway: bool = False
 ) -> Operation:
     """Start to compare one tenant, or all; a run that is under way is returned. A dry run mends nothing.
+
+    `anyway`: mend however much would be removed or made anew (`reconcile_limit`).
 
     Raises:
         NotFoundError: there is no such tenant.
         ConflictError: it is being destroyed, or a run of the other sort is under way.
     """
+    given = {"dry_run": dry_run, **({"anyway": True} if anyway else {})}
     if instance_name is not None:
-        return await requests.start(services, instance_name, OperationKind.RECONCILE, cause, given={"dry_run": dry_run})
+        return await requests.start(services, instance_name, OperationKind.RECONCILE, cause, given=given)
     try:
-        operation = await _open_for_all(services, cause, dry_run=dry_run)
+        operation = await _open_for_all(services, cause, given)
     except IntegrityError:
         # two asked at the same moment, and no tenant's row is locked for this; now the first one's operation is there
-        operation = await _open_for_all(services, cause, dry_run=dry_run)
+        operation = await _open_for_all(services, cause, given)
     await operations.wake(services.wake, operation)
     return operation
 
 
-async def _open_for_all(services: Services, cause: Cause, *, dry_run: bool) -> Operation:
+async def _open_for_all(services: Services, cause: Cause, given: dict[str, bool]) -> Operation:
     async with services.database.write() as session:
         return await operations.open_operation(
-            services.clock, session, EVERY_TENANT, OperationKind.RECONCILE, cause, given={"dry_run": dry_run}
+            services.clock, session, EVERY_TENANT, OperationKind.RECONCILE, cause, given=given
         )
 
 

@@ -42,6 +42,9 @@ class DriftPage(Page[DriftView, int], alias_generator=rows_named("drift")):
 
 
 DryRun = Annotated[bool, Query(description="Only report what would be mended.")]
+Anyway = Annotated[
+    bool, Query(description="Mend however much would be removed or made anew (`ORCHESTRATOR_RECONCILE_LIMIT`).")
+]
 Unmended = Annotated[bool, Query(description="False: also what was mended within the last month.")]
 
 router = APIRouter(prefix="/v1", tags=["reconciliation"], route_class=IdempotentRoute)
@@ -49,10 +52,15 @@ router = APIRouter(prefix="/v1", tags=["reconciliation"], route_class=Idempotent
 
 @router.post("/reconcile", status_code=HTTPStatus.ACCEPTED, dependencies=[WRITES], responses=problems(409))
 async def reconcile_all(
-    services: ServicesDep, response: Response, cause: CauseDep, *, dry_run: DryRun = False
+    services: ServicesDep,
+    response: Response,
+    cause: CauseDep,
+    *,
+    dry_run: DryRun = False,
+    anyway: Anyway = False,
 ) -> OperationView:
     """Compare all tenants with ejabberd, and mend what differs."""
-    return accepted(response, await reconcile.start(services, cause, dry_run=dry_run))
+    return accepted(response, await reconcile.start(services, cause, dry_run=dry_run, anyway=anyway))
 
 
 @router.post(
@@ -62,10 +70,16 @@ async def reconcile_all(
     responses=problems(404, 409),
 )
 async def reconcile_one(
-    instance_name: str, services: ServicesDep, response: Response, cause: CauseDep, *, dry_run: DryRun = False
+    instance_name: str,
+    services: ServicesDep,
+    response: Response,
+    cause: CauseDep,
+    *,
+    dry_run: DryRun = False,
+    anyway: Anyway = False,
 ) -> OperationView:
     """Compare the tenant with ejabberd, and mend what differs."""
-    return accepted(response, await reconcile.start(services, cause, instance_name, dry_run=dry_run))
+    return accepted(response, await reconcile.start(services, cause, instance_name, dry_run=dry_run, anyway=anyway))
 
 
 @router.get("/drift", dependencies=[READS], responses=problems())

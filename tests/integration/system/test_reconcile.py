@@ -17,6 +17,7 @@ from bench.testbed.system import System, domain_of
 from bench.testbed.waiting import until_async
 from tenants.accounts import rows
 from tenants.core.errors import ConflictError
+from tenants.core.naming import AccountKind, AccountName
 from tenants.core.scram import make_verifier
 from tenants.lifecycle import registry
 from tenants.process.services import Services
@@ -341,6 +342,21 @@ async def test_a_large_roster_that_was_deleted_is_filled_again(tenant: Tenant) -
         assert (await reconcile(tenant.panel, f"/tenants/{tenant.name}"))["mended"] == 245
         assert await rows_of_tenant(services, tenant.name) == 5
     assert (await reconcile(tenant.panel, f"/tenants/{tenant.name}"))["found"] == 0
+
+
+async def test_a_loss_beyond_all_measure_is_mended_by_nobody_but_a_person(tenant: Tenant) -> None:
+    """As when ejabberd has lost its data, or answers of another's."""
+    async with domain_of(tenant.system) as services:
+        names = [AccountName(AccountKind.VISITOR, str(number), tenant.name) for number in range(1, 1002)]
+        await rows.adopt(services, tenant.name, names)
+        await grow_old(tenant)
+        path = f"/tenants/{tenant.name}"
+        result = await reconcile(tenant.panel, path)
+        assert (result["held"], result["mended"]) == (1001, 0)
+        assert await rows_of_tenant(services, tenant.name) == 1001
+        result = await reconcile(tenant.panel, path, anyway=True)
+        assert ("held" in result, result["mended"]) == (False, 1001)
+        assert await rows_of_tenant(services, tenant.name) == 0
 
 
 async def rows_of_tenant(services: Services, instance_name: str) -> int:
