@@ -4,8 +4,15 @@ import os
 import signal
 from collections.abc import Awaitable, Callable
 
+from sqlalchemy import update
+
+from bench.testbed.light_client import LightClient
+from bench.testbed.system import domain_of
+from bench.testbed.waiting import until_async
+from tenants.store.models import ChatLine
 from tests.world.frozen import freeze
 from tests.world.tenant import Tenant
+from tests.world.tenant_api import TenantApi
 
 NewTenant = Callable[..., Awaitable[Tenant]]
 PASSWORD = "0123456789abcdef0123"
@@ -99,3 +106,41 @@ async def test_callbacks_go_on_after_the_worker_was_killed(tenant: Tenant) -> No
     received = [c.form["body"] for c in tenant.receiver.callbacks if c.form.get("body", "").endswith(f" {tenant.name}")]
     assert received == [f"{number} {tenant.name}" for number in range(5)]
     await system.ready()
+
+
+async def test_what_a_frozen_client_had_when_ejabberd_was_killed_is_read_later_or_shown_as_unconfirmed(
+    api: TenantApi,
+) -> None:
+    """It was in the memory of both: nobody is told that the operator has it."""
+    tenant, system = api.tenant, api.tenant.system
+    bob, password = tenant.lhc.name("bob"), "operator-pw"
+    await tenant.lhc.new_operator("bob", password)
+    address = str(system.endpoints["c2s_host"]), int(system.endpoints["c2s_port"])
+    async with LightClient(bob, tenant.host, password, address) as frozen_client:
+        await tenant.receiver.status(tenant.connect_body("bob"))
+        frozen_client.stop_reading()
+        await api.chat("5")
+        await api.write("5", "are you there?", message_id="line-0001")
+
+        async def is_sent() -> bool:
+            return await state_of(api, "line-0001") == "sent"
+
+        await until_async(is_sent, "the line is sent")
+        await system.kill("ejabberd", signal.SIGKILL)
+        await system.ready()
+    again = await tenant.online("bob")
+    await api.write("5", "still there?")
+    await again.reads("still there?")
+    await again.taken()
+    if "are you there?" not in [message.body for message in again.messages]:
+        assert await state_of(api, "line-0001") == "sent"
+        async with domain_of(system) as services, services.database.write() as session:
+            mine = ChatLine.instance_name == tenant.name
+            await session.execute(update(ChatLine).where(mine).values(created_at=ChatLine.created_at - 301))
+        assert await state_of(api, "line-0001") == "unconfirmed"
+
+
+async def state_of(api: TenantApi, line: str) -> str:
+    """The state that the tenant is shown of one of the chat's lines."""
+    found = (await api.http.get("/chats/5/messages")).json()["messages"]
+    return next(str(one["state"]) for one in found if one["message_id"] == line)
