@@ -131,7 +131,10 @@ async def alone(system: System, tmp_path: Path) -> AsyncIterator[World]:
 
 
 def changed(world: World, **settings: object) -> None:
-    object.__setattr__(world.services, "settings", world.services.settings.model_copy(update=settings))
+    copy = world.services.settings.model_copy(update=settings)
+    for made_of_others in ("component_jid", "component_addresses", "api_urls"):
+        copy.__dict__.pop(made_of_others, None)
+    object.__setattr__(world.services, "settings", copy)
 
 
 async def finding(world: World, part: str) -> Finding:
@@ -154,7 +157,6 @@ async def test_the_component_is_tried_where_no_pool_serves(alone: World, free_po
     ]
     assert (closed.ok, "ORCHESTRATOR_COMPONENT_HOST" in closed.advice) == (False, True)
     changed(alone, component_port=port, xmpp_host="elsewhere.example")
-    alone.services.settings.__dict__.pop("component_jid", None)
     with pytest.raises(WrongError):
         await handshake.check(alone.services)
 
