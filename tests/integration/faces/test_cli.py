@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import httpx
 import pytest
 
 from bench.testbed.system import System
+from tests.world import program
 
 ORCHESTRATOR = str(Path(sys.executable).parent / "orchestrator")
 NOT_FOUND, CONFLICT, USAGE, FAILED = 3, 4, 2, 1
@@ -31,18 +33,15 @@ def environment(system: System) -> dict[str, str]:
     return {**os.environ, "ORCHESTRATOR_STATE_DIR": str(system.state), "COLUMNS": "200", "TERM": "xterm"}
 
 
+@pytest.fixture(scope="module")
+def forks() -> ForkServerContext:
+    return program.forks()
+
+
 @pytest.fixture
-def run(system: System) -> Run:
-    def run(*words: str, given: str | None = None) -> "subprocess.CompletedProcess[str]":
-        return subprocess.run(
-            [ORCHESTRATOR, *words],
-            env=environment(system),
-            input=given if given is not None else "",
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
+def run(system: System, forks: ForkServerContext) -> Run:
+    def run(*words: str, given: str = "") -> "subprocess.CompletedProcess[str]":
+        return program.run(forks, words, environment(system), given)
 
     return run
 
