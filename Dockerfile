@@ -1,10 +1,20 @@
 # One image for all Python services of docker-compose.yml.
 # by digest in production: script/pin
-ARG PYTHON_IMAGE=python:3.11-slim-bookworm
-FROM ${PYTHON_IMAGE} AS build
+ARG DEBIAN_IMAGE=debian:bookworm-slim
+FROM ${DEBIAN_IMAGE} AS python
+# hadolint ignore=DL3008 # the suite holds its version
+RUN apt-get update \
+ && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends ca-certificates python3 \
+ && rm -rf /var/lib/apt/lists/*
+
+FROM python AS build
+# hadolint ignore=DL3008
+RUN apt-get update \
+ && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends python3-venv \
+ && rm -rf /var/lib/apt/lists/*
 WORKDIR /build
 COPY requirements.lock ./
-RUN python -m venv /opt/orchestrator \
+RUN python3 -m venv /opt/orchestrator \
  && /opt/orchestrator/bin/pip install --no-cache-dir --require-hashes -r requirements.lock
 COPY pyproject.toml README.md LICENSE ./
 COPY config config
@@ -14,7 +24,7 @@ COPY tenants tenants
 COPY xmpp_pool xmpp_pool
 RUN /opt/orchestrator/bin/pip install --no-cache-dir --no-deps --no-build-isolation .
 
-FROM ${PYTHON_IMAGE}
+FROM python
 RUN useradd --system --uid 10001 --create-home orchestrator
 COPY --from=build /opt/orchestrator /opt/orchestrator
 ENV PATH=/opt/orchestrator/bin:$PATH PYTHONUNBUFFERED=1

@@ -22,7 +22,7 @@ secrets=${SECRETS_DIR:-/run/secrets}
   component_port=$COMPONENT_PORT
   ejabberd_api_port=$EJABBERD_API_PORT
   starttls_required=true
-  disabled_mechanisms=$DISABLED_MECHANISMS
+  disabled_mechanisms=$(cat "$(dirname "$EJABBERD_TEMPLATE")/disabled_mechanisms")
   storage=mnesia accounts=internal use_cache=true
   sql_server=localhost sql_port=5432 sql_password="" sql_tables="" sql_multihost=new_sql_schema
   certfile=$secrets/ejabberd.pem

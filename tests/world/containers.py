@@ -20,8 +20,8 @@ from typing import Any
 import yaml
 
 PROJECT = Path(__file__).resolve().parents[2]
-_NOT_HERE = ("apt-get", "useradd")
-"""What begins like this in a Dockerfile is the machine's own here."""
+_NOT_HERE = re.compile(r"apt-get|useradd")
+"""What says so in a Dockerfile is the machine's own here."""
 _NO_NEW_PRIVILEGES = ["setpriv", "--no-new-privs"]
 _UNITS = {"s": 1, "m": 60}
 _BUILD_SECONDS = 600
@@ -56,7 +56,7 @@ class Image:
                     workdir.mkdir(parents=True, exist_ok=True)
                 case "COPY":
                     image._copy(rest.split(), workdir)
-                case "RUN" if not rest.startswith(_NOT_HERE):
+                case "RUN" if not _NOT_HERE.search(rest):
                     image._run(rest, workdir)
                 case "ENV":
                     for word in shlex.split(rest):
@@ -209,9 +209,9 @@ def seconds(duration: str) -> int:
 
 
 def path_of_the_machine(folder: Path) -> str:
-    """A PATH with the servers of the machine, on which `python` is one without any package, as in Python's image."""
+    """A PATH with the servers of the machine, on which `python3` is one without any package, as in the image."""
     folder.mkdir()
-    (folder / "python").write_text(f'#!/bin/sh\nexec {_python_of_all()} "$@"\n')
+    (folder / "python3").write_text(f'#!/bin/sh\nexec {_python_of_all()} "$@"\n')
     # Debian's insists on a user of its own; the image's is that user
     ejabberdctl = Path("/usr/sbin/ejabberdctl").read_text()
     (folder / "ejabberdctl").write_text(re.sub("^INSTALLUSER=.*", "INSTALLUSER=", ejabberdctl, flags=re.MULTILINE))

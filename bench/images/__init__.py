@@ -1,0 +1,1 @@
+"""Our images, built and run without a registry: `script/images`."""
