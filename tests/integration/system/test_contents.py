@@ -160,6 +160,7 @@ async def test_webhooks_tell_which_line_is_meant(api: TenantApi, hooked: Told) -
         await hooked.next("message.reaction", message_id=meant[0], written_by=meant[1], chat_id="5")
     send(bob, to, retracting("m5"), "m6")
     await hooked.next("message.retracted", message_id=reply["message_id"])
+    assert None not in [one["message_id"] for one in hooked.of("message.reaction")]
     # what is not known becomes a line, which is edited from then on
     send(bob, to, replacing("long-ago", "new words"), "m7")
     changed = await hooked.next("message.created", message="new words", is_correction=True)
