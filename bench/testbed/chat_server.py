@@ -185,7 +185,7 @@ class ChatServer:
             running = running_postgresql(folder, port)
             running.__enter__()
             atexit.register(running.__exit__, None, None, None)
-            postgresql.let_ejabberd_in(folder, port, self._system.secrets["ejabberd_database_password"])
+            servers.prepare_database(self._system)
             self._has_postgresql = True
 
     async def start(self) -> None:

@@ -24,7 +24,7 @@
 
 -spec start(binary()) -> ok.
 start(Host) ->
-    lhc_bridge_sql_tables:make(Host). % before any module looks for a table
+    lhc_bridge_sql_tables:make(Host). % script/up has made them already
 
 -spec stop(binary()) -> ok.
 stop(_Host) -> ok.

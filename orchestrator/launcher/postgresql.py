@@ -107,6 +107,15 @@ def let_ejabberd_in(folder: Path, port: int, password: str) -> None:
             connection.execute(sql.SQL("CREATE DATABASE {} OWNER {}").format(name, name))
 
 
+def make_tables(folder: Path, port: int, tables: Path) -> None:
+    """Make ejabberd's tables by that file of its own, all of them or none, if they are not there."""
+    import psycopg  # noqa: PLC0415
+
+    with psycopg.connect(host=str(folder), port=port, user=EJABBERD, dbname=EJABBERD) as connection:
+        if connection.execute("SELECT 1 FROM pg_tables WHERE tablename = 'users'").fetchone() is None:
+            connection.execute(tables.read_bytes())
+
+
 def _server_account() -> pwd.struct_passwd:
     if os.getuid() != 0:
         return pwd.getpwuid(os.getuid())

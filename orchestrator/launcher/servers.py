@@ -47,6 +47,7 @@ autorestart=true
 startretries=100
 stopasgroup=true
 killasgroup=true"""
+_MAKES_TABLES_SINCE: Version = (23, 10)
 _NO_TLS = False
 """Our own servers are asked in plain HTTP, ten times a second: to load CAs takes twenty times as long as to ask."""
 
@@ -93,9 +94,17 @@ def _postgresql(system: LocalSystem) -> Server:
     if port is not None:
 
         def prepare() -> None:
-            postgresql.let_ejabberd_in(folder, port, system.secrets["ejabberd_database_password"])
+            prepare_database(system)
 
     return Server("PostgreSQL", ("postgresql",), lambda: postgresql.answers(folder, port), prepare)
+
+
+def prepare_database(system: LocalSystem) -> None:
+    """Make ejabberd's database in the PostgreSQL that runs; before 23.10 ejabberd makes no tables itself."""
+    folder, port = system.state / "postgresql", system.ports["postgresql"]
+    postgresql.let_ejabberd_in(folder, port, system.secrets["ejabberd_database_password"])
+    if ejabberd_version() < _MAKES_TABLES_SINCE:
+        postgresql.make_tables(folder, port, Path(_ejabberd_tables()))
 
 
 def prepare(system: LocalSystem, settings: Settings) -> None:

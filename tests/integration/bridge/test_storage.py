@@ -23,6 +23,7 @@ SUFFIX, GROUPS = ".kept", ("operators.kept", "visitors.kept")
 async def server(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[ChatServer]:
     server = ChatServer(tmp_path_factory.mktemp("storage"), {"iq_timeout": 1}, storage=EjabberdStorage.SQL)
     await server.start()
+    assert "does not exist" not in server.log, "no module looks for a table before it is there"
     yield server
     await server.kill()
 
