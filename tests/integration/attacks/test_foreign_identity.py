@@ -17,7 +17,8 @@ import pytest
 
 from bench.testbed.chat_server import OPERATOR_PASSWORD, ChatServer
 from bench.testbed.login import Door, Login
-from bench.testbed.system import domain_of
+from bench.testbed.system import domain_of, migrate
+from orchestrator.launcher import servers
 from tenants.process.services import Services
 from tenants.status.diagnostics import WrongError
 from tests.world.registry import make_world
@@ -29,6 +30,8 @@ from xmpp_pool import login_probe
 HOST = "localhost"
 KINDS = ["tcp", "starttls", "tls", "/ws", "/websocket"]
 ENCRYPTED = {"starttls", "tls"}
+COMPARES_BY_ITSELF = servers.ejabberd_version() >= (26, 7)
+"""Ejabberd refuses a password that is for another account than the one that is asked for."""
 
 
 def victims(instance: str) -> list[str]:
@@ -210,17 +213,22 @@ async def careless() -> AsyncIterator[ChatServer]:
 
 
 async def test_without_any_wall_anybody_is_anybody(careless: ChatServer) -> None:
-    """So what the other tests find is of the walls' doing."""
+    """So what the other tests find is of the walls' doing. From 26.07 on ejabberd has one of its own."""
     for door in Door.all_of(careless.endpoints):
         async with Login(door, HOST) as login:
-            assert await login.auth("PLAIN", f"bob.other\0eve.acme\0{OPERATOR_PASSWORD}") == "success"
+            outcome = await login.auth("PLAIN", f"bob.other\0eve.acme\0{OPERATOR_PASSWORD}")
+            assert outcome == ("not-authorized" if COMPARES_BY_ITSELF else "success")
+            if COMPARES_BY_ITSELF:
+                continue
             assert (await login.bound()).startswith(f"bob.other@{HOST}/")
 
 
 @asynccontextmanager
 async def services_beside(server: ChatServer, folder: Path) -> AsyncIterator[Services]:
+    url = f"sqlite+aiosqlite:///{folder}/new.db"
+    migrate(url)
     async with make_world(
-        f"sqlite+aiosqlite:///{folder}/none.db",
+        url,
         xmpp_host=server.host,
         ejabberd_api_url=server.api_url,
         ejabberd_api_secret=server.api_secret,
@@ -235,6 +243,7 @@ async def test_doctor_finds_mechanisms_that_are_wrong(trusting: ChatServer, tmp_
     assert "disable_sasl_mechanisms: [X-OAUTH2" in wrong.value.advice
 
 
+@pytest.mark.skipif(COMPARES_BY_ITSELF, reason="this ejabberd compares by itself")
 async def test_doctor_finds_that_nothing_compares(careless: ChatServer, tmp_path: Path) -> None:
     async with services_beside(careless, tmp_path) as services:
         with pytest.raises(WrongError, match=f"port {careless.ports['c2s']}: a client may be somebody else") as wrong:
