@@ -215,7 +215,7 @@ async def test_an_ejabberd_that_was_not_tested_is_told_and_served_by_no_pool(
         await until(lambda: [one for one in logs if "which was not tested" in one.get("error", "")], "it refuses")
         work.cancel()
         await asyncio.wait({work})
-    assert "component connected" not in [one["event"] for one in logs]
+    assert "shards served" not in [one["event"] for one in logs]
     changed(alone, ejabberd_untested=shown(version))
     accepted = await finding(alone, "ejabberd")
     assert (accepted.ok, "NOT TESTED: at your own risk" in accepted.found) == (True, True)
