@@ -12,7 +12,7 @@ _TYPES = ("chat", "normal", "headline", "groupchat", "error")
 _CHILDREN = {
     **{f"chat state {name}": f"<{name} xmlns='http://jabber.org/protocol/chatstates'/>" for name in ("active", "gone")},
     "receipt asked for": f"{_BODY}<request xmlns='urn:xmpp:receipts'/>",
-    "receipt": "<received xmlns='urn:xmpp:receipts' id='1'/>",
+    "receipt": "<received xmlns='urn:xmpp:receipts' id='1-line'/>",
     "chat marker": "<displayed xmlns='urn:xmpp:chat-markers:0' id='1'/>",
     "carbon received": f"<received xmlns='urn:xmpp:carbons:2'>{_FORWARDED}</received>",
     "carbon sent": f"<sent xmlns='urn:xmpp:carbons:2'>{_FORWARDED}</sent>",

@@ -54,8 +54,9 @@ class People:
         self.bob.write(f"visitor.1.{self.tenant}", word)
         self.bob.write(self.room, word, kind="groupchat")
         await self.bob.hears(self.room, word)
-        for one in (self.bob, self.ann, self.browser):
-            await one.reads(word)
+        await self.bob.reads(word)
+        await self.ann.reads(word)
+        await self.browser.reads(f"shown: {word}")  # as the component's end says it
 
     def heard(self) -> list[str]:
         """All that any of them was sent."""

@@ -96,7 +96,7 @@ async def test_nothing_reaches_another_visitor_or_whoever_is_no_operator(site: S
         answers = await send_all(site.browser, victims)
         site.bob.write(f"visitor.2.{tenant}", "it is quiet")
         site.bob.write(f"team.{tenant}@conference.{HOST}", "it is quiet", kind="groupchat")
-        await site.neighbour.reads("it is quiet")
+        await site.neighbour.reads("shown: it is quiet")  # as the component's end says it
         await site.bob.hears(f"team.{tenant}@conference.{HOST}", "it is quiet")
         assert [one.body for one in component.handed if WORD in one.body] == []
         assert component.signals == []
@@ -180,8 +180,9 @@ async def test_operators_ask_browsers_nothing_and_only_they_refuse(site: Site, c
     async with chat_server.operator(f"clerk.{site.tenant}", password="no operator's") as clerk:
         clerk.write_error(f"visitor.1.{site.tenant}", WORD)
         await clerk.taken()
-    site.bob.write(f"visitor.1.{site.tenant}", "that was all")
-    await site.browser.reads("that was all")
+    async with Component(chat_server):
+        site.bob.write(f"visitor.1.{site.tenant}", "that was all")
+        await site.browser.reads("shown: that was all")
     assert [one for one in texts(site.browser.stanzas) if WORD in one] == []
 
 

@@ -319,7 +319,7 @@ async def test_what_comes_back_to_a_visitor_is_handed_over(server: ChatServer, t
         assert (handed.visitor, handed.operator, handed.body) == (visitor, f"nobody.{tenant}", "is anybody there?")
         assert (handed.type, handed.error) == ("error", "service-unavailable")
         # a client cannot forge one for another tenant's visitor
-        bob.write_error("visitor.1.another", "forged")
+        bob.write_error("visitor.1.another", "7-forged")
         bob.write_error(visitor, "refused by the client")
         await until(lambda: len(component.bodies(visitor)) > 1, "the client's error is handed over")
         assert component.bodies(visitor) == ["is anybody there?", "refused by the client"]
@@ -353,12 +353,12 @@ async def test_signals_reach_one_connection_of_the_component(server: ChatServer,
     async with Component(server) as one, Component(server) as other:
         for name in STATES:
             bob.sign(visitor, state(name))
-        bob.sign(visitor, RECEIVED, kind="normal", id="a-message")
+        bob.sign(visitor, RECEIVED, kind="normal", id="7-a-message")
         bob.write(visitor, "a message, which comes as ever")
         await until(lambda: len(one.signals + other.signals) == len(STATES) + 1, "all arrive")
         await until(lambda: one.stored or other.stored, "the message as well")
         jids = (f"{bob.username}@{server.host}/desk", f"{visitor}@{server.host}")
-        expected = [Signal(*jids, name == "composing", None) for name in STATES] + [Signal(*jids, None, "a-message")]
+        expected = [Signal(*jids, name == "composing", None) for name in STATES] + [Signal(*jids, None, "7-a-message")]
         # in order: they took the same way
         assert (one.signals or other.signals) == [(server.host, f"{tenant}@{one.jid}", signal) for signal in expected]
         assert not (one.signals and other.signals)
@@ -371,14 +371,14 @@ async def test_nobody_keeps_a_signal(server: ChatServer, tenant: str, bob: Opera
     await server.new_operator(f"ann.{tenant}")
     await server.command("register", user=visitor, host=server.host, password="visitor-pw")
     bob.sign(visitor, state("composing"))
-    bob.sign(visitor, RECEIVED, id="early")
+    bob.sign(visitor, RECEIVED, id="7-early")
     await bob.taken()
     async with Component(server) as component:
         component.send(typing(f"{visitor}@{server.host}/lhc", f"ann.{tenant}@{server.host}/desk", composing=True))
         await component.ask("sync")
-        bob.sign(visitor, RECEIVED, id="late")
+        bob.sign(visitor, RECEIVED, id="7-late")
         await until(lambda: component.signals, "what is sent now arrives")
-        assert [signal.receipt_of for _, _, signal in component.signals] == ["late"]
+        assert [signal.receipt_of for _, _, signal in component.signals] == ["7-late"]
         # had it been kept, it would come before this
         component.say(visitor, f"ann.{tenant}", "hello")
         await component.ask("sync")
@@ -433,15 +433,15 @@ async def test_only_operators_of_the_tenant_sign(server: ChatServer, tenant: str
     ):
         for who in (stranger, no_operator):
             who.sign(visitor, state("composing"))
-            who.sign(visitor, RECEIVED, id="forged")
+            who.sign(visitor, RECEIVED, id="7-forged")
             # an error is nobody's word, and passes the guard
-            who.sign(visitor, RECEIVED, id="forged", kind="error")
+            who.sign(visitor, RECEIVED, id="7-forged", kind="error")
             await who.taken()
             assert [seen.error for seen in who.messages if seen.error] == ["forbidden"] * 2
         # a client that refuses what the component sent gives it back as it was
         bob.sign(visitor, state("composing"), kind="error")
-        bob.sign(visitor, RECEIVED, id="real")
-        await until(lambda: [one for one in component.signals if one[2].receipt_of == "real"], "the operator's arrives")
+        bob.sign(visitor, RECEIVED, id="7-real")
+        await until(lambda: [one for one in component.signals if one[2].receipt_of == "7-real"], "the operator's arrives")
         assert len(component.signals) == 1
 
 
@@ -450,15 +450,15 @@ async def test_no_client_speaks_for_the_bridge(server: ChatServer, tenant: str, 
     async with Component(server) as component:
         bob.sign(f"{tenant}@{component.jid}", "{urn:xmpp:forward:0}forwarded")
         await until(lambda: [seen.error for seen in bob.messages] == ["forbidden"], "it is refused")
-        bob.sign(f"visitor.1.{tenant}", RECEIVED, id="real")
+        bob.sign(f"visitor.1.{tenant}", RECEIVED, id="7-real")
         await until(lambda: component.signals, "the bridge's own arrives")
-        assert [signal.receipt_of for _, _, signal in component.signals] == ["real"]
+        assert [signal.receipt_of for _, _, signal in component.signals] == ["7-real"]
 
 
 def line(server: ChatServer, operator: str, body: str) -> str:
     """What a visitor writes, as the pool sends it."""
     visitor = f"visitor.1.{operator.rpartition('.')[2]}@{server.host}/lhc"
-    return chat_message(visitor, f"{operator}@{server.host}", body, f"id of {body}", "John")
+    return chat_message(visitor, f"{operator}@{server.host}", body, f"7-{body}", "John")
 
 
 @pytest.mark.parametrize("end", ["cut", "kicked", "replaced"])
@@ -485,7 +485,7 @@ async def test_what_a_client_that_hangs_had_not_read_is_for_the_next_one(
             await again.reads("the next")
             bodies = [message.body for message in again.messages if message.body]
     assert bodies == ["unread", "the next"]
-    assert again.messages[0].id == "id of unread", "a client that knows it drops it"
+    assert again.messages[0].id == "7-unread", "a client that knows it drops it"
 
 
 async def test_a_client_that_gives_no_receipts_is_asked_and_gets_nothing_twice(
@@ -498,7 +498,7 @@ async def test_a_client_that_gives_no_receipts_is_asked_and_gets_nothing_twice(
         await until(lambda: len(component.signals) == 2, "the bridge has asked")
         # as if the client had said so itself
         assert [signal for _, _, signal in component.signals] == [
-            Signal(jid, visitor, None, f"id of {body}") for body in ("one", "two")
+            Signal(jid, visitor, None, f"7-{body}") for body in ("one", "two")
         ]
         bob.cut()
         async with server.operator(bob.username) as again:
@@ -509,7 +509,7 @@ async def test_a_client_that_gives_no_receipts_is_asked_and_gets_nothing_twice(
             for body in ("four", "five"):
                 component.send(line(server, bob.username, body))
             await again.reads("five")
-            again.sign(visitor, f"{{{RECEIPTS_NS}}}received", id="id of five")
+            again.sign(visitor, f"{{{RECEIPTS_NS}}}received", id="7-five")
             await again.taken()
             again.cut()
         async with server.operator(bob.username) as last:
