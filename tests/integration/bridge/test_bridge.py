@@ -441,7 +441,7 @@ async def test_only_operators_of_the_tenant_sign(server: ChatServer, tenant: str
         # a client that refuses what the component sent gives it back as it was
         bob.sign(visitor, state("composing"), kind="error")
         bob.sign(visitor, RECEIVED, id="7-real")
-        await until(lambda: [one for one in component.signals if one[2].receipt_of == "7-real"], "the operator's arrives")
+        await until(lambda: [one for one in component.signals if one[2].receipt_of == "7-real"], "the operator signs")
         assert len(component.signals) == 1
 
 
