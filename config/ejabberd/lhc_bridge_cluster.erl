@@ -22,6 +22,9 @@
 
 %% Milliseconds in which another node answers.
 -define(ANSWERS_WITHIN, 5000).
+%% Milliseconds in which ejabberd forgets the sessions of a node that is down, and between two looks at them.
+-define(SESSIONS_GO_WITHIN, 3000).
+-define(LOOK_AGAIN, 20).
 %% Milliseconds between two looks at how much waits here.
 -define(INTERVAL, 1000).
 
@@ -166,6 +169,7 @@ handle_info({nodedown, Node}, #state{host = Host, waiting = Waiting} = State) ->
     case lists:member(Node, ejabberd_cluster:get_known_nodes()) of
         true ->
             Browsers = lhc_bridge_visitors:at_node(Host, Node),
+            await_end_of_sessions(Host, Node, ?SESSIONS_GO_WITHIN),
             tell_component(Host, Node),
             ?ERROR_MSG("Node ~ts is down; messages that waited there: ~B (-1: unknown)",
                        [Node, maps:get(Node, Waiting, -1)]),
@@ -177,6 +181,17 @@ handle_info({nodedown, Node}, #state{host = Host, waiting = Waiting} = State) ->
     {noreply, State};
 handle_info(_Info, State) ->
     {noreply, State}.
+
+%% Until ejabberd has forgotten them, a message that is sent again would go to a connection that is no more, and be lost.
+await_end_of_sessions(Host, Node, Left) ->
+    case [User || {User, _, Resource} <- ejabberd_sm:get_vh_session_list(Host),
+                  Pid <- [ejabberd_sm:get_session_pid(User, Host, Resource)], is_pid(Pid), node(Pid) == Node] of
+        [_ | _] when Left > 0 ->
+            timer:sleep(?LOOK_AGAIN),
+            await_end_of_sessions(Host, Node, Left - ?LOOK_AGAIN);
+        _ ->
+            ok
+    end.
 
 %% Its sessions have ended with it, without a word; and messages on their way to them are to be sent again.
 tell_component(Host, Node) ->
