@@ -30,7 +30,8 @@ PROJECT = Path(__file__).resolve().parents[2]
 _ALL = 10_000
 """Names in one answer, as many as there may be."""
 ORCHESTRATOR = Path(sys.executable).parent / "orchestrator"
-_STORAGE = f"{ENV_PREFIX}EJABBERD_STORAGE"
+_HANDED_ON = (f"{ENV_PREFIX}EJABBERD_STORAGE", f"{ENV_PREFIX}PORTS")
+"""Any suite and any benchmark can be run on either storage; and who starts several systems gives each its ports."""
 
 
 class StartError(Exception):
@@ -167,8 +168,7 @@ def start_system(
         StartError: it did not become ready.
     """
     environment = {name: value for name, value in os.environ.items() if not name.startswith("ORCHESTRATOR_")}
-    # any suite and any benchmark can be run on either
-    environment |= {name: os.environ[name] for name in (_STORAGE,) if name in os.environ}
+    environment |= {name: os.environ[name] for name in _HANDED_ON if name in os.environ}
     environment |= env or {}
     # short, because the path of a unix socket is limited to some 100 characters
     state = Path(tempfile.mkdtemp(prefix="lhc-"))

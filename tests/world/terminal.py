@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Self, TypeVar
 
 import pyte
-from ptyprocess import PtyProcess
+from ptyprocess import PtyProcess, PtyProcessError
 
 from bench.testbed.waiting import DEADLINE, until
 from tests.world.containers import unprivileged
@@ -43,7 +43,11 @@ class Terminal:
 
     async def __aexit__(self, *_exception: object) -> None:
         asyncio.get_running_loop().remove_reader(self._process.fd)
-        self._process.close()  # hangs up, and kills it if it stays
+        try:
+            self._process.close()  # hangs up, and kills it if it stays
+        except PtyProcessError:
+            # on a busy machine who was killed may still be there
+            await until(lambda: not self._process.isalive(), "the program is gone")
 
     @property
     def text(self) -> str:
