@@ -135,7 +135,7 @@ def watched(services: Services, called: Called) -> Services:
 class _Watched:
     """An object whose calls are watched, those of its parts too."""
 
-    def __init__(self, watched: object, called: Called) -> None:
+    def __init__(self, watched: Any, called: Called) -> None:
         self._watched = watched
         self._called = called
 
@@ -144,6 +144,10 @@ class _Watched:
         if inspect.iscoroutinefunction(found):
             return self._watch(found)
         return found if callable(found) or isinstance(found, str | int) else _Watched(found, self._called)
+
+    def at(self, host: str) -> Any:
+        """Ejabberd's client of another virtual host, which is watched as well."""
+        return _Watched(self._watched.at(host), self._called)
 
     def _watch(self, function: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
         async def call(*arguments: Any, **named: Any) -> Any:

@@ -69,9 +69,8 @@ async def test_a_browser_is_not_asked_in_the_place_of_lhc(tenant: Tenant) -> Non
     async with await new_visitor(tenant) as browser:
         await browser.present("John", "on page 1")
         await bob.sees(tenant.lhc.name("visitor.1"))
-        write(bob, browser.jid, "first", f"{REQUEST}{MARKABLE}<thread>t</thread>")
+        write(bob, browser.jid, "first", f"{REQUEST}{MARKABLE}")
         await browser.reads("first")
         (message,) = [one for one in browser.stanzas if one.findtext("{jabber:client}body") == "first"]
         assert not {child.tag.rpartition("}")[2] for child in message} & {"request", "markable"}
-        assert message.findtext("{jabber:client}thread") == "t"
         await until(lambda: len(receipts(bob)) == 2, "the message is confirmed")

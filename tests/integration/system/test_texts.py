@@ -113,5 +113,7 @@ async def test_whatever_is_written_arrives_or_is_refused(talk: Talk, text: str) 
     assert answer.status_code == 202
     await until(lambda: len(talk.bob.messages) > before, "the operator reads it")
     assert [message.body for message in talk.bob.messages[before:]] == [expected]
+    if not expected.strip():
+        return  # of an operator's client white space alone says nothing
     talk.bob.write(talk.visitor, expected)
     await talk.api.tenant.receiver.message(expected)
