@@ -16,17 +16,12 @@ from typing import Any
 import yaml
 
 from bench.lib.harness import console
+from bench.testbed import deployed
 
 PROJECT = Path(__file__).resolve().parents[2]
 SERVERS, PROCESSES = ["db", "rabbitmq", "ejabberd"], ["api", "worker", "lifecycle", "beat", "pool", "flower"]
 STAND_FOR = {"db": "db", "rabbitmq": "rabbitmq"}
 """The services whose images come from a registry, and what stands for them."""
-SETTINGS = {
-    "ORCHESTRATOR_CALLBACK_PROTOCOL": "http://",
-    "ORCHESTRATOR_CALLBACK_BASE_DOMAIN": "localhost",
-    "ORCHESTRATOR_CALLBACK_PORT": "9980",
-    "ORCHESTRATOR_WEBHOOK_NETWORKS": "127.0.0.0/8,::1/128",
-}
 SECONDS = 240
 
 
@@ -111,17 +106,7 @@ class Stack:
     @property
     def endpoints(self) -> dict[str, str | int]:
         """For the demo."""
-        return {
-            "api": "http://127.0.0.1:8000",
-            "xmpp_host": "xmpp.example.com",
-            "c2s_host": "127.0.0.1",
-            "c2s_port": 5222,
-            "ejabberd_api": "http://127.0.0.1:5281/api",
-            "callback_port": 9980,
-            "certificate": str(self._secrets / "ejabberd.pem"),
-            "panel_token": self.secret("panel_token"),
-            "ejabberd_api_secret": self.secret("ejabberd_api_secret"),
-        }
+        return deployed.endpoints(str(self._secrets / "ejabberd.pem"), self.secret)
 
     def up(self) -> None:
         """Start all, in the order of compose: servers, the migration, the processes.
@@ -158,7 +143,7 @@ class Stack:
     def _start(self, name: str) -> None:
         service = self._services[name]
         service["environment"] = service.get("environment", {}) | (
-            SETTINGS if "build" in service and name != "ejabberd" else {}
+            deployed.SETTINGS if "build" in service and name != "ejabberd" else {}
         )
         image = STAND_FOR.get(name, service["image"])
         command = (

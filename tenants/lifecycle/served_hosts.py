@@ -149,7 +149,7 @@ async def hold(session: AsyncSession, settings: Settings, name: str) -> None:
     """
     if name in settings.xmpp_hosts or await session.get(Host, name, with_for_update={"read": True}) is not None:
         return
-    hosts = ", ".join([*settings.xmpp_hosts, *await session.scalars(select(Host.name).order_by(Host.added_at))])
+    hosts = ", ".join([*settings.xmpp_hosts, *(host.name for host in await session.scalars(_ADDED))])
     raise InvalidInputError("xmpp_host", f"must be one that is served: {hosts}")
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from bench.testbed import deployed
 from bench.testbed.waiting import until
 from tests.world.machine import Machine, machine
 from tests.world.page import steps
@@ -25,22 +26,7 @@ HERE = f"""
 ProtectHome=tmpfs
 BindReadOnlyPaths={PROJECT} {sys.base_prefix}
 """
-CALLBACKS = """
-ORCHESTRATOR_CALLBACK_PROTOCOL=http://
-ORCHESTRATOR_CALLBACK_BASE_DOMAIN=localhost
-ORCHESTRATOR_CALLBACK_PORT=9980
-ORCHESTRATOR_WEBHOOK_NETWORKS=127.0.0.0/8,::1/128
-"""
-ENDPOINTS = {
-    "api": "http://127.0.0.1:8000",
-    "xmpp_host": "xmpp.example.com",
-    "c2s_host": "127.0.0.1",
-    "c2s_port": 5222,
-    "ejabberd_api": "http://127.0.0.1:5281/api",
-    "callback_port": 9980,
-    "certificate": "/etc/lhc-xmpp/secrets/ejabberd.pem",
-}
-SECRETS = ("panel_token", "ejabberd_api_secret")
+CERTIFICATE = "/etc/lhc-xmpp/secrets/ejabberd.pem"
 
 pytestmark = pytest.mark.skipif(os.getuid() != 0, reason="only root can start a systemd of its own")
 
@@ -70,14 +56,15 @@ async def served() -> AsyncIterator[Machine]:
                 await ready(booted)
             run(booted, text)
             if "orchestrator systemd" in text:
-                run(booted, f"cat >>/etc/lhc-xmpp/settings.env <<'END'{CALLBACKS}END")
+                lines = "".join(f"{name}={value}\n" for name, value in deployed.SETTINGS.items())
+                run(booted, f"cat >>/etc/lhc-xmpp/settings.env <<'END'\n{lines}END")
         yield booted
     shutil.rmtree(folder)
 
 
 async def ready(booted: Machine) -> None:
     """Wait until every part works."""
-    url = f"{ENDPOINTS['api']}/readyz"
+    url = f"{deployed.API}/readyz"
     await until(lambda: booted.run("curl", "-sf", url).returncode == 0, "it is ready", 90)
 
 
@@ -104,8 +91,10 @@ def test_it_runs_without_any_power_and_shows_no_secret(served: Machine, name: st
 
 
 def test_the_demo_is_played_to_its_end(served: Machine) -> None:
-    secrets = {name: run(served, f"cat /etc/lhc-xmpp/secrets/orchestrator_{name}").strip() for name in SECRETS}
-    run(served, f"cat >/run/endpoints.json <<'END'\n{json.dumps(ENDPOINTS | secrets)}\nEND")
+    def secret(name: str) -> str:
+        return run(served, f"cat /etc/lhc-xmpp/secrets/orchestrator_{name}").strip()
+
+    run(served, f"cat >/run/endpoints.json <<'END'\n{json.dumps(deployed.endpoints(CERTIFICATE, secret))}\nEND")
     assert "Every step was seen." in run(served, "script/demo --endpoints /run/endpoints.json")
 
 
