@@ -1,7 +1,6 @@
 """Fixtures of all tests, and what lets several processes run them side by side."""
 
 import os
-import socket
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -12,18 +11,14 @@ from bench.testbed.panel import Panel
 from bench.testbed.receiver import Receiver
 from bench.testbed.system import System, start_system
 from tests.sharing import Sharing, put_in_order
+from tests.world import ports
 from tests.world.settings import SETTINGS
 from tests.world.tenant import NewTenant, Tenant, tenants_of
 
-_FIRST_PORT, _PORTS_EACH = 20_000, 1_000
-"""Below the range from which the system takes the ports of outgoing connections."""
-
 
 def pytest_configure() -> None:
-    """Each process starts systems of its own, so each has ports of its own: see orchestrator/launcher/local.py."""
-    number = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
-    first = _FIRST_PORT + number * _PORTS_EACH
-    os.environ["ORCHESTRATOR_PORTS"] = f"{first}-{first + _PORTS_EACH - 1}"
+    """Each process starts systems of its own, so each has ports of its own."""
+    os.environ["ORCHESTRATOR_PORTS"] = ports.ports_of_systems()
     # how long an example takes says how busy the machine is
     hypothesis.settings.register_profile("without timings", deadline=None)
     hypothesis.settings.load_profile("without timings")
@@ -41,10 +36,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Sharing | No
 @pytest.fixture
 def free_port() -> int:
     """A port of the loopback address that is free now."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
+    return ports.free_port()
 
 
 @pytest.fixture(scope="session")

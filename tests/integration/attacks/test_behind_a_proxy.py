@@ -12,6 +12,7 @@ from bench.testbed.system import System
 from orchestrator.console.access import COOKIE
 from tests.world.beside import beside
 from tests.world.console import Browser, OpenBrowser
+from tests.world.ports import free_port
 from tests.world.tenant import Tenant
 
 NAME = "console.example"
@@ -25,7 +26,7 @@ Come = Callable[..., Browser]
 @pytest.fixture(scope="module")
 async def behind(system: System) -> AsyncIterator[str]:
     """An API process behind a web server, at 127.0.0.2, that people know as https://console.example."""
-    port = int(system.endpoints["callback_port"]) + 3000
+    port = free_port()
     env = {"ORCHESTRATOR_TRUSTED_PROXIES": f"{PROXY}/32", "ORCHESTRATOR_PUBLIC_URL": f"https://{NAME}"}
     async with beside(system, "api", port, "/healthz", env):
         yield f"http://127.0.0.1:{port}"

@@ -13,6 +13,7 @@ import pytest
 from bench.testbed.system import System
 from bench.testbed.waiting import until_async
 from tests.world.beside import beside
+from tests.world.ports import free_port
 from tests.world.raw import raw
 
 HEAD = b"GET /healthz HTTP/1.1\r\nHost: x\r\n"
@@ -43,7 +44,7 @@ class Api:
 
 @pytest.fixture(scope="module")
 async def api(system: System) -> AsyncIterator[Api]:
-    port = int(system.endpoints["callback_port"]) + 1000
+    port = free_port()
     bounds = {
         "ORCHESTRATOR_REQUEST_SECONDS": "2",
         "ORCHESTRATOR_CONNECTIONS_PER_ADDRESS": str(PER_ADDRESS),

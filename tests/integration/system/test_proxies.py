@@ -14,6 +14,7 @@ from bench.testbed.waiting import until_async
 from tenants.store.models import Operation, OperationKind, OperationState
 from tests.world.beside import beside
 from tests.world.console import Browser as Console
+from tests.world.ports import free_port
 from tests.world.proxies import Proxy, start_proxy
 from tests.world.raw import Raw, raw
 from tests.world.tenant import Tenant
@@ -26,9 +27,9 @@ HEAD = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n"
 @pytest.fixture(scope="module", params=["nginx", "caddy"])
 async def proxy(request: pytest.FixtureRequest, system: System) -> AsyncIterator[Proxy]:
     """Before an API process that trusts it."""
-    api = int(system.endpoints["callback_port"]) + 2000
+    api = free_port()
     websocket = int(system.endpoints["websocket"].rpartition(":")[2].partition("/")[0])
-    port = api + 1
+    port = free_port()
     env = {"ORCHESTRATOR_TRUSTED_PROXIES": "127.0.0.1/32", "ORCHESTRATOR_PUBLIC_URL": f"https://localhost:{port}"}
     async with beside(system, "api", api, "/healthz", env):
         with start_proxy(request.param, port, api, websocket) as started:
