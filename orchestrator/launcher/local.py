@@ -13,7 +13,7 @@ from typing import Any, cast
 
 from config.ejabberd_storage import EjabberdStorage, SqlServer
 from config.settings import ENV_PREFIX, FLOWER_USER, Settings
-from orchestrator.launcher import postgresql
+from orchestrator.launcher import postgresql, settings_file
 from orchestrator.launcher.errors import LaunchError
 
 LISTEN_IP = postgresql.LISTEN_IP
@@ -270,8 +270,7 @@ class LocalSystem:
             values["component_hosts"] = ",".join(f"{LISTEN_IP}:{node.ports['component']}" for node in nodes)
         if self._callbacks_stay_here():
             values["webhook_networks"] = "127.0.0.0/8,::1/128"
-        lines = (f"{ENV_PREFIX}{name.upper()}={value}" for name, value in values.items())
-        return "# Written by script/up; the environment wins over it.\n" + "\n".join(lines) + "\n"
+        return settings_file.text(values)
 
     def _callbacks_stay_here(self) -> bool:
         """Whether tenants' servers are on this machine, as they are unless the person who starts it says otherwise."""

@@ -17,6 +17,7 @@ import pytest
 
 from bench.testbed.system import System
 from tests.world import program
+from tests.world.settings import SECOND_HOST
 
 ORCHESTRATOR = str(Path(sys.executable).parent / "orchestrator")
 NOT_FOUND, CONFLICT, USAGE, FAILED = 3, 4, 2, 1
@@ -51,7 +52,7 @@ def data_of(done: "subprocess.CompletedProcess[str]") -> Any:
     return json.loads(done.stdout)
 
 
-def test_a_host_comes_and_goes_by_commands(run: Run, system: System) -> None:
+async def test_a_host_comes_and_goes_by_commands(run: Run, system: System) -> None:
     host = f"chat.{new_name()}.example"
     added = run("host", "add", host, "--certificate", "/nowhere/chat.pem")
     assert (added.returncode, f"_xmpp-client._tcp.{host}." in added.stdout) == (0, True)
@@ -60,6 +61,9 @@ def test_a_host_comes_and_goes_by_commands(run: Run, system: System) -> None:
     assert (row["is_up"], row["is_fixed"], row["tenants"]) == (True, False, 0)
     assert run("host", "remove", host).returncode == 0
     assert run("host", "remove", system.endpoints["xmpp_host"]).returncode == CONFLICT
+    # those that the system was started with stay, though this terminal was not told of them
+    assert "ORCHESTRATOR_XMPP_HOSTS" not in environment(system)
+    assert SECOND_HOST in await system.ejabberd("registered_vhosts")
 
 
 def test_where_ejabberd_is_configured_by_hand_its_lines_are_shown(run: Run, system: System) -> None:
