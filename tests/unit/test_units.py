@@ -100,7 +100,7 @@ def test_each_has_its_own_secrets_alone_and_the_same_bounds(tmp_path: Path) -> N
         wanted = [f"{secret}:{units.secrets}/{secret}" for secret in service["secrets"]]
         assert unit["LoadCredential"] == wanted, name
         assert int(unit["TimeoutStopSec"][-1]) >= seconds(service["stop_grace_period"]), name
-        assert unit["MemoryMax"][-1] == service["deploy"]["resources"]["limits"]["memory"], name
+        assert unit["MemoryMax"][-1] == service["mem_limit"], name
         assert unit["StartLimitIntervalSec"] == ["0"], f"{name} is started again without end"
         assert int(unit["TasksMax"][-1]) == service["pids_limit"], name
 
