@@ -17,7 +17,7 @@ from kombu import Connection
 from config.ejabberd_storage import EjabberdStorage, SqlServer, template_values
 from config.ejabberd_versions import Version, caution, disabled_mechanisms, objection, read_version, shown
 from config.settings import Settings
-from orchestrator.launcher import hosts, postgresql
+from orchestrator.launcher import hosts, postgresql, rabbitmq
 from orchestrator.launcher.errors import LaunchError, MissingServerError
 from orchestrator.launcher.local import (
     LISTEN_IP,
@@ -33,7 +33,6 @@ from tenants.store.models import TenantState
 
 PROJECT = Path(__file__).resolve().parents[2]
 _CONFIG = PROJECT / "config"
-_RABBITMQ = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
 _ERLANG_LIBRARY_FOLDERS = ("/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu", "/usr/lib/erlang/lib")
 _LOOPBACK_DISTRIBUTION = "-start_epmd false -kernel inet_dist_use_interface {127,0,0,1}"
 """Options of Erlang's virtual machine: an epmd of our own, and other nodes on this machine alone."""
@@ -84,7 +83,7 @@ def chosen(system: LocalSystem, settings: Settings) -> list[Server]:
         case Broker.REDIS:
             servers.append(Server("Redis", ("redis",), lambda: _broker_answers(system)))
         case Broker.RABBITMQ:
-            servers.append(Server("RabbitMQ", ("epmd", "rabbitmq"), lambda: _broker_answers(system)))
+            servers.append(_rabbitmq(system))
     return servers
 
 
@@ -97,6 +96,11 @@ def _postgresql(system: LocalSystem) -> Server:
             prepare_database(system)
 
     return Server("PostgreSQL", ("postgresql",), lambda: postgresql.answers(folder, port), prepare)
+
+
+def _rabbitmq(system: LocalSystem) -> Server:
+    prepare = (lambda: rabbitmq.keep_what_comes_back(system)) if rabbitmq.drops_what_comes_back() else None
+    return Server("RabbitMQ", ("epmd", "rabbitmq"), lambda: _broker_answers(system), prepare)
 
 
 def prepare_database(system: LocalSystem) -> None:
@@ -121,7 +125,7 @@ def prepare(system: LocalSystem, settings: Settings) -> None:
         case Broker.REDIS:
             files |= _REDIS_FILES
         case Broker.RABBITMQ:
-            files |= _prepare_rabbitmq(system)
+            files |= _EPMD_FILES | rabbitmq.prepare(system)
     if system.choice.runs_postgresql:
         folder = system.state / "postgresql"
         postgresql.create(folder)
@@ -259,19 +263,6 @@ def _control(system: LocalSystem, node: EjabberdNode, *command: str) -> None:
     )
     if done.returncode:
         raise LaunchError(f"{command[0]} at {node.erlang_name} failed: {(done.stdout + done.stderr).strip()}")
-
-
-def _prepare_rabbitmq(system: LocalSystem) -> dict[str, str]:
-    """The templates of RabbitMQ's files.
-
-    Raises:
-        MissingServerError: it is not installed.
-    """
-    if not _RABBITMQ.exists():
-        raise MissingServerError("RabbitMQ is not installed; script/up --broker rabbitmq installs it")
-    # none: each would cost memory and a second of its start
-    _write(system.state / "rabbitmq" / "enabled_plugins", "[].\n")
-    return _EPMD_FILES | {f"{name}.conf": f"{name}.conf" for name in ("supervisord/rabbitmq", "rabbitmq/rabbitmq")}
 
 
 def url_answers(url: str) -> bool:

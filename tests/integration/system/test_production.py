@@ -1,10 +1,12 @@
 """The same conversation on the servers of production: RabbitMQ's quorum queues and PostgreSQL, and their restarts."""
 
 import asyncio
+from functools import partial
 from pathlib import Path
 
 import pytest
-from kombu import Connection, Queue
+from amqp.exceptions import MessageNacked
+from kombu import Connection, Producer, Queue
 
 from bench.testbed.system import System
 from bench.testbed.waiting import until, until_async
@@ -113,6 +115,33 @@ async def test_what_rabbitmq_accepted_survives_its_end(production: System) -> No
         kept = queue(connection.default_channel)
         assert [message.payload["number"] for message in iter(kept.get, None)] == list(range(200))
         kept.delete()
+
+
+async def test_what_comes_back_again_and_again_is_not_dropped(production: System) -> None:
+    """A worker that dies gives back what it had; RabbitMQ 4 by itself drops that after twenty times."""
+    await production.ready(90)
+    queue = Queue("returned", durable=True, queue_arguments={"x-queue-type": "quorum"})
+    with Connection(production.endpoints["broker_url"], transport_options=TRANSPORT_OPTIONS) as connection:
+        queue(connection.default_channel).declare()
+        await until(partial(_takes, connection.Producer(), "returned"), "the new queue takes a message")
+        for number in range(30):
+            with connection.channel() as channel:
+                await until(partial(_is_in, queue(channel)), f"it is there after {number} times")
+        queue(connection.default_channel).delete()
+
+
+def _takes(producer: Producer, queue: str) -> bool:
+    """Whether the broker has the message; a queue that was made this moment may refuse it."""
+    try:
+        producer.publish({"number": 1}, routing_key=queue, delivery_mode="persistent")
+    except MessageNacked:
+        return False
+    return True
+
+
+def _is_in(queue: Queue) -> bool:
+    """Whether there is something in the queue: it is taken, and comes back with the end of the channel."""
+    return queue.get() is not None
 
 
 @pytest.mark.parametrize(("server", "part"), [("rabbitmq", "broker"), ("postgresql", "database")])
