@@ -1,24 +1,23 @@
 """XML-RPC as the extension speaks it, written by two encoders: Python's standard library and PHP's."""
 
+import json
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
 from xmlrpc.client import Fault, dumps, loads
 
 import httpx
-import pytest
 
 from bench.testbed.lhc import TIMEOUT
 from bench.testbed.system import System
 from orchestrator.launcher import servers
 
-SPOKEN_BY = (23, 1)
-"""The version of ejabberd whose own XML-RPC the extension was written for. From 24.02 on it is another: its calls take
-and answer the newest version of each command."""
-as_the_extension = pytest.mark.skipif(
-    servers.ejabberd_version() > SPOKEN_BY, reason="this ejabberd's own XML-RPC is not the extension's"
-)
-"""On tests that ask both, ours and ejabberd's own."""
+SPEAKS_AS_THE_EXTENSION = servers.ejabberd_version() == (23, 1)
+"""Whether this ejabberd's own XML-RPC is what the extension was written for. From 24.02 on it is another: its calls
+take and answer the newest version of each command."""
+_RECORDED = Path(__file__).parent / "shapes.json"
+"""What the ejabberd that does so answers, in the same order as the tests ask; which they see when it is there."""
 
 Encode = Callable[..., bytes]
 """A method's name and its params, as the body of a request."""
@@ -139,6 +138,18 @@ def shape(answer: bytes) -> Any:
         return ("fault", fault_in(answer)[0])
     (value,) = ET.fromstring(answer).findall("params/param/value")
     return _shape(value)
+
+
+def recorded(calls: str) -> list[Any]:
+    """The shapes of the answers of an ejabberd that speaks as the extension does."""
+    shapes: list[Any] = json.loads(_RECORDED.read_text())[calls]
+    return shapes
+
+
+def as_recorded(shapes: list[Any]) -> list[Any]:
+    """Shapes as `recorded` gives them."""
+    plain: list[Any] = json.loads(json.dumps(shapes))
+    return plain
 
 
 def _shape(value: ET.Element) -> Any:
