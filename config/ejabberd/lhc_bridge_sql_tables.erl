@@ -12,9 +12,16 @@
 -spec make(binary()) -> ok.
 make(Host) ->
     case [Opts || {mod_lhc_bridge, Opts, _} <- ejabberd_option:modules(Host)] of
-        [#{sql_tables := File}] when File /= <<>> -> make(Host, File, ?WAIT);
+        [#{sql_tables := File}] when File /= <<>> ->
+            makes_them_itself(Host) orelse make(Host, File, ?WAIT),
+            ok;
         _ -> ok
     end.
+
+%% Each of its modules makes its own when it starts: some are there before we are asked, and the file fails at those.
+makes_them_itself(Host) ->
+    ejabberd_option:default_db(Host) == sql andalso
+        code:ensure_loaded(ejabberd_sql_schema) == {module, ejabberd_sql_schema}.
 
 make(Host, File, Wait) ->
     case are_there(Host) of
