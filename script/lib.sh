@@ -10,25 +10,33 @@ as_root() {
   if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi
 }
 
-# install_packages [rabbitmq] [postgresql] [tests]: ejabberd (with Erlang's compiler and its headers), Redis, openssl,
-# curl, jq, a Python that can make venvs; and those servers, or for the tests all of them, docker-compose, which reads
-# its file without Docker's engine, a browser, two web servers, systemd, clients of operators, PHP (LHC's encoders) and
-# Erlang's tools for tests.
+# install_packages [rabbitmq] [postgresql] [servers] [tests]: ejabberd (with Erlang's compiler and its headers), Redis,
+# openssl, curl, jq, a Python that can make venvs; those servers; for `servers` both, and Erlang's tools for tests; for
+# the tests all that, docker-compose, which reads its file without Docker's engine, a browser, two web servers, systemd,
+# clients of operators and PHP (LHC's encoders).
 install_packages() {
-  local wanted=" $* " missing=() clients=() client
-  case $wanted in *" postgresql "* | *" tests "*)
+  local wanted=" $* " missing=() optional=() one
+  case $wanted in *" tests "*) wanted+="servers " ;; esac
+  case $wanted in *" servers "*) wanted+="rabbitmq postgresql " ;; esac
+  case $wanted in *" postgresql "*)
     compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || missing+=(postgresql)
     # what ejabberd speaks to it with
     compgen -G '/usr/lib/erlang/lib/p1_pgsql-*' >/dev/null || missing+=(erlang-p1-pgsql) ;;
   esac
-  case $wanted in *" rabbitmq "* | *" tests "*)
+  case $wanted in *" rabbitmq "*)
     [ -x /usr/lib/rabbitmq/bin/rabbitmq-server ] || missing+=(rabbitmq-server) ;;
+  esac
+  case $wanted in *" servers "*)
+    # EUnit, for the bridge's own tests, and its header; xref, which finds calls of functions that are not there
+    compgen -G '/usr/lib/erlang/lib/tools-*/ebin' >/dev/null || missing+=(erlang-tools)
+    compgen -G '/usr/lib/erlang/lib/eunit-*/ebin' >/dev/null || missing+=(erlang-eunit)
+    compgen -G '/usr/lib/erlang/lib/eunit-*/include' >/dev/null || missing+=(erlang-dev) ;;
   esac
   case $wanted in *" tests "*)
     # for the services of docker-compose.yml, whose user may not reach into root's own folder
     /usr/bin/python3 -c 'import venv, ensurepip' 2>/dev/null || missing+=(python3 python3-venv)
     command -v docker-compose >/dev/null || missing+=(docker-compose)
-    command -v chromium >/dev/null || missing+=(chromium fonts-dejavu-core)
+    command -v chromium >/dev/null || optional+=(chromium) missing+=(fonts-dejavu-core)
     # the web servers that docs/proxy is for; nginx's folder is not on everybody's path
     [ -x /usr/sbin/nginx ] || missing+=(nginx-light)
     command -v caddy >/dev/null || missing+=(caddy)
@@ -37,13 +45,9 @@ install_packages() {
     # which says whether it understands our units, and runs them
     command -v systemd-analyze >/dev/null || missing+=(systemd)
     # clients of operators
-    for client in profanity mcabber poezio go-sendxmpp; do
-      command -v $client >/dev/null || clients+=($client)
-    done
-    # EUnit, for the bridge's own tests, and its header; xref, which finds calls of functions that are not there
-    compgen -G '/usr/lib/erlang/lib/tools-*/ebin' >/dev/null || missing+=(erlang-tools)
-    compgen -G '/usr/lib/erlang/lib/eunit-*/ebin' >/dev/null || missing+=(erlang-eunit)
-    compgen -G '/usr/lib/erlang/lib/eunit-*/include' >/dev/null || missing+=(erlang-dev) ;;
+    for one in profanity mcabber poezio go-sendxmpp; do
+      command -v $one >/dev/null || optional+=($one)
+    done ;;
   esac
   command -v erlc >/dev/null && compgen -G '/usr/lib/*/ejabberd-*/include' >/dev/null || missing+=(ejabberd erlang-base)
   command -v redis-server >/dev/null && command -v redis-cli >/dev/null || missing+=(redis-server)
@@ -52,10 +56,10 @@ install_packages() {
   # the documentation's examples call these
   command -v curl >/dev/null || missing+=(curl)
   command -v jq >/dev/null || missing+=(jq)
-  if [ ${#missing[@]} != 0 ] && [ ${#clients[@]} != 0 ]; then as_root apt-get update -q >&2; fi
-  # what a Debian has no longer its tests do without
-  for client in "${clients[@]}"; do
-    if apt-cache show "$client" >/dev/null 2>&1; then missing+=("$client"); fi
+  if [ ${#missing[@]} != 0 ] && [ ${#optional[@]} != 0 ]; then as_root apt-get update -q >&2; fi
+  # what a Debian has no longer, and Ubuntu not as a package, the tests do without
+  for one in "${optional[@]}"; do
+    if apt-cache show "$one" >/dev/null 2>&1; then missing+=("$one"); fi
   done
   if [ ${#missing[@]} = 0 ]; then return; fi
 
@@ -81,19 +85,41 @@ apt_install() {
   return $status
 }
 
-# install_newest_ejabberd: the one of this Debian's backports, with what it needs of them.
+# debian_mirror: where this machine's packages come from. (All of apt's answer is read: who is hung up on fails.)
+debian_mirror() {
+  apt-get indextargets --format '$(REPO_URI)' 2>/dev/null |
+    awk '/\/debian\/$/ && !found { found = $0 } END { print found ? found : "http://deb.debian.org/debian/" }'
+}
+
+# install_newest_ejabberd: the one of this Debian's backports, with what it needs of them; fails where there is none.
 install_newest_ejabberd() {
-  local backports mirror
-  case $(dpkg-query --showformat '${Version}' --show ejabberd 2>/dev/null) in *~bpo*) return ;; esac
-  backports=$(. /etc/os-release && [ "$ID" = debian ] && [ -n "${VERSION_CODENAME:-}" ] && echo "$VERSION_CODENAME-backports") ||
-    { say "A newer ejabberd comes from Debian's backports, and this is no Debian that has some"; return 1; }
-  if ! apt-get indextargets --format '$(RELEASE)' | grep -x "$backports" >/dev/null; then
-    mirror=$(apt-get indextargets --format '$(REPO_URI)' | grep -m1 '/debian/$' || echo http://deb.debian.org/debian/)
-    # of them apt takes by itself nothing that Debian has too
-    echo "deb $mirror $backports main" | as_root tee /etc/apt/sources.list.d/lhc-backports.list >/dev/null
+  local release backports newest
+  local list=/etc/apt/sources.list.d/lhc-backports.list pin=/etc/apt/preferences.d/lhc-backports
+  release=$(. /etc/os-release && [ "$ID" = debian ] && echo "${VERSION_CODENAME:-}") && [ -n "$release" ] ||
+    { say "--ejabberd newest: a newer ejabberd comes from Debian's backports, and this is not Debian"; return 1; }
+  backports=$release-backports
+  if [ ! -e $pin ]; then
+    case " $(apt-get indextargets --format '$(RELEASE)' | tr '\n' ' ')" in
+      *" $backports "*) ;;
+      *) echo "deb $(debian_mirror) $backports main" | as_root tee $list >/dev/null ;;
+    esac
+    # of backports ejabberd alone, with the libraries that it needs there; what is installed later, too
+    printf '%s\n' 'Package: ejabberd erlang-*' "Pin: release n=$backports" 'Pin-Priority: 600' |
+      as_root tee $pin >/dev/null
+    as_root apt-get update -q >&2 || true
   fi
-  say "Installing ejabberd of $backports …"
-  apt_install --target-release "$backports" ejabberd erlang-base
+  newest=$(apt-cache policy ejabberd | awk '/Candidate:/ { print $2 }')
+  case $newest in
+    *~bpo*) ;;
+    *)
+      # apt would fail from now on at a list that is not there
+      as_root rm -f $list $pin
+      say "--ejabberd newest: $backports has no ejabberd that is newer than $newest, which script/up runs by itself"
+      return 1 ;;
+  esac
+  if [ "$(dpkg-query --showformat '${Version}' --show ejabberd 2>/dev/null)" = "$newest" ]; then return; fi
+  say "Installing ejabberd $newest of $backports …"
+  apt_install ejabberd erlang-base
 }
 
 # install_packages_of ARGUMENTS: those that a command with these arguments needs.

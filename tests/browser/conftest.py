@@ -1,6 +1,7 @@
 """The console in a browser: Debian's Chromium, driven by Playwright, at a running system."""
 
 import os
+import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -25,6 +26,8 @@ def screenshots() -> Path:
 
 @pytest.fixture(scope="session")
 async def chromium() -> AsyncIterator[Browser]:
+    if shutil.which(CHROMIUM) is None:
+        pytest.skip("there is no Chromium")
     async with async_playwright() as playwright:
         # without its sandbox, which root cannot have: it opens our own pages alone
         chromium = await playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
