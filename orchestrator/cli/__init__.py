@@ -1,5 +1,6 @@
 """The command line: `orchestrator --help`."""
 
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
 
@@ -13,6 +14,7 @@ from orchestrator.cli.running import console, fail
 from orchestrator.launcher.errors import LaunchError
 from orchestrator.launcher.local import Broker, DatabaseServer
 from orchestrator.launcher.up import Launcher
+from tenants.ejabberd.client import BRIDGE_VERSION
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_show_locals=False, help=__doc__)
 app.add_typer(tenants.app, name="tenant")
@@ -32,8 +34,27 @@ app.command("returned")(messages.returned_messages)
 app.command()(units.systemd)
 app.command("ejabberd-files")(units.ejabberd_files)
 
+PACKAGE = "lhc-xmpp-orchestrator"
 KEPT = "A folder keeps what it was begun with."
 StateOption = Annotated[Path | None, typer.Option("--state-dir", help="Folder of the system; .state by default.")]
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from tenants.store.migrate import newest_revision  # noqa: PLC0415 - see `pool`
+
+        console.print(f"orchestrator {version(PACKAGE)} (schema {newest_revision()}, bridge {BRIDGE_VERSION})")
+        raise typer.Exit
+
+
+@app.callback(help=__doc__)
+def _of_all(
+    *,
+    _version: Annotated[
+        bool, typer.Option("--version", help="Say which version this is.", callback=_show_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Options of `orchestrator` itself."""
 
 
 @app.command()

@@ -98,13 +98,7 @@ def run(function: Callable[[Services], Awaitable[Result]]) -> Result:
     from config.wakeup import celery_wake  # noqa: PLC0415
 
     _log_to_standard_error()
-    try:
-        settings = Settings.load()
-    except ValidationError as error:
-        # without the values: some are secrets
-        wrong = "; ".join(f"{ENV_PREFIX}{'_'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in error.errors())
-        raise fail(wrong, Exit.USAGE) from None
-
+    settings = load_settings()
     file = sqlite_file(settings.database_url.get_secret_value())
     if file is not None and not file.exists():
         # SQLite would create it
@@ -122,6 +116,16 @@ def run(function: Callable[[Services], Awaitable[Result]]) -> Result:
         raise fail(f"the database cannot be used: {first_line(error)}; {_WHERE}", Exit.UNAVAILABLE) from None
     except KeyboardInterrupt:
         raise fail("interrupted; a workflow that was begun goes on", Exit.INTERRUPTED) from None
+
+
+def load_settings() -> Settings:
+    """The settings; what is wrong with them is told."""
+    try:
+        return Settings.load()
+    except ValidationError as error:
+        # without the values: some are secrets
+        wrong = "; ".join(f"{ENV_PREFIX}{'_'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in error.errors())
+        raise fail(wrong, Exit.USAGE) from None
 
 
 def _log_to_standard_error() -> None:

@@ -4,15 +4,18 @@ from typing import Annotated
 
 import typer
 
-from config.settings import Settings
 from orchestrator.cli.operations import WaitOption, show_started
 from orchestrator.cli.running import (
+    Exit,
     JsonOption,
     OptionalInstance,
     ReasonOption,
     cause,
     complain,
     data_of,
+    fail,
+    load_settings,
+    messages,
     run,
     show_json,
     show_limit,
@@ -20,7 +23,7 @@ from orchestrator.cli.running import (
 )
 from tenants.lifecycle import audit, operations, registry
 from tenants.process.services import Services
-from tenants.store.migrate import upgrade
+from tenants.store.migrate import MigrationError, upgrade
 from tenants.store.models import EVERY_TENANT, MAX_ID, AuditEntry, Drift, OperationKind
 from tenants.workflows import drift_records
 from tenants.workflows import reconcile as reconciliation
@@ -29,10 +32,19 @@ _DRIFT = ("instance_name", "kind", "subject", "detail", "found_at", "mended_at")
 _AUDIT = ("id", "at", "instance_name", "action", "old_state", "new_state", "actor", "reason")
 
 
-def migrate() -> None:
+def migrate(
+    *,
+    backup: Annotated[bool, typer.Option(help="Make a copy of the database first, if it has to be changed.")] = True,
+) -> None:
     """Bring the database to the newest schema. A standalone system gets its one tenant."""
-    upgrade()
-    if not Settings.load().hosting:
+    settings = load_settings()
+    try:
+        kept = upgrade(backup=backup)
+    except MigrationError as error:
+        raise fail(str(error), Exit.FAILED) from None
+    if kept is not None:
+        messages.print(f"A copy of the database as it was before is {kept}", soft_wrap=True)
+    if not settings.hosting:
         run(registry.begin_standalone)
 
 

@@ -67,7 +67,7 @@ def test_a_command_is_one_that_exists_with_options_that_exist(name: str) -> None
         assert program == "orchestrator"
         commands = typer.main.get_command(cli).commands  # type: ignore[attr-defined]  # a group of commands
     given = {word.split("=")[0] for word in words[1:] if word.startswith("-")}
-    known = {spelling for option in commands[words[0]].params for spelling in option.opts}
+    known = {spelling for option in commands[words[0]].params for spelling in (*option.opts, *option.secondary_opts)}
     assert given <= known
 
 

@@ -61,7 +61,8 @@ def test_every_command_is_there_with_its_options(page: Path) -> None:
             # `create|list`: several at once
             commands = [group[one] for one in re.split(r"\\?\|", rest[0])]
         given = {word.partition("=")[0] for word in rest if word.startswith("--")}
-        known = {option for command in commands for parameter in command.params for option in parameter.opts}
+        params = [parameter for command in commands for parameter in command.params]
+        known = {option for parameter in params for option in (*parameter.opts, *parameter.secondary_opts)}
         assert given <= known, words
 
 

@@ -1,6 +1,9 @@
 """A system that has data is upgraded from each revision there was, and goes back: nothing of it is lost or changed."""
 
+import os
 import shutil
+import sqlite3
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +14,9 @@ from alembic.config import Config
 from alembic.script import ScriptDirectory
 from sqlalchemy import Column, Connection, Engine, MetaData, create_engine, make_url, select, text, types
 
-from tenants.store.migrate import alembic_config
+from bench.testbed.system import ORCHESTRATOR
+from tenants.store import dumps
+from tenants.store.migrate import MigrationError, alembic_config, upgrade
 
 _MIGRATIONS = ScriptDirectory.from_config(alembic_config())
 _REVISIONS = sorted(script.revision for script in _MIGRATIONS.walk_revisions())
@@ -161,3 +166,67 @@ def test_a_revision_that_leaves_rows_without_what_they_refer_to_fails(database: 
     with pytest.raises(RuntimeError, match="accounts -> tenants"):
         command.upgrade(config, "head")
     assert len(contents(database)["tenants"]) == 2
+
+
+def test_a_copy_is_made_before_anything_is_changed_and_a_failure_is_one_sentence(
+    database: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A database that fails to go on has a copy beside it, and an empty one has none."""
+    monkeypatch.setenv("ORCHESTRATOR_STATE_DIR", str(tmp_path))
+    command.upgrade(alembic_config(), "0004")
+    with database.begin() as connection:
+        fill(connection)
+    before = contents(database)
+    config = migrations_with_one_that_fails(tmp_path / "migrations", "op.execute('no SQL at all')")
+    with pytest.raises(MigrationError) as failed:
+        upgrade(config=config)
+    said = str(failed.value)
+    assert "to revision 9999: " in said
+    assert "syntax error" in said
+    assert f"It is at revision {_HEAD} with all its rows" in said
+    assert "\n" not in said
+    copy = next(tmp_path.glob("*-before-upgrade-from-0004*"))
+    assert str(copy) in said
+    assert copy.stat().st_mode & 0o777 == 0o600
+    if database.dialect.name == "sqlite":
+        # the version that it belongs to can be started on it
+        copied = create_engine(f"sqlite:///{copy}")
+        assert contents(copied) == before
+        copied.dispose()
+    else:
+        assert copy.read_bytes().startswith(b"PGDMP")
+    assert upgrade() is None
+
+
+@pytest.mark.parametrize("database", ["sqlite"], indirect=True)
+def test_without_a_copy_nothing_is_changed_unless_that_is_said(
+    database: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command.upgrade(alembic_config(), "0004")
+    before = contents(database)
+
+    def full(*_: object) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    monkeypatch.setattr(dumps, "_copy_sqlite", full)
+    with pytest.raises(MigrationError, match=r"disk is full\. Without a copy of it nothing is changed.*--no-backup"):
+        upgrade()
+    assert contents(database) == before
+    assert upgrade(backup=False) is None
+    assert list(tmp_path.glob("*before-upgrade*")) == []
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("sqlite+aiosqlite:////nowhere/registry.db", "the database cannot be used: there is no folder /nowhere"),
+        ("postgresql+psycopg://me@127.0.0.1:1/x", "the database cannot be used: connection failed: connection to"),
+    ],
+)
+def test_a_database_that_is_not_there_is_told_in_one_line(url: str, said: str) -> None:
+    environment = {**os.environ, "ORCHESTRATOR_DATABASE_URL": url}
+    done = subprocess.run([ORCHESTRATOR, "migrate"], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith(said)
+    assert len(done.stderr.splitlines()) == 1
+    assert done.stdout == ""

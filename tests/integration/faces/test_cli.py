@@ -4,6 +4,7 @@ import itertools
 import json
 import os
 import pty
+import re
 import subprocess
 import sys
 import time
@@ -50,6 +51,10 @@ def run(system: System, forks: ForkServerContext) -> Run:
 def data_of(done: "subprocess.CompletedProcess[str]") -> Any:
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
+
+
+def test_it_says_which_version_it_is(run: Run) -> None:
+    assert re.fullmatch(r"orchestrator \d+\.\d+\.\d+ \(schema \d{4}, bridge \d+\)\n", run("--version").stdout)
 
 
 async def test_a_host_comes_and_goes_by_commands(run: Run, system: System) -> None:
