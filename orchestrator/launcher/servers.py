@@ -17,7 +17,7 @@ from kombu import Connection
 from config.ejabberd_storage import EjabberdStorage, SqlServer, template_values
 from config.ejabberd_versions import Version, caution, disabled_mechanisms, objection, read_version, shown
 from config.settings import Settings
-from orchestrator.launcher import hosts, postgresql, rabbitmq
+from orchestrator.launcher import compiled, hosts, postgresql, rabbitmq
 from orchestrator.launcher.errors import LaunchError, MissingServerError
 from orchestrator.launcher.local import (
     LISTEN_IP,
@@ -331,13 +331,13 @@ def compile_erlang(ebin: Path, sources: Iterable[Path], *options: str, made_for:
     ebin.mkdir(parents=True, exist_ok=True)
     include.mkdir(parents=True, exist_ok=True)
     # the module includes xmpp/include/xmpp.hrl; Debian calls that folder p1_xmpp-VERSION
-    link = include / "xmpp"
+    link, xmpp = include / "xmpp", _library("p1_xmpp-*", "xmpp-*")
     link.unlink(missing_ok=True)
-    link.symlink_to(_library("p1_xmpp-*", "xmpp-*"))
+    link.symlink_to(xmpp)
     headers = _library("ejabberd-*") / "include"
     version = f'-DEJABBERD_VERSION="{shown(made_for or ejabberd_version())}"'
-    command = ["erlc", version, "-I", str(include), "-I", str(headers), "-pa", str(ejabberd_modules())]
-    subprocess.run([*command, *options, "-o", str(ebin), *map(str, sources)], check=True, timeout=120)
+    command = ["erlc", version, "-I", str(headers), "-pa", str(ejabberd_modules()), *options]
+    compiled.compile_to(ebin, command, list(sources), include, (headers, xmpp, ejabberd_modules()))
 
 
 def ejabberd_modules() -> Path:
