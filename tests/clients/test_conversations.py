@@ -46,5 +46,5 @@ async def test_two_devices_see_the_same(client: Client, tenant: Tenant, homes: P
         await other.says("visitor.7", "What can I do for you?")
         await client.reads("visitor.7", "What can I do for you?")
     await tenant.receiver.message("What can I do for you?")
-    told = [callback.form["body"] for callback in tenant.receiver.callbacks if "body" in callback.form]
+    told = [callback.form["body"] for callback in tenant.callbacks() if "body" in callback.form]
     assert told == ["Good morning!", "What can I do for you?"]

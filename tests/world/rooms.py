@@ -56,11 +56,7 @@ def present(tenant: Tenant, sender: str, status: str, name: str = NAME) -> str:
 
 def told(tenant: Tenant) -> list[str]:
     """What LHC was told at its address for messages, byte for byte."""
-    return [
-        one.raw.decode()
-        for one in tenant.receiver.callbacks
-        if one.host == tenant.callback_host and one.path == "/xmppservice/processmessage"
-    ]
+    return [one.raw.decode() for one in tenant.callbacks("/xmppservice/processmessage")]
 
 
 async def is_told(tenant: Tenant, *bodies: str) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 from bench.testbed.lhc import Lhc
 from bench.testbed.operator import Operator
 from bench.testbed.panel import Panel
-from bench.testbed.receiver import Receiver
+from bench.testbed.receiver import Callback, Receiver
 from bench.testbed.system import System
 from tests.world.rpc import Encode, Rpc, library_request
 
@@ -50,6 +50,11 @@ class Tenant:
         operator = await self.online(local, resource=resource)
         await self.receiver.status(self.connect_body(local))
         return operator
+
+    def callbacks(self, path: str | None = None) -> list[Callback]:
+        """What its LHC was told so far: no other tenant's, whom the same receiver serves; at that path, or at any."""
+        of_ours = [one for one in self.receiver.callbacks if one.host == self.callback_host]
+        return [one for one in of_ours if path in {None, one.path}]
 
     def connect_body(self, local: str, action: str = "connect") -> str:
         return f'{{"action":"{action}","user":"{self.lhc.name(local)}","server":"{self.host}"}}'

@@ -36,8 +36,7 @@ class TenantApi:
     async def _is_told(self, username: str) -> bool:
         return any(
             f'"connect","user":"{self.tenant.lhc.name(username)}"' in callback.raw.decode()
-            for callback in self.tenant.receiver.callbacks
-            if callback.host == self.tenant.callback_host
+            for callback in self.tenant.callbacks()
         )
 
     async def chat(self, chat_id: str, **wanted: Any) -> dict[str, Any]:

@@ -17,11 +17,7 @@ class Told:
         self.seen: list[dict[str, Any]] = []
 
     def all(self) -> list[Callback]:
-        return [
-            one
-            for one in self._api.tenant.receiver.callbacks
-            if one.path == "/events" and one.host == self._api.tenant.callback_host
-        ]
+        return self._api.tenant.callbacks("/events")
 
     def of(self, event: str) -> list[dict[str, Any]]:
         events = [json.loads(one.raw) for one in self.all()]

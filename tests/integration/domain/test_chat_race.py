@@ -108,5 +108,5 @@ async def test_two_clients_at_once(api: TenantApi) -> None:
             f"the other is told of chat {number}",
             60,
         )
-    told = [callback.raw for callback in api.tenant.receiver.callbacks if b"takes" in callback.raw]
+    told = [callback.raw for callback in api.tenant.callbacks() if b"takes" in callback.raw]
     assert len(told) == RACES

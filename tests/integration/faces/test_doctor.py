@@ -62,7 +62,7 @@ async def test_all_is_well_with_a_running_system(tenant: Tenant) -> None:
     assert parts["component"]["found"] == f"lhc.{tenant.host} is connected"
     assert tenant.callback_host in parts[f"tenant {tenant.name}"]["found"]
     # it asked, and told nothing
-    assert [callback.raw for callback in tenant.receiver.callbacks if callback.host == tenant.callback_host] == []
+    assert [callback.raw for callback in tenant.callbacks()] == []
 
 
 async def test_tenants_of_the_other_mode_are_told(tenant: Tenant) -> None:

@@ -35,7 +35,7 @@ async def test_the_first_who_answers_owns_the_chat(api: TenantApi) -> None:
     assert read_by(bob) == ["hello?", "for Bob alone"]
     assert read_by(eve) == ["hello?", ACCEPTED.format("Bob B."), ACCEPTED.format("Bob B.")]
     assert (read_by(ann), read_by(sid)) == ([], [])
-    told = [callback.raw for callback in api.tenant.receiver.callbacks if b"body=" in callback.raw]
+    told = [callback.raw for callback in api.tenant.callbacks() if b"body=" in callback.raw]
     assert not [body for body in told if b"Eve" in body]
 
 

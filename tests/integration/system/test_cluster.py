@@ -134,7 +134,7 @@ async def test_people_at_different_nodes_talk_in_order_and_stay_online(tenant: T
             await operator.reads(f"29 to {local}")
             assert [one.body for one in operator.messages] == [f"{number:02} to {local}" for number in range(30)]
             await tenant.receiver.message(f"29 of {local} {tenant.name}", seconds=30)
-            bodies = [one.form.get("body", "") for one in tenant.receiver.callbacks]
+            bodies = [one.form.get("body", "") for one in tenant.callbacks()]
             mine = [body for body in bodies if body.endswith(f" of {local} {tenant.name}")]
             assert mine == [f"{number:02} of {local} {tenant.name}" for number in range(30)]
         ping = f'{{"action":"ping","user":"{bob.username}@{tenant.host}/desk"}}'
@@ -186,7 +186,7 @@ async def test_nothing_is_lost_when_either_node_dies_in_the_middle(tenant: Tenan
         await tenant.receiver.message(f"39 {tenant.name}", seconds=30)
         assert not ann.disconnected.is_set()
         assert list(dict.fromkeys(one.body for one in ann.messages)) == [f"{number:02} ann" for number in range(40)]
-        posted = [one.form["body"] for one in tenant.receiver.callbacks if one.form.get("body", "")[3:] == tenant.name]
+        posted = [one.form["body"] for one in tenant.callbacks() if one.form.get("body", "")[3:] == tenant.name]
         assert posted == [f"{number:02} {tenant.name}" for number in range(40)]
         async with at(tenant, other, "bob", "phone") as phone:
             wanted = {f"{number:02} bob" for number in range(40)}

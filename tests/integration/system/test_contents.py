@@ -47,11 +47,7 @@ async def test_each_row_of_the_table_as_lhc_is_posted_it(new_tenant: NewTenant, 
     tenant, bob = await all_sent(new_tenant, routing=routing)
 
     def lines(number: int) -> list[str]:
-        forms = [
-            one.form
-            for one in tenant.receiver.callbacks
-            if one.path == "/xmppservice/processmessage" and one.host == tenant.callback_host
-        ]
+        forms = [one.form for one in tenant.callbacks("/xmppservice/processmessage")]
         return [form["body"] for form in forms if form["receiver"] == visitor_of(tenant, number)]
 
     for number, sample in enumerate(SAMPLES, 1):
@@ -66,11 +62,7 @@ async def test_each_row_of_the_table_as_webhooks_tell_it(new_tenant: NewTenant, 
     created = "message.created" if routing == "lhc" else "invitation.created"
 
     def events(number: int) -> list[tuple[str, dict[str, Any]]]:
-        all_ = [
-            json.loads(one.raw)
-            for one in tenant.receiver.callbacks
-            if one.host == tenant.callback_host and one.path == "/"
-        ]
+        all_ = [json.loads(one.raw) for one in tenant.callbacks("/")]
         of_visitor = [one for one in all_ if one["data"].get("username") == visitor_of(tenant, number)]
         # whether a sign of typing is told depends on what waits
         return [(one["type"], one["data"]) for one in of_visitor if one["type"] != "typing"]
@@ -188,7 +180,7 @@ async def test_lhcs_lines_are_known_as_the_visitors(new_tenant: NewTenant) -> No
     send(bob, to, f"<body>hi</body><reply xmlns='urn:xmpp:reply:0' id='{asked}'/>", "m2")
 
     def told(kind: str) -> list[dict[str, Any]]:
-        events = [json.loads(one.raw) for one in tenant.receiver.callbacks if one.host == tenant.callback_host]
+        events = [json.loads(one.raw) for one in tenant.callbacks()]
         return [one["data"] for one in events if one.get("type") == kind]
 
     await until(lambda: told("message.created"), "all is told")

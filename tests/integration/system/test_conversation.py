@@ -55,7 +55,7 @@ async def test_messages_of_a_conversation_keep_their_order(tenant: Tenant) -> No
     for body in bodies:
         bob.write(tenant.lhc.name("visitor.1"), body)
     await tenant.receiver.message(bodies[-1])
-    assert [c.form["body"] for c in tenant.receiver.callbacks if c.form.get("body") in bodies] == bodies
+    assert [c.form["body"] for c in tenant.callbacks() if c.form.get("body") in bodies] == bodies
 
     for body in bodies:
         assert (await tenant.lhc.visitor_writes("visitor.1", PASSWORD, "bob", body)).text == "ok"
@@ -179,7 +179,7 @@ async def test_a_failing_lhc_gets_the_message_again_in_order(tenant: Tenant) -> 
     for body in ("one", "two"):
         bob.write(tenant.lhc.name("visitor.1"), f"{body} {tenant.name}")
     await tenant.receiver.message(f"two {tenant.name}", seconds=30)
-    bodies = [c.form["body"].split()[0] for c in tenant.receiver.callbacks if tenant.name in c.form.get("body", "")]
+    bodies = [c.form["body"].split()[0] for c in tenant.callbacks() if tenant.name in c.form.get("body", "")]
     assert bodies == ["one", "one", "one", "two"]
 
 

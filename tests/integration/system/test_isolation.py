@@ -62,7 +62,7 @@ async def write_to_visitors(tenant: Tenant, bob: Operator, visitors: int, each: 
 
 def bodies_of(tenant: Tenant) -> list[str]:
     """The bodies of all messages that the tenant's LHC was sent, in order."""
-    callbacks = [callback for callback in tenant.receiver.callbacks if callback.host == tenant.callback_host]
+    callbacks = tenant.callbacks()
     return [callback.form["body"] for callback in callbacks if "body" in callback.form]
 
 

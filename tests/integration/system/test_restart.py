@@ -103,7 +103,7 @@ async def test_callbacks_go_on_after_the_worker_was_killed(tenant: Tenant) -> No
     for number in range(5):
         bob.write(lhc.name("visitor.1"), f"{number} {tenant.name}")
     await tenant.receiver.message(f"4 {tenant.name}", seconds=45)
-    received = [c.form["body"] for c in tenant.receiver.callbacks if c.form.get("body", "").endswith(f" {tenant.name}")]
+    received = [c.form["body"] for c in tenant.callbacks() if c.form.get("body", "").endswith(f" {tenant.name}")]
     assert received == [f"{number} {tenant.name}" for number in range(5)]
     await system.ready()
 

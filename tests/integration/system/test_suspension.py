@@ -49,7 +49,7 @@ async def change(tenant: Tenant, **settings: Any) -> None:
 
 
 def seen_by_lhc(tenant: Tenant) -> list[Callback]:
-    return [callback for callback in tenant.receiver.callbacks if callback.host == tenant.callback_host]
+    return tenant.callbacks()
 
 
 async def refused(tenant: Tenant, operator: Operator, visitor: str) -> str:
