@@ -19,6 +19,7 @@ from orchestrator.api.http.auth import check_text
 from orchestrator.api.http.bodies import MAX_BODY, BodyRules
 from orchestrator.api.lhc.face import LhcFace
 from orchestrator.api.resources import (
+    attention,
     audit,
     chats,
     deliveries,
@@ -95,6 +96,7 @@ def _serve_resources(app: FastAPI) -> None:
         reconcile,
         tokens,
         audit,
+        attention,
     ):
         app.include_router(resource.router, max_body_size=MAX_BODY, dependencies=[Depends(check_text)])
     documentation.complete(app)

@@ -35,6 +35,7 @@ from tenants.process.services import Services
 from tenants.shards.commands import SendToRoom
 from tenants.store.database import Database, rows_changed
 from tenants.store.models import (
+    ROOMS_BY_DEFAULT,
     Account,
     AccountState,
     Operator,
@@ -46,8 +47,6 @@ from tenants.store.models import (
 
 log = structlog.get_logger(__name__)
 
-MAX_ROOMS = 200
-"""Rooms of a tenant for which nothing else was set."""
 MAX_MEMBERS = 200
 """Members of a room; mod_muc takes as many into one."""
 MAX_NICK = 200
@@ -141,7 +140,7 @@ async def _begin(services: Services, instance_name: str, name: str, title: str, 
             count = await session.scalar(
                 select(func.count()).select_from(Room).where(Room.instance_name == instance_name)
             )
-            most = MAX_ROOMS if tenant.max_rooms is None else tenant.max_rooms
+            most = ROOMS_BY_DEFAULT if tenant.max_rooms is None else tenant.max_rooms
             if (count or 0) >= most:
                 raise ConflictError(f"tenant '{instance_name}' has {most} rooms, as many as it may have")
             room = Room(
@@ -179,7 +178,7 @@ async def get(database: Database, instance_name: str, name: str) -> Room:
         return await _get(session, instance_name, fold_room(name))
 
 
-async def find(database: Database, instance_name: str, *, after: int = 0, limit: int = MAX_ROOMS) -> list[Room]:
+async def find(database: Database, instance_name: str, *, after: int = 0, limit: int = ROOMS_BY_DEFAULT) -> list[Room]:
     """The tenant's rooms with their members, oldest first."""
     async with database.read() as session:
         rows = await session.scalars(

@@ -91,7 +91,10 @@ async def replay(services: Services, instance_name: str, message_id: int, cause:
 
 
 async def replay_all(services: Services, instance_name: str, cause: Cause) -> int:
-    """`replay` for all dead messages of the tenant. Returns how many there were."""
+    """`replay` for all dead messages of the tenant. Returns how many there were.
+
+    The circuit is closed even if none is dead: then what waits is tried now.
+    """
     async with services.database.read() as session:
         conversation_ids = await session.scalars(
             select(CallbackMessage.conversation_id)
@@ -104,7 +107,7 @@ async def replay_all(services: Services, instance_name: str, cause: Cause) -> in
         count += await _replay(services, conversation_id)
     if count:
         await audit.note(services, cause, instance_name, _REPLAYED, f"all {count} dead deliveries")
-        await go_on(services, instance_name)
+    await go_on(services, instance_name)
     return count
 
 

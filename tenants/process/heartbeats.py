@@ -11,6 +11,8 @@ WORKER = "worker"
 """Beat, broker and the worker that delivers callbacks."""
 LIFECYCLE = "lifecycle"
 """Beat, broker and the worker that runs workflows."""
+BACKUP = "backup"
+"""No process: when the latest backup was made. `tenants.status.attention` tells when that is too long ago."""
 FRESH_SECONDS = 15.0
 """A sign older than this is none."""
 

@@ -4,9 +4,11 @@ For people who set a system up, or look for what is broken; `/readyz` is for pro
 """
 
 import asyncio
+import shutil
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
+from pathlib import Path
 
 from alembic.script import ScriptDirectory
 from sqlalchemy import ColumnElement, Float, cast, exists, func, select, text
@@ -24,6 +26,7 @@ from tenants.lifecycle import operations, registry
 from tenants.outbound import callback_urls, lhc
 from tenants.process import heartbeats, leases
 from tenants.process.services import Services
+from tenants.store.database import sqlite_file
 from tenants.store.migrate import alembic_config
 from tenants.store.models import EVERY_TENANT, Account, EventFormat, OperationKind, Tenant, TenantState
 
@@ -32,6 +35,9 @@ _SECONDS = 10.0
 _CLOCK_SECONDS = 1.0
 """By how much clocks may differ: terms of leases are measured by each machine's own."""
 _SERVER_ERROR = 500
+_GIB = 1024**3
+_LEAST_FREE, _LEAST_SHARE = 5 * _GIB, 0.05
+"""Bytes and the share of a disk that are to be free: less than both is too little."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,11 +70,15 @@ Check = Callable[[Services], Awaitable[str]]
 
 
 async def examine(
-    services: Services, further: Sequence[tuple[str, Check]] = (), instance_name: str | None = None
+    services: Services,
+    further: Sequence[tuple[str, Check]] = (),
+    instance_name: str | None = None,
+    *,
+    patience: float = _SECONDS,
 ) -> list[Finding]:
     """Look at every part, all at once; `further` parts are those that this package knows nothing of.
 
-    With `instance_name` also whether that tenant's LHC can be reached.
+    With `instance_name` also whether that tenant's LHC can be reached. `patience`: seconds for each part.
     """
     checks = [*_CHECKS, *further]
     if instance_name is not None:
@@ -77,17 +87,17 @@ async def examine(
             return await check_tenant(services, instance_name)
 
         checks.append((f"tenant {instance_name}", reach))
-    return list(await asyncio.gather(*(_find(services, part, check) for part, check in checks)))
+    return list(await asyncio.gather(*(_find(services, part, check, patience) for part, check in checks)))
 
 
-async def _find(services: Services, part: str, check: Check) -> Finding:
+async def _find(services: Services, part: str, check: Check, patience: float) -> Finding:
     try:
-        async with asyncio.timeout(_SECONDS):
+        async with asyncio.timeout(patience):
             return Finding(part, True, await check(services))
     except (WrongError, fitness.UnfitError) as error:
         return Finding(part, False, str(error), error.advice)
     except TimeoutError:
-        return Finding(part, False, f"no answer within {_SECONDS:g} s", _ADVICE.get(part, ""))
+        return Finding(part, False, f"no answer within {patience:g} s", _ADVICE.get(part, ""))
     except DBAPIError as error:
         found = str(error.orig).partition("\n")[0]
         # the check of the database says the same already
@@ -192,6 +202,17 @@ async def _check_clock(services: Services) -> str:
     if apart > _CLOCK_SECONDS:
         raise WrongError(f"{apart:.1f} s apart from the database's", "let NTP set the clocks of all machines")
     return f"{apart:.2f} s apart from the database's"
+
+
+async def _check_disk(services: Services) -> str:
+    """Of the machine that this runs on: where SQLite's file is, else where the process was started."""
+    file = sqlite_file(services.settings.database_url.get_secret_value())
+    folder = Path() if file is None else file.parent
+    usage = await asyncio.to_thread(shutil.disk_usage, folder)
+    found = f"{usage.free / _GIB:.1f} of {usage.total / _GIB:.0f} GiB are free at {folder.resolve()}"
+    if usage.free < min(_LEAST_FREE, usage.total * _LEAST_SHARE):
+        raise WrongError(found, "make room there, or give it a larger disk")
+    return found
 
 
 async def _check_broker(services: Services) -> str:
@@ -302,6 +323,7 @@ _CHECKS: tuple[tuple[str, Check], ...] = (
     ("database", _check_database),
     ("mode", _check_mode),
     ("clock", _check_clock),
+    ("disk", _check_disk),
     ("broker", _check_broker),
     ("ejabberd", _check_ejabberd),
     ("bridge module", _check_bridge),

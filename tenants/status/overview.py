@@ -7,6 +7,7 @@ from sqlalchemy import Select, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from tenants.core.batching import BatchFigures
+from tenants.process import heartbeats
 from tenants.process.services import Services
 from tenants.store.models import (
     UNFINISHED,
@@ -72,7 +73,7 @@ async def look(services: Services) -> Overview:
     pending = CallbackMessage.state == MessageState.PENDING
     async with services.database.read() as session:
         oldest = await session.scalar(select(func.min(CallbackMessage.created_at)).where(pending))
-        signs = list(await session.scalars(select(Heartbeat)))
+        signs = list(await session.scalars(select(Heartbeat).where(Heartbeat.name != heartbeats.BACKUP)))
         return Overview(
             tenants=await _by(session, select(Tenant.state, func.count()).group_by(Tenant.state)),
             operations=await _by(

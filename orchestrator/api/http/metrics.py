@@ -23,7 +23,8 @@ from tenants.ejabberd.client import Ejabberd, Node
 from tenants.ejabberd.errors import EjabberdError, EjabberdUnavailableError
 from tenants.lifecycle import served_hosts
 from tenants.process.services import Services
-from tenants.status import overview
+from tenants.status import attention, overview
+from tenants.status.attention import Attention
 from tenants.status.overview import Overview
 from tenants.store.models import OperationState, TenantState
 
@@ -39,13 +40,14 @@ router = APIRouter(tags=["health"])
 async def metrics(services: ServicesDep) -> Response:
     """The metrics of the system and of this process, for Prometheus; a token of the scope `metrics` will do."""
     registry = CollectorRegistry()
-    seen, refusals, failed_logins, nodes = await asyncio.gather(
+    seen, needed, refusals, failed_logins, nodes = await asyncio.gather(
         overview.look(services),
+        attention.look_at_all(services),
         _counted(services.ejabberd.refusals()),
         _counted(_failed_logins(services)),
         _counted(_nodes(services.ejabberd)),
     )
-    registry.register(_System(seen, refusals, failed_logins, nodes))
+    registry.register(_System(seen, needed, refusals, failed_logins, nodes))
     registry.register(_Batches({"api": services.batches, **seen.batches}))
     return Response(generate_latest(registry) + generate_latest(_process), media_type=CONTENT_TYPE_LATEST)
 
@@ -78,11 +80,13 @@ class _System(Collector):
     def __init__(
         self,
         seen: Overview,
+        needed: Attention,
         refusals: dict[str, int],
         failed_logins: dict[tuple[str, str], int],
         nodes: dict[str, Node],
     ) -> None:
         self._seen = seen
+        self._needed = needed
         self._nodes = nodes
         self._refusals = refusals
         self._failed_logins = failed_logins
@@ -103,6 +107,8 @@ class _System(Collector):
         yield _gauge("returned_messages", "Messages of visitors that came back undelivered.", seen.returned)
         yield _gauge("open_circuits", "Tenants whose server is left alone for a while.", seen.open_circuits)
         yield _gauge("drift", "Differences from ejabberd that are not mended.", seen.unmended)
+        needed = {kind.value: count for kind, count in self._needed.counts.items()}
+        yield _gauge("attention", "What needs attention, as `doctor` lists it.", {"kind": needed})
         yield _gauge("shards", "Shards that a pool process serves.", {"pool": seen.shards})
         yield _gauge("refusals", "What ejabberd refused for its size or number.", {"kind": self._refusals})
         up = {name: int(node.is_up) for name, node in self._nodes.items()}

@@ -37,7 +37,7 @@ from tenants.store.models.operations import (
     StepState,
 )
 from tenants.store.models.processes import Heartbeat, PoolMember, ShardLease, TrafficMinute
-from tenants.store.models.rooms import Room, RoomMember, RoomOrigin, RoomState
+from tenants.store.models.rooms import ROOMS_BY_DEFAULT, Room, RoomMember, RoomOrigin, RoomState
 from tenants.store.models.tenant_settings import EventFormat, OwnerOffline, Routing, Setting
 from tenants.store.models.tenants import SETTINGS, Tenant, TenantState
 
@@ -46,6 +46,7 @@ __all__ = [
     "MAX_CLIENT_ID",
     "MAX_ID",
     "PANEL_SCOPES",
+    "ROOMS_BY_DEFAULT",
     "SETTINGS",
     "UNFINISHED",
     "Account",

@@ -2,7 +2,7 @@
 
 from enum import StrEnum
 
-from sqlalchemy import JSON, ForeignKey, String, Text, true
+from sqlalchemy import JSON, ForeignKey, Index, String, Text, text, true
 from sqlalchemy.orm import Mapped, mapped_column
 
 from tenants.core.naming import AccountKind
@@ -21,6 +21,16 @@ class Account(Base):
     """An account in ejabberd that belongs to a tenant."""
 
     __tablename__ = "accounts"
+    __table_args__ = (
+        # a handful among all visitors' accounts
+        Index(
+            "ix_accounts_operators",
+            "instance_name",
+            "username",
+            sqlite_where=text("kind = 'operator'"),
+            postgresql_where=text("kind = 'operator'"),
+        ),
+    )
 
     username: Mapped[str] = mapped_column(String(JID_PART), primary_key=True)
     incarnation: Mapped[str] = mapped_column(INCARNATION, default=new_incarnation, server_default="")

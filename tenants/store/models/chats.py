@@ -111,7 +111,16 @@ class ReturnedMessage(Base):
     """A visitor's message that came back from ejabberd as an error: it did not reach the operator."""
 
     __tablename__ = "returned_messages"
-    __table_args__ = (UniqueConstraint("stanza_id"),)
+    __table_args__ = (
+        UniqueConstraint("stanza_id"),
+        Index(
+            "ix_returned_messages_waiting",
+            "instance_name",
+            "created_at",
+            sqlite_where=text("replayed_at IS NULL"),
+            postgresql_where=text("replayed_at IS NULL"),
+        ),
+    )
 
     id: Mapped[int] = mapped_column(primary_key=True)
     instance_name: Mapped[str] = mapped_column(String(63), index=True)

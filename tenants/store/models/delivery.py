@@ -49,6 +49,14 @@ class CallbackMessage(Base):
             sqlite_where=text("state <> 'delivered'"),
             postgresql_where=text("state <> 'delivered'"),
         ),
+        # by tenant: the few rows that only `tenants.status.attention` looks for
+        Index(
+            "ix_callback_messages_dead",
+            "instance_name",
+            "created_at",
+            sqlite_where=text("state = 'dead'"),
+            postgresql_where=text("state = 'dead'"),
+        ),
     )
 
     id: Mapped[int] = mapped_column(primary_key=True)

@@ -65,6 +65,12 @@ class Operation(Claimable, Base):
             postgresql_where=text("state IN ('pending', 'running', 'paused')"),
         ),
         Index("ix_operations_created_at_id", "created_at", "id"),
+        Index(
+            "ix_operations_failed",
+            "finished_at",
+            sqlite_where=text("state = 'failed'"),
+            postgresql_where=text("state = 'failed'"),
+        ),
     )
 
     id: Mapped[str] = mapped_column(String(32), primary_key=True)
@@ -126,7 +132,16 @@ class Drift(Base):
     """A difference between the registry and ejabberd, as the last comparison saw it."""
 
     __tablename__ = "drift"
-    __table_args__ = (UniqueConstraint("instance_name", "kind", "subject"),)
+    __table_args__ = (
+        UniqueConstraint("instance_name", "kind", "subject"),
+        Index(
+            "ix_drift_unmended",
+            "instance_name",
+            "found_at",
+            sqlite_where=text("mended_at IS NULL"),
+            postgresql_where=text("mended_at IS NULL"),
+        ),
+    )
 
     id: Mapped[int] = mapped_column(primary_key=True)
     instance_name: Mapped[str] = mapped_column(String(63))

@@ -8,6 +8,9 @@ from sqlalchemy.orm import Mapped, mapped_column, relationship
 from tenants.core.naming import MAX_ROOM
 from tenants.store.models.base import JID_PART, Base, text_enum
 
+ROOMS_BY_DEFAULT = 200
+"""Rooms of a tenant for which nothing else was set."""
+
 
 class RoomOrigin(StrEnum):
     """Who asked for a room."""

@@ -5,7 +5,9 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,15 @@ from tenants.ejabberd.client import BRIDGE_VERSION, Ejabberd
 from tenants.lifecycle import registry
 from tenants.status import diagnostics
 from tenants.status.diagnostics import Finding, WrongError
-from tenants.store.models import Account, AccountState
+from tenants.store.models import (
+    Account,
+    AccountState,
+    Base,
+    CallbackMessage,
+    Conversation,
+    Drift,
+    MessageState,
+)
 from tests.world.registry import World, make_world
 from tests.world.tenant import NewTenant, Tenant
 from xmpp_pool import handshake
@@ -48,7 +58,7 @@ async def doctor(system: System, *words: str, **settings: object) -> "subprocess
 
 
 def found(done: "subprocess.CompletedProcess[str]") -> dict[str, Any]:
-    return {one["part"]: one for one in json.loads(done.stdout)}
+    return {one["part"]: one for one in json.loads(done.stdout)["parts"]}
 
 
 async def test_all_is_well_with_a_running_system(tenant: Tenant) -> None:
@@ -63,6 +73,73 @@ async def test_all_is_well_with_a_running_system(tenant: Tenant) -> None:
     assert tenant.callback_host in parts[f"tenant {tenant.name}"]["found"]
     # it asked, and told nothing
     assert [callback.raw for callback in tenant.callbacks()] == []
+
+
+def undelivered(state: MessageState, instance_name: str, now: float) -> list[Base]:
+    conversation = Conversation(id=10**6, instance_name=instance_name, receiver=f"visitor.1.{instance_name}")
+    waiting = [
+        CallbackMessage(
+            conversation_id=conversation.id, instance_name=instance_name, stanza_id=f"{instance_name}-{one}"
+        )
+        for one in range(44)
+    ]
+    for message in waiting:
+        message.sender, message.receiver, message.server = f"bob.{instance_name}", conversation.receiver, "localhost"
+        message.state, message.last_error, message.created_at = state, "503 Service Unavailable", now - 600
+    return [conversation, *waiting]
+
+
+def full(instance_name: str, now: float) -> list[Base]:
+    account = Account(username=f"bob.{instance_name}", instance_name=instance_name, kind=AccountKind.OPERATOR)
+    account.state, account.created_at, account.last_active_at = AccountState.ACTIVE, now, now
+    return [account]
+
+
+def left_by_a_restore(instance_name: str, now: float) -> list[Base]:
+    kinds = ("operator_lost", "member_foreign", "operator_unknown")
+    return [Drift(instance_name=instance_name, kind=kind, subject=f"bob.{kind}", found_at=now - 60) for kind in kinds]
+
+
+@pytest.mark.parametrize(
+    ("make", "says", "action"),
+    [
+        (
+            partial(undelivered, MessageState.PENDING),
+            "44 messages to its server wait",
+            "orchestrator deliveries",
+        ),
+        (
+            partial(undelivered, MessageState.DEAD),
+            "44 messages to its server were given up",
+            "replay acme --all",
+        ),
+        (full, "1 of 1 accounts (100%): further ones are refused.", "tenant update acme --set max_accounts"),
+        (left_by_a_restore, "1 operator lost the account at ejabberd", "invite them"),
+    ],
+    ids=["undelivered", "dead letters", "full", "after a restore"],
+)
+async def test_what_needs_attention_is_told_beside_servers_that_are_well(
+    alone: World, system: System, make: Callable[[str, float], list[Base]], says: str, action: str
+) -> None:
+    """In a registry of its own, so that no worker changes it."""
+    await alone.open_tenant("acme", max_accounts=1)
+    async with alone.services.database.write() as session:
+        first, *others = make("acme", time.time())
+        session.add(first)
+        await session.flush()
+        session.add_all(others)
+    url = alone.services.settings.database_url.get_secret_value()
+    done = await doctor(system, "--json", database_url=url)
+    # neither workers nor pools work for that registry
+    assert {part for part, one in found(done).items() if not one["ok"]} <= {"workers", "pools", "component"}
+    items = [one for one in json.loads(done.stdout)["attention"] if one["is_problem"]]
+    assert {one["instance_name"] for one in items} == {"acme"}
+    assert len(items) == (3 if make is left_by_a_restore else 1)
+    assert any(says in one["cause"] and action in one["action"] for one in items)
+    shown = await doctor(system, database_url=url)
+    assert (done.returncode, shown.returncode) == (FAILED, FAILED)
+    assert says in shown.stdout
+    assert "All is well" not in shown.stderr
 
 
 async def test_tenants_of_the_other_mode_are_told(tenant: Tenant) -> None:

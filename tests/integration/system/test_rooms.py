@@ -17,9 +17,8 @@ from bench.testbed.system import domain_of, start_system
 from bench.testbed.waiting import until, until_async
 from orchestrator.api.lhc import rpc_rooms
 from orchestrator.client import ApiError, TenantClient
-from tenants.conversations.rooms import MAX_ROOMS
 from tenants.core.naming import STANDALONE_INSTANCE
-from tenants.store.models import Room, RoomOrigin, RoomState
+from tenants.store.models import ROOMS_BY_DEFAULT, Room, RoomOrigin, RoomState
 from tests.world.rooms import (
     HOST,
     NAME,
@@ -467,10 +466,10 @@ async def test_a_suspended_tenants_rooms_are_silent(tenant: Tenant) -> None:
 
 async def test_a_tenant_has_a_bounded_number_of_rooms(tenant: Tenant) -> None:
     async with domain_of(tenant.system) as services, services.database.write() as session:
-        for number in range(MAX_ROOMS):
+        for number in range(ROOMS_BY_DEFAULT):
             session.add(row(tenant, f"room-{number}", RoomState.ACTIVE, services.clock()))
     code, text = await rpc_of(tenant).fault("create_room", {"name": NAME, "service": SERVICE, "host": HOST})
-    assert (code, f"{MAX_ROOMS} rooms" in text) == (-118, True)
+    assert (code, f"{ROOMS_BY_DEFAULT} rooms" in text) == (-118, True)
 
 
 def row(tenant: Tenant, name: str, state: RoomState, changed_at: float) -> Room:
