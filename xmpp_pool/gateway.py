@@ -20,6 +20,7 @@ from config.settings import Settings
 from tenants.core.backoff import delay
 from tenants.core.errors import DomainError
 from tenants.store.database import DATABASE_AWAY
+from xmpp_pool.dead_nodes import DeadNodes
 from xmpp_pool.link import Address, Link
 from xmpp_pool.node_addresses import node_addresses
 from xmpp_pool.stanzas import BRIDGE_NS, COMPONENT_NS, FORWARD_NS
@@ -95,8 +96,7 @@ class Gateway:
         self._known: set[Stream] = set()
         """The streams since whose beginning ejabberd was asked who is online."""
         self._stream_number = 0
-        self._told_down: set[str] = set()
-        self._down: set[str] = set()
+        self._dead = DeadNodes()
         self._probes: set[asyncio.Task[None]] = set()
         self._unwritten: list[str] = []
         self._unwritten_length = 0
@@ -113,7 +113,7 @@ class Gateway:
 
     def is_down(self, node: str) -> bool:
         """Whether the node has died, and is not back yet."""
-        return node in self._down
+        return node in self._dead
 
     async def wait_established(self) -> None:
         """Wait until a stream is up."""
@@ -158,7 +158,7 @@ class Gateway:
             self._unwritten.clear()
             self._unwritten_length = 0
         if link.stream is not None and link.stream not in self._known:
-            self._told_down.discard(link.node)
+            self._dead.is_back(link.node)
         self._changed.set()
 
     async def _keep_lead(self) -> None:
@@ -200,12 +200,11 @@ class Gateway:
         self._stream_number += 1
 
     def _judge_nodes(self, linked: set[str]) -> None:
-        """A node is down if another says so and there is no link to it. Else only those two do not see each other."""
-        down = self._told_down - linked
-        died, self._down = down - self._down, down
-        for node in died:
-            log.warning("a node of ejabberd is down", node=node)
+        judged = self._dead.judge(linked, self._lead.node if self._lead is not None else "")
+        if judged.again:
             self._stream_number += 1
+        for node in judged.died:
+            log.warning("a node of ejabberd is down", node=node)
             self._on_node_down(node)
 
     def send(self, xml: str) -> None:
@@ -330,15 +329,15 @@ class Gateway:
         if self._is_of_server(stanza) and wanted is not None:
             self._on_show_asked(wanted.get("operator", ""), wanted.get("visitor", ""))
 
-    def _told_of_down(self, _link: Link, stanza: StanzaBase) -> None:
+    def _told_of_down(self, link: Link, stanza: StanzaBase) -> None:
         told = stanza.xml.find(_DOWN)
         if str(stanza["from"]) != self._settings.xmpp_host or told is None:
             return
         node = told.get("node", "")
-        self._told_down.add(node)
-        for link in self._up():
-            if link.node == node:  # a machine that has lost its power says no farewell
-                probe = asyncio.ensure_future(self._probe(link))
+        self._dead.tell(link.node, node)
+        for its in self._up():
+            if its.node == node:  # a machine that has lost its power says no farewell
+                probe = asyncio.ensure_future(self._probe(its))
                 self._probes.add(probe)
                 probe.add_done_callback(self._probes.discard)
         self._changed.set()
