@@ -40,6 +40,8 @@ class Message:
         returned: the sender was told that the message was not delivered, after it had been accepted.
         stranded: it came only when its receiver logged in anew, long after.
         arrivals: the stanza id of each arrival ("" where the format has none), in their order.
+        arrival_times: of the same.
+        node: of ejabberd, where the operator was logged in when it was accepted.
     """
 
     number: int
@@ -50,6 +52,8 @@ class Message:
     stranded: bool = False
     arrived_at: float | None = None
     arrivals: list[str] = field(default_factory=list)
+    arrival_times: list[float] = field(default_factory=list)
+    node: str = ""
 
     @property
     def lost(self) -> bool:
@@ -68,11 +72,46 @@ class Message:
         return max(0, len(self.arrivals) - 1 - self.again)
 
     @property
+    def unexplained(self) -> int:
+        """Copies beyond those that the sender may have caused by asking again."""
+        return max(0, self.copies - self.unclear)
+
+    @property
     def latency(self) -> float | None:
         """Seconds from the accepted attempt to the first arrival."""
         if self.accepted_from is None or self.arrived_at is None:
             return None
         return max(0.0, self.arrived_at - self.accepted_from)
+
+
+@dataclass(frozen=True, slots=True)
+class Overtaken:
+    """A first arrival after that of a later message of the conversation.
+
+    Attributes:
+        by: the later messages that had arrived.
+    """
+
+    conversation: Conversation
+    message: Message
+    by: tuple[Message, ...]
+    at: float
+
+    def waited_at_dead(self, ends: Iterable[tuple[str, float]]) -> bool:
+        """Whether it waited on the disk of a node that was down, while its operator wrote at another one.
+
+        It was accepted by a node that ended before it arrived, and nothing that overtook it went by that node: what one
+        node takes stays in order, whatever becomes of it.
+
+        Args:
+            ends: which node was ended, and when.
+        """
+        node, begun = self.message.node, self.message.accepted_from
+        if not node or begun is None or self.conversation.way is not Way.TO_VISITOR:
+            return False
+        return any(ended == node and begun <= at <= self.at for ended, at in ends) and all(
+            later.node not in {"", node} for later in self.by
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +127,7 @@ class Count:
         copies_explained: further arrivals, each with an attempt whose outcome the sender could not know.
         copies_unexplained: further arrivals beyond those.
         out_of_order: first arrivals after that of a later message of the conversation.
+        late: those of them that waited on the disk of a node that was down, which is promised to nobody in order.
         swapped: arrivals in another conversation than their own, or that nobody had sent.
         p50, p99, longest: seconds from the accepted attempt to the first arrival; 0 when none arrived.
     """
@@ -105,6 +145,7 @@ class Count:
     copies_explained: int
     copies_unexplained: int
     out_of_order: int
+    late: int
     swapped: int
     p50: float
     p99: float
@@ -113,7 +154,8 @@ class Count:
     @property
     def good(self) -> bool:
         """Whether everything was accepted sooner or later, and nothing lost, stranded, swapped or out of order."""
-        return self.accepted == self.sent and not (self.lost or self.stranded or self.swapped or self.out_of_order)
+        misplaced = self.out_of_order - self.late
+        return self.accepted == self.sent and not (self.lost or self.stranded or self.swapped or misplaced)
 
     def as_dict(self) -> dict[str, str | int | float]:
         return asdict(self)
@@ -126,8 +168,9 @@ class Ledger:
         self._messages: dict[Conversation, dict[int, Message]] = {conversation: {} for conversation in conversations}
         self._sent: dict[str, tuple[Conversation, Message]] = {}
         self._highest: dict[Conversation, int] = {}
-        self.out_of_order: list[tuple[Conversation, int, int, float]] = []
-        """Conversation, number, the later number that came before it, and the time of its arrival."""
+        self.out_of_order: list[Overtaken] = []
+        self.ends: list[tuple[str, float]] = []
+        """Which node of ejabberd was ended, and when."""
         self._anew = False
         self._swapped = dict.fromkeys(Way, 0)
         self._last_arrival = -math.inf
@@ -148,9 +191,10 @@ class Ledger:
         message.attempts += 1
         self._sent[conversation.body(number)] = (conversation, message)
 
-    def accepted(self, conversation: Conversation, number: int, begun: float) -> None:
-        """An attempt, begun at that time, was answered: the system has taken the message."""
-        self._messages[conversation][number].accepted_from = begun
+    def accepted(self, conversation: Conversation, number: int, begun: float, node: str = "") -> None:
+        """An attempt, begun at that time, was answered: the system has taken the message. `node`: the operator's."""
+        message = self._messages[conversation][number]
+        message.accepted_from, message.node = begun, node
 
     def unclear(self, conversation: Conversation, number: int) -> None:
         """An attempt ended without an answer that says what became of it."""
@@ -176,9 +220,21 @@ class Ledger:
             message.stranded = self._anew
             highest = self._highest.get(conversation, 0)
             if message.number < highest and not message.stranded:
-                self.out_of_order.append((conversation, message.number, highest, at))
+                self.out_of_order.append(Overtaken(conversation, message, self._overtook(conversation, message), at))
             self._highest[conversation] = max(message.number, highest)
         message.arrivals.append(stanza_id)
+        message.arrival_times.append(at)
+
+    def _overtook(self, conversation: Conversation, message: Message) -> tuple[Message, ...]:
+        messages = self._messages[conversation].values()
+        return tuple(later for later in messages if later.number > message.number and later.arrivals)
+
+    def doubled(self) -> Iterator[tuple[Conversation, Message]]:
+        """The messages that came once more, and nobody who reads can tell, nor had the sender asked again."""
+        for conversation, messages in self._messages.items():
+            for message in messages.values():
+                if message.unexplained:
+                    yield conversation, message
 
     def lost(self) -> Iterator[tuple[Conversation, Message]]:
         """The messages that were accepted and have not arrived."""
@@ -192,6 +248,7 @@ class Ledger:
         messages = list(self._of(way))
         latencies = sorted(message.latency for message in messages if message.latency is not None)
         explained = sum(min(message.copies, message.unclear) for message in messages)
+        overtaken = [one for one in self.out_of_order if one.conversation.way is way]
         return Count(
             way=way.value,
             sent=len(messages),
@@ -205,7 +262,8 @@ class Ledger:
             again=sum(message.again for message in messages),
             copies_explained=explained,
             copies_unexplained=sum(message.copies for message in messages) - explained,
-            out_of_order=sum(conversation.way is way for conversation, *_ in self.out_of_order),
+            out_of_order=len(overtaken),
+            late=sum(one.waited_at_dead(self.ends) for one in overtaken),
             swapped=self._swapped[way],
             p50=_nearest_rank(latencies, 0.50),
             p99=_nearest_rank(latencies, 0.99),
@@ -224,14 +282,19 @@ class Ledger:
         longest = max(first.values(), default=math.inf)
         return longest if math.isfinite(longest) else None
 
-    def longest_latency(self, begin: float, end: float) -> float:
-        """The longest latency of the messages that were accepted within that time, in seconds; 0 without any."""
+    def longest_latency(self, begin: float, end: float, *, but_of: str = "") -> float:
+        """The longest latency of the messages that were accepted within that time, in seconds; 0 without any.
+
+        `but_of`: a node; messages of operators who were logged in there are left out.
+        """
         return max(
             (
                 message.latency
                 for way in Way
                 for message in self._of(way)
-                if message.latency is not None and begin <= (message.accepted_from or 0) < end
+                if message.latency is not None
+                and begin <= (message.accepted_from or 0) < end
+                and (not but_of or message.node not in {"", but_of})
             ),
             default=0.0,
         )

@@ -173,7 +173,7 @@ class Desk:
     tenant: str
     username: str
     host: str
-    addresses: Sequence[tuple[str, int]]  # of ejabberd's nodes, the one that is tried first at first
+    nodes: Sequence[tuple[str, tuple[str, int]]]  # of ejabberd, with their addresses; which is tried first is first
     ledger: Ledger
     visitors: dict[str, Visitor]
     view: dict[str, SeenPresence] = field(default_factory=dict)
@@ -188,7 +188,12 @@ class Desk:
     @property
     def address(self) -> tuple[str, int]:
         """Where to log in next: at another node each time, as who has the addresses from DNS."""
-        return self.addresses[self.attempts % len(self.addresses)]
+        return self.nodes[self.attempts % len(self.nodes)][1]
+
+    @property
+    def node(self) -> str:
+        """Where the present connection is, or the latest."""
+        return self.nodes[(self.attempts - 1) % len(self.nodes)][0]
 
     @property
     def online(self) -> bool:
@@ -359,10 +364,13 @@ class Load:
 
     def _desk(self, tenant: str, username: str) -> Desk:
         endpoints = self._system.endpoints
-        ports = [port for name, port in sorted(endpoints.items()) if name.startswith("c2s_port")]
-        first = next(self._turns) % len(ports)
-        addresses = [(endpoints["c2s_host"], port) for port in ports[first:] + ports[:first]]
-        return Desk(tenant, username, self._host, addresses, self.ledger, self._visitors[tenant])
+        nodes = [
+            (name.replace("c2s_port", "ejabberd").replace("_", "-"), (endpoints["c2s_host"], port))
+            for name, port in sorted(endpoints.items())
+            if name.startswith("c2s_port")
+        ]
+        first = next(self._turns) % len(nodes)
+        return Desk(tenant, username, self._host, nodes[first:] + nodes[:first], self.ledger, self._visitors[tenant])
 
     async def talk(self, stop: asyncio.Event) -> None:
         """Talk until `stop`; what was begun is said to its end, if that can be done soon."""
@@ -433,14 +441,14 @@ class Load:
     async def _say(self, conversation: Conversation, number: int) -> None:
         for failures in itertools.count(1):
             self.ledger.sent(conversation, number)
-            begun = time.monotonic()
+            begun, node = time.monotonic(), self._desks[conversation.operator].node
             if conversation.way is Way.TO_OPERATOR:
                 outcome = await self._visitor_writes(conversation, number)
             else:
                 outcome = await self._desks[conversation.operator].write(conversation, number)
             self.outcomes[f"{conversation.way}: {outcome.value}"] += 1
             if outcome is Outcome.ACCEPTED:
-                self.ledger.accepted(conversation, number, begun)
+                self.ledger.accepted(conversation, number, begun, node)
                 if conversation.way is Way.TO_OPERATOR:
                     self._visitors[conversation.tenant][conversation.visitor].message_accepted(begun)
                 return

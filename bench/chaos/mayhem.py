@@ -12,8 +12,9 @@ from typing import Any, Protocol
 from xmlrpc.client import Fault
 
 from bench.chaos.schedule import LHC, Action, Kind
-from bench.testbed.system import System
+from bench.testbed.system import System, domain_of
 from orchestrator.launcher.up import control
+from tenants.core.errors import DomainError
 
 _BACK_WITHIN = 90.0
 _POLL = 0.1
@@ -52,7 +53,10 @@ class Hit:
 
 
 class Mayhem:
-    """Hits victims as the schedule says. One that is still down is left alone."""
+    """Hits victims as the schedule says. One that is still down is left alone.
+
+    So are all nodes of ejabberd until each of several serves again: that one lives is what is promised.
+    """
 
     def __init__(self, system: System, outages: Outages) -> None:
         self._system = system
@@ -70,10 +74,10 @@ class Mayhem:
                     await asyncio.sleep(begun + action.at - time.monotonic())
                     hit = Hit(action, time.monotonic())
                     self.hits.append(hit)
-                    if action.victim in self._down:
+                    if self._one_down(action.victim) in self._down:
                         hit.note = "still down from the last time"
                         continue
-                    self._down.add(action.victim)
+                    self._down.add(self._one_down(action.victim))
                     group.create_task(self._hit(hit))
         finally:
             for pid in self._paused:
@@ -87,7 +91,12 @@ class Mayhem:
         except (TimeoutError, *_ILL) as error:
             hit.note = f"{type(error).__name__}: {error}"
         finally:
-            self._down.discard(hit.action.victim)
+            self._down.discard(self._one_down(hit.action.victim))
+
+    @staticmethod
+    def _one_down(victim: str) -> str:
+        """What is not hit again while the victim is down: itself, or its whole cluster."""
+        return "ejabberd" if is_node(victim) else victim
 
     async def _do(self, hit: Hit) -> None:
         action = hit.action
@@ -107,7 +116,20 @@ class Mayhem:
             while True:
                 info = await asyncio.to_thread(self._info, action.victim)
                 if info["statename"] == _RUNNING and info["pid"] != before["pid"]:
-                    return
+                    break
+                await asyncio.sleep(_POLL)
+            if is_node(action.victim):
+                await self._await_nodes()
+
+    async def _await_nodes(self) -> None:
+        """Wait until all nodes of a cluster run, and a pool process is connected to each."""
+        if "ejabberd-2" not in self._system.pids():
+            return
+        async with domain_of(self._system) as services:
+            while True:
+                with suppress(DomainError):
+                    if all(node.is_up and node.connections for node in await services.ejabberd.nodes()):
+                        return
                 await asyncio.sleep(_POLL)
 
     async def _pause(self, pid: int, seconds: float) -> None:
@@ -126,6 +148,11 @@ class Mayhem:
         with control(self._system.state) as supervisor:
             supervisor.stopProcess(name)
             supervisor.startProcess(name, False)  # False: do not wait
+
+
+def is_node(victim: str) -> bool:
+    """Whether the victim is a node of ejabberd."""
+    return victim.partition("-")[0] == "ejabberd"
 
 
 def victims(system: System, chosen: Sequence[str]) -> list[str]:

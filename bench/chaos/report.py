@@ -9,9 +9,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from bench.chaos.ledger import Count, Ledger, Way
+from bench.chaos.ledger import Count, Ledger, Overtaken, Way
 from bench.chaos.load import Load
-from bench.chaos.mayhem import Hit
+from bench.chaos.mayhem import Hit, is_node
 from bench.chaos.schedule import Kind
 
 _SHOWN = 20
@@ -26,15 +26,20 @@ class Effect:
     to_operator: float | None
     to_visitor: float | None
     longest_latency: float
+    longest_of_others: float
+    """Of operators at other nodes than the victim, which is a node."""
 
     @classmethod
     def of(cls, hit: Hit, ledger: Ledger, end: float) -> "Effect":
         """`end` is when the next hit came."""
+        victim = hit.action.victim
+        others = ledger.longest_latency(hit.at, end, but_of=victim) if is_node(victim) else 0.0
         return cls(
             hit,
             ledger.works_again(Way.TO_OPERATOR, hit.at),
             ledger.works_again(Way.TO_VISITOR, hit.at),
             ledger.longest_latency(hit.at, end),
+            others,
         )
 
 
@@ -47,6 +52,7 @@ class Result:
     outcomes: dict[str, int]
     effects: list[Effect]
     lost: list[str]
+    doubled: list[str]
     out_of_order: list[str]
     wrong: list[str]
     flickers: list[str]
@@ -68,6 +74,7 @@ class Result:
     ) -> "Result":
         """Count."""
         ledger = load.ledger
+        ledger.ends = [(hit.action.victim, hit.at) for hit in hits if is_node(hit.action.victim) and not hit.note]
         ends = [hit.at for hit in hits[1:]] + [math.inf]
         return cls(
             options=options,
@@ -80,10 +87,14 @@ class Result:
                 f"; {_before(hits, message.accepted_from or 0, begun)}"
                 for conversation, message in ledger.lost()
             ],
-            out_of_order=[
-                f"{conversation.body(number)} came after number {highest}, at {at - begun:.1f} s"
-                for conversation, number, highest, at in ledger.out_of_order
+            doubled=[
+                f"{conversation.body(message.number)}, accepted at {(message.accepted_from or 0) - begun:.1f} s"
+                f" by {message.node or 'nobody'} after {message.attempts} attempts, {message.unclear} of them unclear,"
+                f" came at {_times(message.arrival_times, begun)}, ids {message.arrivals}"
+                f"; {_before(hits, message.arrival_times[0], begun)}"
+                for conversation, message in ledger.doubled()
             ],
+            out_of_order=[_overtaken(one, ledger.ends, begun) for one in ledger.out_of_order],
             wrong=wrong,
             flickers=[f"{operator} saw {visitor} go at {at - begun:.1f} s" for operator, visitor, at in load.flickers],
             memory_kib=memory_kib,
@@ -115,10 +126,12 @@ class Result:
                     "to_operator_works_again": effect.to_operator,
                     "to_visitor_works_again": effect.to_visitor,
                     "longest_latency": effect.longest_latency,
+                    "longest_of_others": effect.longest_of_others,
                 }
                 for effect in self.effects
             ],
             "lost": self.lost,
+            "doubled": self.doubled,
             "out_of_order": self.out_of_order,
             "wrong": self.wrong,
             "flickers": self.flickers,
@@ -135,6 +148,7 @@ class Result:
         console.print(f"Quiet {self.settled_after:.0f} s after the end of the load.")
         told = {
             "lost": self.lost,
+            "doubled, and nobody can tell": self.doubled,
             "out of order": self.out_of_order,
             "wrong in the end": self.wrong,
             "flickers": self.flickers,
@@ -147,7 +161,12 @@ class Result:
 
     def _hits_table(self) -> Table:
         table = Table("victim", "hits", "down s", title="Hits (longest of each)")
-        for column in ("to operator again after s", "to visitor again after s", "longest latency s"):
+        for column in (
+            "to operator again after s",
+            "to visitor again after s",
+            "longest latency s",
+            "at other nodes s",
+        ):
             table.add_column(column)
         kinds = sorted({(effect.hit.action.victim, effect.hit.action.kind) for effect in self.effects})
         for victim, kind in kinds:
@@ -163,6 +182,7 @@ class Result:
                 _longest([effect.to_operator for effect in effects]),
                 _longest([effect.to_visitor for effect in effects]),
                 _longest([effect.longest_latency for effect in effects]),
+                _longest([effect.longest_of_others for effect in effects]) if is_node(victim) else "",
             )
         return table
 
@@ -194,6 +214,17 @@ def _before(hits: list[Hit], at: float, begun: float) -> str:
     later = [hit for hit in hits if hit.at > at][:1]
     near = ", ".join(f"{hit.action.kind} {hit.action.victim} at {hit.at - begun:.1f} s" for hit in [*earlier, *later])
     return f"hits near: {near or 'none'}"
+
+
+def _overtaken(one: Overtaken, ends: list[tuple[str, float]], begun: float) -> str:
+    why = f", having waited at {one.message.node}, which was down" if one.waited_at_dead(ends) else ""
+    last = max(later.number for later in one.by)
+    text = f"{one.conversation.body(one.message.number)}, accepted at {(one.message.accepted_from or 0) - begun:.1f} s"
+    return f"{text} by {one.message.node or 'nobody'}, came after number {last}, at {one.at - begun:.1f} s{why}"
+
+
+def _times(moments: list[float], begun: float) -> str:
+    return ", ".join(f"{at - begun:.1f} s" for at in moments)
 
 
 def _longest(values: list[float | None]) -> str:

@@ -2,6 +2,7 @@
 
 import random
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -62,6 +63,35 @@ def test_a_message_is_out_of_order_when_a_later_one_came_before_it(order: list[i
     counted = ledger.count(Way.TO_OPERATOR)
     assert counted.out_of_order == len(ledger.out_of_order) == late
     assert counted.good == (late == 0)
+
+
+@pytest.mark.parametrize(
+    ("ended", "at", "overtaken_by", "late"),
+    [
+        ("ejabberd-2", 2.5, "ejabberd", True),
+        ("ejabberd", 2.5, "ejabberd", False),  # another one was ended
+        ("ejabberd-2", 0.5, "ejabberd", False),  # before it was accepted
+        ("ejabberd-2", 9.0, "ejabberd", False),  # after it had come
+        ("ejabberd-2", 2.5, "ejabberd-2", False),  # what one node takes stays in order
+    ],
+)
+def test_only_what_waited_at_a_dead_node_may_come_late(ended: str, at: float, overtaken_by: str, late: bool) -> None:
+    ledger = Ledger([BACK])
+    for number, node in ((1, "ejabberd-2"), (2, overtaken_by)):
+        ledger.sent(BACK, number)
+        ledger.accepted(BACK, number, begun=number, node=node)
+    ledger.arrived(BACK, BACK.body(2), at=4)
+    ledger.arrived(BACK, BACK.body(1), at=8)
+    ledger.ends = [(ended, at)]
+    counted = ledger.count(Way.TO_VISITOR)
+    assert (counted.out_of_order, counted.late, counted.good) == (1, int(late), late)
+
+
+def test_what_came_twice_for_no_reason_is_named() -> None:
+    ledger = ledger_of(2, BACK)
+    for number in (1, 1, 2):
+        ledger.arrived(BACK, BACK.body(number), at=number + 1)
+    assert [(message.number, message.arrival_times) for _, message in ledger.doubled()] == [(1, [2, 2])]
 
 
 def test_a_repetition_is_never_out_of_order() -> None:
