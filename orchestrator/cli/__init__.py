@@ -7,10 +7,11 @@ from typing import Annotated
 import typer
 
 from config.settings import Settings, state_dir
-from orchestrator.cli import hosts, messages, operations, people, tenants, tokens, units, upkeep
+from orchestrator.cli import backups, hosts, messages, operations, people, tenants, tokens, units, upkeep
 from orchestrator.cli.doctor import doctor
 from orchestrator.cli.health import health
 from orchestrator.cli.running import console, fail
+from orchestrator.launcher.backups import PACKAGE
 from orchestrator.launcher.errors import LaunchError
 from orchestrator.launcher.local import Broker, DatabaseServer
 from orchestrator.launcher.up import Launcher
@@ -26,6 +27,8 @@ app.command()(upkeep.reconcile)
 app.command()(upkeep.drift)
 app.command("audit")(upkeep.log)
 app.command()(upkeep.migrate)
+app.command()(backups.backup)
+app.command()(backups.restore)
 app.command()(doctor)
 app.command()(health)
 app.command()(messages.deliveries)
@@ -34,7 +37,6 @@ app.command("returned")(messages.returned_messages)
 app.command()(units.systemd)
 app.command("ejabberd-files")(units.ejabberd_files)
 
-PACKAGE = "lhc-xmpp-orchestrator"
 KEPT = "A folder keeps what it was begun with."
 StateOption = Annotated[Path | None, typer.Option("--state-dir", help="Folder of the system; .state by default.")]
 

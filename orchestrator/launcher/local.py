@@ -18,7 +18,8 @@ from orchestrator.launcher.errors import LaunchError
 
 LISTEN_IP = postgresql.LISTEN_IP
 RABBITMQ_USER = "orchestrator"
-_KEPT = "system.json"
+KEPT = "system.json"
+"""The file of the state folder that ports and secrets are kept in."""
 _HOSTING, _STORAGE = f"{ENV_PREFIX}HOSTING", f"{ENV_PREFIX}EJABBERD_STORAGE"
 _PORTS = (
     "api", "flower", "redis", "rabbitmq", "rabbitmq_distribution", "epmd",
@@ -182,9 +183,15 @@ class LocalSystem:
         )
         data = asdict(system)
         del data["state"]
-        write_private(state / _KEPT, json.dumps(data, indent=2))
+        write_private(state / KEPT, json.dumps(data, indent=2))
         write_private(state / "settings.env", system.settings_env())
         return system
+
+    @classmethod
+    def read(cls, state: Path) -> "LocalSystem":
+        """The system that the folder was begun with, as it is."""
+        kept = _read(state) or {"ports": {}, "secrets": {}}
+        return cls(state=state, choice=Choice.of(state), ports=kept["ports"], secrets=kept["secrets"])
 
     @property
     def broker_url(self) -> str:
@@ -341,7 +348,7 @@ def write_private(path: Path, text: str) -> None:
 
 
 def _read(state: Path) -> dict[str, Any] | None:
-    kept = state / _KEPT
+    kept = state / KEPT
     return cast("dict[str, Any]", json.loads(kept.read_text())) if kept.exists() else None
 
 

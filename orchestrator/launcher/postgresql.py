@@ -30,7 +30,16 @@ _LONGEST_SOCKET = 107
 
 def url(folder: Path, port: int | None = None) -> str:
     """The URL of its database, for SQLAlchemy. `port` as in `command`: the socket is called by it."""
-    return f"postgresql+psycopg://{_ROLE}@/postgres?host={folder}" + (f"&port={port}" if port else "")
+    return _url(_ROLE, "postgres", folder, port)
+
+
+def url_of_ejabberd(folder: Path, port: int | None) -> str:
+    """The same of ejabberd's database, as ejabberd's role: whose the tables are that are made by it."""
+    return _url(EJABBERD, EJABBERD, folder, port)
+
+
+def _url(role: str, database: str, folder: Path, port: int | None) -> str:
+    return f"postgresql+psycopg://{role}@/{database}?host={folder}" + (f"&port={port}" if port else "")
 
 
 def user() -> str:

@@ -1,5 +1,6 @@
 """Starts and stops the whole system on one machine: supervisord runs the processes, this orders and reports."""
 
+import functools
 import json
 import os
 import signal
@@ -18,7 +19,7 @@ from rich.console import Console
 from supervisor.xmlrpc import SupervisorTransport
 
 from config.settings import ENV_PREFIX, Settings
-from orchestrator.launcher import servers
+from orchestrator.launcher import backups, servers
 from orchestrator.launcher.errors import LaunchError
 from orchestrator.launcher.local import Broker, Choice, DatabaseServer, LocalSystem, write_private
 from tenants.store.models import Role
@@ -62,6 +63,7 @@ class Launcher:
         database: DatabaseServer | None = None,
         pools: int | None = None,
         ejabberd_nodes: int | None = None,
+        backup: Path | None = None,
     ) -> None:
         """Start everything that is not running; without `detach`, stay until Ctrl-C and then stop everything.
 
@@ -71,6 +73,7 @@ class Launcher:
             database: the same.
             pools: the same.
             ejabberd_nodes: the same.
+            backup: whose data are put back first (`backups.begin_restore`).
 
         Raises:
             LaunchError: it did not become ready, or runs otherwise than wanted.
@@ -88,9 +91,11 @@ class Launcher:
         if warning := servers.judge_ejabberd(settings):
             self._console.print(f"[bold red]{warning}[/]")
         self._step("Preparing the servers, and ejabberd's bridge module", lambda: servers.prepare(system, settings))
+        if backup is not None:
+            self._step("Putting files back", lambda: backups.restore_files(system, backup))
         supervisor = self._start_supervisor(detach=detach)
         try:
-            self._start(system, settings)
+            self._start(system, settings, backup)
             endpoints = system.endpoints(settings)
             write_private(self._state / "endpoints.json", json.dumps(endpoints, indent=2) + "\n")
         except BaseException:
@@ -123,18 +128,24 @@ class Launcher:
                 raise LaunchError(f"still running after {_STOP_DEADLINE:.0f} s; see {self._state}/logs/supervisord.log")
             time.sleep(0.1)
 
-    def _start(self, system: LocalSystem, settings: Settings) -> None:
+    def _start(self, system: LocalSystem, settings: Settings, backup: Path | None) -> None:
         chosen = servers.chosen(system, settings)
         others, started = [], set[str]()
         for server in chosen:
+            holds_backup = backup is not None and "postgresql" in server.programs
             for program in (program for program in server.programs if program not in started):
                 self._start_group(program)
                 started.add(program)
-            if server.prepare is None:
+            if server.prepare is None and not holds_backup:
                 others.append(server)
-            else:
-                self._wait(server.title, server.answers, _SERVER_DEADLINE)
+                continue
+            self._wait(server.title, server.answers, _SERVER_DEADLINE)
+            if server.prepare is not None:
                 server.prepare()
+            if backup is not None and holds_backup:
+                # before ejabberd, which is the next one, reads its own
+                restore = functools.partial(backups.restore_postgresql, system, backup)
+                self._step("Putting PostgreSQL's databases back", restore)
         for server in others:
             self._wait(server.title, server.answers, _SERVER_DEADLINE)
         if system.choice.ejabberd_nodes > 1:

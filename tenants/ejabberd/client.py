@@ -24,6 +24,7 @@ from tenants.ejabberd.errors import (
 from tenants.ejabberd.rooms import RoomCommands
 
 _RELOAD_SECONDS = 30.0
+_BACKUP_SECONDS = 600.0
 _LISTS_SINCE = (24, 2)
 _LABEL_SINCE = (21, 7)
 _NOT_THERE = ("unavailable", "offline")
@@ -186,6 +187,10 @@ class Ejabberd:
     async def reload(self) -> None:
         """Let every node read its configuration again (`reload_config`): hosts come and go by that."""
         await self._api.call_each("reload_config", seconds=_RELOAD_SECONDS)
+
+    async def backup(self, file: str) -> None:
+        """Write all that it keeps in Mnesia to a file of the machine that it runs on (`backup`)."""
+        await self._call("backup", seconds=_BACKUP_SECONDS, file=file)
 
     async def client_listeners(self) -> list[Listener]:
         """Where clients log in over TCP (`lhc_client_listeners` of the bridge)."""

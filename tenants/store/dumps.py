@@ -43,6 +43,26 @@ def dump(url: str, target: Path) -> None:
         new.unlink(missing_ok=True)
 
 
+def load(url: str, source: Path) -> None:
+    """Fill the database with what `dump` has written. What PostgreSQL has in tables of these names goes.
+
+    Raises:
+        DumpError: it was not loaded; PostgreSQL is as it was.
+    """
+    file = sqlite_file(url)
+    if file is None:
+        options = ("--clean", "--if-exists", "--no-owner", "--exit-on-error", "--single-transaction")
+        _run("pg_restore", make_url(url), *options, str(source))
+        return
+    new = file.with_name(f"{file.name}.new")
+    try:
+        shutil.copyfile(source, new)
+        new.chmod(0o600)
+        new.replace(file)
+    except OSError as error:
+        raise DumpError(f"the database cannot be written to {file}: {error}") from None
+
+
 def _copy_sqlite(file: Path, target: Path) -> None:
     address = f"{file.absolute().as_uri()}?mode=ro"
     with closing(sqlite3.connect(address, uri=True)) as source, closing(sqlite3.connect(target)) as copy:
