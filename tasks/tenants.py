@@ -26,6 +26,7 @@ from tenants.lifecycle.request_schemas import (
     ChangeAddress,
     Import,
     ManyTenants,
+    Move,
     OneTenant,
     Provision,
     Reconcile,
@@ -35,7 +36,7 @@ from tenants.lifecycle.request_schemas import (
 from tenants.outbound import callback_urls
 from tenants.process.services import Services
 from tenants.store.models import Operation, OperationKind
-from tenants.workflows import imports, reconcile
+from tenants.workflows import imports, move, reconcile
 
 Result = dict[str, Any]
 Asked = TypeVar("Asked", bound=Request)
@@ -121,6 +122,12 @@ async def change_address(services: Services, asked: ChangeAddress, cause: Cause)
     url = str(asked.callback_url) if asked.callback_url else None
     callback_urls.check_no_password(url)
     return _result(asked.instance_name, await requests.change_address(services, asked.instance_name, cause, url))
+
+
+@_task(task_names.MOVE, Move)
+async def move_tenant(services: Services, asked: Move, cause: Cause) -> Result:
+    """Start to move the tenant to another XMPP host; no operation when it lives there."""
+    return _result(asked.instance_name, await move.start(services, asked.instance_name, asked.xmpp_host, cause))
 
 
 @_task(task_names.ROTATE_KEYS, RotateKeys)

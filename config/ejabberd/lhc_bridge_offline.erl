@@ -13,6 +13,8 @@
 -export([create_table/0, start/1, hooks/1]).
 %% for lhc_bridge_cluster
 -export([fetched_elsewhere/2]).
+%% for lhc_bridge_moving
+-export([recount/2]).
 %% hooks
 -export([check/1, stored/1, fetched/1, removed/2]).
 
@@ -115,6 +117,7 @@ fetched_elsewhere(User, Host) ->
 recount_known(User, Host) ->
     ets:member(?TABLE, {account, User, Host}) andalso recount(User, Host).
 
+-spec recount(binary(), binary()) -> term().
 recount(User, Host) ->
     {Messages, Bytes} = lhc_bridge_storage:waiting(Host, User),
     note(User, Host, Messages, Bytes).

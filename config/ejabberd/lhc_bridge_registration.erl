@@ -1,6 +1,8 @@
 %%% Registers accounts by a verifier (RFC 5802, 3): the password itself never comes here. Part of mod_lhc_bridge.
 -module(lhc_bridge_registration).
 
+%% for lhc_bridge_moving
+-export([install/3]).
 %% the commands
 -export([register_scram/2, register_members/2]).
 
@@ -20,7 +22,7 @@ register_scram(Host, Accounts) ->
     lhc_bridge_commands:check_host(Host),
     lhc_bridge_commands:check_users([User || {User, _, _, _, _, _} <- Accounts]),
     Verifiers = [{User, verifier(Host, Account)} || {User, _, _, _, _, _} = Account <- Accounts],
-    together(Host, fun() -> [{User, register_or_set(Host, User, Scram)} || {User, Scram} <- Verifiers] end).
+    together(Host, fun() -> [{User, install(Host, User, Scram)} || {User, Scram} <- Verifiers] end).
 
 %% An account that exists is left as it is, whosever it may be. A nick is the name of the contact; empty if there is none.
 -spec register_members(binary(), [member()]) -> [{binary(), string()}].
@@ -68,7 +70,9 @@ strangers(Host, Group, Users) ->
         Missing -> Missing
     end.
 
-register_or_set(Host, User, Scram) ->
+%% Makes the account, or sets its password.
+-spec install(binary(), binary(), #scram{} | binary()) -> string().
+install(Host, User, Scram) ->
     case ejabberd_auth:try_register(User, Host, Scram) of
         ok -> "created";
         {error, exists} -> set(Host, User, Scram);

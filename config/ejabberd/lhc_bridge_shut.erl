@@ -7,6 +7,8 @@
 
 %% for mod_lhc_bridge
 -export([create_table/0, hooks/1, commands/0]).
+%% for lhc_bridge_moving
+-export([is_shut/2]).
 %% hooks
 -export([auth_result/3, session_opened/1, leave/2]).
 %% the commands
@@ -94,6 +96,7 @@ leave(C2S, _Info) ->
 close(#{lang := Lang} = C2S) ->
     {stop, xmpp_stream_in:send(C2S, xmpp:serr_policy_violation(?TEXT, Lang))}.
 
+-spec is_shut(binary(), binary()) -> boolean().
 is_shut(User, Host) ->
     case lhc_bridge_names:tenant(User, Host) of
         {ok, Tenant} -> mnesia:dirty_read(lhc_bridge_shut, {Host, Tenant}) /= [];

@@ -19,8 +19,8 @@
 -define(WITH_TABLES, [lhc_bridge_services, lhc_bridge_once, lhc_bridge_backlog, lhc_bridge_offline, lhc_bridge_rates,
                       lhc_bridge_refusals, lhc_bridge_shut, lhc_bridge_logins, lhc_bridge_hidden, lhc_bridge_shown]).
 %% Each of these has admin commands, which all virtual hosts share.
--define(WITH_COMMANDS, [lhc_bridge_admin, lhc_bridge_cluster, lhc_bridge_room_admin, lhc_bridge_refusals,
-                        lhc_bridge_shut]).
+-define(WITH_COMMANDS, [lhc_bridge_admin, lhc_bridge_cluster, lhc_bridge_moving, lhc_bridge_room_admin,
+                        lhc_bridge_refusals, lhc_bridge_shut]).
 
 %%%===================================================================
 %%% Start and stop

@@ -36,6 +36,7 @@ from tenants.lifecycle.tenant_settings import check_first_operator, check_settin
 from tenants.process.services import Services
 from tenants.store.models import SETTINGS, Operation, OperationKind, OperationState, TenantState
 from tenants.workflows import imports
+from tenants.workflows import move as moving
 
 app = typer.Typer(no_args_is_help=True, help="Tenants: the LHC instances that are served.")
 _SETTING_NAMES = tuple(setting.name for setting in SETTINGS)
@@ -230,6 +231,23 @@ def address(
         return await requests.change_address(services, instance_name, cause(reason), checked)
 
     show_started(run(change), wait=wait, as_json=as_json)
+
+
+@app.command()
+def move(
+    instance_name: InstanceArgument,
+    host: Annotated[str, typer.Argument(help="The XMPP host: one that `orchestrator host list` shows.")],
+    *,
+    wait: WaitOption = False,
+    reason: ReasonOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Move a tenant to another XMPP host, with all that it has. Its operators are logged out, and log in there."""
+    operation = run(lambda services: moving.start(services, instance_name, host, cause(reason)))
+    if operation is None:
+        show_tenant(instance_name, as_json=as_json)
+    else:
+        show_started(operation, wait=wait, as_json=as_json)
 
 
 def _make(make: Callable[[Services], Awaitable[Created]], *, wait: bool, as_json: bool) -> None:

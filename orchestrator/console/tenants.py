@@ -20,7 +20,7 @@ from tenants.outbound import callback_urls
 from tenants.status import tenant_summary
 from tenants.status.tenant_summary import Numbers
 from tenants.store.models import SETTINGS, OperationKind, Role, Setting, TenantState
-from tenants.workflows import imports, reconcile
+from tenants.workflows import imports, move, reconcile
 
 _NUMBERS = ("visitors_online", "operators_online", "accounts", "undelivered", "drift")
 _SETTINGS = {setting.name for setting in SETTINGS}
@@ -33,6 +33,7 @@ _FIELDS: dict[type, type[BaseField]] = {
 _MAY: dict[str, frozenset[TenantState]] = {
     "suspend": frozenset({TenantState.ACTIVE}),
     "resume": frozenset({TenantState.SUSPENDED}),
+    "move": frozenset({TenantState.ACTIVE, TenantState.SUSPENDING, TenantState.SUSPENDED}),
     "edit": states.LIVE,
     "destroy": frozenset(TenantState) - {TenantState.DESTROYED},
 }
@@ -108,6 +109,7 @@ class TenantsTable(Table):
         "suspend",
         "resume",
         "reconcile",
+        "move",
         "destroy",
     )
     actions = (
@@ -115,7 +117,7 @@ class TenantsTable(Table):
         "export",
     )
     needs: ClassVar[dict[str, Role]] = {
-        **dict.fromkeys(("create", "edit", "suspend", "resume", "destroy", "import"), Role.ADMIN),
+        **dict.fromkeys(("create", "edit", "suspend", "resume", "move", "destroy", "import"), Role.ADMIN),
         "reconcile": Role.SUPPORT,
     }
     detail_template = "tenant.html"
@@ -187,6 +189,25 @@ class TenantsTable(Table):
         with told():
             await reconcile.start(services_of(request), cause_of(request), pk)
         flash(request, f"{pk} is being compared with ejabberd.", "success")
+
+    @row_action(
+        "move",
+        "Move",
+        "Move this tenant to another XMPP host?",
+        icon_class="fa-solid fa-right-left",
+        form=(
+            '<form><label class="form-label" for="moved">Its operators are logged out, and log in there: their'
+            " addresses change. Its LHC must be told of the host, too. Which host?</label>"
+            '<input class="form-control" id="moved" name="xmpp_host" maxlength="253" autocomplete="off"></form>'
+        ),
+        submit_btn_text="Move it",
+        modal_size="md",
+    )
+    async def move_tenant(self, request: Request, pk: str) -> None:
+        host = str((await request.form()).get("xmpp_host", "")).strip()
+        with told():
+            operation = await move.start(services_of(request), pk, host, cause_of(request))
+        flash(request, f"{pk}: move begins." if operation else f"{pk} lives there already.", "success")
 
     @row_action(
         "destroy",

@@ -118,6 +118,19 @@ class BulkCommands:
             left |= _reasons(await self._run("lhc_remove_idle_users", users=batch))
         return left
 
+    async def move_users(self, users: Sequence[str], to: str) -> dict[str, str]:
+        """Move the accounts with all that is kept of them to another host; operators come first.
+
+        Their tenant must be shut at both, and its shared rosters be there.
+
+        Returns:
+            What is left here: the name, and what of it. Empty when all are gone.
+        """
+        left: dict[str, str] = {}
+        for batch in chunks(users, BATCH):
+            left |= _reasons(await self._run("lhc_move_users", to=to, users=batch))
+        return left
+
     async def browsers(self) -> list[str]:
         """The visitors who are logged in themselves, sorted."""
         return await self._pages("lhc_browsers", "")

@@ -1,7 +1,7 @@
-"""On which XMPP host a tenant lives: chosen when the tenant is made, and the same for its whole life.
+"""On which XMPP host a tenant lives: chosen when the tenant is made, and changed by a move alone.
 
-So it is as good from memory as the tenant itself: no process remembers one for as long as a name rests between two
-tenants (`tenants.lifecycle.incarnations`).
+It is as good from memory as the tenant itself: no process remembers one for as long as a name rests between two
+tenants (`tenants.lifecycle.incarnations`), and a tenant that moves is closed for longer (`tenants.workflows.move`).
 """
 
 from collections import defaultdict

@@ -31,6 +31,8 @@ from tenants.store.models import (
     TenantState,
 )
 
+HALFWAY = "make_rosters"
+"""The step of a move from which on the tenant may be on both hosts."""
 _MOMENT = 1e-6
 """Seconds between the creation of two operations of a tenant, at least: they run in the order of their creation."""
 _WOKEN_AT_ONCE = 100
@@ -115,6 +117,32 @@ async def all_unfinished(session: AsyncSession, instance_name: str) -> list[Oper
         .order_by(Operation.created_at, Operation.id)
     )
     return list(found)
+
+
+async def pending_move(session: AsyncSession, instance_name: str) -> Operation | None:
+    """The tenant's move to another host that is under way, or has ended halfway: then it may be on both."""
+    newest = await session.scalar(
+        select(Operation)
+        .where(Operation.instance_name == instance_name, Operation.kind == OperationKind.MOVE)
+        .order_by(Operation.created_at.desc(), Operation.id.desc())
+        .limit(1)
+    )
+    return newest if newest is not None and (newest.state in UNFINISHED or is_halfway(newest)) else None
+
+
+def is_halfway(move: Operation) -> bool:
+    """Whether the move has not ended well, after something was on the other host. That of an earlier tenant has not."""
+    begun = any(step.name == HALFWAY and step.started_at is not None for step in move.steps)
+    return move.state in {OperationState.FAILED, OperationState.CANCELLED} and bool(move.input) and begun
+
+
+async def halfway(session: AsyncSession) -> dict[str, Operation]:
+    """All moves that have ended halfway, by tenant."""
+    moves = await session.scalars(
+        select(Operation).where(Operation.kind == OperationKind.MOVE).order_by(Operation.created_at, Operation.id)
+    )
+    newest = {move.instance_name: move for move in moves}
+    return {name: move for name, move in newest.items() if is_halfway(move)}
 
 
 async def end_resting(clock: Clock, session: AsyncSession, found: list[Operation], cause: Cause) -> None:

@@ -39,6 +39,9 @@ Reason = Annotated[str, Field(strict=True, max_length=audit.REASON_LIMIT, patter
 KeyDigest = Annotated[str, Field(strict=True), AfterValidator(_digest)]
 Overlap = Annotated[float, Field(strict=True, ge=0, le=MAX_OVERLAP, allow_inf_nan=False)]
 CallbackUrl = Annotated[HttpUrl, Field(max_length=2000)]
+XmppHost = Annotated[
+    str, Field(strict=True, max_length=253, pattern=r"^[^\x00]*$", description="One of those that are served.")
+]
 OfMany = Literal["suspend", "resume", "destroy"]
 """What can be done with many tenants at once."""
 
@@ -82,6 +85,12 @@ class ChangeAddress(OneTenant):
     """To move a tenant's callbacks; without a URL to the one that its name gives."""
 
     callback_url: CallbackUrl | None = None
+
+
+class Move(OneTenant):
+    """To move a tenant to another XMPP host."""
+
+    xmpp_host: XmppHost
 
 
 class RotateKeys(OneTenant):

@@ -45,6 +45,10 @@ class _Rule:
 _HARMLESS = frozenset({OperationKind.ROTATE_KEYS, OperationKind.CHANGE_ADDRESS, OperationKind.RECONCILE})
 """They leave the tenant's state as it is."""
 _MAKING = frozenset({OperationKind.PROVISION, OperationKind.IMPORT})
+_HALFWAY = frozenset(
+    {OperationKind.DESTROY, OperationKind.MOVE, OperationKind.ROTATE_KEYS, OperationKind.CHANGE_ADDRESS}
+)
+"""What may be done to a tenant whose move to another host has ended halfway."""
 _S = TenantState
 _RULES: Mapping[OperationKind, _Rule] = {
     OperationKind.SUSPEND: _Rule(
@@ -53,6 +57,7 @@ _RULES: Mapping[OperationKind, _Rule] = {
     OperationKind.RESUME: _Rule(
         frozenset({_S.SUSPENDED, _S.SUSPENDING, _S.RESUMING}), frozenset({_S.ACTIVE}), _HARMLESS
     ),
+    OperationKind.MOVE: _Rule(frozenset({_S.ACTIVE, _S.SUSPENDING, _S.SUSPENDED, _S.RESUMING}), waits_for=_HARMLESS),
     OperationKind.DESTROY: _Rule(states.LIVE | {_S.DESTROYING}, waits_for=frozenset(OperationKind)),
     **dict.fromkeys(
         sorted(_HARMLESS), _Rule(states.LIVE, waits_for=frozenset(OperationKind) - {OperationKind.DESTROY})
@@ -185,6 +190,10 @@ async def _check(naming: Naming, session: AsyncSession, instance_name: str, kind
             raise ConflictError(
                 f"tenant '{instance_name}' is {tenant.state}: operation '{other.id}' ({other.kind}) is under way"
             )
+    move = await operations.pending_move(session, instance_name) if kind not in _HALFWAY else None
+    if move is not None and operations.is_halfway(move):
+        to = move.input["to"]
+        raise ConflictError(f"tenant '{instance_name}' is on its way to '{to}': retry operation '{move.id}'")
     stays = all(one.kind in _HARMLESS for one in under_way)
     is_done = stays and tenant.state in rule.done
     if stays and not is_done and tenant.state not in rule.begins_in:

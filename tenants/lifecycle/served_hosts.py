@@ -21,7 +21,7 @@ from tenants.core.naming import rooms_service
 from tenants.lifecycle import audit
 from tenants.lifecycle.audit import Cause
 from tenants.process.services import Services
-from tenants.store.models import Host, Tenant, TenantState
+from tenants.store.models import Host, Operation, OperationKind, Tenant, TenantState
 
 LONGEST_HOST = 253
 _ADDED = select(Host).order_by(Host.added_at, Host.name)
@@ -135,7 +135,10 @@ async def remove(services: Services, name: str, cause: Cause) -> None:
             raise NotFoundError(f"there is no host '{name}'")
         living = select(Tenant.instance_name).where(Tenant.xmpp_host == name, Tenant.state != TenantState.DESTROYED)
         if tenants := list(await session.scalars(living.order_by(Tenant.instance_name).limit(3))):
-            raise ConflictError(f"tenants live on '{name}', such as {', '.join(tenants)}: destroy them before")
+            raise ConflictError(f"tenants live on '{name}', such as {', '.join(tenants)}: move or destroy them before")
+        moves = select(Operation).where(Operation.kind == OperationKind.MOVE)
+        if coming := [one.instance_name for one in await session.scalars(moves) if name in one.input.values()]:
+            raise ConflictError(f"a move to or from '{name}' is not done, such as that of {coming[0]}")
         await session.execute(delete(Host).where(Host.name == name))
         audit.record(session, services.clock(), cause, "host removed", what=name)
     await publish(services)

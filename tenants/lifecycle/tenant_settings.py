@@ -105,7 +105,9 @@ def apply(tenant: Tenant, changes: Mapping[str, Any], settings: Settings, *, new
     if not new and (fixed := _FIXED.intersection(changed)):
         name = min(fixed)
         raise InvalidInputError(
-            name, f"is chosen when a tenant is made: that of '{tenant.instance_name}' is {getattr(tenant, name)}"
+            name,
+            f"is chosen when a tenant is made: that of '{tenant.instance_name}' is {getattr(tenant, name)}."
+            f" `orchestrator tenant move` and POST /v1/tenants/{tenant.instance_name}/host move it",
         )
     for name in changed:
         setattr(tenant, name, values[name])

@@ -10,8 +10,8 @@ How far what is known may be from the truth, and what comes of it:
 * *Tenant* (state, keys, features, window): as old as `TENANT_SECONDS`. It is read again once a second while it is
   used; without a database it is soon not known any more. So a suspended tenant or a rotated key takes effect within
   that time. What this very process changes (`registry.put`) is forgotten here at once.
-* *Host* of a tenant: as old as `TENANT_SECONDS`, too. It is the same for the tenant's whole life, and a name rests for
-  longer between two tenants.
+* *Host* of a tenant: as old as `TENANT_SECONDS`, too. It is the same until the tenant moves, which closes it for
+  longer; and a name rests for longer between two tenants.
 * *Token* of the API: the same; what this process revokes is forgotten at once.
 * *Quotas*: calls per second are counted for each page view, with the limit of that tenant. The number of visitors
   online does not concern who is online already, nor the number of accounts who has one.

@@ -10,8 +10,10 @@ from collections.abc import Collection, Sequence
 from sqlalchemy import select
 
 from tenants.core.chunks import chunks
-from tenants.core.naming import Naming, RoomName
+from tenants.core.errors import InvalidInputError
+from tenants.core.naming import AccountKind, Naming, RoomName
 from tenants.core.text import first_of
+from tenants.ejabberd.client import Ejabberd
 from tenants.lifecycle import hosts, registry
 from tenants.process.services import Services
 from tenants.store.models import Account, Room
@@ -23,6 +25,37 @@ _NAMES_AT_ONCE = 500
 def groups(naming: Naming, instance_name: str) -> list[str]:
     """Its shared rosters; operators' first, as they display visitors'."""
     return [group for one in _namings(naming, instance_name) for group in reversed(registry.groups(one, instance_name))]
+
+
+async def there(services: Services, instance_name: str, ejabberd: Ejabberd) -> list[str]:
+    """What bears its name at a host, or is in its rosters there: operators first, whose contacts the others are.
+
+    Of a standalone system, whose names have no suffix, what is in the rosters and in the registry.
+    """
+    naming = services.naming
+    found: set[str] = set()
+    for group in registry.groups(naming, instance_name):
+        if roster := await ejabberd.bulk.shared_roster(group):
+            found.update(roster.members)
+    if suffix := naming.username_suffix(instance_name):
+        found.update(await ejabberd.bulk.usernames(suffix))
+    else:
+        async with services.database.read() as session:
+            known = list(await session.scalars(select(Account.username).where(Account.instance_name == instance_name)))
+        found.update(await ejabberd.bulk.having_accounts(known))
+    return operators_first(naming, found)
+
+
+def operators_first(naming: Naming, usernames: Collection[str]) -> list[str]:
+    """The accounts in the order in which they go."""
+    return sorted(usernames, key=lambda username: (_is_visitor(naming, username), username))
+
+
+def _is_visitor(naming: Naming, username: str) -> bool:
+    try:
+        return naming.parse_username(username).kind is not AccountKind.OPERATOR
+    except InvalidInputError:
+        return True
 
 
 async def usernames(services: Services, instance_name: str) -> set[str]:
@@ -61,9 +94,9 @@ async def rooms(services: Services, instance_name: str) -> list[str]:
     return sorted((own.intersection(there) | bearing) - others)
 
 
-async def left(services: Services, instance_name: str) -> dict[str, str]:
-    """What is still there, by kind."""
-    of, ejabberd = groups(services.naming, instance_name), await hosts.ejabberd_of(services, instance_name)
+async def left(services: Services, instance_name: str, at: Ejabberd | None = None) -> dict[str, str]:
+    """What is still there, by kind; `at` another host than the tenant's."""
+    of, ejabberd = groups(services.naming, instance_name), at or await hosts.ejabberd_of(services, instance_name)
     if services.naming.is_foreign(instance_name):
         found = {
             "accounts": await usernames(services, instance_name),

@@ -7,14 +7,13 @@ from sqlalchemy import delete
 
 from tenants.conversations import rooms
 from tenants.core.chunks import chunks
-from tenants.core.errors import DomainError, InvalidInputError
-from tenants.core.naming import AccountKind, Naming
+from tenants.core.errors import DomainError
 from tenants.core.text import first_of
-from tenants.lifecycle import incarnations
+from tenants.lifecycle import hosts, incarnations, operations, served_hosts
 from tenants.lifecycle.engine import Run
 from tenants.shards.commands import CloseTenant
-from tenants.store.models import Account
-from tenants.workflows import belongings
+from tenants.store.models import Account, OperationKind
+from tenants.workflows import belongings, move
 
 _REPORTS = 20
 """Reports of progress that a removal makes at least, when the tenant has as many accounts."""
@@ -26,6 +25,16 @@ _CHUNK = 50
 
 class LeftoverError(DomainError):
     """Something of a destroyed tenant is still in ejabberd."""
+
+
+async def clear_other_hosts(run: Run) -> None:
+    """What is on another host because a move to or from it has ended halfway."""
+    services, name = run.services, run.instance_name
+    own = await hosts.of(services, name)
+    moves = await operations.find(services.database, instance_name=name, kind=OperationKind.MOVE)
+    others = {host for one in moves if one.input for host in (one.input["from"], one.input["to"])} - {own}
+    for host in sorted(others & set(await served_hosts.up(services))):
+        await move.clear(services, name, services.ejabberd.at(host), drain=False)
 
 
 async def remove_rooms(run: Run) -> None:
@@ -42,7 +51,7 @@ async def remove_accounts(run: Run) -> None:
     """
     services, ejabberd = run.services, await run.ejabberd()
     usernames = await belongings.usernames(services, run.instance_name)
-    ordered = sorted(usernames, key=lambda username: (_is_visitor(services.naming, username), username))
+    ordered = belongings.operators_first(services.naming, usernames)
     await run.report(0, len(ordered))
     left: dict[str, str] = {}
     done = 0
@@ -92,13 +101,6 @@ async def _forget_accounts(run: Run, usernames: Sequence[str]) -> None:
 def _calls(usernames: Sequence[str]) -> list[Sequence[str]]:
     """The usernames in pieces, one for each call; several even of a small tenant, so that progress is seen."""
     return list(chunks(usernames, min(max(len(usernames) // _REPORTS, 1), _CHUNK)))
-
-
-def _is_visitor(naming: Naming, username: str) -> bool:
-    try:
-        return naming.parse_username(username).kind is not AccountKind.OPERATOR
-    except InvalidInputError:
-        return True
 
 
 def _check_nothing(left: Mapping[str, str]) -> None:

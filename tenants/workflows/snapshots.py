@@ -14,7 +14,7 @@ from tenants.core.errors import InvalidInputError
 from tenants.core.naming import STANDALONE_INSTANCE, Naming, RoomName, RosterKind
 from tenants.ejabberd import rosters
 from tenants.ejabberd.client import Ejabberd, Roster
-from tenants.lifecycle import served_hosts
+from tenants.lifecycle import operations, served_hosts
 from tenants.process.services import Services
 from tenants.store.database import Database
 from tenants.store.models import EVERY_TENANT, UNFINISHED, Account, Operation, OperationKind, Room, Tenant, TenantState
@@ -135,14 +135,15 @@ async def foreign(services: Services, tenants: Collection[str]) -> set[str]:
 
 
 async def busy(database: Database, scope: str) -> set[str]:
-    """Tenants that have an unfinished operation of another kind than a reconciliation."""
+    """Tenants that have an unfinished operation of another kind than a reconciliation, or a move that ended halfway."""
     query = select(Operation.instance_name).where(
         Operation.state.in_(UNFINISHED), Operation.kind != OperationKind.RECONCILE
     )
     if scope != EVERY_TENANT:
         query = query.where(Operation.instance_name == scope)
     async with database.read() as session:
-        return set(await session.scalars(query))
+        moving = {name for name in await operations.halfway(session) if scope in {EVERY_TENANT, name}}
+        return moving | set(await session.scalars(query))
 
 
 async def accounts_of(services: Services, instance_names: Sequence[str]) -> dict[str, dict[str, KnownAccount]]:

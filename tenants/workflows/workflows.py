@@ -1,18 +1,31 @@
 """The workflows of a tenant's life: the steps of each, in their order. A step may run twice, with the same result."""
 
+from collections.abc import Callable, Mapping
+from typing import Any
+
 from sqlalchemy import update
 
 from tenants.delivery import history
+from tenants.lifecycle import operations
 from tenants.lifecycle.engine import Run, Step, Workflow, Workflows
 from tenants.store.models import OperationKind, Tenant, TenantState
-from tenants.workflows import destroy, imports, mending, provision, reconcile, suspend
+from tenants.workflows import destroy, imports, mending, move, provision, reconcile, suspend
 
 
-def _enter(name: str, state: TenantState) -> Step:
+def _always(_given: Mapping[str, Any]) -> bool:
+    return True
+
+
+def _enter(name: str, state: TenantState, when: Callable[[Mapping[str, Any]], bool] = _always) -> Step:
     async def run(run: Run) -> None:
         await run.enter(state)
 
-    return Step(name, run)
+    return Step(name, run, when)
+
+
+def _resumes(given: Mapping[str, Any]) -> bool:
+    """A tenant that moves while it is suspended stays so."""
+    return bool(given["resumes"])
 
 
 async def _wake_deliveries(run: Run) -> None:
@@ -76,6 +89,7 @@ WORKFLOWS: Workflows = {
         steps=(
             _enter("begin", TenantState.DESTROYING),
             Step("close_sessions", suspend.close_sessions),
+            Step("clear_other_hosts", destroy.clear_other_hosts),
             Step("remove_rooms", destroy.remove_rooms),
             Step("remove_accounts", destroy.remove_accounts),
             Step("remove_rosters", destroy.remove_rosters),
@@ -83,6 +97,26 @@ WORKFLOWS: Workflows = {
             Step("forget", destroy.forget),
         ),
         during=TenantState.DESTROYING,
+    ),
+    # Like suspend it stays where it is when it fails: closed for traffic, to be tried again.
+    OperationKind.MOVE: Workflow(
+        steps=(
+            Step("tell_operators", move.tell_operators),
+            Step("close", move.close),
+            Step("settle", move.settle),
+            Step("close_sessions", suspend.close_sessions),
+            Step("suspended", move.suspended),
+            Step(operations.HALFWAY, move.make_rosters),
+            Step("move_accounts", move.move_accounts),
+            Step("make_rooms", move.make_rooms),
+            Step("switch", move.switch),
+            Step("settle_again", move.settle),
+            Step("clear_old", move.clear_old),
+            _enter("begin_again", TenantState.RESUMING, _resumes),
+            Step("let_in", move.let_in, _resumes),
+            _enter("activate", TenantState.ACTIVE, _resumes),
+            Step("wake_deliveries", _wake_deliveries, _resumes),
+        ),
     ),
     OperationKind.IMPORT: Workflow(
         steps=(

@@ -19,11 +19,12 @@ from tenants.core.errors import DomainError, InvalidInputError
 from tenants.core.scram import Verifier, make_verifier
 from tenants.lifecycle import keys, operations, registry, requests
 from tenants.lifecycle.audit import Cause
-from tenants.lifecycle.request_schemas import BULK_LIMIT, CallbackUrl, InstanceNames, OfMany, Overlap
+from tenants.lifecycle.request_schemas import BULK_LIMIT, CallbackUrl, InstanceNames, OfMany, Overlap, XmppHost
 from tenants.lifecycle.tenant_settings import TenantSettings, check_first_operator, with_fields
 from tenants.outbound import callback_urls
 from tenants.process.services import Services
 from tenants.store.models import SETTINGS, Operation, OperationKind, Setting, Tenant, TenantState
+from tenants.workflows import move
 
 KEY = Field(None, min_length=20, max_length=200, description="The tenant's own key; one is made when none is given.")
 
@@ -148,6 +149,14 @@ class AddressRequest(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     callback_url: CallbackUrl | None = Field(description="Null: the one that the tenant's name gives.")
+
+
+class HostRequest(BaseModel):
+    """The XMPP host that the tenant is to live on."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    xmpp_host: XmppHost
 
 
 class BulkRequest(BaseModel):
@@ -301,6 +310,24 @@ async def change_address(
     """Move the tenant's callbacks to another address; accounts stay, and what waited goes there at once."""
     url = str(wanted.callback_url) if wanted.callback_url else None
     return accepted(response, await requests.change_address(services, instance_name, cause, url))
+
+
+@router.post(
+    "/{instance_name}/host",
+    dependencies=[WRITES],
+    responses={**problems(404, 409, 503), 202: {"model": OperationView, "description": "It is being moved."}},
+)
+async def move_tenant(
+    instance_name: str, wanted: HostRequest, services: ServicesDep, response: Response, cause: CauseDep
+) -> TenantView | OperationView:
+    """Move the tenant to another XMPP host, with all that it has. 200 with the tenant when it lives there already.
+
+    A call of its own, and no setting that `PUT` changes: everybody is logged out, and has another address afterwards.
+    """
+    operation = await move.start(services, instance_name, wanted.xmpp_host, cause)
+    if operation is None:
+        return await _view(services, await registry.get(services, instance_name))
+    return accepted(response, operation)
 
 
 async def _names(services: Services, wanted: BulkRequest) -> Sequence[str]:

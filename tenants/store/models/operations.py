@@ -16,6 +16,7 @@ class OperationKind(StrEnum):
     RESUME = "resume"
     DESTROY = "destroy"
     CHANGE_ADDRESS = "change_address"
+    MOVE = "move"
     ROTATE_KEYS = "rotate_keys"
     IMPORT = "import"
     RECONCILE = "reconcile"

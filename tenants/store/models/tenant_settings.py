@@ -110,7 +110,7 @@ class TenantSettingColumns:
         bounds={"max_length": 255},
         label="XMPP host",
         description="The XMPP domain that its accounts and rooms live on, of those that are served. It is chosen when"
-        " the tenant is made, and stays.",
+        " the tenant is made; `POST /v1/tenants/NAME/host` moves it.",
     )
     callback_url: Mapped[str | None] = _setting(
         String(2000),

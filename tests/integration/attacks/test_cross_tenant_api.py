@@ -28,6 +28,7 @@ MISSING = {
 VALID: dict[tuple[str, str], dict[str, Any]] = {
     ("put", ""): {},
     ("post", "/address"): {"callback_url": "https://hostile.example"},
+    ("post", "/host"): {"xmpp_host": "localhost"},
     ("post", "/chats"): {"chat_id": "13", "nick": "hostile"},
     ("patch", "/chats/{chat_id}"): {"nick": "hostile"},
     ("post", "/chats/{chat_id}/messages"): {"message": "hostile"},

@@ -18,10 +18,11 @@ from tenants.lifecycle.audit import Cause
 from tenants.lifecycle.registry import TenantSpec
 from tenants.process.services import Services, open_services
 from tenants.store.models import Account, Operation, OperationKind, OperationState, Tenant, TenantState
-from tenants.workflows import imports, reconcile
+from tenants.workflows import imports, move, reconcile
 from tenants.workflows.workflows import WORKFLOWS
 from tests.world import mortal
 from tests.world.mortal import Death
+from tests.world.settings import SECOND_HOST
 
 PANEL = Cause("panel")
 KEY, NEW_KEY = "the-first-key-of-a-tenant", "the-second-key-of-a-tenant"
@@ -89,6 +90,20 @@ async def _has_moved(services: Services, name: str) -> None:
     assert (await registry.get(services, name)).callback_url == ADDRESS
 
 
+async def _lives_elsewhere(services: Services, name: str) -> None:
+    """All of it is at the second host, with its passwords, and nothing at the first."""
+    there = services.ejabberd.at(SECOND_HOST)
+    assert (await registry.get(services, name)).xmpp_host == SECOND_HOST
+    assert await there.check_password(f"bob.{name}", "operator-pw")
+    assert await there.roster_members(f"operators.{name}") == [f"bob.{name}"]
+    assert await there.roster_members(f"visitors.{name}") == [f"visitor.{number}.{name}" for number in (1, 2, 3)]
+    assert await keys.opens(services, name, KEY)
+    groups = [rosters.group_of(services.naming, name, kind) for kind in RosterKind]
+    assert await services.ejabberd.bulk.tenant_left(services.naming.username_suffix(name), groups) == {}
+    for ejabberd in (services.ejabberd, there):
+        assert name not in await ejabberd.bulk.shut_tenants()
+
+
 def _after(
     arrange: Callable[[Services, str], Awaitable[None]], kind: OperationKind
 ) -> Callable[..., Awaitable[Operation | None]]:
@@ -98,6 +113,8 @@ def _after(
             return await keys.rotate_keys(services, name, PANEL, key_digest=digest(name, NEW_KEY), overlap=3600)
         if kind is OperationKind.CHANGE_ADDRESS:
             return await requests.change_address(services, name, PANEL, ADDRESS)
+        if kind is OperationKind.MOVE:
+            return await move.start(services, name, SECOND_HOST, PANEL)
         return await requests.request(services, name, kind, PANEL)
 
     return begin
@@ -146,6 +163,7 @@ SCENARIOS = {
     OperationKind.SUSPEND: Scenario(_after(_active, OperationKind.SUSPEND), TenantState.SUSPENDED, _lives),
     OperationKind.RESUME: Scenario(_after(_suspended, OperationKind.RESUME), TenantState.ACTIVE, _lives),
     OperationKind.DESTROY: Scenario(_after(_orphaned, OperationKind.DESTROY), TenantState.DESTROYED, _is_gone),
+    OperationKind.MOVE: Scenario(_after(_active, OperationKind.MOVE), TenantState.ACTIVE, _lives_elsewhere),
     OperationKind.ROTATE_KEYS: Scenario(
         _after(_active, OperationKind.ROTATE_KEYS), TenantState.ACTIVE, _opens_with_both_keys
     ),

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from bench.testbed.operator import Operator
-from bench.testbed.waiting import until
+from bench.testbed.waiting import until, until_async
 from tests.world.rpc import Rpc
 from tests.world.settings import SECOND_HOST
 from tests.world.tenant import NewTenant, Tenant
@@ -157,6 +157,122 @@ async def test_lhc_begins_a_tenant_on_the_host_that_it_names(second: Tenant) -> 
     await second.panel.comes_alive(name)
     assert (await second.panel.http.get(f"/v1/tenants/{name}")).json()["xmpp_host"] == SECOND_HOST
     assert await rpc.call("srg_delete", group) == {"res": 0}
+
+
+async def arrange(tenant: Tenant) -> Operator:
+    """Data of each kind: names and groups of contacts, a hidden one, a room, what waits for who is away."""
+    lhc = tenant.lhc
+    await lhc.new_operator("ann", "operator-pw")
+    bob = await tenant.operator_online()
+    for visitor in (VISITOR, "visitor.2"):
+        await lhc.new_visitor(visitor, PASSWORD, nick=f"Nick of {visitor}")
+        await bob.has_contact(lhc.name(visitor))
+    await bob.edit_contact(lhc.name(VISITOR), "VIP", "Mine")
+    await bob.remove_contact(lhc.name("visitor.2"))
+    await bob.has_no_contact(lhc.name("visitor.2"))
+    made = await tenant.panel.http.post(f"/v1/tenants/{tenant.name}/rooms", json={"name": "team", "title": "The team"})
+    assert made.status_code == 201, made.text
+    for text in ("first", "second"):
+        assert (await lhc.visitor_writes(VISITOR, PASSWORD, "ann", text)).text == "ok"
+    return bob
+
+
+async def waits(tenant: Tenant, host: str) -> bool:
+    return "offline_messages" in {one["kind"] for one in await left(tenant, host)}
+
+
+async def move(tenant: Tenant, host: str, *, killed_in: str = "") -> dict[str, Any]:
+    """Move the tenant; with the worker killed when that step runs."""
+    http = tenant.panel.http
+    asked = await http.post(f"/v1/tenants/{tenant.name}/host", json={"xmpp_host": host})
+    assert asked.status_code == 202, asked.text
+    operation = f"/v1/operations/{asked.json()['id']}"
+
+    async def runs() -> bool:
+        steps = (await http.get(operation)).json()["steps"]
+        return any(step["name"] == killed_in and step["state"] == "running" for step in steps)
+
+    if killed_in:
+        await until_async(runs, f"{killed_in} runs")
+        await tenant.system.kill("lifecycle")
+    ended = await tenant.panel.finished(asked.json()["id"], seconds=90)
+    assert ended["state"] == "succeeded", ended
+    tenant.host = tenant.lhc.host = host
+    return ended
+
+
+async def test_a_tenant_moves_with_all_that_it_has(second: Tenant) -> None:
+    lhc, http, old = second.lhc, second.panel.http, SECOND_HOST
+    host = second.system.endpoints["xmpp_host"]
+    bob = await arrange(second)
+    await until_async(lambda: waits(second, old), "a message waits for ann")
+    before = await bob.contacts()
+    bob.write(lhc.name(VISITOR), "the last before the move")
+    await move(second, host, killed_in="settle")
+    # operators are told, and logged out; LHC is told where they were
+    await bob.reads(
+        "This live chat moves to another address. In a moment this connection ends; then log in as"
+        f" {lhc.name(BOB)}@{host}, with the same password."
+    )
+    assert bob.disconnected.is_set()
+    await second.receiver.message("the last before the move")
+    await second.receiver.status(f'{{"action":"disconnect","user":"{lhc.name(BOB)}","server":"{old}"}}')
+    assert await left(second, old) == []
+    assert second.name not in await second.system.ejabberd("lhc_shut_tenants", host=old)
+
+    bob = await second.online(BOB)
+    await second.receiver.status(second.connect_body(BOB))
+    # names and groups, and who was removed, as they were
+    assert await bob.contacts() == before
+    assert (await lhc.page_view(VISITOR, PASSWORD, status="a page")).text == "ok"
+    assert (await bob.sees(lhc.name(VISITOR), status="a page")).jid == f"{lhc.name(VISITOR)}@{host}/lhc"
+    assert "Nick of visitor.1" in (await bob.vcard(lhc.name(VISITOR))).values()
+    ann = await second.online("ann")
+    assert [(await ann.reads(text)).username for text in ("first", "second")] == [lhc.name(VISITOR)] * 2
+    ann.write(lhc.name(VISITOR), "from the new host")
+    assert (await second.receiver.message("from the new host")).form["server"] == host
+    (room,) = (await http.get(f"/v1/tenants/{second.name}/rooms")).json()["rooms"]
+    assert room["address"] == f"team.{second.name}@conference.{host}"
+    await bob.join(room["address"], "Bob")
+    compared = await second.panel.finished((await http.post(f"/v1/tenants/{second.name}/reconcile")).json()["id"])
+    assert (compared["result"]["found"], compared["result"]["mended"]) == (0, 0)
+    again = await http.post(f"/v1/tenants/{second.name}/host", json={"xmpp_host": host})
+    assert (again.status_code, again.json()["xmpp_host"]) == (200, host)
+
+
+async def test_a_move_that_ended_halfway_ends_with_the_tenant_or_with_another_try(second: Tenant) -> None:
+    http, path, old = second.panel.http, f"/v1/tenants/{second.name}", SECOND_HOST
+    host = second.system.endpoints["xmpp_host"]
+    await second.lhc.new_operator(BOB, "operator-pw")
+    refused = await http.post(f"{path}/host", json={"xmpp_host": "no.example"})
+    assert (refused.status_code, refused.json()["errors"][0]["field"]) == (422, "xmpp_host")
+    asked = (await http.post(f"{path}/host", json={"xmpp_host": host})).json()
+    assert (await http.post(f"{path}/suspend")).status_code == 409
+    operation = f"/v1/operations/{asked['id']}"
+
+    async def is_halfway() -> bool:
+        steps = (await http.get(operation)).json()["steps"]
+        return any(step["name"] == "settle_again" and step["state"] == "running" for step in steps)
+
+    await until_async(is_halfway, "the accounts are at the new host")
+    await http.post(f"{operation}/cancel")
+
+    async def is_cancelled() -> bool:
+        return bool((await http.get(operation)).json()["state"] == "cancelled")
+
+    await until_async(is_cancelled, "the move is cancelled")
+    refused = await http.post(f"{path}/resume")
+    assert (refused.status_code, asked["id"] in refused.json()["detail"]) == (409, True)
+    assert (await http.delete(f"/v1/hosts/{old}")).status_code == 409
+    await second.panel.destroy(second.name)
+    assert await left(second, old) == await left(second, host) == []
+
+
+async def test_a_name_that_bears_something_there_does_not_move_there(second: Tenant, impostor: Operator) -> None:
+    path, host = f"/v1/tenants/{second.name}/host", second.system.endpoints["xmpp_host"]
+    assert impostor.username == second.lhc.name(BOB)
+    refused = await second.panel.http.post(path, json={"xmpp_host": host})
+    assert (refused.status_code, "accounts" in refused.json()["detail"]) == (409, True)
 
 
 async def test_a_host_is_one_that_is_served_and_stays(second: Tenant) -> None:
