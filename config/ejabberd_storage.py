@@ -22,6 +22,11 @@ class EjabberdStorage(StrEnum):
     SQL = "sql"
     """A database of ejabberd's own in PostgreSQL."""
 
+    @property
+    def other(self) -> "EjabberdStorage":
+        """Where everything is moved to from here."""
+        return EjabberdStorage.SQL if self is EjabberdStorage.MNESIA else EjabberdStorage.MNESIA
+
 
 @dataclass(frozen=True, slots=True)
 class SqlServer:
@@ -33,17 +38,18 @@ class SqlServer:
     tables: str
 
 
-def template_values(server: SqlServer | None, version: Version) -> dict[str, str]:
-    """What `ejabberd.yml` leaves open of its storage; without a server all is in Mnesia."""
-    multihost = "sql_schema_multihost" if version >= _MULTIHOST_SINCE else "new_sql_schema"
-    if server is None:
-        nowhere = {"sql_server": "localhost", "sql_port": "5432", "sql_password": "", "sql_tables": ""}
-        return {"storage": "mnesia", "accounts": "internal", "use_cache": "true", "sql_multihost": multihost, **nowhere}
+_NOWHERE_IN_SQL = SqlServer(host="localhost", port=5432, password="", tables="")
+
+
+def template_values(storage: EjabberdStorage, server: SqlServer | None, version: Version) -> dict[str, str]:
+    """What `ejabberd.yml` leaves open of its storage. In Mnesia a server is where everything is to be moved to."""
+    is_sql = storage is EjabberdStorage.SQL
+    server = server or _NOWHERE_IN_SQL
     return {
-        "storage": "sql",
-        "accounts": "sql",
-        "use_cache": "false",
-        "sql_multihost": multihost,
+        "storage": storage,
+        "accounts": "sql" if is_sql else "internal",
+        "use_cache": str(not is_sql).lower(),
+        "sql_multihost": "sql_schema_multihost" if version >= _MULTIHOST_SINCE else "new_sql_schema",
         "sql_server": server.host,
         "sql_port": str(server.port),
         "sql_password": server.password,

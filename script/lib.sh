@@ -126,7 +126,7 @@ install_newest_ejabberd() {
 install_packages_of() {
   local servers=()
   case "$* " in *"--broker rabbitmq "* | *"--broker=rabbitmq "*) servers+=(rabbitmq) ;; esac
-  case "$* " in *"--database postgresql "* | *"--database=postgresql "*) servers+=(postgresql) ;; esac
+  case "$* " in *"--database postgresql "* | *"--database=postgresql "* | *--move-storage*) servers+=(postgresql) ;; esac
   install_packages "${servers[@]}"
 }
 

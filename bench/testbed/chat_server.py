@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import tempfile
 from configparser import ConfigParser
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +98,7 @@ class ChatServer:
         decoy: our authentication module is asked before the one that has the accounts.
         in_haste: clients may send as quickly as they can: what matters is what becomes of each stanza.
         storage: where it keeps everything; by default as `ORCHESTRATOR_EJABBERD_STORAGE` says.
+        moving_to: where everything is to be moved to.
     """
 
     host = "localhost"
@@ -113,49 +115,57 @@ class ChatServer:
         decoy: bool = True,
         in_haste: bool = False,
         storage: EjabberdStorage | None = None,
+        moving_to: EjabberdStorage | None = None,
     ) -> None:
-        system = LocalSystem.open(state, storage=storage)
-        if system.choice.runs_postgresql:
+        system = LocalSystem.open(state, storage=storage, moving_to=moving_to)
+        if system.runs_postgresql:
             # its user may not come to just any folder
             state = Path(tempfile.mkdtemp(prefix="lhc-chat-"))
             atexit.register(shutil.rmtree, state)
-            system = LocalSystem.open(state, storage=storage)
+            system = LocalSystem.open(state, storage=storage, moving_to=moving_to)
         self._system = system
         self.ports = system.ports
         self.secret = system.secrets["component_secret"]
         self.api_url = f"http://{LISTEN_IP}:{system.ports['ejabberd_api']}/api"
         self.api_secret = system.secrets["ejabberd_api_secret"]
         self._state = state
-        settings = Settings(
+        self._settings = settings = Settings(
             xmpp_host=self.host,
             component_secret=SecretStr(self.secret),
             ejabberd_api_secret=SecretStr(self.api_secret),
         )
         self.endpoints = system.endpoints(settings)
-        servers.prepare(system, settings)
-        config = state / "ejabberd" / "ejabberd.yml"
+        self.rpc_url = f"http://{LISTEN_IP}:{self.ports['api']}/"
+        self._bridge, self._in_haste = bridge, in_haste
+        self._left_out = [
+            *(["disable_sasl_mechanisms:"] if all_mechanisms else []),
+            *([] if decoy else ["  - decoy "]),
+        ]
+        differing = [("mod_ends_badly", ends_badly), ("lhc_bridge_identity", not compares)]
+        self._sources = [Path(__file__).parent / "erlang" / f"{name}.erl" for name, wanted in differing if wanted]
+        self._more = [_MORE_COMMANDS, *([_XML_RPC] if xml_rpc else []), *([_ENDS_BADLY] if ends_badly else [])]
+        self._prepare()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._has_postgresql = False
+
+    def _prepare(self) -> None:
+        """The configuration and the bridge module, with what differs."""
+        servers.prepare(self._system, self._settings)
+        config = self._state / "ejabberd" / "ejabberd.yml"
         lines = config.read_text().splitlines()
-        for name, value in bridge.items():
+        for name, value in self._bridge.items():
             number = next(i for i, line in enumerate(lines) if line.startswith(f"    {name}:"))
             lines[number] = f"    {name}: {value}"
-        if in_haste:
+        if self._in_haste:
             lines = [re.sub(r"^(    (\w+_)?rate:).*", r"\1 100000000", line) for line in lines]
-        if all_mechanisms:
-            lines = [line for line in lines if not line.startswith("disable_sasl_mechanisms:")]
-        if not decoy:
-            lines = [line for line in lines if not line.startswith("  - decoy ")]
-        differing = [("mod_ends_badly", ends_badly), ("lhc_bridge_identity", not compares)]
-        if sources := [Path(__file__).parent / "erlang" / f"{name}.erl" for name, wanted in differing if wanted]:
-            servers.compile_erlang(state / "ejabberd" / "lhc_bridge" / "ebin", sources)
-        more = [_MORE_COMMANDS, *([_XML_RPC] if xml_rpc else []), *([_ENDS_BADLY] if ends_badly else [])]
-        for added in more:
+        lines = [line for line in lines if not line.startswith(tuple(self._left_out))]
+        if self._sources:
+            servers.compile_erlang(self._state / "ejabberd" / "lhc_bridge" / "ebin", self._sources)
+        for added in self._more:
             for line, below in added.items():
                 number = next(i for i, one in enumerate(lines) if one.partition("\n")[0] == line)
                 lines[number] += below.format(port=self.ports["api"])
-        self.rpc_url = f"http://{LISTEN_IP}:{self.ports['api']}/"
         config.write_text("\n".join(lines) + "\n")
-        self._process: subprocess.Popen[bytes] | None = None
-        self._has_postgresql = False
 
     @property
     def database_of_ejabberd(self) -> str:
@@ -176,6 +186,12 @@ class ChatServer:
         """Let the bridge say that it was compiled for that version of ejabberd."""
         build = servers.PROJECT / "config" / "ejabberd" / "lhc_bridge_build.erl"
         servers.compile_erlang(self._state / "ejabberd" / "lhc_bridge" / "ebin", [build], made_for=version)
+
+    def keep_in(self, storage: EjabberdStorage) -> None:
+        """When it is started again it keeps everything there; both storages are there still."""
+        choice = replace(self._system.choice, storage=storage)
+        self._system = replace(self._system, choice=choice, moving_to=storage.other)
+        self._prepare()
 
     def _start_postgresql(self) -> None:
         """Once: where ejabberd keeps its data there, until this process ends."""

@@ -16,19 +16,20 @@
 
 -spec process([binary()], #request{}) -> {pos_integer(), [{binary(), binary()}], iodata()} | tuple().
 process(Path, #request{} = Request) ->
-    case refusal(Request) of
+    case refusal(Path, Request) of
         none -> mod_http_api:process(Path, Request#request{auth = undefined}); % the secret is no token of its own
         {Status, Code, Text} -> {Status, [{<<"Content-Type">>, <<"application/json">>}], body(Code, Text)}
     end.
 
 %% A browser sends neither another site's Host nor this content type without asking first, and is told no.
-refusal(#request{method = Method}) when Method /= 'POST' ->
+refusal(_, #request{method = Method}) when Method /= 'POST' ->
     {405, 0, "Commands are sent by POST"};
-refusal(#request{auth = Auth, headers = Headers}) ->
+refusal(Path, #request{auth = Auth, headers = Headers}) ->
     Wrong = [Refusal || {false, Refusal} <-
                  [{knows_secret(Auth), {401, ?UNAUTHORIZED, "Not the secret that mod_lhc_bridge has as api_secret"}},
                   {is_host(header('Host', Headers)), {403, 0, "Host is not the name of a virtual host"}},
-                  {is_json(header('Content-Type', Headers)), {415, 0, "Content-Type is not application/json"}}]],
+                  {is_json(header('Content-Type', Headers)), {415, 0, "Content-Type is not application/json"}},
+                  {may_run(Path), {503, 0, "Everything is being moved into another storage, until ejabberd is started again"}}]],
     hd(Wrong ++ [none]).
 
 %% By digests: how long it takes tells nothing of the secret.
@@ -48,6 +49,9 @@ is_host(Host) ->
 is_json(Type) ->
     [Media | _] = binary:split(Type, <<";">>),
     string:lowercase(string:trim(Media)) == <<"application/json">>.
+
+may_run([Command | _]) when Command == <<"status">>; Command == <<"lhc_move_storage">> -> true;
+may_run(_) -> not lhc_bridge_move:is_under_way().
 
 header(Name, Headers) ->
     proplists:get_value(Name, Headers, <<>>).

@@ -5,7 +5,7 @@
 %%% asks here hears of it (`storage_away`): what cannot be read is neither there nor gone.
 -module(lhc_bridge_storage).
 
--export([where/2, elsewhere/2, together/2]).
+-export([where/2, elsewhere/2, other/1, together/2]).
 %% the command
 -export([storages/1]).
 %% what there is
@@ -66,6 +66,11 @@ where(Host, Kind) ->
         sql -> sql;
         Other -> {elsewhere, atom_to_binary(Other)}
     end.
+
+%% The other of the two.
+-spec other(mnesia | sql) -> mnesia | sql.
+other(mnesia) -> sql;
+other(sql) -> mnesia.
 
 module(rosters) -> mod_shared_roster;
 module(members) -> mod_shared_roster;

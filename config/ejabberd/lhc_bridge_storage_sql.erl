@@ -3,7 +3,7 @@
 %%% ejabberd's macros write the queries for both of its schemas, with and without a column for the virtual host.
 -module(lhc_bridge_storage_sql).
 
--export([transaction/2, names/3, having/3]).
+-export([transaction/2, select/2, change/2, names/3, having/3]).
 -export([opts/2, displaying/2, members/2, members_of/3, groups_of/2, groups_until_done/2, add_members/3, remove_members/3,
          leave_all/2]).
 -export([nicks/2, contacts/1, waiting/1, waiting/2, bytes/1]).
@@ -21,12 +21,14 @@ transaction(Host, Work) ->
         {aborted, Reason} -> lhc_bridge_storage:away(sql, Reason)
     end.
 
+-spec select(binary(), tuple()) -> [tuple()].
 select(Host, Query) ->
     case ejabberd_sql:sql_query(Host, Query) of
         {selected, Rows} -> Rows;
         Error -> lhc_bridge_storage:away(sql, Error)
     end.
 
+-spec change(binary(), tuple() | [binary()]) -> ok.
 change(Host, Query) ->
     case ejabberd_sql:sql_query(Host, Query) of
         {updated, _} -> ok;

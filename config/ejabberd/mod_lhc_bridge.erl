@@ -19,8 +19,8 @@
 -define(WITH_TABLES, [lhc_bridge_services, lhc_bridge_once, lhc_bridge_backlog, lhc_bridge_offline, lhc_bridge_rates,
                       lhc_bridge_refusals, lhc_bridge_shut, lhc_bridge_logins, lhc_bridge_hidden, lhc_bridge_shown]).
 %% Each of these has admin commands, which all virtual hosts share.
--define(WITH_COMMANDS, [lhc_bridge_admin, lhc_bridge_cluster, lhc_bridge_moving, lhc_bridge_room_admin,
-                        lhc_bridge_refusals, lhc_bridge_shut]).
+-define(WITH_COMMANDS, [lhc_bridge_admin, lhc_bridge_cluster, lhc_bridge_storage_move, lhc_bridge_moving,
+                        lhc_bridge_room_admin, lhc_bridge_refusals, lhc_bridge_shut]).
 
 %%%===================================================================
 %%% Start and stop
@@ -30,8 +30,15 @@
 -spec start(binary(), gen_mod:opts()) -> {ok, pid()} | {error, term()}.
 start(Host, Opts) ->
     case lhc_bridge_build:fits() of
-        true -> start_parts(Host, Opts);
+        true -> start_on_storage(Host, Opts);
         false -> {error, compiled_for_another_ejabberd}
+    end.
+
+start_on_storage(Host, Opts) ->
+    lhc_bridge_storage_used:create_table(),
+    case lhc_bridge_storage_used:may_start(Host) of
+        true -> start_parts(Host, Opts);
+        false -> {error, accounts_are_in_another_storage}
     end.
 
 start_parts(Host, Opts) ->

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from config.ejabberd_storage import EjabberdStorage
 from config.settings import Settings, state_dir
 from orchestrator.cli import backups, hosts, messages, operations, people, tenants, tokens, units, upkeep
 from orchestrator.cli.doctor import doctor
@@ -29,6 +30,7 @@ app.command("audit")(upkeep.log)
 app.command()(upkeep.migrate)
 app.command()(backups.backup)
 app.command()(backups.restore)
+app.command()(upkeep.move_storage)
 app.command()(doctor)
 app.command()(health)
 app.command()(messages.deliveries)
@@ -67,11 +69,21 @@ def up(
     database: Annotated[DatabaseServer | None, typer.Option(help="SQLite by default. " + KEPT)] = None,
     pools: Annotated[int | None, typer.Option(min=1, help="Pool processes, 2 by default.")] = None,
     ejabberd_nodes: Annotated[int | None, typer.Option(min=1, help="Nodes of ejabberd, 1 by default. " + KEPT)] = None,
+    move_storage: Annotated[
+        EjabberdStorage | None, typer.Option(help="First move ejabberd's data there, unless it is there.")
+    ] = None,
     state: StateOption = None,
 ) -> None:
     """Start everything on this machine, with private servers; Ctrl-C stops it."""
     try:
-        _launcher(state).up(detach=detach, broker=broker, database=database, pools=pools, ejabberd_nodes=ejabberd_nodes)
+        _launcher(state).up(
+            detach=detach,
+            broker=broker,
+            database=database,
+            pools=pools,
+            ejabberd_nodes=ejabberd_nodes,
+            move_storage=move_storage,
+        )
     except LaunchError as error:
         raise fail(str(error)) from None
 

@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from config.ejabberd_storage import EjabberdStorage
 from orchestrator.cli.operations import WaitOption, show_started
 from orchestrator.cli.running import (
     Exit,
@@ -19,6 +20,7 @@ from orchestrator.cli.running import (
     run,
     show_json,
     show_limit,
+    show_line,
     show_table,
 )
 from tenants.lifecycle import audit, operations, registry
@@ -46,6 +48,19 @@ def migrate(
         messages.print(f"A copy of the database as it was before is {kept}", soft_wrap=True)
     if not settings.hosting:
         run(registry.begin_standalone)
+
+
+def move_storage(
+    target: Annotated[EjabberdStorage, typer.Argument(help="Where all of it is to be kept from now on.")],
+) -> None:
+    """Have ejabberd move all that it keeps; it serves nobody from then on, until it is started with that storage.
+
+    For an ejabberd that runs by itself. `script/up --move-storage` does it for a system of its own.
+    """
+    moved = run(lambda services: services.ejabberd.move_storage(target))
+    for kind, count in moved.items():
+        show_line(f"{kind.replace('_', ' ')}: {count}")
+    show_line(f"Now start ejabberd with {target}.")
 
 
 def reconcile(

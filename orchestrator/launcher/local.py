@@ -69,10 +69,12 @@ class Choice:
         ejabberd_nodes: int | None = None,
         *,
         storage: EjabberdStorage | None = None,
+        moved: bool = False,
     ) -> "Choice":
         """What is wanted; what was not said is as the state folder was begun.
 
-        `ORCHESTRATOR_HOSTING` says the mode, `ORCHESTRATOR_EJABBERD_STORAGE` what ejabberd keeps its data in.
+        `ORCHESTRATOR_HOSTING` says the mode, `ORCHESTRATOR_EJABBERD_STORAGE` what ejabberd keeps its data in. `moved`:
+        its data are in that storage from now on.
 
         Raises:
             LaunchError: the folder was begun with another server or storage, whose data would be left behind; or in
@@ -112,17 +114,21 @@ class Choice:
                 f"{state} was begun with {_HOSTING}={str(begun.hosting).lower()}, which all names in it are made for:"
                 f" leave {_HOSTING} out to go on with it, or give another folder (--state-dir) to begin anew"
             )
-        if wanted.storage != begun.storage:
+        if wanted.storage != begun.storage and not moved:
             raise LaunchError(
-                f"{state} was begun with ejabberd's data in {begun.storage}, where it would be left behind:"
-                f" leave {_STORAGE} out to go on with it, or give another folder (--state-dir) to begin anew"
+                f"{state} has ejabberd's data in {begun.storage}, where it would be left behind: leave {_STORAGE} out"
+                f" to go on with it, or move it (script/up --move-storage {wanted.storage})"
             )
         return wanted
 
-    @property
-    def runs_postgresql(self) -> bool:
-        """Whether anything is kept in it."""
-        return self.database is DatabaseServer.POSTGRESQL or self.storage is EjabberdStorage.SQL
+    @staticmethod
+    def storage_of(state: Path) -> EjabberdStorage | None:
+        """Where the folder has ejabberd's data; None when it was never begun."""
+        known = _read(state)
+        if known is None:
+            return None
+        # one of an earlier version does not say it
+        return EjabberdStorage(known.get("choice", {}).get("storage", EjabberdStorage.MNESIA))
 
 
 _CHOICES: dict[str, Callable[[Any], Any]] = {
@@ -143,6 +149,8 @@ class LocalSystem:
     choice: Choice
     ports: dict[str, int]
     secrets: dict[str, str]
+    moving_to: EjabberdStorage | None = None
+    """Where ejabberd's data is to be moved to, for which both storages must be there."""
 
     @classmethod
     def open(
@@ -154,6 +162,8 @@ class LocalSystem:
         pools: int | None = None,
         storage: EjabberdStorage | None = None,
         ejabberd_nodes: int | None = None,
+        moving_to: EjabberdStorage | None = None,
+        moved: bool = False,
     ) -> "LocalSystem":
         """Take up the system of the state folder, or begin a new one. A port that was taken meanwhile is replaced.
 
@@ -164,11 +174,13 @@ class LocalSystem:
             pools: how many pool processes from now on; None is as many as last time.
             storage: of ejabberd; None is as `ORCHESTRATOR_EJABBERD_STORAGE` says, or what the folder was begun with.
             ejabberd_nodes: None is as many as the folder was begun with.
+            moving_to: where ejabberd's data is about to be moved to.
+            moved: it is in `storage` from now on.
 
         Raises:
             LaunchError: as `Choice.of`; or several nodes of ejabberd would keep their data in Mnesia.
         """
-        choice = Choice.of(state, broker, database, pools, ejabberd_nodes, storage=storage)
+        choice = Choice.of(state, broker, database, pools, ejabberd_nodes, storage=storage, moved=moved)
         if choice.ejabberd_nodes > 1 and choice.storage is not EjabberdStorage.SQL:
             # two that cannot see each other for a while would never agree again on who has an account
             raise LaunchError("several nodes of ejabberd keep their data in SQL: add --database postgresql")
@@ -180,9 +192,10 @@ class LocalSystem:
             choice=choice,
             ports=_choose_ports(_port_names(choice.ejabberd_nodes), known["ports"]),
             secrets={name: known["secrets"].get(name) or secrets.token_urlsafe(24) for name in _SECRETS},
+            moving_to=moving_to,
         )
         data = asdict(system)
-        del data["state"]
+        del data["state"], data["moving_to"]
         write_private(state / KEPT, json.dumps(data, indent=2))
         write_private(state / "settings.env", system.settings_env())
         return system
@@ -213,11 +226,16 @@ class LocalSystem:
     @property
     def postgresql_port(self) -> int | None:
         """The port for ejabberd; None: nothing comes but by the socket."""
-        return self.ports["postgresql"] if self.choice.storage is EjabberdStorage.SQL else None
+        return self.ports["postgresql"] if EjabberdStorage.SQL in (self.choice.storage, self.moving_to) else None
+
+    @property
+    def runs_postgresql(self) -> bool:
+        """Whether anything is kept in it, or is to be moved into it."""
+        return self.choice.database is DatabaseServer.POSTGRESQL or self.postgresql_port is not None
 
     def ejabberd_database(self, tables: str) -> SqlServer | None:
         """How ejabberd reaches its database, whose tables that file makes; None when it has none."""
-        if self.choice.storage is not EjabberdStorage.SQL:
+        if self.postgresql_port is None:
             return None
         return SqlServer(
             host=LISTEN_IP,

@@ -1,5 +1,6 @@
 """The private servers of a system: their files, and whether they answer; ejabberd with its bridge module above all."""
 
+import asyncio
 import os
 import shlex
 import subprocess
@@ -27,8 +28,10 @@ from orchestrator.launcher.local import (
     LocalSystem,
     write_private,
 )
+from tenants.core.errors import DomainError
 from tenants.core.naming import STANDALONE_INSTANCE
 from tenants.ejabberd.admin_api import call_headers
+from tenants.ejabberd.client import Ejabberd
 from tenants.store.models import TenantState
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -75,7 +78,7 @@ def chosen(system: LocalSystem, settings: Settings) -> list[Server]:
     """The servers that the system was begun with."""
     nodes = system.ejabberd_nodes
     programs = (*(("epmd",) if len(nodes) > 1 else ()), *(node.name for node in nodes))
-    servers = [_postgresql(system)] if system.choice.runs_postgresql else []
+    servers = [_postgresql(system)] if system.runs_postgresql else []
     servers.append(
         Server("ejabberd", programs, lambda: all(_ejabberd_answers(settings, node.api_url) for node in nodes)),
     )
@@ -85,6 +88,34 @@ def chosen(system: LocalSystem, settings: Settings) -> list[Server]:
         case Broker.RABBITMQ:
             servers.append(_rabbitmq(system))
     return servers
+
+
+def storages(system: LocalSystem, settings: Settings) -> list[Server]:
+    """What is needed to move ejabberd's data, and no more."""
+    (node,) = system.ejabberd_nodes
+    return [_postgresql(system), Server("ejabberd", (node.name,), lambda: _ejabberd_answers(settings, node.api_url))]
+
+
+def move(settings: Settings, target: EjabberdStorage) -> dict[str, int]:
+    """Have ejabberd move all that it keeps there; how many of each kind.
+
+    Raises:
+        LaunchError: it was not moved, and is where it was.
+    """
+
+    async def ask() -> dict[str, int]:
+        ejabberd = Ejabberd(
+            settings.ejabberd_api_url, settings.xmpp_host, settings.ejabberd_api_secret.get_secret_value()
+        )
+        try:
+            return await ejabberd.move_storage(target)
+        finally:
+            await ejabberd.close()
+
+    try:
+        return asyncio.run(ask())
+    except DomainError as error:
+        raise LaunchError(f"ejabberd's data is where it was: {error}") from None
 
 
 def _postgresql(system: LocalSystem) -> Server:
@@ -126,7 +157,7 @@ def prepare(system: LocalSystem, settings: Settings) -> None:
             files |= _REDIS_FILES
         case Broker.RABBITMQ:
             files |= _EPMD_FILES | rabbitmq.prepare(system)
-    if system.choice.runs_postgresql:
+    if system.runs_postgresql:
         folder = system.state / "postgresql"
         postgresql.create(folder)
         files |= _POSTGRESQL_FILES
@@ -163,7 +194,7 @@ def judge_ejabberd(settings: Settings) -> str:
 
 def _values(system: LocalSystem, settings: Settings) -> dict[str, str]:
     """What the templates of the configuration files leave open."""
-    tables = _ejabberd_tables() if system.choice.storage is EjabberdStorage.SQL else ""
+    tables = _ejabberd_tables() if system.postgresql_port is not None else ""
     return {
         "state": str(system.state),
         "project": str(PROJECT),
@@ -172,7 +203,7 @@ def _values(system: LocalSystem, settings: Settings) -> dict[str, str]:
         "listen_ip": LISTEN_IP,
         "common": _COMMON.format(state=system.state),
         "pools": str(system.choice.pools),
-        **ejabberd_values(settings, system.ejabberd_database(tables)),
+        **ejabberd_values(settings, system.choice.storage, system.ejabberd_database(tables)),
         "websocket_ip": LISTEN_IP,
         "starttls_required": "false",
         "certfile": str(system.state / "ejabberd" / "server.pem"),
@@ -184,14 +215,16 @@ def _values(system: LocalSystem, settings: Settings) -> dict[str, str]:
     }
 
 
-def ejabberd_values(settings: Settings, database: SqlServer | None = None) -> dict[str, str]:
+def ejabberd_values(
+    settings: Settings, storage: EjabberdStorage = EjabberdStorage.MNESIA, database: SqlServer | None = None
+) -> dict[str, str]:
     """What ejabberd's template leaves open, but for ports, addresses and certificate of clients.
 
     Without a database of its own it keeps all in Mnesia.
     """
     version = ejabberd_version()
     return {
-        **template_values(database, version),
+        **template_values(storage, database, version),
         "xmpp_host": settings.xmpp_host,
         "hosting": str(settings.hosting).lower(),
         "private_ip": LISTEN_IP,

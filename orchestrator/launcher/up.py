@@ -18,6 +18,7 @@ from xmlrpc.client import ServerProxy
 from rich.console import Console
 from supervisor.xmlrpc import SupervisorTransport
 
+from config.ejabberd_storage import EjabberdStorage
 from config.settings import ENV_PREFIX, Settings
 from orchestrator.launcher import backups, servers
 from orchestrator.launcher.errors import LaunchError
@@ -64,6 +65,7 @@ class Launcher:
         pools: int | None = None,
         ejabberd_nodes: int | None = None,
         backup: Path | None = None,
+        move_storage: EjabberdStorage | None = None,
     ) -> None:
         """Start everything that is not running; without `detach`, stay until Ctrl-C and then stop everything.
 
@@ -74,16 +76,23 @@ class Launcher:
             pools: the same.
             ejabberd_nodes: the same.
             backup: whose data are put back first (`backups.begin_restore`).
+            move_storage: where ejabberd's data is to be, from wherever it is; before anything is started.
 
         Raises:
-            LaunchError: it did not become ready, or runs otherwise than wanted.
+            LaunchError: it did not become ready, or runs otherwise than wanted; or the data could not be moved.
         """
         os.environ[f"{ENV_PREFIX}STATE_DIR"] = str(self._state)
         if self.running():
+            if move_storage is not None:
+                raise LaunchError(
+                    "Already running; stop it first (script/down): nobody may be served while data is moved."
+                )
             wanted = Choice.of(self._state, broker, database, pools, ejabberd_nodes)
             self._say_running(as_wanted=wanted == Choice.of(self._state))
             return
         started = time.monotonic()
+        if move_storage is not None:
+            self._move(move_storage)
         system = LocalSystem.open(
             self._state, broker=broker, database=database, pools=pools, ejabberd_nodes=ejabberd_nodes
         )
@@ -105,6 +114,24 @@ class Launcher:
         self._say_where(endpoints)
         if supervisor is not None:
             self._stay(supervisor)
+
+    def _move(self, target: EjabberdStorage) -> None:
+        """Have ejabberd move its data, with no other process running; a folder that has them there is left alone."""
+        if Choice.storage_of(self._state) in (None, target):
+            return
+        system = LocalSystem.open(self._state, storage=target.other, moving_to=target)
+        settings = Settings.load()
+        self._step("Preparing the servers of both storages", lambda: servers.prepare(system, settings))
+        self._start_supervisor(detach=True)
+        try:
+            self._start_servers(system, servers.storages(system, settings))
+            self._step(f"Moving ejabberd's data to {target}", lambda: self._say_moved(servers.move(settings, target)))
+        finally:
+            self.down()
+        LocalSystem.open(self._state, storage=target, moved=True)
+
+    def _say_moved(self, counts: dict[str, int]) -> None:
+        self._console.print("    " + ", ".join(f"{count} {kind.replace('_', ' ')}" for kind, count in counts.items()))
 
     def _say_running(self, *, as_wanted: bool) -> None:
         if not as_wanted:
@@ -129,9 +156,22 @@ class Launcher:
             time.sleep(0.1)
 
     def _start(self, system: LocalSystem, settings: Settings, backup: Path | None) -> None:
-        chosen = servers.chosen(system, settings)
+        self._start_servers(system, servers.chosen(system, settings), backup)
+        if system.choice.ejabberd_nodes > 1:
+            self._step("Joining ejabberd's nodes", lambda: servers.join_nodes(system, settings))
+        self._step("Migrating the database", self._migrate)
+        self._start_group("processes")
+        self._wait(
+            "API, worker, beat and pools", lambda: servers.url_answers(f"{system.api_url}/readyz"), _READY_DEADLINE
+        )
+        if not settings.hosting:
+            self._wait("the one tenant", lambda: servers.tenant_is_made(settings, system.api_url), _READY_DEADLINE)
+        flower = f"http://127.0.0.1:{system.ports['flower']}/healthcheck"
+        self._wait("Flower", lambda: servers.url_answers(flower), _READY_DEADLINE)
+
+    def _start_servers(self, system: LocalSystem, wanted: list[servers.Server], backup: Path | None = None) -> None:
         others, started = [], set[str]()
-        for server in chosen:
+        for server in wanted:
             holds_backup = backup is not None and "postgresql" in server.programs
             for program in (program for program in server.programs if program not in started):
                 self._start_group(program)
@@ -148,17 +188,6 @@ class Launcher:
                 self._step("Putting PostgreSQL's databases back", restore)
         for server in others:
             self._wait(server.title, server.answers, _SERVER_DEADLINE)
-        if system.choice.ejabberd_nodes > 1:
-            self._step("Joining ejabberd's nodes", lambda: servers.join_nodes(system, settings))
-        self._step("Migrating the database", self._migrate)
-        self._start_group("processes")
-        self._wait(
-            "API, worker, beat and pools", lambda: servers.url_answers(f"{system.api_url}/readyz"), _READY_DEADLINE
-        )
-        if not settings.hosting:
-            self._wait("the one tenant", lambda: servers.tenant_is_made(settings, system.api_url), _READY_DEADLINE)
-        flower = f"http://127.0.0.1:{system.ports['flower']}/healthcheck"
-        self._wait("Flower", lambda: servers.url_answers(flower), _READY_DEADLINE)
 
     def _start_supervisor(self, *, detach: bool) -> "subprocess.Popen[bytes] | None":
         command = [str(self._bin / "supervisord"), "-c", str(self._state / "supervisord.conf")]

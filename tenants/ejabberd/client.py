@@ -25,6 +25,7 @@ from tenants.ejabberd.rooms import RoomCommands
 
 _RELOAD_SECONDS = 30.0
 _BACKUP_SECONDS = 600.0
+_MOVE_SECONDS = 6 * 3600.0
 _LISTS_SINCE = (24, 2)
 _LABEL_SINCE = (21, 7)
 _NOT_THERE = ("unavailable", "offline")
@@ -214,6 +215,17 @@ class Ejabberd:
         """Where each kind of what ejabberd keeps is kept (`lhc_storages` of the bridge)."""
         answer = await self._call("lhc_storages", host=self.host)
         return {str(one["kind"]): str(one["place"]) for one in answer}
+
+    async def move_storage(self, target: str) -> dict[str, int]:
+        """Move everything into the other storage, `sql` or `mnesia`; how many of each kind (`lhc_move_storage`).
+
+        ejabberd serves nobody from then on, and is to be started with that storage.
+
+        Raises:
+            EjabberdError: it was not moved, and says why: everything is where it was, when ejabberd is started again.
+        """
+        answer = await self._call("lhc_move_storage", seconds=_MOVE_SECONDS, storage=target)
+        return {str(one["kind"]): int(one["count"]) for one in answer}
 
     async def register(self, user: str, password: str) -> None:
         """Create the account (`register`).
