@@ -4,10 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from config.ejabberd_versions import Version
+from config.ejabberd_versions import Version, multihost_option
 
-_MULTIHOST_SINCE: Version = (25, 10)
-"""The option was called `new_sql_schema` before."""
 _NOWHERE = "none"
 _IN_MEMORY = ("routes", "sessions", "running_rooms")
 """What all nodes know of each other, which is not kept."""
@@ -49,7 +47,7 @@ def template_values(storage: EjabberdStorage, server: SqlServer | None, version:
         "storage": storage,
         "accounts": "sql" if is_sql else "internal",
         "use_cache": str(not is_sql).lower(),
-        "sql_multihost": "sql_schema_multihost" if version >= _MULTIHOST_SINCE else "new_sql_schema",
+        "sql_multihost": multihost_option(version),
         "sql_server": server.host,
         "sql_port": str(server.port),
         "sql_password": server.password,

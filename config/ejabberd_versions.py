@@ -18,6 +18,7 @@ _CHANNEL_BINDING = ("SCRAM-SHA-1-PLUS", "SCRAM-SHA-256-PLUS", "SCRAM-SHA-512-PLU
 (`tls-exporter`) is refused. From 24.02 on it knows both; and to hide them would have it refuse clients that ask whether
 somebody hid them (flag `y`)."""
 _CHANNEL_BINDING_SINCE: Version = (24, 2)
+_MULTIHOST_SINCE: Version = (25, 10)
 _VERSION = re.compile(r"ejabberd[ -](\d+)\.(\d+)")
 
 
@@ -52,6 +53,11 @@ def objection(version: Version, accepted: str) -> tuple[str, str] | None:
         f" ORCHESTRATOR_EJABBERD_UNTESTED={shown(version)} to go on at your own risk"
     )
     return f"version {shown(version)}, which was not tested", advice
+
+
+def multihost_option(version: Version) -> str:
+    """What the option of SQL tables that name the host is called."""
+    return "sql_schema_multihost" if version >= _MULTIHOST_SINCE else "new_sql_schema"
 
 
 def disabled_mechanisms(version: Version) -> tuple[str, ...]:

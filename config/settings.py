@@ -104,6 +104,10 @@ class Settings(BaseSettings):
         description="What ejabberd keeps all its data in, as ejabberd.yml says: `sql` or `mnesia`. `doctor` compares"
         " the two. `script/up` takes `sql` where the database is PostgreSQL, unless this says otherwise.",
     )
+    ejabberd_database_password: SecretStr = Field(
+        SecretStr(""),
+        description="When it is set, `orchestrator migrate` makes a database for ejabberd beside its own.",
+    )
     ejabberd_hosts_file: str = Field(
         "", description="The file of ejabberd's configuration that says which hosts there are, when we may write it."
     )

@@ -19,7 +19,8 @@ from bench.lib.harness import console
 from bench.testbed import deployed
 
 PROJECT = Path(__file__).resolve().parents[2]
-SERVERS, PROCESSES = ["db", "rabbitmq", "ejabberd"], ["api", "worker", "lifecycle", "beat", "pool", "flower"]
+STORES, PROCESSES = ["db", "rabbitmq"], ["api", "worker", "lifecycle", "beat", "pool", "flower"]
+SERVERS = [*STORES, "ejabberd"]
 STAND_FOR = {"db": "db", "rabbitmq": "rabbitmq"}
 """The services whose images come from a registry, and what stands for them."""
 SECONDS = 240
@@ -114,13 +115,15 @@ class Stack:
         Raises:
             TimeoutError: one is not healthy in time.
         """
-        for name in SERVERS:
+        for name in STORES:
             self._start(name)
-        for name in SERVERS:
+        for name in STORES:
             self._wait(name)
         self._start("migrate")
         if (code := self._podman("wait", "lhc-migrate").strip()) != "0":
             raise TimeoutError(f"migrate ended with {code}: {self._log('migrate')}")
+        self._start("ejabberd")
+        self._wait("ejabberd")
         for name in PROCESSES:
             self._start(name)
         for name in PROCESSES:

@@ -23,8 +23,14 @@ secrets=${SECRETS_DIR:-/run/secrets}
   ejabberd_api_port=$EJABBERD_API_PORT
   starttls_required=true
   disabled_mechanisms=$(cat "$(dirname "$EJABBERD_TEMPLATE")/disabled_mechanisms")
-  storage=mnesia accounts=internal use_cache=true
-  sql_server=localhost sql_port=5432 sql_password="" sql_tables="" sql_multihost=new_sql_schema
+  # in Mnesia the database is where all of it can be moved to
+  storage=$STORAGE
+  if [ "$storage" = mnesia ]; then accounts=internal use_cache=true; else accounts=sql use_cache=false; fi
+  sql_server=$SQL_SERVER
+  sql_port=$SQL_PORT
+  sql_password=$(cat "$secrets/orchestrator_ejabberd_database_password")
+  sql_tables=/usr/share/ejabberd/sql/pg.new.sql
+  sql_multihost=$(cat "$(dirname "$EJABBERD_TEMPLATE")/sql_multihost")
   certfile=$secrets/ejabberd.pem
   component_secret=$(cat "$secrets/orchestrator_component_secret")
   ejabberd_api_secret=$(cat "$secrets/orchestrator_ejabberd_api_secret")

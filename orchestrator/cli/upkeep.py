@@ -23,6 +23,7 @@ from orchestrator.cli.running import (
     show_line,
     show_table,
 )
+from orchestrator.launcher import postgresql
 from tenants.lifecycle import audit, operations, registry
 from tenants.process.services import Services
 from tenants.store.migrate import MigrationError, upgrade
@@ -38,7 +39,10 @@ def migrate(
     *,
     backup: Annotated[bool, typer.Option(help="Make a copy of the database first, if it has to be changed.")] = True,
 ) -> None:
-    """Bring the database to the newest schema. A standalone system gets its one tenant."""
+    """Bring the database to the newest schema; make ejabberd's, when there is a password for it.
+
+    A standalone system gets its one tenant.
+    """
     settings = load_settings()
     try:
         kept = upgrade(backup=backup)
@@ -46,6 +50,9 @@ def migrate(
         raise fail(str(error), Exit.FAILED) from None
     if kept is not None:
         messages.print(f"A copy of the database as it was before is {kept}", soft_wrap=True)
+    if password := settings.ejabberd_database_password.get_secret_value():
+        address = settings.database_url.get_secret_value().replace("+psycopg", "", 1)
+        postgresql.let_ejabberd_in(address, password)
     if not settings.hosting:
         run(registry.begin_standalone)
 

@@ -42,6 +42,11 @@ def _url(role: str, database: str, folder: Path, port: int | None) -> str:
     return f"postgresql+psycopg://{role}@/{database}?host={folder}" + (f"&port={port}" if port else "")
 
 
+def own_address(folder: Path, port: int) -> str:
+    """The same, for psycopg."""
+    return f"postgresql://{_ROLE}@/postgres?host={folder}&port={port}"
+
+
 def user() -> str:
     """The id of the user that the server must run as."""
     return str(_server_account().pw_uid)
@@ -102,13 +107,16 @@ def answers(folder: Path, port: int | None = None) -> bool:
     return True
 
 
-def let_ejabberd_in(folder: Path, port: int, password: str) -> None:
-    """Make ejabberd's role and its empty database, if they are not there; the password is this one from now on."""
+def let_ejabberd_in(address: str, password: str) -> None:
+    """Make ejabberd's role and its empty database, if they are not there; the password is this one from now on.
+
+    `address`: of any database of the server (a connection string of libpq), by a role that may make others.
+    """
     import psycopg  # noqa: PLC0415
     from psycopg import sql  # noqa: PLC0415
 
     name = sql.Identifier(EJABBERD)
-    with psycopg.connect(host=str(folder), port=port, user=_ROLE, dbname="postgres", autocommit=True) as connection:
+    with psycopg.connect(address, autocommit=True) as connection:
         if connection.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", [EJABBERD]).fetchone() is None:
             connection.execute(sql.SQL("CREATE ROLE {} LOGIN").format(name))
         connection.execute(sql.SQL("ALTER ROLE {} PASSWORD {}").format(name, sql.Literal(password)))

@@ -137,7 +137,7 @@ def _rabbitmq(system: LocalSystem) -> Server:
 def prepare_database(system: LocalSystem) -> None:
     """Make ejabberd's database in the PostgreSQL that runs; before 23.10 ejabberd makes no tables itself."""
     folder, port = system.state / "postgresql", system.ports["postgresql"]
-    postgresql.let_ejabberd_in(folder, port, system.secrets["ejabberd_database_password"])
+    postgresql.let_ejabberd_in(postgresql.own_address(folder, port), system.secrets["ejabberd_database_password"])
     if ejabberd_version() < _MAKES_TABLES_SINCE:
         postgresql.make_tables(folder, port, Path(_ejabberd_tables()))
 

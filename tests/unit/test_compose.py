@@ -112,6 +112,7 @@ def test_each_service_has_its_own_secrets_alone() -> None:
         "database_password": {"db", "migrate", "api", "worker", "lifecycle", "beat", "pool"},
         "broker_password": {"api", "worker", "lifecycle", "beat", "pool", "flower"},
         "component_secret": {"ejabberd", "api", "pool"},
+        "ejabberd_database_password": {"ejabberd", "migrate"},
         "ejabberd_api_secret": {"ejabberd", "api", "lifecycle", "pool"},
         "signing_master_key": {"api", "worker", "lifecycle"},
         **{key: {"api"} for key in ("hosting_key", "panel_token", "rpc_password", "console_key")},

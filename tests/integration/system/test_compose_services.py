@@ -22,7 +22,8 @@ from bench.testbed.waiting import until, until_async
 from orchestrator.launcher.local import LISTEN_IP, LocalSystem
 from tests.world.containers import PROJECT, Container, Image, path_of_the_machine, services, unprivileged
 
-SERVERS = ["db", "rabbitmq", "ejabberd"]
+STORES = ["db", "rabbitmq"]
+SERVERS = [*STORES, "ejabberd"]
 PROCESSES = ["api", "worker", "lifecycle", "beat", "pool", "pool-2", "flower"]
 
 
@@ -45,15 +46,18 @@ async def compose() -> AsyncIterator[Compose]:
     made = make(folder)
     try:
         made.containers["epmd"].start()
-        for name in SERVERS:
+        for name in STORES:
             made.containers[name].start()
-        for name in SERVERS:
+        for name in STORES:
             await until(made.containers[name].healthy, f"{name} is healthy; see {folder}", 90)
         create_database(made)
         migrated = made.containers["migrate"]
         migrated.start()
         assert migrated.process is not None
         assert migrated.process.wait(60) == 0, migrated.log
+        ejabberd = made.containers["ejabberd"]
+        ejabberd.start()
+        await until(ejabberd.healthy, f"ejabberd is healthy; see {folder}", 90)
         for name in PROCESSES:
             made.containers[name].start()
         yield made
@@ -104,7 +108,7 @@ def moves(own: Path, ports: dict[str, int]) -> dict[str, str]:
         r"\bdb:5432\b": f"{LISTEN_IP}:{ports['redis']}",  # there is no Redis: the port is free
         r"\brabbitmq:5672\b": f"{LISTEN_IP}:{ports['rabbitmq']}",
         r"\bejabberd:5281\b": f"{LISTEN_IP}:{ports['ejabberd_api']}",
-        r"^ejabberd$": LISTEN_IP,
+        r"^(ejabberd|db)$": LISTEN_IP,
         r"^5275$": str(ports["component"]),
         r"\b0\.0\.0\.0\b": LISTEN_IP,
         r"\b8000\b": str(ports["api"]),
@@ -182,6 +186,8 @@ def prepare_ejabberd(container: Container, image: Image, ports: dict[str, int]) 
         "SPOOL_DIR": str(temporary / "database"),
         "ERL_DIST_PORT": str(ports["callback"]),  # no epmd
         "LISTEN_IP": LISTEN_IP,
+        "SQL_SERVER": LISTEN_IP,
+        "SQL_PORT": str(ports["redis"]),
         **{f"{name.upper()}_PORT": str(ports[name]) for name in ("c2s", "c2s_tls", "websocket", "component")},
         "EJABBERD_API_PORT": str(ports["ejabberd_api"]),
     }
@@ -227,7 +233,7 @@ def test_nobody_sees_a_secret_from_outside(compose: Compose, name: str) -> None:
     assert process is not None
     seen = b"".join(Path(f"/proc/{process.pid}/{part}").read_bytes() for part in ("cmdline", "environ"))
     secrets = [path.read_bytes().strip() for path in compose.secrets.glob("orchestrator_*")]
-    assert len(secrets) == 10
+    assert len(secrets) == 11
     assert [secret for secret in secrets if secret in seen + compose.containers[name].log.encode()] == []
     assert process.poll() is None
 
