@@ -69,7 +69,7 @@ def test_each_function_that_the_bridge_calls_is_there(tmp_path: Path) -> None:
 _DOCUMENTED = re.compile(
     "gen_mod|ejabberd_hooks|gen_iq_handler|ejabberd_commands|econf|xmpp|jid|fxml|fxml_stream"
     "|erlang|application|lists|maps|ets|dets|mnesia|binary|unicode|string|base64|crypto|re|rand|queue|proplists|timer|io|io_lib"
-    "|inet|filename|gen_server|logger|global|erpc|net_kernel|lhc_bridge_[a-z_]*"
+    "|inet|filename|gen_server|logger|global|persistent_term|erpc|net_kernel|lhc_bridge_[a-z_]*"
 )
 """Modules that Erlang and its libraries document, or ejabberd for modules of others; and our own."""
 
