@@ -16,7 +16,7 @@
 -include_lib("xmpp/include/xmpp.hrl").
 
 %% Of the whole bridge module: another one when it does anything else for the orchestrator (tenants/ejabberd/client.py).
--define(VERSION, "12").
+-define(VERSION, "13").
 
 -spec commands() -> [lhc_bridge_commands:command()].
 commands() ->

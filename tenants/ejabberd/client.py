@@ -30,7 +30,7 @@ _LISTS_SINCE = (24, 2)
 _LABEL_SINCE = (21, 7)
 _NOT_THERE = ("unavailable", "offline")
 """What ejabberd says of a connection that has sent no available presence, and of one that ends just now."""
-BRIDGE_VERSION = "12"
+BRIDGE_VERSION = "13"
 """The version of the bridge module that this code works with: `VERSION` in `config/ejabberd/lhc_bridge_admin.erl`."""
 AWAY = frozenset({"away", "xa", "dnd"})
 """What an available presence says of somebody who is not at hand (`show`; RFC 6121, 4.7.2.1)."""
