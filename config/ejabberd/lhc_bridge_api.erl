@@ -51,7 +51,7 @@ is_json(Type) ->
     string:lowercase(string:trim(Media)) == <<"application/json">>.
 
 may_run([Command | _]) when Command == <<"status">>; Command == <<"lhc_move_storage">> -> true;
-may_run(_) -> not lhc_bridge_move:is_under_way().
+may_run(_) -> not lhc_bridge_storage_move:is_under_way().
 
 header(Name, Headers) ->
     proplists:get_value(Name, Headers, <<>>).

@@ -1,4 +1,4 @@
-%%% Which storage is in use: what the other one holds is out of date after a move (lhc_bridge_move), and no ejabberd may go on
+%%% Which storage is in use: what the other one holds is out of date after a move (lhc_bridge_storage_move), and no ejabberd may go on
 %%% with it, or begin with empty tables where there are accounts elsewhere. Part of mod_lhc_bridge.
 -module(lhc_bridge_storage_used).
 
@@ -45,7 +45,7 @@ has_accounts_in_mnesia(Host) ->
     lists:member(passwd, mnesia:system_info(tables)) andalso
         begin
             ok = mnesia:wait_for_tables([passwd], ?LOADS_WITHIN),
-            lhc_bridge_move_mnesia:identities(Host, accounts) /= []
+            lhc_bridge_storage_move_mnesia:identities(Host, accounts) /= []
         end.
 
 refuse(Host, Used, Named) ->

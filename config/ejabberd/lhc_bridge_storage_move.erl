@@ -3,7 +3,7 @@
 %%% Nobody is let in any more until ejabberd starts again, so nothing changes meanwhile, and the storage that is in use is only
 %%% read. Each kind is read and written by ejabberd's own modules of the two storages, and compared in the end. A move that has
 %%% failed leaves the old storage in use, and what it has written is removed when the next one begins.
--module(lhc_bridge_move).
+-module(lhc_bridge_storage_move).
 
 %% for mod_lhc_bridge
 -export([commands/0]).
@@ -67,8 +67,8 @@ locked(Hosts, Target) ->
     ?WARNING_MSG("Everything was moved into ~ts: start ejabberd with that", [Target]),
     [{atom_to_list(Kind), Count} || {Kind, Count} <- Moved].
 
-side(mnesia) -> lhc_bridge_move_mnesia;
-side(sql) -> lhc_bridge_move_sql.
+side(mnesia) -> lhc_bridge_storage_move_mnesia;
+side(sql) -> lhc_bridge_storage_move_sql.
 
 -spec refuse(io:format(), [term()]) -> no_return().
 refuse(Format, Values) ->

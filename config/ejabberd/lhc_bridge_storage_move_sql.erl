@@ -1,5 +1,5 @@
-%%% What a move does with SQL, as the one or the other side: for lhc_bridge_move. Part of mod_lhc_bridge.
--module(lhc_bridge_move_sql).
+%%% What a move does with SQL, as the one or the other side: for lhc_bridge_storage_move. Part of mod_lhc_bridge.
+-module(lhc_bridge_storage_move_sql).
 
 -export([open/1, identities/2, messages/2, empty/1, keep/0]).
 
