@@ -8,11 +8,10 @@ from starlette.responses import Response
 from starlette_admin.routing import route
 
 from orchestrator.api.resources import health
-from orchestrator.console.access import services_of
+from orchestrator.console.access import person_of, services_of
 from orchestrator.console.pages import Page
-from tenants.process.services import Services
-from tenants.status import overview, traffic
-from tenants.store.models import TenantState
+from tenants.status import attention, overview, traffic
+from tenants.store.models import Role, TenantState
 
 _MINUTES = 60
 _ORDER = tuple(TenantState)
@@ -28,21 +27,28 @@ class OverviewPage(Page):
 
     @route("")
     async def index(self, request: Request) -> Response:
-        context = {"title": "Overview", **await _look(services_of(request))}
+        context = {"title": "Overview", **await _look(request)}
         return self._answer(request, "overview.html", context)
 
     @route("/live/overview", name="live-overview")
     async def live(self, request: Request) -> Response:
         """The part that changes."""
-        return self._answer(request, "parts/overview.html", await _look(services_of(request)))
+        return self._answer(request, "parts/overview.html", await _look(request))
 
 
-async def _look(services: Services) -> dict[str, Any]:
-    seen, minutes, ready = await asyncio.gather(
-        overview.look(services), traffic.last(services, _MINUTES), health.look(services)
+async def _look(request: Request) -> dict[str, Any]:
+    services, person = services_of(request), person_of(request)
+    seen, needed, minutes, ready = await asyncio.gather(
+        overview.look(services),
+        attention.look_at_all(services),
+        traffic.last(services, _MINUTES),
+        health.look(services),
     )
     return {
         "seen": seen,
+        "needed": needed,
+        "is_support": person.may(Role.SUPPORT),
+        "is_admin": person.may(Role.ADMIN),
         "minutes": minutes,
         "parts": ready,
         "states": [(state, seen.tenants[state]) for state in _ORDER if seen.tenants.get(state)],

@@ -21,7 +21,7 @@ from tenants.core.naming import STANDALONE_INSTANCE
 from tenants.delivery import history, send
 from tenants.lifecycle import keys, registry
 from tenants.outbound import callback_urls
-from tenants.status import tenant_summary
+from tenants.status import attention, tenant_summary
 from tenants.store.models import Role, Tenant
 
 _KEY_OVERLAP = 3600.0
@@ -121,6 +121,7 @@ async def look(request: Request, instance_name: str) -> dict[str, Any]:
     flower = services.settings.flower_url
     return {
         "seen": seen,
+        "needed": await attention.look(services, instance_name),
         "now": services.clock(),
         "operations": [OperationView.of(operation) for operation in seen.operations],
         "callback": None if where is None else callback_urls.shown(where),

@@ -91,7 +91,7 @@ async def _full_backlogs(session: AsyncSession, scope: Scope) -> Found:
 
 def _of_quota(name: str, used: int, most: int, what: str, setting: str) -> Item:
     is_full = used >= most
-    consequence = "further ones are refused" if is_full else f"{most - used:,} are left"
+    consequence = "further ones are refused" if is_full else f"{most - used:,} left"
     return Item(
         Kind.QUOTA,
         name,
@@ -186,7 +186,7 @@ def _of_drift(name: str, kind: str, number: int, since: float, subject: str) -> 
         cause = f"{count_of(number, 'operator')} lost the account at ejabberd, and cannot log in ({example})."
         action = "invite them at the console, or set their passwords in LHC"
     else:
-        cause = f"{count_of(number, 'difference')} from ejabberd need a decision: {_words(kind)} ({example})."
+        cause = f"{count_of(number, 'difference')} from ejabberd for you to decide: {_words(kind)} ({example})."
         action = (
             f"`orchestrator drift{of_which}` shows them; `orchestrator reconcile{of_which}` mends what can be mended"
         )
@@ -216,7 +216,7 @@ async def operators_without_login(session: AsyncSession, scope: Scope) -> Found:
         Item(
             Kind.LOGIN,
             name,
-            f"{count_of(number, 'operator')} have never logged in ({username if number == 1 else f'{username} …'}).",
+            f"No login yet of {count_of(number, 'operator')} ({username if number == 1 else f'{username} …'}).",
             at,
             "invite them at the console, or remove them",
             is_problem=False,

@@ -140,7 +140,7 @@ async def test_quotas_that_are_reached_or_near(world: World) -> None:
     told = {item.instance_name: item for item in await look(world) if item.kind is Kind.QUOTA}
     assert {name: (item.cause, item.is_problem) for name, item in told.items()} == {
         "full": ("5 of 5 accounts (100%): further ones are refused.", True),
-        "near": ("4 of 5 accounts (80%): 1 are left.", False),
+        "near": ("4 of 5 accounts (80%): 1 left.", False),
         "waits": ("10 of 10 waiting messages (100%): further ones are refused.", True),
     }
     assert "`orchestrator tenant update full --set max_accounts=" in told["full"].action
@@ -170,7 +170,7 @@ async def test_operators_who_never_logged_in_are_only_to_be_looked_at(world: Wor
     await add(world, operator(world, "ann.acme", "acme"), operator(world, "bob.acme", "acme"))
     (item,) = await look(world)
     assert (item.kind, item.is_problem) == (Kind.LOGIN, False)
-    assert item.cause == "2 operators have never logged in (ann.acme …)."
+    assert item.cause == "No login yet of 2 operators (ann.acme …)."
 
 
 async def test_operations_that_failed_rest_or_do_not_get_on(world: World) -> None:
