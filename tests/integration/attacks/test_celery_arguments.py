@@ -34,6 +34,7 @@ _SCHEMAS: dict[str, type[request_schemas.Request]] = {
     task_names.RESUME: request_schemas.OneTenant,
     task_names.DESTROY: request_schemas.OneTenant,
     task_names.CHANGE_ADDRESS: request_schemas.ChangeAddress,
+    task_names.MOVE: request_schemas.Move,
     task_names.ROTATE_KEYS: request_schemas.RotateKeys,
     task_names.IMPORT: request_schemas.Import,
     task_names.RECONCILE: request_schemas.Reconcile,
@@ -83,6 +84,7 @@ _LIKELY: dict[str, st.SearchStrategy[Any]] = {
     "kind": st.sampled_from(["suspend", "resume", "destroy", "provision"]),
     "key_digest": st.sampled_from(["a" * 64, "A" * 64, "a" * 63]),
     "overlap_seconds": st.sampled_from([0, 3600.5, -1, 1e12, float("nan"), float("inf"), "60", True]),
+    "xmpp_host": st.sampled_from(["localhost", "second.example", "x.example", "\0"]),
     "callback_url": st.sampled_from(["https://chat.example.com/x", "ftp://x", "https://", "\0"]),
     "dry_run": st.booleans() | st.just("yes"),
     "reason": st.sampled_from(["a reason", "x" * 501, "\0", "\ud800"]),
@@ -105,7 +107,7 @@ def _arguments(schema: type[request_schemas.Request]) -> st.SearchStrategy[dict[
 
 
 _TYPES: dict[str, tuple[type, ...]] = {
-    **dict.fromkeys(["instance_name", "kind", "key_digest", "callback_url", "reason"], (str,)),
+    **dict.fromkeys(["instance_name", "kind", "key_digest", "xmpp_host", "callback_url", "reason"], (str,)),
     **dict.fromkeys(["settings", "operator"], (dict,)),
     "instance_names": (list,),
     "overlap_seconds": (int, float),

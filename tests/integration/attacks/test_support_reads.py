@@ -35,7 +35,7 @@ OPERATIONS = "try operations again, pause, go on with and cancel them"
 COMPARE = "compare a tenant with ejabberd"
 DISCONNECT = "disconnect operators"
 INVITE = "add and invite operators"
-TENANTS = "make, change, import, suspend, resume and destroy tenants"
+TENANTS = "make, change, import, suspend, resume, move and destroy tenants"
 KEY = "make a tenant's key"
 PEOPLE = "see, add, change and remove people; see and end sessions"
 NOBODY = "nobody"
@@ -56,7 +56,7 @@ ROW_OF_TABLE = {
 }
 ROW_OF_ACTION = {
     **dict.fromkeys(
-        [("tenants", name) for name in ("create", "edit", "import", "suspend", "resume", "destroy")], TENANTS
+        [("tenants", name) for name in ("create", "edit", "import", "suspend", "resume", "move", "destroy")], TENANTS
     ),
     ("tenants", "reconcile"): COMPARE,
     **dict.fromkeys([("operations", name) for name in ("retry", "pause", "go_on", "cancel")], OPERATIONS),
