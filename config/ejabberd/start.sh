@@ -4,6 +4,13 @@ set -eu
 umask 077
 secrets=${SECRETS_DIR:-/run/secrets}
 
+# before the health check can: it starts an Erlang as well, and of two that make the file at once one ends
+cookie=$HOME/.erlang.cookie
+if [ ! -e "$cookie" ]; then
+  od -An -N20 -tx1 /dev/urandom | tr -d ' \n' >"$cookie.new"
+  mv "$cookie.new" "$cookie"
+fi
+
 # shellcheck disable=SC2034 # the template's names
 {
   xmpp_host=${XMPP_HOSTS:-$XMPP_HOST}
