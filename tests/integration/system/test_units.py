@@ -86,7 +86,7 @@ def test_it_runs_without_any_power_and_shows_no_secret(served: Machine, name: st
         served, f"tr '\\0' ' ' </proc/{shown['MainPID']}/environ; tr '\\0' ' ' </proc/{shown['MainPID']}/cmdline"
     )
     secrets = run(served, "cat /etc/lhc-xmpp/secrets/orchestrator_*").split()
-    assert len(secrets) == 10
+    assert len(secrets) == 11
     assert [secret for secret in secrets if secret in seen + run(served, f"journalctl -u lhc-xmpp-{name}")] == []
 
 
