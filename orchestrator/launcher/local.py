@@ -3,17 +3,15 @@
 import json
 import os
 import secrets
-import socket
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
-from itertools import chain
 from pathlib import Path
 from typing import Any, cast
 
 from config.ejabberd_storage import EjabberdStorage, SqlServer
 from config.settings import ENV_PREFIX, FLOWER_USER, Settings
-from orchestrator.launcher import postgresql, settings_file
+from orchestrator.launcher import ports, postgresql, settings_file
 from orchestrator.launcher.errors import LaunchError
 
 LISTEN_IP = postgresql.LISTEN_IP
@@ -21,12 +19,6 @@ RABBITMQ_USER = "orchestrator"
 KEPT = "system.json"
 """The file of the state folder that ports and secrets are kept in."""
 _HOSTING, _STORAGE = f"{ENV_PREFIX}HOSTING", f"{ENV_PREFIX}EJABBERD_STORAGE"
-_PORTS = (
-    "api", "flower", "redis", "rabbitmq", "rabbitmq_distribution", "epmd",
-    "ejabberd_api", "component", "c2s", "c2s_tls", "websocket", "callback", "postgresql",
-)  # fmt: skip
-_NODE_PORTS = ("ejabberd_api", "component", "c2s", "c2s_tls", "websocket")
-"""Those that each node of ejabberd has."""
 _SECRETS = (
     "hosting_key", "panel_token", "rpc_password", "signing_master_key", "console_key", "flower_password",
     "component_secret", "ejabberd_api_secret", "redis_password", "rabbitmq_password", "erlang_cookie",
@@ -190,7 +182,7 @@ class LocalSystem:
         system = cls(
             state=state,
             choice=choice,
-            ports=_choose_ports(_port_names(choice.ejabberd_nodes), known["ports"]),
+            ports=ports.choose(ports.names(choice.ejabberd_nodes), known["ports"]),
             secrets={name: known["secrets"].get(name) or secrets.token_urlsafe(24) for name in _SECRETS},
             moving_to=moving_to,
         )
@@ -249,9 +241,9 @@ class LocalSystem:
         """The nodes of ejabberd; the first one begins the cluster, if there are more."""
         return [
             EjabberdNode(
-                name=_suffixed("ejabberd", number, "-"),
-                ports={name: self.ports[_suffixed(name, number)] for name in _NODE_PORTS},
-                distribution=self.ports.get(_distribution_port(number)),
+                name=ports.suffixed("ejabberd", number, "-"),
+                ports={name: self.ports[ports.suffixed(name, number)] for name in ports.OF_NODE},
+                distribution=self.ports.get(ports.of_distribution(number)),
             )
             for number in range(1, self.choice.ejabberd_nodes + 1)
         ]
@@ -377,54 +369,3 @@ def _as_said(state: Path) -> dict[str, Any]:
         "hosting": said.hosting if "hosting" in said.model_fields_set else None,
         "storage": said.ejabberd_storage,
     }
-
-
-def _suffixed(name: str, number: int, sign: str = "_") -> str:
-    """What the first node has is called as if it were alone."""
-    return name if number == 1 else f"{name}{sign}{number}"
-
-
-def _distribution_port(number: int) -> str:
-    return f"ejabberd_distribution_{number}"
-
-
-def _port_names(ejabberd_nodes: int) -> list[str]:
-    numbers = range(1, ejabberd_nodes + 1)
-    names = [*_PORTS, *(_suffixed(name, number) for number in numbers[1:] for name in _NODE_PORTS)]
-    return [*names, *(_distribution_port(number) for number in numbers)] if ejabberd_nodes > 1 else names
-
-
-def _choose_ports(names: Iterable[str], known: dict[str, int]) -> dict[str, int]:
-    """Free ports, the same as last time where they still are free; new ones of `ORCHESTRATOR_PORTS` when it is given.
-
-    A range of one's own is for who starts several systems at the same moment: what is free now may be taken before
-    the server that it is for has begun to listen.
-    """
-    first, _, last = os.environ.get(f"{ENV_PREFIX}PORTS", "0-0").partition("-")
-    candidates = range(int(first), int(last) + 1)
-    chosen: dict[str, int] = {}
-    held: list[socket.socket] = []
-    try:
-        for name in names:
-            wanted = int(os.environ.get(f"{ENV_PREFIX}{name.upper()}_PORT", known.get(name, 0)))
-            listener = next(filter(None, map(_listen, chain([wanted] if wanted else [], candidates))), None)
-            if listener is None:
-                raise OSError(f"no free port for {name}")
-            held.append(listener)
-            chosen[name] = listener.getsockname()[1]
-    finally:
-        for listener in held:
-            listener.close()
-    return chosen
-
-
-def _listen(port: int) -> socket.socket | None:
-    listener = socket.socket()
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((LISTEN_IP, port))
-        listener.listen()  # what is only bound, with this option, others may bind as well
-    except OSError:
-        listener.close()
-        return None
-    return listener

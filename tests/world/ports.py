@@ -14,7 +14,7 @@ _numbers = itertools.count()
 
 
 def ports_of_systems() -> str:
-    """The range for the systems that this process starts: see orchestrator/launcher/local.py."""
+    """The range for the systems that this process starts: see orchestrator/launcher/ports.py."""
     first = _first()
     return f"{first}-{first + _FOR_SYSTEMS - 1}"
 
