@@ -15,6 +15,7 @@ from orchestrator.console.access import cause_of, services_of
 from orchestrator.console.tables import Table, choice, moment, state, told, told_by_field
 from tenants.lifecycle import registry, requests, states
 from tenants.lifecycle.registry import TenantSpec
+from tenants.lifecycle.served_hosts import LONGEST_HOST
 from tenants.lifecycle.tenant_settings import TenantSettings
 from tenants.outbound import callback_urls
 from tenants.status import tenant_summary
@@ -198,7 +199,8 @@ class TenantsTable(Table):
         form=(
             '<form><label class="form-label" for="moved">Its operators are logged out, and log in there: their'
             " addresses change. Its LHC must be told of the host, too. Which host?</label>"
-            '<input class="form-control" id="moved" name="xmpp_host" maxlength="253" autocomplete="off"></form>'
+            f'<input class="form-control" id="moved" name="xmpp_host" maxlength="{LONGEST_HOST}"'
+            ' autocomplete="off"></form>'
         ),
         submit_btn_text="Move it",
         modal_size="md",

@@ -11,6 +11,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, HttpUrl, Stri
 from tenants.core.digests import check_digest
 from tenants.core.errors import InvalidInputError
 from tenants.lifecycle import audit
+from tenants.lifecycle.served_hosts import LONGEST_HOST
 from tenants.lifecycle.tenant_settings import TenantSettings, check_first_operator
 
 MAX_OVERLAP = 30 * 86400.0
@@ -40,7 +41,7 @@ KeyDigest = Annotated[str, Field(strict=True), AfterValidator(_digest)]
 Overlap = Annotated[float, Field(strict=True, ge=0, le=MAX_OVERLAP, allow_inf_nan=False)]
 CallbackUrl = Annotated[HttpUrl, Field(max_length=2000)]
 XmppHost = Annotated[
-    str, Field(strict=True, max_length=253, pattern=r"^[^\x00]*$", description="One of those that are served.")
+    str, Field(strict=True, max_length=LONGEST_HOST, pattern=r"^[^\x00]*$", description="One of those that are served.")
 ]
 OfMany = Literal["suspend", "resume", "destroy"]
 """What can be done with many tenants at once."""
